@@ -1,0 +1,35 @@
+# The two commands: `make demo` does the main job on rendered scenes, `make test` passes the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ENV := RAY_USAGE_STATS_ENABLED=0 HF_HUB_OFFLINE=1
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/.ready
+	$(ENV) $(BIN)/rasura run recipes/demo.yaml --into runs/demo
+	$(ENV) $(BIN)/rasura verify runs/demo
+	$(ENV) $(BIN)/rasura report runs/demo
+
+test: $(VENV)/.ready
+	$(ENV) $(BIN)/python -m pytest
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.ready
+	$(ENV) $(BIN)/python -m benchmarks
+
+# torchvision from the package index is linked to CUDA; the script makes it load beside a CPU torch
+# and does nothing beside a CUDA one.
+$(VENV)/.ready: pyproject.toml constraints.txt tools/torchvision_on_cpu_torch.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[studio,s3,models,dev]'
+	$(BIN)/python tools/torchvision_on_cpu_torch.py
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,21 @@
+"""How soon `rasura --help` answers. Goal: under 0.5 s."""
+
+import statistics
+import subprocess
+import sys
+import time
+
+from benchmarks.common import ROOT, say
+
+
+def main() -> None:
+    times = []
+    for _ in range(7):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "pipeline", "--help"], check=True, capture_output=True, cwd=ROOT)
+        times.append(time.perf_counter() - start)
+    say("help", seconds=round(statistics.median(times), 3))
+
+
+if __name__ == "__main__":
+    main()

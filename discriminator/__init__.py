@@ -1,0 +1,1 @@
+"""The model that judges candidates: network, training, calibration, scoring."""

@@ -1,0 +1,176 @@
+"""The one image codec: hostile bytes in, upright RGB arrays out; lossless bytes on disk.
+
+Every picture that enters Rasura passes `decode_image` once. Masks are boolean arrays in memory, True = object.
+"""
+
+import io
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+from PIL import (
+    BmpImagePlugin,
+    Image,
+    ImageCms,
+    ImageOps,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)  # fmt: skip
+
+RGB = npt.NDArray[np.uint8]  # (height, width, 3), or 4 with alpha
+Mask = npt.NDArray[np.bool_]  # (height, width), True = object, hole, to be removed
+Depth = npt.NDArray[np.uint16]  # (height, width)
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # a JPEG with several pictures (MPO) opens as its first
+MAX_PIXELS = 64_000_000
+WEBP_MAX_SIDE = 16_383
+
+_PLUGINS = (BmpImagePlugin, JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin)
+Image.MAX_IMAGE_PIXELS = None  # our own check runs on the header, before anything is decoded
+
+
+class BadImage(ValueError):
+    """A file that is no usable picture. Its subclasses name what is wrong:
+
+    BadImage
+    ├── EmptyFile        zero bytes
+    ├── NotAnImage       no known picture format, or one that is not on the allow-list
+    ├── TruncatedImage   the header is fine, the pixels are not
+    └── TooManyPixels    a decompression bomb, or simply larger than the limit
+    """
+
+
+class EmptyFile(BadImage):
+    pass
+
+
+class NotAnImage(BadImage):
+    pass
+
+
+class TruncatedImage(BadImage):
+    pass
+
+
+class TooManyPixels(BadImage):
+    pass
+
+
+def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Opens and checks a picture without decoding its pixels.
+
+    Raises:
+        EmptyFile, NotAnImage, TooManyPixels
+    """
+    if not data:
+        raise EmptyFile("the file has zero bytes")
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        head = data[:8].hex(" ")
+        raise NotAnImage(
+            f"no picture in an allowed format ({', '.join(FORMATS)}); it starts with bytes {head}"
+        ) from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise TruncatedImage(f"the header cannot be read: {error}") from None
+    width, height = image.size
+    if width * height > max_pixels:
+        raise TooManyPixels(f"{width} x {height} = {width * height / 1e6:.0f} megapixels, limit {max_pixels / 1e6:.0f}")
+    return image
+
+
+def _load(image: Image.Image) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image.load()
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise TruncatedImage(f"the pixels cannot be read: {error}") from None
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB. 16-bit grey is scaled, alpha is laid over white, an embedded profile is applied."""
+    if image.mode.startswith("I"):
+        grey = np.asarray(image).astype(np.float64)
+        return Image.fromarray(np.clip(grey / 257 + 0.5, 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        return Image.fromarray(np.clip(np.asarray(image), 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, image).convert("RGB")
+    profile = image.info.get("icc_profile")
+    if profile and image.mode in ("RGB", "CMYK", "L"):
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            if converted is not None:
+                return converted
+        except (ImageCms.PyCMSError, OSError):
+            pass  # a broken profile is no reason to lose the picture
+    return image.convert("RGB")
+
+
+def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> RGB:
+    """Decodes any allowed picture to upright 8-bit sRGB, (height, width, 3).
+
+    Raises:
+        BadImage: one of its subclasses, with what is wrong and the value.
+    """
+    image = open_image(data, max_pixels)
+    _load(image)
+    image = ImageOps.exif_transpose(image) or image
+    return np.array(_to_srgb(image))
+
+
+def decode_mask(data: bytes, max_pixels: int = MAX_PIXELS) -> Mask:
+    """Decodes a mask to (height, width) bool; above 127 is object.
+
+    Raises:
+        BadImage
+    """
+    image = open_image(data, max_pixels)
+    _load(image)
+    image = ImageOps.exif_transpose(image) or image
+    if image.mode == "1":
+        return np.array(image)
+    return np.asarray(_to_srgb(image).convert("L")) > 127
+
+
+def decode_rgba(data: bytes) -> RGB:
+    """Decodes one of our own cut-outs, (height, width, 4) uint8."""
+    return np.array(Image.open(io.BytesIO(data), formats=("WEBP", "PNG")).convert("RGBA"))
+
+
+def decode_depth(data: bytes) -> Depth:
+    """Decodes one of our own 16-bit maps, (height, width) uint16."""
+    return np.array(Image.open(io.BytesIO(data), formats=("PNG",))).astype(np.uint16)
+
+
+def encode_image(pixels: RGB) -> bytes:
+    """Lossless bytes of an RGB or RGBA array: WebP (method 0), or PNG where a side is too long for WebP."""
+    out = io.BytesIO()
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    if max(image.size) > WEBP_MAX_SIDE:
+        image.save(out, "PNG", compress_level=1)
+    else:
+        image.save(out, "WEBP", lossless=True, quality=0, method=0, exact=True)
+    return out.getvalue()
+
+
+def encode_mask(mask: Mask) -> bytes:
+    """1-bit PNG of a (height, width) bool array."""
+    out = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(mask)).save(out, "PNG")
+    return out.getvalue()
+
+
+def encode_depth(depth: Depth) -> bytes:
+    """16-bit PNG of a (height, width) uint16 array."""
+    out = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(depth, dtype=np.uint16)).save(out, "PNG", compress_level=1)
+    return out.getvalue()

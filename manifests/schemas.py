@@ -1,0 +1,181 @@
+"""Columns, their kinds, and how a record becomes a Parquet row that `datasets.load_dataset` decodes.
+
+A schema maps column names to kinds. Every column may be null.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+from typing import Any
+
+import pyarrow as pa
+
+from manifests import images
+
+
+class Kind(StrEnum):
+    """What a column holds, in memory and on disk."""
+
+    RGB = "rgb"  # (h, w, 3) uint8; lossless WebP
+    RGBA = "rgba"  # (h, w, 4) uint8; lossless WebP
+    MASK = "mask"  # (h, w) bool, True = object; 1-bit PNG
+    DEPTH = "depth"  # (h, w) uint16; 16-bit PNG
+    STRING = "string"
+    INT = "int64"
+    FLOAT = "float64"
+    BOOL = "bool"
+    STRINGS = "strings"
+    FLOATS = "floats"
+    VERSIONS = "versions"  # dict name -> text; list of (name, value) sorted by name
+    RECORDS = "records"  # list of dicts that one stage hands to the next; never on disk
+
+
+Schema = Mapping[str, Kind]
+
+PICTURES = frozenset({Kind.RGB, Kind.RGBA, Kind.MASK, Kind.DEPTH})
+
+PROVENANCE: Schema = {
+    "id": Kind.STRING,
+    "scene_id": Kind.STRING,
+    "split": Kind.STRING,
+    "origin": Kind.STRING,
+    "licence": Kind.STRING,
+    "parents": Kind.STRINGS,
+    "seed": Kind.INT,
+    "stages": Kind.VERSIONS,
+    "weights": Kind.VERSIONS,
+    "bytes": Kind.INT,  # size of the row's encoded pictures, wherever they stand
+}
+"""Columns that every record of every table carries."""
+
+TRIPLET: Schema = {
+    "id": Kind.STRING,
+    "kind": Kind.STRING,
+    "scene_id": Kind.STRING,
+    "split": Kind.STRING,
+    "origin": Kind.STRING,
+    "source": Kind.RGB,
+    "target": Kind.RGB,
+    "mask": Kind.MASK,
+    "foreground_mask": Kind.MASK,
+    "label": Kind.STRING,
+    "licence": Kind.STRING,
+    "parents": Kind.STRINGS,
+    "seed": Kind.INT,
+    "stages": Kind.VERSIONS,
+    "weights": Kind.VERSIONS,
+    "remover": Kind.STRING,
+    "round": Kind.INT,
+    "score": Kind.FLOAT,
+    "verdict": Kind.STRING,
+}
+"""Columns of the dataset that a run writes. A table may have more; these keep their names."""
+
+_PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+_ARROW: dict[Kind, pa.DataType] = {
+    **dict.fromkeys(PICTURES, _PICTURE),
+    Kind.STRING: pa.string(),
+    Kind.INT: pa.int64(),
+    Kind.FLOAT: pa.float64(),
+    Kind.BOOL: pa.bool_(),
+    Kind.STRINGS: pa.list_(pa.string()),
+    Kind.FLOATS: pa.list_(pa.float64()),
+    Kind.VERSIONS: pa.list_(pa.struct([("name", pa.string()), ("value", pa.string())])),
+}
+_ENCODE: dict[Kind, tuple[Callable[[Any], bytes], str]] = {
+    Kind.RGB: (images.encode_image, "webp"),
+    Kind.RGBA: (images.encode_image, "webp"),
+    Kind.MASK: (images.encode_mask, "png"),
+    Kind.DEPTH: (images.encode_depth, "png"),
+}
+_DECODE: dict[Kind, Callable[[bytes], Any]] = {
+    Kind.RGB: images.decode_image,
+    Kind.RGBA: images.decode_rgba,
+    Kind.MASK: images.decode_mask,
+    Kind.DEPTH: images.decode_depth,
+}
+
+
+def _feature(kind: Kind) -> dict[str, Any]:
+    if kind in PICTURES:
+        return {"_type": "Image"}
+    text = {"dtype": "string", "_type": "Value"}
+    match kind:
+        case Kind.STRINGS:
+            return {"feature": text, "_type": "List"}
+        case Kind.FLOATS:
+            return {"feature": {"dtype": "float64", "_type": "Value"}, "_type": "List"}
+        case Kind.VERSIONS:
+            return {"feature": {"name": text, "value": text}, "_type": "List"}
+        case _:
+            return {"dtype": str(kind), "_type": "Value"}
+
+
+def features(schema: Schema) -> dict[str, Any]:
+    """The `datasets` library's description of a schema, as it stands in the `huggingface` key and in a card."""
+    return {name: _feature(kind) for name, kind in schema.items()}
+
+
+def arrow_schema(schema: Schema) -> pa.Schema:
+    """Arrow schema with the `huggingface` key, and each column's kind in its own metadata."""
+    fields = [pa.field(name, _ARROW[kind], metadata={"kind": str(kind)}) for name, kind in schema.items()]
+    return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features(schema)}})})
+
+
+def schema_of(arrow: pa.Schema) -> dict[str, Kind]:
+    """Our schema of a table on disk.
+
+    Raises:
+        ValueError: a column has no kind: the file was not written by Rasura.
+    """
+    for field in arrow:
+        if not field.metadata or b"kind" not in field.metadata:
+            raise ValueError(f"column '{field.name}' has no kind in its metadata: not one of Rasura's tables")
+    return {field.name: Kind(field.metadata[b"kind"].decode()) for field in arrow}
+
+
+def encode_value(kind: Kind, value: Any, name: str) -> Any:
+    """A value as Arrow stores it. `name` is the file name that a picture carries, without its suffix."""
+    if value is None:
+        return None
+    if kind in PICTURES:
+        encode, suffix = _ENCODE[kind]
+        return {"bytes": encode(value), "path": f"{name}.{suffix}"}
+    if kind is Kind.VERSIONS:
+        return [{"name": key, "value": value[key]} for key in sorted(value)]
+    return value
+
+
+def decode_value(kind: Kind, value: Any) -> Any:
+    """The inverse of `encode_value`."""
+    if value is None:
+        return None
+    if kind in PICTURES:
+        return _DECODE[kind](value["bytes"])
+    if kind is Kind.VERSIONS:
+        return {entry["name"]: entry["value"] for entry in value}
+    return value
+
+
+def encode_records(records: Sequence[Mapping[str, Any]], schema: Schema) -> pa.Table:
+    """Arrow table of records, pictures encoded. Columns that a record lacks are null.
+
+    Raises:
+        ValueError: a record has a column that the schema does not.
+    """
+    if unwritable := [name for name, kind in schema.items() if kind is Kind.RECORDS]:
+        raise ValueError(f"columns that are never on disk: {', '.join(unwritable)}; a stage should have dropped them")
+    for record in records:
+        if extra := set(record) - set(schema):
+            raise ValueError(f"record {record.get('id')} has undeclared columns: {', '.join(sorted(extra))}")
+    values = {name: [encode_value(kind, r.get(name), r["id"]) for r in records] for name, kind in schema.items()}
+    pictures = [values[name] for name, kind in schema.items() if kind in PICTURES]
+    if pictures and "bytes" in schema:
+        values["bytes"] = [sum(len(cell["bytes"]) for cell in row if cell) for row in zip(*pictures, strict=True)]
+    columns = [pa.array(values[name], type=_ARROW[kind]) for name, kind in schema.items()]
+    return pa.Table.from_arrays(columns, schema=arrow_schema(schema))
+
+
+def decode_records(table: pa.Table, schema: Schema) -> list[dict[str, Any]]:
+    """Records of a table, pictures decoded."""
+    return [{name: decode_value(schema[name], row[name]) for name in table.column_names} for row in table.to_pylist()]

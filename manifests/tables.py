@@ -1,0 +1,141 @@
+"""Reading the tables of a run: light columns of all rows at once, whole rows by place.
+
+A selection (the table of a flow that judges without touching pictures) holds no pictures of its own: its rows say
+where they stand in another table (`ref_table`, `ref_shard`, `ref_row`), and reading them follows that reference.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from manifests.schemas import PICTURES, Kind, Schema, decode_value, schema_of
+from manifests.shards import DROPPED, Line, read_manifest
+from manifests.storage import Store
+
+REFERENCE: Schema = {"ref_table": Kind.STRING, "ref_shard": Kind.STRING, "ref_row": Kind.INT}
+CACHED_SHARDS = 4
+
+
+class NoTable(FileNotFoundError):
+    """A run has no such table, or not yet."""
+
+
+class Tables:
+    """The tables of one run. Keeps the few shards that were read last, encoded."""
+
+    def __init__(self, run: Store) -> None:
+        self.run = run
+        self._shards: OrderedDict[tuple[str, str], pa.Table] = OrderedDict()
+
+    def names(self) -> list[str]:
+        """Names of the tables that are complete."""
+        return [name for name in self.run.folders("tables") if self.run.exists(f"tables/{name}/manifest.parquet")]
+
+    def table(self, name: str) -> "Table":
+        """A complete table.
+
+        Raises:
+            NoTable
+        """
+        lines, schema, whole = read_manifest(self.run.sub(f"tables/{name}"))
+        if not schema:
+            have = ", ".join(self.names()) or "none"
+            raise NoTable(f"{self.run.uri} has no complete table '{name}' (it has: {have}); run its recipe first")
+        return Table(self, name, lines, schema, whole)
+
+    def shard(self, name: str, shard: str) -> pa.Table:
+        """A shard's rows as they are on disk."""
+        key = (name, shard)
+        if key in self._shards:
+            self._shards.move_to_end(key)
+        else:
+            with self.run.open(f"tables/{name}/shards/{shard}.parquet") as source:
+                self._shards[key] = pq.read_table(source, use_threads=False)
+            while len(self._shards) > CACHED_SHARDS:
+                self._shards.popitem(last=False)
+        return self._shards[key]
+
+    def row(self, name: str, shard: str, row: int, columns: Sequence[str] | None = None) -> dict[str, Any]:
+        """One whole row, pictures decoded, references followed.
+
+        Args:
+            columns: only these (references are still followed); all where None.
+        """
+        table = self.shard(name, shard)
+        schema = schema_of(table.schema)
+        raw = table.slice(row, 1).to_pylist()[0]
+        wanted = set(columns) if columns is not None else None
+        record: dict[str, Any] = {}
+        if raw.get("ref_shard") is not None:
+            record = self.row(raw["ref_table"], raw["ref_shard"], raw["ref_row"], columns)
+        for column, kind in schema.items():
+            if column not in REFERENCE and (wanted is None or column in wanted):
+                record[column] = decode_value(kind, raw[column])
+        return record
+
+    def light_row(self, name: str, shard: str, row: int) -> dict[str, Any]:
+        """One row without its pictures, with the reference to where they stand."""
+        table = self.shard(name, shard)
+        schema = schema_of(table.schema)
+        raw = table.select([column for column, kind in schema.items() if kind not in PICTURES]).slice(row, 1)
+        record = {column: decode_value(schema[column], value) for column, value in raw.to_pylist()[0].items()}
+        if record.get("ref_shard") is None:
+            record |= {"ref_table": name, "ref_shard": shard, "ref_row": row}
+        return record
+
+
+class Table:
+    """One table: the lines of its shards, and their rows.
+
+    `schema` has its own columns, `whole` those of its rows with references followed.
+    """
+
+    def __init__(self, tables: Tables, name: str, lines: Sequence[Line], schema: Schema, whole: Schema) -> None:
+        self.tables, self.name, self.lines, self.schema, self.whole = tables, name, lines, schema, whole
+
+    @cached_property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return sum(line.data.rows for line in self.lines if line.data)
+
+    def light(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Columns without pictures of all rows, with `shard` and `row`, in the order of their ids."""
+        names = [
+            name
+            for name, kind in self.schema.items()
+            if kind not in PICTURES and (columns is None or name in columns or name == "id")
+        ]
+        parts = []
+        for line in self.lines:
+            if line.data is None:
+                continue
+            with self.tables.run.open(f"tables/{self.name}/{line.data.name}") as source:
+                part = pq.read_table(source, columns=names, use_threads=False).select(names)
+            part = part.append_column("shard", pa.array([line.shard] * len(part), pa.string()))
+            parts.append(part.append_column("row", pa.array(range(len(part)), pa.int64())))
+        if not parts:
+            return pa.table({**{name: pa.array([], pa.string()) for name in names}, "shard": [], "row": []})
+        return pa.concat_tables(parts).sort_by("id")
+
+    def row(self, shard: str, row: int, columns: Sequence[str] | None = None) -> dict[str, Any]:
+        """One whole row."""
+        return self.tables.row(self.name, shard, row, columns)
+
+    def records(self, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """All rows, one at a time, shard by shard."""
+        for line in self.lines:
+            for row in range(line.data.rows if line.data else 0):
+                yield self.row(line.shard, row, columns)
+
+    def dropped(self) -> pa.Table:
+        """Rejected and failed inputs, as in `manifests.shards.Dropped`."""
+        parts = []
+        for line in self.lines:
+            if line.dropped:
+                with self.tables.run.open(f"tables/{self.name}/{line.dropped.name}") as source:
+                    parts.append(pq.read_table(source, use_threads=False))
+        return pa.concat_tables(parts) if parts else DROPPED.empty_table()

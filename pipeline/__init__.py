@@ -1,0 +1,1 @@
+"""The conductor: recipe, plan, engine, ledger, report and the command line."""

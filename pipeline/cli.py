@@ -1,0 +1,142 @@
+"""The command line. Nothing heavy is imported before a command needs it: `rasura --help` answers at once."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="Makes and checks the training data of models that erase objects from photographs.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    add_completion=False,
+)
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Folder or URI that `rasura run` wrote into.")]
+
+
+def explain(error: BaseException) -> str | None:
+    """The text of an error that is the user's to mend; None for one that is ours."""
+    known = {
+        "RecipeError", "RunLocked", "RunFailed", "StoreError", "MissingInput", "NoRun", "NoTable", "NotTriplets",
+        "SetupFailed", "UnknownId", "NotEnough",
+    }  # fmt: skip
+    names = {cls.__name__ for cls in type(error).__mro__}
+    if names & known or isinstance(error, FileNotFoundError | PermissionError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError) and error.name in {"s3fs", "gcsfs", "mitsuba"}:
+        extra = {"s3fs": "s3", "gcsfs": "gcs", "mitsuba": "studio"}[error.name]
+        return f"'{error.name}' is not installed; install rasura[{extra}]"
+    return None
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")],
+    set: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a value, e.g. flows.photos.source.photos.path=pics."),
+    ] = None,
+    into: Annotated[str | None, typer.Option(metavar="URI", help="Folder or bucket; runs/<name> by default.")] = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="STAGE", help="Run a flow, or a flow up to a stage (STAGE or FLOW.STAGE).")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+) -> None:
+    """Run a recipe, or go on where it was left. What is done is not done again."""
+    from pipeline.run import run as conduct
+
+    result = conduct(recipe, into, set or [], only, quiet)
+    for flow, rows in result.rows.items():
+        typer.echo(f"{flow}: {rows} rows")
+    if result.dataset:
+        typer.echo(f"dataset: {result.dataset_rows} rows in {result.dataset}")
+    typer.echo(f"run: {result.run}")
+
+
+@app.command()
+def status(
+    where: RunArgument,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """What became of each input: in, kept, rejected by reason, failed by error, seconds, rate."""
+    from manifests.storage import Store
+    from pipeline.ledger import account
+
+    ledger = account(Store(where))
+    if json:
+        import dataclasses
+        import json as encoder
+
+        typer.echo(encoder.dumps(dataclasses.asdict(ledger), indent=1))
+        return
+    from rich.console import Console
+
+    from pipeline.ledger import table
+
+    console = Console()
+    for line in table(ledger):
+        console.print(line)
+
+
+@app.command()
+def verify(
+    where: Annotated[str, typer.Argument(metavar="RUN|DATASET", help="A run, or a dataset that one wrote.")],
+) -> None:
+    """Check hashes, counts, columns, every picture, and that source = target outside the foreground mask."""
+    from manifests.storage import Store
+    from pipeline.verify import verify as check
+
+    faults, checked = check(Store(where))
+    for fault in faults:
+        typer.echo(fault)
+    if faults:
+        typer.echo(f"{len(faults)} faults in {where}")
+        raise typer.Exit(1)
+    typer.echo(f"{where}: all is well ({', '.join(checked)})")
+
+
+@app.command()
+def report(
+    where: RunArgument,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The page; <RUN>/report.html by default.")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Pictures shown of each flow.")] = 12,
+) -> None:
+    """Write one self-contained HTML page with pictures: source, mask, target, effect, and the funnel."""
+    from manifests.storage import Store
+    from pipeline.report import write
+
+    typer.echo(f"report: {write(Store(where), out, rows)}")
+
+
+@app.command()
+def show(
+    id: Annotated[str, typer.Argument(metavar="ID", help="A row's id, or its first letters.")],
+    where: Annotated[str, typer.Option("--run", metavar="RUN", help="The run it is in.")] = "",
+    pictures: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write its pictures there as PNG.")] = None,
+) -> None:
+    """Where a row came from, back to its photos; where an input that was dropped ended."""
+    from manifests.storage import Store
+    from pipeline.lineage import lineage, runs_here
+
+    stores = [Store(where)] if where else runs_here()
+    typer.echo(lineage(stores, id, pictures))
+
+
+@app.command()
+def export(
+    where: RunArgument,
+    out: Annotated[str, typer.Option(metavar="URI", help="Where to write it.")],
+    format: Annotated[
+        str, typer.Option(metavar="NAME", help="huggingface: Parquet, card and manifest.")
+    ] = "huggingface",
+) -> None:
+    """Write a run's dataset somewhere else, or one of some flows alone."""
+    from manifests.storage import Store
+    from pipeline.run import export_run
+
+    if format != "huggingface":
+        raise typer.BadParameter(f"unknown format '{format}'; known is: huggingface", param_hint="--format")
+    manifest: dict[str, Any] = export_run(Store(where), Store(out))
+    typer.echo(f"{out}: {manifest['rows']} rows in {len(manifest['files'])} files")

@@ -1,0 +1,1 @@
+"""Models that erase: one file a remover, behind one protocol."""

@@ -1,0 +1,1 @@
+"""What happens to one record: one file a stage, pure functions first."""

@@ -1,0 +1,76 @@
+"""Stages and sources by the name a recipe gives them. A module is imported when its stage is asked for.
+
+A stage of one's own is named `package.module:Class`.
+"""
+
+import difflib
+import importlib
+
+from stages.stage import Source, Stage
+
+SOURCES = {
+    "photos": "stages.sources.photos:Photos",
+    "pairs": "stages.sources.pairs:Pairs",
+    "clip": "stages.sources.clips:Clip",
+    "studio": "stages.sources.studio:Studio",
+    "flow": "stages.sources.flow:Flow",
+    "draws": "stages.sources.draws:Draws",
+}
+STAGES = {
+    "background": "stages.background:Background",
+    "pair": "stages.pair:Pair",
+    "effects": "stages.effects:Effects",
+    "segment": "stages.segment:Segment",
+    "detect": "stages.detect:Detect",
+    "matte": "stages.matte:Matte",
+    "capture": "stages.capture:Capture",
+    "ground": "stages.ground:Ground",
+    "composite": "stages.composite:Composite",
+    "inpaint": "stages.inpaint:Inpaint",
+    "select": "stages.select:Select",
+}
+
+
+class UnknownStage(ValueError):
+    """A name that is no stage, with the nearest that is."""
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """A hint for a misspelt name: the nearest right word, or all of them."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'?" if close else f"known are {', '.join(sorted(known))}"
+
+
+def _load(name: str, known: dict[str, str], noun: str) -> type[Stage]:
+    where = known.get(name, name if ":" in name else None)
+    if where is None:
+        raise UnknownStage(f"unknown {noun} '{name}'; {nearest(name, list(known))}")
+    module, _, attribute = where.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UnknownStage(f"{noun} '{name}' cannot be loaded from {where}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Stage)):
+        raise UnknownStage(f"{noun} '{name}': {where} is no {noun}")
+    return found
+
+
+def stage_class(name: str) -> type[Stage]:
+    """The class of a stage or source.
+
+    Raises:
+        UnknownStage
+    """
+    return _load(name, STAGES | SOURCES, "stage")
+
+
+def source_class(name: str) -> type[Source]:
+    """The class of a source.
+
+    Raises:
+        UnknownStage
+    """
+    found = _load(name, SOURCES, "source")
+    if not issubclass(found, Source):
+        raise UnknownStage(f"'{name}' is a stage, not a source; {nearest(name, list(SOURCES))}")
+    return found

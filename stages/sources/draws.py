@@ -1,0 +1,126 @@
+"""Draws for compositing: which foregrounds go onto which background. The same seed and tables give the same draws."""
+
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from manifests.ids import seed_for, stable_hash
+from manifests.schemas import PROVENANCE, Kind
+from stages import stage
+from stages.sources.files import RunContext
+from stages.stage import Kept, Outcome, Record, Source
+
+FOREGROUND = ["id", "label", "scene_id", "origin", "licence", "stages", "weights"]
+BACKGROUND = ["scene_id", "split", "origin", "licence", "stages", "weights"]
+CUT_OUT = ["foreground", "foreground_object", "foreground_box"]
+GROUND = ["ground_mask", "ground_rule", "ground_scale"]
+
+
+class DrawsParams(stage.Params):
+    foregrounds: str = Field(description="flow whose rows have a foreground (after `matte`)")
+    backgrounds: str = Field(description="flow whose rows have a ground (after `ground`)")
+    count: int = Field(ge=1, description="how many draws")
+    objects: tuple[int, int] = Field((1, 2), description="least and most foregrounds a draw")
+
+
+def draw(
+    number: int,
+    seed: int,
+    backgrounds: list[dict[str, Any]],
+    foregrounds: dict[str, dict[str, list[dict[str, Any]]]],
+    objects: tuple[int, int],
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """One background and its foregrounds.
+
+    Backgrounds take turns in a shuffled order that is new every round; a foreground's label is drawn first, so that
+    rare labels come as often as common ones. All are of the background's split, so that no scene is in two splits.
+
+    Args:
+        foregrounds: split -> label -> rows.
+    """
+    lap, place = divmod(number, len(backgrounds))
+    order = np.random.default_rng(seed_for(seed, "draws", f"lap {lap}")).permutation(len(backgrounds))
+    background = backgrounds[int(order[place])]
+    rng = np.random.default_rng(seed_for(seed, "draws", f"draw {number}"))
+    labels = foregrounds[background["split"]]
+    names = sorted(labels)
+    chosen: list[dict[str, Any]] = []
+    for _ in range(int(rng.integers(objects[0], objects[1] + 1))):
+        rows = labels[names[int(rng.integers(len(names)))]]
+        row = rows[int(rng.integers(len(rows)))]
+        if row["id"] not in [other["id"] for other in chosen]:
+            chosen.append(row)
+    return background, chosen
+
+
+class Draws(Source):
+    """Foregrounds and a background, drawn together."""
+
+    name = "draws"
+    gives = {
+        **PROVENANCE,
+        "background": Kind.RGB,
+        "ground_mask": Kind.MASK,
+        "ground_rule": Kind.STRING,
+        "ground_scale": Kind.FLOATS,
+        "foregrounds": Kind.RECORDS,
+    }
+    Params = DrawsParams
+    params: DrawsParams
+
+    def upstream(self) -> list[str]:
+        return [self.params.foregrounds, self.params.backgrounds]
+
+    def items(self, run: RunContext) -> list[Record]:
+        grouped: dict[str, dict[str, list[dict[str, Any]]]] = {}
+        columns = ["id", "label", "split", "shard", "row"]
+        for row in run.tables.table(self.params.foregrounds).light(columns).to_pylist():
+            grouped.setdefault(row["split"], {}).setdefault(row.get("label") or "", []).append(row)
+        backgrounds = run.tables.table(self.params.backgrounds).light([*columns, "origin"]).to_pylist()
+        backgrounds = [row for row in backgrounds if row["split"] in grouped]
+        items: list[Record] = []
+        for number in range(self.params.count if backgrounds else 0):
+            background, chosen = draw(number, self.seed, backgrounds, grouped, self.params.objects)
+            items.append(
+                {
+                    "id": stable_hash([number, self.seed, background["id"], [row["id"] for row in chosen]]),
+                    "origin": background["origin"],
+                    "background": [background["shard"], background["row"]],
+                    "foregrounds": [[row["shard"], row["row"]] for row in chosen],
+                }
+            )
+        return items
+
+    def _row(self, flow: str, place: list[Any], columns: list[str]) -> Record:
+        shard, row = place
+        return self.tables.row(flow, shard, row, columns)
+
+    def process_one(self, item: Record) -> Outcome:
+        behind = self._row(self.params.backgrounds, item["background"], ["id", "source", *BACKGROUND, *GROUND])
+        cut_outs = []
+        for place in item["foregrounds"]:
+            row = self._row(self.params.foregrounds, place, [*FOREGROUND, *CUT_OUT, "source"])
+            height, width = row.pop("source").shape[:2]
+            cut_outs.append({**row, "source_size": [width, height]})
+        licences = sorted({behind["licence"], *(row["licence"] for row in cut_outs)} - {None})
+        merged: dict[str, dict[str, str]] = {"stages": {}, "weights": {}}
+        for part in merged:
+            for row in [behind, *cut_outs]:
+                merged[part] |= row[part] or {}
+        return Kept(
+            [
+                {
+                    "id": item["id"],
+                    "scene_id": behind["scene_id"],
+                    "split": behind["split"],
+                    "origin": behind["origin"],
+                    "licence": "; ".join(licences),
+                    "parents": [behind["id"], *(row["id"] for row in cut_outs)],
+                    **merged,
+                    "background": behind["source"],
+                    **{column: behind.get(column) for column in GROUND},
+                    "foregrounds": cut_outs,
+                }
+            ]
+        )

@@ -1,0 +1,126 @@
+"""Before/after pairs of a fixed camera: `input/` and `gt/` with equal names and optional `mask/`, or Parquet."""
+
+import json
+from pathlib import PurePath
+
+from pydantic import Field
+
+from manifests.ids import content_id, stable_hash
+from manifests.images import MAX_PIXELS, decode_image, decode_mask
+from manifests.schemas import PROVENANCE, Kind
+from stages import stage
+from stages.sources.files import ChangedInput, Found, RunContext, content_ids, find, read_checked, scene_of
+from stages.sources.photos import ParquetRows, cell_bytes, fit, row_ids
+from stages.stage import Kept, Outcome, Record, Rejected, Source
+
+FOLDERS = {"input": "input", "gt": "gt", "mask": "mask"}
+
+
+class PairsParams(stage.Params):
+    path: str = Field(description="folder with input/, gt/ and maybe mask/, or .parquet files with such columns")
+    mask_column: str = Field("mask", description="column of the object mask, where the files are Parquet")
+    licence: str = Field("unknown", description="licence of the pictures, kept with every row made from them")
+    scene: str | None = Field(None, description="regular expression on the file name; equal matches are one scene")
+    max_side: int | None = Field(None, ge=16, description="longer pictures are scaled down to this many pixels")
+    max_pixels: int = Field(MAX_PIXELS, ge=1, description="pictures with more pixels are refused undecoded")
+
+
+def partners(files: dict[str, list[Found]]) -> list[dict[str, str | None]]:
+    """Paths of each pair's input, gt and mask, matched by name without suffix; None where one is missing.
+
+    Args:
+        files: what stands in the folders `input`, `gt` and `mask`.
+    """
+    by_stem = {part: {str(PurePath(file.path).stem): file.path for file in found} for part, found in files.items()}
+    stems = sorted(set(by_stem["input"]) | set(by_stem["gt"]))
+    return [{part: by_stem[part].get(stem) for part in FOLDERS} for stem in stems]
+
+
+class Pairs(Source):
+    """A folder or Parquet of pairs."""
+
+    name = "pairs"
+    gives = {**PROVENANCE, "input": Kind.RGB, "gt": Kind.RGB, "given_mask": Kind.MASK}
+    Params = PairsParams
+    params: PairsParams
+
+    def _find(self, folder: str) -> list[Found]:
+        try:
+            return find(f"{self.params.path.rstrip('/')}/{folder}")
+        except FileNotFoundError:
+            if folder == "mask":
+                return []
+            raise
+
+    def _columns(self) -> list[str]:
+        return ["input", "gt", self.params.mask_column]
+
+    def items(self, run: RunContext) -> list[Record]:
+        if self.params.path.endswith(".parquet"):
+            found = find(self.params.path)
+            ids = content_ids(found, run, lambda path: row_ids(path, self._columns()))
+            return [
+                {"id": id, "origin": f"{file.path}#{row}", "path": file.path, "row": row}
+                for file in found
+                for row, id in enumerate(json.loads(ids[file.path]))
+            ]
+        files = {part: self._find(folder) for part, folder in FOLDERS.items()}
+        ids = content_ids([file for found in files.values() for file in found], run)
+        items: list[Record] = []
+        for pair in partners(files):
+            contents = {part: ids[path] if path else None for part, path in pair.items()}
+            items.append(
+                {
+                    "id": stable_hash(contents),
+                    "origin": pair["input"] or pair["gt"],
+                    "paths": pair,
+                    "contents": contents,
+                }
+            )
+        return items
+
+    def setup(self) -> None:
+        self.parquet = ParquetRows()
+
+    def _bytes(self, item: Record) -> dict[str, bytes | None]:
+        if "row" not in item:
+            return {
+                part: read_checked(path, item["contents"][part]) if path else None
+                for part, path in item["paths"].items()
+            }
+        row = self.parquet.row(item["path"], item["row"], self._columns())
+        if content_id(*(cell_bytes(row[column]) for column in self._columns() if column in row)) != item["content"]:
+            raise ChangedInput(f"'{item['origin']}' is not what it was when it was listed; run again")
+        mask = row.get(self.params.mask_column)
+        return {
+            "input": cell_bytes(row["input"]),
+            "gt": cell_bytes(row["gt"]),
+            "mask": cell_bytes(mask) if mask is not None else None,
+        }
+
+    def process_one(self, item: Record) -> Outcome:
+        data = self._bytes(item)
+        for part in ("input", "gt"):
+            if data[part] is None:
+                return Rejected("no partner", f"there is no {part} for {item['origin']}")
+        pictures = {part: decode_image(data[part] or b"", self.params.max_pixels) for part in ("input", "gt")}
+        mask = decode_mask(data["mask"], self.params.max_pixels) if data["mask"] is not None else None
+        if mask is not None and mask.shape != pictures["input"].shape[:2]:
+            height, width = pictures["input"].shape[:2]
+            return Rejected("mask of another size", f"mask {mask.shape[1]} x {mask.shape[0]}, input {width} x {height}")
+        if mask is not None:
+            mask = fit((mask * 255).astype("uint8"), self.params.max_side) > 127
+        return Kept(
+            [
+                {
+                    "id": item["id"],
+                    "origin": item["origin"],
+                    "scene_id": scene_of(item["origin"], self.params.scene, item["content"]),
+                    "licence": self.params.licence,
+                    "parents": [],
+                    "input": fit(pictures["input"], self.params.max_side),
+                    "gt": fit(pictures["gt"], self.params.max_side),
+                    "given_mask": mask,
+                }
+            ]
+        )

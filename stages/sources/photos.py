@@ -1,0 +1,126 @@
+"""Photos from a folder, a glob, or Parquet files: one record a picture, upright 8-bit sRGB."""
+
+import json
+from typing import Any, cast
+
+import cv2
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from manifests.ids import content_id
+from manifests.images import MAX_PIXELS, RGB, decode_image
+from manifests.schemas import PROVENANCE, Kind
+from stages import stage
+from stages.sources.files import ChangedInput, RunContext, content_ids, find, read_checked, scene_of
+from stages.stage import Kept, Outcome, Record, Source
+
+
+class PhotosParams(stage.Params):
+    path: str = Field(description="folder, glob, file or URI of pictures, or of .parquet files that hold them")
+    pattern: str = Field("*", description="only files whose name matches")
+    column: str = Field("image", description="column of the picture, where the files are Parquet")
+    licence: str = Field("unknown", description="licence of the pictures, kept with every row made from them")
+    scene: str | None = Field(None, description="regular expression on the file name; equal matches are one scene")
+    max_side: int | None = Field(None, ge=16, description="longer pictures are scaled down to this many pixels")
+    max_pixels: int = Field(MAX_PIXELS, ge=1, description="pictures with more pixels are refused undecoded")
+
+
+def fit(picture: RGB, max_side: int | None) -> RGB:
+    """Scales (h, w, 3) down so that its longer side is at most `max_side` pixels; never up."""
+    height, width = picture.shape[:2]
+    if max_side is None or max(height, width) <= max_side:
+        return picture
+    factor = max_side / max(height, width)
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return cast(RGB, cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
+
+
+def cell_bytes(cell: Any) -> bytes:
+    """The encoded picture in a Parquet cell: bytes, or a struct with `bytes`."""
+    data = cell.get("bytes") if isinstance(cell, dict) else cell
+    return data if isinstance(data, bytes) else b""
+
+
+def row_ids(path: str, columns: list[str]) -> str:
+    """JSON list of the content ids of a Parquet file's rows, of the named picture columns taken together."""
+    ids: list[str] = []
+    with pq.ParquetFile(path) as source:
+        present = [column for column in columns if column in source.schema_arrow.names]
+        for batch in source.iter_batches(batch_size=64, columns=present):
+            for row in batch.to_pylist():
+                ids.append(content_id(*(cell_bytes(row[column]) for column in present)))
+    return json.dumps(ids)
+
+
+class ParquetRows:
+    """Single rows of Parquet files; keeps the row group that was read last."""
+
+    def __init__(self) -> None:
+        self._at: tuple[str, int] = ("", -1)
+        self._rows: list[dict[str, Any]] = []
+
+    def row(self, path: str, row: int, columns: list[str]) -> dict[str, Any]:
+        """One row's cells, undecoded."""
+        with pq.ParquetFile(path) as source:
+            names = [column for column in columns if column in source.schema_arrow.names]
+            for group in range(source.num_row_groups):
+                rows = source.metadata.row_group(group).num_rows
+                if row < rows:
+                    if self._at != (path, group):
+                        self._rows = source.read_row_group(group, columns=names, use_threads=False).to_pylist()
+                        self._at = (path, group)
+                    return self._rows[row]
+                row -= rows
+        raise ChangedInput(f"'{path}' has fewer rows than when it was listed; run again")
+
+
+class Photos(Source):
+    """A folder or Parquet of photos."""
+
+    name = "photos"
+    gives = {**PROVENANCE, "source": Kind.RGB, "width": Kind.INT, "height": Kind.INT}
+    Params = PhotosParams
+    params: PhotosParams
+
+    def items(self, run: RunContext) -> list[Record]:
+        found = find(self.params.path, self.params.pattern)
+        pictures = [file for file in found if not file.path.endswith(".parquet")]
+        tables = [file for file in found if file.path.endswith(".parquet")]
+        ids = content_ids(pictures, run) if pictures else {}
+        items: list[Record] = [{"id": ids[f.path], "origin": f.path, "path": f.path} for f in pictures]
+        if tables:
+            ids = content_ids(tables, run, lambda path: row_ids(path, [self.params.column]))
+            for file in tables:
+                items += [
+                    {"id": id, "origin": f"{file.path}#{row}", "path": file.path, "row": row}
+                    for row, id in enumerate(json.loads(ids[file.path]))
+                ]
+        return items
+
+    def setup(self) -> None:
+        self.parquet = ParquetRows()
+
+    def _bytes(self, item: Record) -> bytes:
+        if "row" not in item:
+            return read_checked(item["path"], item["content"])
+        data = cell_bytes(self.parquet.row(item["path"], item["row"], [self.params.column])[self.params.column])
+        if content_id(data) != item["content"]:
+            raise ChangedInput(f"'{item['origin']}' is not what it was when it was listed; run again")
+        return data
+
+    def process_one(self, item: Record) -> Outcome:
+        picture = fit(decode_image(self._bytes(item), self.params.max_pixels), self.params.max_side)
+        return Kept(
+            [
+                {
+                    "id": item["id"],
+                    "origin": item["origin"],
+                    "scene_id": scene_of(item["origin"], self.params.scene, item["content"]),
+                    "licence": self.params.licence,
+                    "parents": [],
+                    "source": picture,
+                    "width": picture.shape[1],
+                    "height": picture.shape[0],
+                }
+            ]
+        )

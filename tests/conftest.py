@@ -1,0 +1,55 @@
+"""What the tests share: where real pictures are, how a run is started, what a run left on disk."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+TESTS = Path(__file__).parent
+sys.path.insert(0, str(TESTS))
+
+ASSETS = Path(os.environ.get("RASURA_ASSETS", ROOT.parent / "shared" / "assets"))
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    """Real photographs, pairs, a clip and small networks; tests that need them skip where they are absent."""
+    if not ASSETS.is_dir():
+        pytest.skip(f"no assets at {ASSETS} (set RASURA_ASSETS)")
+    return ASSETS
+
+
+def write_recipe(folder: Path, **keys: object) -> Path:
+    """A recipe file."""
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump({"name": "test", **keys}, sort_keys=False))
+    return path
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment of a `rasura` process that can import the tests' own stages."""
+    path = os.pathsep.join([str(ROOT), str(TESTS)])
+    return {**os.environ, "PYTHONPATH": path, "RAY_USAGE_STATS_ENABLED": "0", "COLUMNS": "200", **more}
+
+
+def rasura(
+    *arguments: object, check: bool = True, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs the command line in a process of its own."""
+    command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=dict(env or environment()), timeout=300)
+    if check and done.returncode:
+        raise AssertionError(f"{' '.join(command)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+def digest(folder: Path, parts: Sequence[str] = ("tables", "dataset")) -> dict[str, str]:
+    """sha256 of every file of a run that must not depend on what happened to it."""
+    files = [path for part in parts for path in sorted((folder / part).rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -1,0 +1,172 @@
+"""M_fg from what differs: precision and recall on soft shadows, robustness to noise, misfit and odd pictures."""
+
+import cv2
+import numpy as np
+import pytest
+from pair_scenes import camera, floor, frozen, iou, moved, scene
+
+from stages.effects import (
+    Effects,
+    EffectsParams,
+    difference,
+    fill_holes,
+    hysteresis,
+    noise_mask,
+    object_core,
+    osor_mask,
+)
+from stages.pair import Pair, PairParams, pair_noise
+from stages.stage import Kept, Rejected
+
+cv2.setNumThreads(1)
+
+
+def run(source, clean, registered=False, **params):
+    record = {"id": "x", "input": frozen(source), "gt": frozen(clean)}
+    if registered:
+        record = Pair(PairParams()).process_one(record).records[0]
+    else:
+        record["pair_noise"] = pair_noise(source, clean)
+    return Effects(EffectsParams(**params)).process_one(record)
+
+
+def scores(found, truth):
+    return (found & truth).sum() / found.sum(), (found & truth).sum() / truth.sum()
+
+
+def test_soft_shadow_is_found_whole():
+    """With a clean camera, M_fg has precision >= 0.95 and recall >= 0.95 in each of five scenes."""
+    for seed in range(5):
+        pair = scene(seed)
+        found = run(pair.source, pair.clean).records[0]["foreground_mask"]
+        precision, recall = scores(found, pair.foreground_mask)
+        assert precision >= 0.95, (seed, precision)
+        assert recall >= 0.95, (seed, recall)
+
+
+def test_soft_shadow_is_found_through_a_cameras_faults():
+    """After registration, with noise, a sub-pixel shift and flicker: precision and recall >= 0.92 on average."""
+    rng = np.random.default_rng(1)
+    both = []
+    for seed in range(4):
+        pair = scene(seed, noise=2, shift=tuple(rng.uniform(-1, 1, 2)), gain=float(rng.uniform(0.95, 1.05)))
+        both.append(scores(run(pair.source, pair.clean, True).records[0]["foreground_mask"], pair.foreground_mask))
+    precision, recall = np.mean(both, 0)
+    assert precision >= 0.92, both
+    assert recall >= 0.92, both
+
+
+def test_core_is_object_and_not_shadow():
+    """At most 6 % of the object core lies off the object, and it covers 85 % of the object."""
+    for seed in range(4):
+        pair = scene(seed, noise=2)
+        core, tinted = object_core(pair.source, pair.clean, pair.foreground_mask, pair_noise(pair.source, pair.clean))
+        off = (core & ~cv2.dilate(pair.object_mask.astype(np.uint8), np.ones((5, 5))).astype(bool)).sum() / core.sum()
+        assert off <= 0.06, (seed, off)
+        assert (core & pair.object_mask).sum() / pair.object_mask.sum() >= 0.85
+        assert not (tinted & ~core).any()
+
+
+def test_a_patch_far_from_the_object_is_stray():
+    """A change that hangs on no object (a lamp's reflex on the wall) is left out, and counted in effects_stray."""
+    pair = scene(0)
+    source = pair.source.copy()
+    source[5:45, 350:395] = (source[5:45, 350:395] * 0.8).astype(np.uint8)
+    record = run(source, pair.clean).records[0]
+    assert not record["foreground_mask"][5:45, 350:395].any()
+    assert record["effects_stray"] > 0.05
+    assert run(pair.source, pair.clean).records[0]["effects_stray"] < 0.03
+
+
+def test_a_line_that_the_camera_saw_beside_itself_is_no_object():
+    """White lines on a floor, 1 px off because the camera turned a little, do not become core or M_fg."""
+    rng = np.random.default_rng(3)
+    background = floor(320, 400, 2, (90, 90, 92))
+    for x in (30, 340):
+        background[20:120, x : x + 6] = 240
+    clean = camera(moved(background, 1.0, 0.4), rng, 1)
+    background[150:250, 160:240] = (40, 60, 190)
+    source = camera(background, rng, 1)
+    record = run(source, clean).records[0]
+    assert not record["foreground_mask"][:, :60].any()
+    assert not record["foreground_mask"][:, 320:].any()
+    assert record["foreground_mask"][155:245, 165:235].all()
+
+
+def test_a_shadow_that_only_gt_has_stays_out():
+    """Somebody's soft shadow in gt next to the object is not taken: the target would get a smudge."""
+    pair = scene(0)
+    rows, columns = np.mgrid[:320, :400]
+    y, x = np.argwhere(pair.object_mask).mean(0)
+    smudge = 0.12 * np.exp(-((((columns - (x - 115)) / 28) ** 2 + ((rows - y) / 40) ** 2) ** 2))
+    clean = np.rint(pair.clean * (1 - smudge[..., None])).astype(np.uint8)
+    found = run(pair.source, clean).records[0]["foreground_mask"]
+    inside = (smudge > 0.05) & ~pair.foreground_mask
+    assert inside.sum() > 2000
+    assert (found & inside).sum() < 0.2 * inside.sum()
+    assert (found & pair.foreground_mask).sum() > 0.93 * pair.foreground_mask.sum()
+
+
+def test_grey_pictures_work():
+    """Without any colour the object is still told by brightness and texture: IoU of M_fg >= 0.85."""
+    pair = scene(1, grey=True)
+    assert iou(run(pair.source, pair.clean).records[0]["foreground_mask"], pair.foreground_mask) >= 0.85
+
+
+def test_noise_alone_is_no_difference():
+    """Two shots of one empty scene are rejected, whatever the noise; so are identical frames."""
+    background = floor(200, 240)
+    for noise in (0, 1, 3, 6):
+        rng = np.random.default_rng(noise)
+        out = run(camera(background, rng, noise), camera(background, rng, noise))
+        assert isinstance(out, Rejected), noise
+        assert out.reason == "no difference"
+
+
+def test_osor_runs_with_its_own_constants():
+    """The alternative method finds the object too (recall of M_o >= 0.9) and rejects identical frames."""
+    pair = scene(0)
+    found = run(pair.source, pair.clean, method="osor").records[0]
+    assert (found["foreground_mask"] & pair.object_mask).sum() >= 0.9 * pair.object_mask.sum()
+    assert not osor_mask(pair.clean, pair.clean).any()
+    assert isinstance(run(pair.clean, pair.clean, method="osor"), Rejected)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 200), (1, 1), (3, 40)])
+@pytest.mark.parametrize("method", ["noise", "osor"])
+def test_odd_pictures_pass(size, method):
+    """Tiny pictures are judged without a fault: all changed, nothing changed, or half of it."""
+    rng = np.random.default_rng(0)
+    clean = rng.integers(0, 256, (*size, 3), np.uint8)
+    half = clean.copy()
+    half[: size[0] // 2 + 1] = 0
+    for source in (clean, 255 - clean, half):
+        out = run(source, clean, method=method)
+        assert isinstance(out, Kept | Rejected)
+        if isinstance(out, Kept):
+            assert out.records[0]["foreground_mask"].shape == size
+            assert 0 <= out.records[0]["effects_stray"] <= 1
+
+
+def test_same_bytes_every_time():
+    """Masks do not change from one call to the next, and the columns are those that the stage declares."""
+    pair = scene(2, noise=2)
+    first, second = run(pair.source, pair.clean).records[0], run(pair.source, pair.clean).records[0]
+    assert first["foreground_mask"].tobytes() == second["foreground_mask"].tobytes()
+    assert set(Effects.gives) <= set(first)
+    assert first["foreground_mask"].dtype == bool
+
+
+def test_small_tools():
+    """Hysteresis keeps faint pixels only where they touch strong ones; holes fill unless they reach the border."""
+    values = np.zeros((6, 12), np.float32)
+    values[2, 1:5], values[2, 4], values[4, 8:11] = 6, 12, 6
+    assert hysteresis(values, 5).sum() == 4
+    ring = np.ones((7, 7), bool)
+    ring[2:5, 2:5] = False
+    assert fill_holes(ring).all()
+    assert not fill_holes(ring, 4).all()
+    ring[3, 4:] = False
+    assert not fill_holes(ring)[3, 3]
+    assert difference(np.full((9, 9, 3), 7, np.uint8), np.zeros((9, 9, 3), np.uint8)).max() == 7
+    assert not noise_mask(np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9, 3), np.uint8), 0.0)[0].any()

@@ -1,0 +1,75 @@
+"""The same recipe on a cluster: a local head, `ray job submit`, and what is left when a job is stopped."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import digest, environment, rasura, write_recipe
+from test_engine import triplets
+
+RAY = str(Path(sys.executable).parent / "ray")
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[tuple[str, dict[str, str]]]:
+    """A Ray head of our own, with its address and environment."""
+    port, dashboard = _free_port(), _free_port()
+    temporary = tempfile.mkdtemp(prefix="rasura-", dir="/tmp")  # a short path: sockets are in it
+    env = {key: value for key, value in environment().items() if key != "RAY_ADDRESS"}
+    env |= {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
+    command = [RAY, "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}"]
+    command += ["--num-cpus=2", f"--temp-dir={temporary}", "--object-store-memory=200000000"]
+    command += ["--dashboard-host=127.0.0.1", "--node-ip-address=127.0.0.1", "--include-dashboard=true"]
+    process = subprocess.Popen(
+        command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    address = f"http://127.0.0.1:{dashboard}"
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            if probe.connect_ex(("127.0.0.1", dashboard)) == 0:
+                break
+        time.sleep(0.3)
+    yield address, env
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(timeout=40)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _submit(head: tuple[str, dict[str, str]], *arguments: object) -> subprocess.CompletedProcess[str]:
+    address, env = head
+    runtime = json.dumps({"env_vars": {"PYTHONPATH": env["PYTHONPATH"]}})
+    command = [RAY, "job", "submit", "--address", address, "--runtime-env-json", runtime, "--"]
+    command += [sys.executable, "-m", "pipeline", *map(str, arguments)]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=240)
+
+
+def test_the_same_recipe_through_job_submit(head: tuple[str, dict[str, str]], tmp_path: Path) -> None:
+    """`ray job submit … -- rasura run recipe` gives the bytes of a local run, and prints its progress line by line; a
+    faulty recipe ends the job with exit code 1 and its message."""
+    recipe = write_recipe(tmp_path, **triplets())
+    done = _submit(head, "run", recipe, "--into", tmp_path / "job")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "made: 48/48 rows" in done.stdout
+    rasura("run", recipe, "--into", tmp_path / "local")
+    assert digest(tmp_path / "job") == digest(tmp_path / "local")
+    bad = _submit(head, "run", tmp_path / "nothing.yaml")
+    assert bad.returncode == 1
+    assert "there is no recipe" in bad.stdout
