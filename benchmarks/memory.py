@@ -10,7 +10,7 @@ def main() -> None:
             source = {"synthetic:Numbers": {"count": rows, "side": 192}}
             flows = {"made": {"source": source, "stages": ["synthetic:Triplet"]}}
             path = recipe(folder, flows=flows, dataset={"flows": ["made"], "shard_bytes": 50_000_000})
-            _, peaks[rows] = rasura("run", path, "--into", folder / "run", "--quiet")
+            _, peaks[rows] = rasura("run", path, "--into", folder / "run", "--quiet", memory=True)
     say(
         "memory",
         peak_mb_2000=round(peaks[2000]),

@@ -6,6 +6,8 @@ the bare loop; two cores do at least 1.8 times the work of one.
 
 import statistics
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from pipeline.recipe import load
 from pipeline.work import Blame, Shipment, Watch, encode, run_group
 from stages.stage import Source
 
-ROWS, SIDE, ROUNDS = 384, 512, 4
+ROWS, SIDE, ROUNDS = 1024, 512, 4
 REPEATS = 3
 
 
@@ -28,8 +30,12 @@ def _flows() -> dict[str, Any]:
     return {"made": {"source": source, "stages": [{"synthetic:Work": {"rounds": ROUNDS}}]}}
 
 
-def bare(path: Path, into: Path) -> float:
-    """Seconds of a plain loop in this process: same stages, same encoding, same commit."""
+def bare(path: Path, into: Path, share: tuple[int, int] = (0, 1)) -> tuple[float, float]:
+    """Start and end of a plain loop in this process: same stages, same encoding, same commit.
+
+    Args:
+        share: (n, of): only every of-th shard, from the n-th.
+    """
     cv2.setNumThreads(1)
     resolved = plan(*load(path))
     flow = resolved.flows["made"]
@@ -38,15 +44,22 @@ def bare(path: Path, into: Path) -> float:
     for stage in stages:
         assert isinstance(stage, Source) or stage.name
         stage.setup()
-    work = shards(flow, resolved.sources["made"], Store(into))
-    start = time.perf_counter()
+    work = shards(flow, resolved.sources["made"], Store(into))[share[0] :: share[1]]
+    start = time.time()
     for shard in work:
         items = list(shard.items)
         done = run_group(group, stages, Shipment(items, len(items)), Blame(), Watch(), flow.splits)
         table, failed, count = encode(done, flow.columns)
         dropped = [*done.dropped, *failed]
         commit(Store(into / "made"), shard.id, flow.part, done.inputs, table, dropped, [*done.stages, count])
-    return time.perf_counter() - start
+    return start, time.time()
+
+
+def bare_on_two(path: Path, into: Path) -> float:
+    """Seconds of two such loops side by side, half of the shards each: what this machine's two cores can do."""
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        spans = list(pool.map(bare, [path] * 2, [into] * 2, [(0, 2), (1, 2)]))
+    return max(end for _, end in spans) - min(start for start, _ in spans)
 
 
 def engine(path: Path, into: Path, workers: int) -> tuple[float, float]:
@@ -59,15 +72,17 @@ def engine(path: Path, into: Path, workers: int) -> tuple[float, float]:
 def main() -> None:
     with scratch() as folder:
         path = recipe(folder, flows=_flows(), engine={"shard_rows": 8, "workers": 1})
-        loops, ones, twos, starts = [], [], [], []
+        loops, pairs, ones, twos, starts = [], [], [], [], []
         for repeat in range(REPEATS):
-            loops.append(bare(path, folder / f"bare{repeat}"))
+            begin, end = bare(path, folder / f"bare{repeat}")
+            loops.append(end - begin)
+            pairs.append(bare_on_two(path, folder / f"pair{repeat}"))
             one, start = engine(path, folder / f"one{repeat}", 1)
             two, _ = engine(path, folder / f"two{repeat}", 2)
             ones.append(one)
             twos.append(two)
             starts.append(start)
-        loop, one, two = (statistics.median(values) for values in (loops, ones, twos))
+        loop, pair, one, two = (statistics.median(values) for values in (loops, pairs, ones, twos))
         say(
             "overhead",
             rows=ROWS,
@@ -75,8 +90,11 @@ def main() -> None:
             run_seconds=round(one, 2),
             overhead=round(one / loop - 1, 3),
             two_cores_speedup=round(one / two, 2),
+            bare_two_cores_speedup=round(loop / pair, 2),
+            overhead_on_two=round(two / pair - 1, 3),
             startup_seconds=round(statistics.median(starts), 1),
             all_bare=[round(value, 2) for value in loops],
+            all_bare_on_two=[round(value, 2) for value in pairs],
             all_one=[round(value, 2) for value in ones],
             all_two=[round(value, 2) for value in twos],
         )

@@ -19,8 +19,8 @@ def main() -> None:
             "chosen": {"source": {"flow": {"of": "made"}}, "stages": [{"select": {"keep": {"number": {"min": 0}}}}]},
         }
         path = recipe(folder, flows=flows, dataset={"flows": ["chosen"]}, engine={"shard_rows": 64})
-        first, _ = rasura("run", path, "--into", folder / "run", "--quiet")
-        again, peak = rasura("run", path, "--into", folder / "run", "--quiet")
+        first, _ = rasura("run", path, "--into", folder / "run", "--quiet", memory=True)
+        again, peak = rasura("run", path, "--into", folder / "run", "--quiet", memory=True)
         say("rerun", rows=ROWS, first_seconds=round(first, 1), again_seconds=round(again, 2), driver_mb=round(peak))
 
 

@@ -102,6 +102,11 @@ class Worker:
 
         return ray.get_runtime_context().get_node_id(), self.watch.path
 
+    def prepare(self, flow: str, groups: Sequence[Group]) -> None:
+        """Sets up the stages of a flow's groups before the first shard comes."""
+        for group in groups:
+            self._stages(flow, group)
+
     def _stages(self, flow: str, group: Group) -> list[Stage]:
         key = f"{flow}/{group.key}"
         if key not in self._groups:

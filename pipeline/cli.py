@@ -20,7 +20,7 @@ def explain(error: BaseException) -> str | None:
     """The text of an error that is the user's to mend; None for one that is ours."""
     known = {
         "RecipeError", "RunLocked", "RunFailed", "StoreError", "MissingInput", "NoRun", "NoTable", "NotTriplets",
-        "SetupFailed", "UnknownId", "NotEnough",
+        "SetupFailed", "UnknownId", "NotEnough", "UnknownStage",
     }  # fmt: skip
     names = {cls.__name__ for cls in type(error).__mro__}
     if names & known or isinstance(error, FileNotFoundError | PermissionError):
@@ -78,6 +78,24 @@ def status(
     console = Console()
     for line in table(ledger):
         console.print(line)
+
+
+@app.command()
+def stages(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="One stage or source; all where left out.")
+    ] = None,
+) -> None:
+    """What recipes are made of: sources and stages, and with NAME the columns and parameters of one."""
+    from stages.registry import SOURCES, STAGES, describe
+
+    if name:
+        typer.echo(describe(name))
+        return
+    for noun, known in (("sources", SOURCES), ("stages", STAGES)):
+        typer.echo(f"{noun}:")
+        for entry in known:
+            typer.echo(f"  {entry:<12} {describe(entry).splitlines()[0].partition(': ')[2]}")
 
 
 @app.command()

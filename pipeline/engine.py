@@ -91,7 +91,12 @@ class Engine:
         self.working_s = 0.0  # from the first shard handed out to the last commit
         self._first: float | None = None
         self._progressed = time.monotonic()
+        self._starts = 0
         self._resize([group.resources for group in flow.groups])
+        for pool in self.pools.values():
+            for handle in pool.handles:
+                if handle.starting is None:  # it has served another flow
+                    self._prepare(handle)
         while self._left:
             self._hand_out()
             self._collect()
@@ -134,13 +139,16 @@ class Engine:
                     owners[handle.starting] = handle
                 for _, report, _ in handle.running:
                     owners[report] = handle
+        if not owners:  # all have died, and none is replaced yet
+            time.sleep(0.2)
+            return
         done, _ = ray.wait(list(owners), num_returns=1, timeout=0.5)
         if done:
             more, _ = ray.wait(list(owners), num_returns=len(owners), timeout=0)
             self._progressed = time.monotonic()
             for ref in more:
                 self._finished(owners[ref], ref)
-        elif time.monotonic() - self._progressed > START_LIMIT_S and not any(h.running for h in owners.values()):
+        elif time.monotonic() - self._progressed > START_LIMIT_S and not any(h.mark for h in owners.values()):
             asked = "; ".join(describe(pool.resources) for pool in self.pools.values())
             raise RunFailed(f"no worker could be started in {START_LIMIT_S:.0f} s (asked for: {asked})")
         self._check_cluster(bool(done))
@@ -164,8 +172,11 @@ class Engine:
             text = str(cause) if type(cause).__name__ in ("SetupFailed", "CommitFailed") else f"{cause!r}\n{error}"
             raise RunFailed(f"{text}\nWhat was committed is whole; the same command goes on from there.") from None
         if ref == handle.starting:
-            handle.starting = None
-            handle.node, handle.mark = value
+            if not handle.mark:
+                handle.node, handle.mark = value
+                self._prepare(handle)
+            else:
+                handle.starting = None
             return
         entry = next(entry for entry in handle.running if entry[1] == ref)
         handle.running.remove(entry)
@@ -196,7 +207,11 @@ class Engine:
         mark = self._mark(handle)
         for task, _, _ in handle.running:
             pool.push(task)
-        if mark:
+        if not handle.mark:
+            self._starts += 1
+            if self._starts >= SILENT_DEATHS:
+                raise RunFailed(f"{SILENT_DEATHS} workers ended while they were started (short of memory?)")
+        elif mark:
             self._blames.blame(mark)
         elif handle.running:
             shard = handle.running[0][0].shard
@@ -267,6 +282,12 @@ class Engine:
             .remote(self.run.__getstate__()["uri"])
         )
         return Handle(actor, actor.where.remote())
+
+    def _prepare(self, handle: Handle) -> None:
+        """Has a worker set up what its pool runs in this flow; shards come when that is done."""
+        pool = next(pool for pool in self.pools.values() if handle in pool.handles)
+        groups = [group for group in self._flow.groups if group.resources == pool.resources]
+        handle.starting = handle.actor.prepare.remote(self._flow.name, groups)
 
     def _let_go(self, handle: Handle) -> None:
         if handle.node == self._here and handle.mark:

@@ -27,7 +27,7 @@ class Handle:
     """An actor and what it was given, in the order in which it runs it."""
 
     actor: Any
-    starting: Any  # reference of its `where()`, None once it is ready
+    starting: Any  # reference of what it does before it is ready, None once it is
     node: str = ""
     mark: str = ""
     running: list[tuple[Task, Any, Any]] = field(default_factory=list)  # task, report's and shipment's references

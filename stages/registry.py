@@ -5,6 +5,7 @@ A stage of one's own is named `package.module:Class`.
 
 import difflib
 import importlib
+import sys
 
 from stages.stage import Source, Stage
 
@@ -62,6 +63,24 @@ def stage_class(name: str) -> type[Stage]:
         UnknownStage
     """
     return _load(name, STAGES | SOURCES, "stage")
+
+
+def describe(name: str) -> str:
+    """A stage's purpose, columns and parameters as text; the first line is `name: purpose`.
+
+    Raises:
+        UnknownStage
+    """
+    cls = stage_class(name)
+    purpose = " ".join((cls.__doc__ or sys.modules[cls.__module__].__doc__ or "").split("\n\n")[0].split())
+    lines = [f"{name}: {purpose}"]
+    for noun, columns in (("needs", cls.needs), ("gives", cls.gives)):
+        if columns:
+            lines.append(f"  {noun}: " + ", ".join(f"{column} ({kind})" for column, kind in columns.items()))
+    for key, field in cls.Params.model_fields.items():
+        default = "required" if field.is_required() else f"default {field.get_default(call_default_factory=True)!r}"
+        lines.append(f"  {key}: {field.description or ''} ({default})")
+    return "\n".join(lines)
 
 
 def source_class(name: str) -> type[Source]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import digest, environment, rasura, write_recipe
 from test_engine import triplets
@@ -38,6 +39,7 @@ def head() -> Iterator[tuple[str, dict[str, str]]]:
         command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     address = f"http://127.0.0.1:{dashboard}"
+    env["TEST_RAY_GCS"] = f"127.0.0.1:{port}"
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
         with socket.socket() as probe:
@@ -73,3 +75,52 @@ def test_the_same_recipe_through_job_submit(head: tuple[str, dict[str, str]], tm
     bad = _submit(head, "run", tmp_path / "nothing.yaml")
     assert bad.returncode == 1
     assert "there is no recipe" in bad.stdout
+
+
+def test_a_dead_node_is_no_rows_fault(head: tuple[str, dict[str, str]], tmp_path: Path) -> None:
+    """A node that joins a run gets workers; when it is killed, what it had not committed is made again elsewhere: no
+    row is failed for it, and the dataset is that of an undisturbed run."""
+    _, env = head
+    recipe = write_recipe(tmp_path, **triplets(sleep_s=0.2))
+    command = [sys.executable, "-m", "pipeline", "run", str(recipe), "--into", str(tmp_path / "run")]
+    driver = subprocess.Popen(
+        command,
+        env={**env, "RAY_ADDRESS": env["TEST_RAY_GCS"]},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    node_command = [RAY, "start", f"--address={env['TEST_RAY_GCS']}", "--block", "--num-cpus=1"]
+    node_command += ["--object-store-memory=100000000", "--node-ip-address=127.0.0.1"]
+    node = subprocess.Popen(
+        node_command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        raylet = _raylet_of(node.pid)
+        deadline = time.monotonic() + 60
+        while driver.poll() is None and time.monotonic() < deadline:
+            if any(child.name().startswith("ray::Worker") for child in raylet.children()):
+                time.sleep(1.5)  # it has a shard in hand by now
+                break
+            time.sleep(0.1)
+        assert driver.poll() is None, "the run ended before the node could be killed"
+        os.killpg(node.pid, signal.SIGKILL)
+        raylet.kill() if raylet.is_running() else None
+        output, _ = driver.communicate(timeout=120)
+        assert driver.returncode == 0, output
+    finally:
+        driver.kill()
+        node.wait()
+    rasura("run", recipe, "--into", tmp_path / "reference")
+    assert digest(tmp_path / "run") == digest(tmp_path / "reference")
+
+
+def _raylet_of(pid: int) -> psutil.Process:
+    """The raylet that a `ray start` process has started."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for child in psutil.Process(pid).children(recursive=True):
+            if child.name() == "raylet":
+                return child
+        time.sleep(0.1)
+    raise AssertionError("the second node did not start")

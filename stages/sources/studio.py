@@ -129,6 +129,8 @@ def photographs(folder: Path) -> dict[str, str]:
 
 
 class Studio(Source):
+    """Rendered fixed-camera pairs with exact truth, from nothing but a seed."""
+
     name = "studio"
     version = "1"
     gives: ClassVar[Schema] = {
