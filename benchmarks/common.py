@@ -41,7 +41,8 @@ def recipe(folder: Path, **keys: Any) -> Path:
 def rasura(*arguments: object, memory: bool = False, **env: str) -> tuple[float, float]:
     """Runs the command line; returns wall seconds and the peak memory (MB) of it and its workers together.
 
-    Memory is looked at only where asked for, since looking takes time itself. It is the sum over processes of what is theirs alone (USS), so that what Ray shares is not counted twice.
+    Memory is looked at only where asked for, since looking takes time itself. It is the sum over processes of what is
+    theirs alone (USS), so that what Ray shares is not counted twice.
     """
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     start = time.perf_counter()

@@ -1,15 +1,9 @@
-"""M_o and M_fg of the real pairs against their given masks: one JSON line.
+"""M_o and M_fg of the real pairs against their given masks.
 
-python benchmarks/pairs_real.py [--assets FOLDER] [--backend sam-onnx|grabcut|both]
-
-The given masks came from the same SAM weights: with sam-onnx the IoU is flattering. `wrong` is the share of all
-pixels that M_fg marks outside the given object and effects (which miss most soft shadow, so it is never 0).
+The given masks came from the same SAM weights: with sam-onnx the IoU is agreement, not truth. `wrong` is the share of
+all pixels that M_fg marks outside the given object and effects (which miss most soft shadow, so it is never 0).
 """
 
-import argparse
-import json
-import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,16 +11,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from manifests.images import decode_image, decode_mask  # noqa: E402
-from stages.capture import Capture, CaptureParams  # noqa: E402
-from stages.effects import Effects, EffectsParams  # noqa: E402
-from stages.matte import Matte, MatteParams  # noqa: E402
-from stages.pair import Pair, PairParams  # noqa: E402
-from stages.segment import Segment, SegmentParams  # noqa: E402
-from stages.stage import Kept, Record  # noqa: E402
+from benchmarks.common import ASSETS, say
+from manifests.images import decode_image, decode_mask
+from stages.capture import Capture, CaptureParams
+from stages.effects import Effects, EffectsParams
+from stages.matte import Matte, MatteParams
+from stages.pair import Pair, PairParams
+from stages.segment import Segment, SegmentParams
+from stages.stage import Kept, Record
 
 
 def chain(backend: str, weights: Path) -> list[Any]:
@@ -78,20 +70,16 @@ def measure(stages: list[Any], folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = os.environ.get("RASURA_ASSETS", str(ROOT.parent / "shared" / "assets"))
-    parser.add_argument("--assets", type=Path, default=Path(default))
-    parser.add_argument("--backend", choices=["sam-onnx", "grabcut", "both"], default="both")
-    options = parser.parse_args()
-    sets = [folder for folder in (options.assets / "pairs" / kind for kind in ("cars", "person")) if folder.is_dir()]
+    sets = [folder for folder in (ASSETS / "pairs" / kind for kind in ("cars", "person")) if folder.is_dir()]
     if not sets:
-        raise SystemExit(f"no pairs under {options.assets}/pairs: give --assets or set RASURA_ASSETS")
+        say("pairs_real", skipped=f"no pairs under {ASSETS}/pairs: set RASURA_ASSETS")
+        return
     cv2.setNumThreads(1)
     report = {}
-    for backend in ("sam-onnx", "grabcut") if options.backend == "both" else (options.backend,):
-        stages = chain(backend, options.assets / "weights")
+    for backend in ("sam-onnx", "grabcut"):
+        stages = chain(backend, ASSETS / "weights")
         report[backend] = {folder.name: measure(stages, folder) for folder in sets}
-    print(json.dumps({"benchmark": "pairs_real", **report}))
+    say("pairs_real", **report)
 
 
 if __name__ == "__main__":

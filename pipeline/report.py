@@ -91,7 +91,10 @@ def render(run: Store, rows: int) -> str:
     plan, ledger = about(run), account(run)
     flows = _flows(run, plan, ledger)
     chosen = _dataset_flows(plan, flows)
-    shown = [flow for flow in flows if flow.roles.panels]
+    # what the run was made for comes first; what a selection chose from would only show its pictures again
+    repeated = {upstream for flow in chosen if "ref_table" in flow.own for upstream in flow.upstream}
+    others = [flow for flow in flows if flow not in chosen and flow.name not in repeated]
+    shown = [flow for flow in [*chosen, *others] if flow.roles.panels]
     pictures = sum(min(rows, flow.survey.rows) * flow.roles.panels for flow in shown)
     side = gallery.side_for(pictures, PICTURE_BYTES)
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")

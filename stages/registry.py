@@ -25,6 +25,7 @@ STAGES = {
     "detect": "stages.detect:Detect",
     "matte": "stages.matte:Matte",
     "capture": "stages.capture:Capture",
+    "split": "stages.split:Split",
     "ground": "stages.ground:Ground",
     "composite": "stages.composite:Composite",
     "inpaint": "stages.inpaint:Inpaint",

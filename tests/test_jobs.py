@@ -78,41 +78,47 @@ def test_the_same_recipe_through_job_submit(head: tuple[str, dict[str, str]], tm
 
 
 def test_a_dead_node_is_no_rows_fault(head: tuple[str, dict[str, str]], tmp_path: Path) -> None:
-    """A node that joins a run gets workers; when it is killed, what it had not committed is made again elsewhere: no
-    row is failed for it, and the dataset is that of an undisturbed run."""
+    """When a node is killed under a run, what it had not committed is made again elsewhere: no row is failed for it,
+    and tables and dataset are those of an undisturbed run."""
     _, env = head
-    recipe = write_recipe(tmp_path, **triplets(sleep_s=0.2))
+    command = [RAY, "start", f"--address={env['TEST_RAY_GCS']}", "--block", "--num-cpus=1"]
+    command += ["--object-store-memory=100000000", "--node-ip-address=127.0.0.1"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    node = subprocess.Popen(command, env=env, start_new_session=True, **quiet)
+    recipe = write_recipe(tmp_path, **triplets(sleep_s=0.4))
     command = [sys.executable, "-m", "pipeline", "run", str(recipe), "--into", str(tmp_path / "run")]
-    driver = subprocess.Popen(
-        command,
-        env={**env, "RAY_ADDRESS": env["TEST_RAY_GCS"]},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    node_command = [RAY, "start", f"--address={env['TEST_RAY_GCS']}", "--block", "--num-cpus=1"]
-    node_command += ["--object-store-memory=100000000", "--node-ip-address=127.0.0.1"]
-    node = subprocess.Popen(
-        node_command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    command += ["--set", "engine.workers=3"]
+    driver = None
     try:
         raylet = _raylet_of(node.pid)
+        _wait_for_cpus(env, 3)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        driver = subprocess.Popen(command, env={**env, "RAY_ADDRESS": env["TEST_RAY_GCS"]}, **pipes)
         deadline = time.monotonic() + 60
         while driver.poll() is None and time.monotonic() < deadline:
-            if any(child.name().startswith("ray::Worker") for child in raylet.children()):
-                time.sleep(1.5)  # it has a shard in hand by now
-                break
-            time.sleep(0.1)
+            if any("run_last" in child.name() for child in raylet.children()):
+                break  # it has a shard in hand
+            time.sleep(0.05)
         assert driver.poll() is None, "the run ended before the node could be killed"
+        raylet.kill()
         os.killpg(node.pid, signal.SIGKILL)
-        raylet.kill() if raylet.is_running() else None
         output, _ = driver.communicate(timeout=120)
         assert driver.returncode == 0, output
     finally:
-        driver.kill()
-        node.wait()
+        if driver:
+            driver.kill()
+        if node.poll() is None:
+            os.killpg(node.pid, signal.SIGKILL)
+        node.wait(timeout=30)
     rasura("run", recipe, "--into", tmp_path / "reference")
     assert digest(tmp_path / "run") == digest(tmp_path / "reference")
+
+
+def _wait_for_cpus(env: dict[str, str], count: int) -> None:
+    """Until all nodes have joined."""
+    code = f"import ray, time\nray.init({env['TEST_RAY_GCS']!r}, logging_level='ERROR')\n"
+    code += f"while ray.cluster_resources().get('CPU', 0) < {count}: time.sleep(0.2)"
+    subprocess.run([sys.executable, "-c", code], env=env, check=True, timeout=90)
 
 
 def _raylet_of(pid: int) -> psutil.Process:

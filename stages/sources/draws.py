@@ -6,19 +6,19 @@ import numpy as np
 from pydantic import Field
 
 from manifests.ids import seed_for, stable_hash
-from manifests.schemas import PROVENANCE, Kind
+from manifests.schemas import PROVENANCE, Kind, Schema
 from stages import stage
 from stages.sources.files import RunContext
-from stages.stage import Kept, Outcome, Record, Source
+from stages.stage import Kept, MissingColumns, Outcome, Record, Source
 
 FOREGROUND = ["id", "label", "scene_id", "origin", "licence", "stages", "weights"]
 BACKGROUND = ["scene_id", "split", "origin", "licence", "stages", "weights"]
-CUT_OUT = ["foreground", "foreground_object", "foreground_box"]
+CUT_OUT = ["foreground", "foreground_object", "foreground_box", "picture_width", "picture_height"]
 GROUND = ["ground_mask", "ground_rule", "ground_scale"]
 
 
 class DrawsParams(stage.Params):
-    foregrounds: str = Field(description="flow whose rows have a foreground (after `matte`)")
+    foregrounds: str = Field(description="flow whose rows are cut-out objects (after `split`)")
     backgrounds: str = Field(description="flow whose rows have a ground (after `ground`)")
     count: int = Field(ge=1, description="how many draws")
     objects: tuple[int, int] = Field((1, 2), description="least and most foregrounds a draw")
@@ -72,6 +72,12 @@ class Draws(Source):
     def upstream(self) -> list[str]:
         return [self.params.foregrounds, self.params.backgrounds]
 
+    def schema(self, given: Schema) -> Schema:
+        # `given` has the columns of the first flow that is named by `upstream`
+        if missing := tuple(column for column in CUT_OUT if column not in given):
+            raise MissingColumns(self.name, missing, tuple(given))
+        return dict(self.gives)
+
     def items(self, run: RunContext) -> list[Record]:
         grouped: dict[str, dict[str, list[dict[str, Any]]]] = {}
         columns = ["id", "label", "split", "shard", "row"]
@@ -100,9 +106,8 @@ class Draws(Source):
         behind = self._row(self.params.backgrounds, item["background"], ["id", "source", *BACKGROUND, *GROUND])
         cut_outs = []
         for place in item["foregrounds"]:
-            row = self._row(self.params.foregrounds, place, [*FOREGROUND, *CUT_OUT, "source"])
-            height, width = row.pop("source").shape[:2]
-            cut_outs.append({**row, "source_size": [width, height]})
+            row = self._row(self.params.foregrounds, place, [*FOREGROUND, *CUT_OUT])
+            cut_outs.append({**row, "source_size": [row.pop("picture_width"), row.pop("picture_height")]})
         licences = sorted({behind["licence"], *(row["licence"] for row in cut_outs)} - {None})
         merged: dict[str, dict[str, str]] = {"stages": {}, "weights": {}}
         for part in merged:

@@ -1,0 +1,144 @@
+"""Stage `split`: the cut-out of a pair taken apart into its objects, each with its own share of shadow and reflection.
+
+A pair shows what was removed between two frames, which may be several things at once; what is pasted later is one.
+"""
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from manifests.ids import child_id
+from manifests.images import RGB, Mask
+from manifests.schemas import PICTURES, PROVENANCE, Kind, Schema
+from stages import stage
+from stages.stage import Kept, Outcome, Record, Rejected, Stage
+
+Labels = npt.NDArray[np.int32]
+
+
+def objects(mask: Mask, gap: int, smallest: float) -> Labels:
+    """Labels from 1 of the separate objects in a mask, 0 elsewhere, largest first.
+
+    Args:
+        mask: (h, w) M_o.
+        gap: px; pieces that are no farther apart are one object (a chair's legs).
+        smallest: share of the largest object's area; a smaller piece belongs to the nearest object.
+
+    Returns:
+        (h, w) int32, 0 where `mask` is False.
+    """
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (gap + 1, gap + 1))
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(cv2.dilate(mask.astype(np.uint8), kernel), connectivity=8)
+    areas = np.bincount(labels[mask], minlength=len(stats)).astype(np.int64)
+    areas[0] = 0
+    order = [int(index) for index in np.argsort(-areas, kind="stable") if areas[index] >= smallest * areas.max()]
+    seeds = np.zeros(mask.shape, np.int32)
+    for number, index in enumerate(order, start=1):
+        seeds[mask & (labels == index)] = number
+    return np.where(mask, nearest(seeds), 0).astype(np.int32)
+
+
+def nearest(seeds: Labels) -> Labels:
+    """For each pixel the label of the nearest labelled pixel. (h, w) int32 in and out; all 0 where there is none."""
+    if not seeds.any():
+        return seeds
+    empty = (seeds == 0).astype(np.uint8)
+    _, cells = cv2.distanceTransformWithLabels(empty, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    owner = np.zeros(int(cells.max()) + 1, np.int32)
+    owner[cells[empty == 0]] = seeds[empty == 0]
+    return owner[cells]
+
+
+def frame_share(mask: Mask, box: tuple[int, int, int, int], size: tuple[int, int]) -> float:
+    """Share of an object's outline that lies on the frame of its picture: above some 2 % the object is cut off.
+
+    Args:
+        mask: (h, w) the object inside its crop.
+        box: the crop's x0, y0, x1, y1 in the picture.
+        size: the picture's width and height.
+    """
+    on_frame = 0
+    for line, touches in (
+        (mask[:, 0], box[0] <= 0),
+        (mask[0], box[1] <= 0),
+        (mask[:, -1], box[2] >= size[0]),
+        (mask[-1], box[3] >= size[1]),
+    ):
+        on_frame += int(line.sum()) if touches else 0
+    outline = mask & (cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0) == 0)
+    return on_frame / max(1, int(outline.sum()))
+
+
+def crop(rgba: RGB, mask: Mask) -> tuple[RGB, Mask, tuple[int, int, int, int]]:
+    """The part of a cut-out that is not empty: RGBA, object mask, and x0, y0, x1, y1 of the part."""
+    ys, xs = np.nonzero((rgba[..., 3] > 0) | mask)
+    box = (int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1)
+    window = np.s_[box[1] : box[3], box[0] : box[2]]
+    return rgba[window], mask[window], box
+
+
+class SplitParams(stage.Params):
+    gap: int = Field(8, ge=0, description="px between pieces that are still one object.")
+    smallest: float = Field(
+        0.08, ge=0, le=1, description="Share of the largest object below which a piece is no object."
+    )
+
+
+class Split(Stage):
+    """Takes a pair's cut-out apart into its objects, one record each."""
+
+    name = "split"
+    needs = {
+        "source": Kind.RGB,
+        "foreground": Kind.RGBA,
+        "foreground_object": Kind.MASK,
+        "foreground_box": Kind.FLOATS,
+    }
+    gives = {
+        "foreground": Kind.RGBA,
+        "foreground_object": Kind.MASK,
+        "foreground_box": Kind.FLOATS,
+        "foreground_cut": Kind.FLOAT,
+        "foreground_area": Kind.FLOAT,
+        "picture_width": Kind.INT,
+        "picture_height": Kind.INT,
+        "label": Kind.STRING,
+    }
+    Params = SplitParams
+    params: SplitParams
+
+    def schema(self, given: Schema) -> Schema:
+        # the pair's other pictures stay where they are: `parents` leads to them
+        light = {name: kind for name, kind in given.items() if kind not in PICTURES or name in self.needs}
+        return {name: kind for name, kind in super().schema(light).items() if name != "source"}
+
+    def process_one(self, record: Record) -> Outcome:
+        height, width = record["source"].shape[:2]
+        labels = objects(record["foreground_object"], self.params.gap, self.params.smallest)
+        if not labels.any():
+            return Rejected("no object", "the cut-out's object mask is empty")
+        everything = nearest(labels)
+        left, top = int(record["foreground_box"][0]), int(record["foreground_box"][1])
+        made = []
+        for number in range(1, int(labels.max()) + 1):
+            rgba = record["foreground"].copy()
+            rgba[everything != number] = 0
+            cut_out, mask, (x0, y0, x1, y1) = crop(rgba, labels == number)
+            box = (left + x0, top + y0, left + x1, top + y1)
+            made.append(
+                {name: record.get(name) for name in PROVENANCE}
+                | {
+                    "id": child_id(record["id"], f"o{number - 1}"),
+                    "foreground": cut_out,
+                    "foreground_object": mask,
+                    "foreground_box": [float(value) for value in box],
+                    "foreground_cut": frame_share(mask, box, (width, height)),
+                    "foreground_area": float(mask.sum()) / (height * width),
+                    "picture_width": width,
+                    "picture_height": height,
+                    # a pair's label is that of what is largest in it
+                    "label": record.get("label") if number == 1 else None,
+                }
+            )
+        return Kept(made)
