@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from pydantic import Field, field_validator
 
 from manifests.ids import child_id, seed_for
-from manifests.schemas import Kind, Schema
+from manifests.schemas import PICTURES, Kind, Schema
 from removers import opencv
 from removers.remover import NoContext, NothingToFill, Remover, remove
 from stages import stage
@@ -56,7 +56,9 @@ class Inpaint(Stage):
         # a photo's segmented object, or the mask of a triplet that is to be removed by a model this time
         if not {"object_mask", "mask"} & set(given):
             raise MissingColumns(self.name, ("object_mask or mask",), tuple(given))
-        return super().schema(given)
+        # the pictures of what it was made from stay where they are: `parents` leads to them
+        stay = {"source", *self.gives}
+        return {name: kind for name, kind in super().schema(given).items() if kind not in PICTURES or name in stay}
 
     def weights(self) -> Mapping[str, Path]:
         return {f"{one.name}.{key}": path for one in self.removers for key, path in one.weights().items()}

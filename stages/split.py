@@ -105,6 +105,7 @@ class Split(Stage):
         "picture_height": Kind.INT,
         "label": Kind.STRING,
     }
+    drops = frozenset({"kind"})  # it is no triplet any more
     Params = SplitParams
     params: SplitParams
 
