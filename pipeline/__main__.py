@@ -9,9 +9,6 @@ def main() -> None:
 
     try:
         app(prog_name="rasura")
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
     except Exception as error:
         if (text := explain(error)) is None:
             raise

@@ -10,6 +10,7 @@ import faulthandler
 import json
 import os
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from manifests.tables import Tables
 from pipeline.plan import Group
 from pipeline.work import Blame, Shipment, Watch, encode, run_group
 from stages.stage import Record, Source, Stage
+
+OLD_MARK_S = 3600.0
 
 
 class SetupFailed(RuntimeError):
@@ -45,6 +48,7 @@ class MarkFile(Watch):
     """The worker's mark, and beside it what `faulthandler` has to say of its end."""
 
     def __init__(self) -> None:
+        _clear_old_marks()
         handle, name = tempfile.mkstemp(prefix=f"rasura-{os.getpid()}-", suffix=".mark")
         self.path, self._handle = name, handle
         self._trace = Path(f"{name}.trace").open("w+b")  # noqa: SIM115 - open as long as the process
@@ -66,6 +70,17 @@ class MarkFile(Watch):
     def stop(self) -> None:
         faulthandler.cancel_dump_traceback_later()
         os.ftruncate(self._handle, 0)
+
+
+def _clear_old_marks() -> None:
+    """Deletes what workers left whose driver was killed, so that nobody read and deleted it."""
+    for path in Path(tempfile.gettempdir()).glob("rasura-*.mark*"):
+        with contextlib.suppress(OSError):
+            if (
+                time.time() - path.stat().st_mtime > OLD_MARK_S
+                and not Path(f"/proc/{path.name.split('-')[1]}").exists()
+            ):
+                path.unlink()
 
 
 def read_mark(path: str) -> tuple[Mark | None, str]:

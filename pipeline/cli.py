@@ -47,7 +47,11 @@ def run(
     """Run a recipe, or go on where it was left. What is done is not done again."""
     from pipeline.run import run as conduct
 
-    result = conduct(recipe, into, set or [], only, quiet)
+    try:
+        result = conduct(recipe, into, set or [], only, quiet)
+    except KeyboardInterrupt:
+        typer.echo("stopped; what was committed is whole, and the same command goes on from there", err=True)
+        raise typer.Exit(130) from None
     for flow, rows in result.rows.items():
         typer.echo(f"{flow}: {rows} rows")
     if result.dataset:
@@ -66,10 +70,11 @@ def status(
 
     ledger = account(Store(where))
     if json:
-        import dataclasses
         import json as encoder
 
-        typer.echo(encoder.dumps(dataclasses.asdict(ledger), indent=1))
+        from pipeline.ledger import as_json
+
+        typer.echo(encoder.dumps(as_json(ledger), indent=1))
         return
     from rich.console import Console
 

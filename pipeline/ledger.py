@@ -121,6 +121,18 @@ def account(run: Store) -> Account:
     return Account(plan["name"], plan["recipe"], flows, dataset, deaths)
 
 
+def as_json(account: Account) -> dict[str, Any]:
+    """The account as JSON values."""
+    flows = []
+    for flow in account.flows:
+        stages = [
+            {**vars(stage), "rejected": dict(stage.rejected), "failed": dict(stage.failed), "rate": stage.rate}
+            for stage in flow.stages
+        ]
+        flows.append({**vars(flow), "stages": stages})
+    return {**vars(account), "flows": flows}
+
+
 def table(account: Account) -> Iterator[Any]:
     """The account as rich tables, one a flow, and a closing line."""
     from rich.table import Table

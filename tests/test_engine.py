@@ -239,3 +239,20 @@ def test_asking_for_what_the_cluster_lacks_is_told_at_once(tmp_path: Path) -> No
     done = rasura("run", write_recipe(tmp_path, flows=flows), "--into", tmp_path / "run", check=False)
     assert done.returncode == 1
     assert "a stage asks for 1 CPUs, 64 GPUs; the cluster has" in done.stderr
+
+
+def test_interrupted_it_says_how_to_go_on(undisturbed: Path, tmp_path: Path) -> None:
+    """Ctrl-C ends the run at once with exit code 130 and one sentence; the same command ends as if undisturbed."""
+    recipe = write_recipe(tmp_path, **triplets(sleep_s=0.3))
+    command = [sys.executable, "-m", "pipeline", "run", str(recipe), "--into", str(tmp_path / "run"), "--quiet"]
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "run").glob("tables/made/lines/*.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped; what was committed is whole" in told
+    assert "Traceback" not in told
+    rasura("run", recipe, "--into", tmp_path / "run", "--set", "flows.made.stages.0.synthetic:Triplet.sleep_s=0.0")
+    assert digest(tmp_path / "run", ["dataset/data"]) == digest(undisturbed, ["dataset/data"])
