@@ -6,6 +6,7 @@ worker count changes a byte.
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,13 @@ from manifests.tables import REFERENCE, Table, Tables
 
 REQUIRED = ("id", "source", "target", "mask", "kind", "scene_id", "split")
 FORMAT = 1
+
+
+OURS = re.compile(r"\w+-\d{5}-of-\d{5}\.parquet")
+
+
+class ForeignFolder(ValueError):
+    """The target holds files that no export wrote."""
 
 
 class NotTriplets(ValueError):
@@ -138,9 +146,15 @@ def export(
 
     Raises:
         NotTriplets: a flow's rows cannot be exported.
+        ForeignFolder: the target holds something else.
         StoreError: the target cannot be written.
     """
     parts = [tables.table(flow) for flow in flows]
+    foreign = [name for name in out.files("data") if not OURS.fullmatch(name)]
+    if foreign or (out.exists("README.md") and b"Made by Rasura" not in out.read("README.md")):
+        raise ForeignFolder(
+            f"{out.uri} holds files of something else ({(foreign or ['README.md'])[0]}); name a new folder"
+        )
     out.delete("manifest.json")  # from here on until the end the folder is visibly no dataset
     columns = dataset_columns(parts)
     rows = rows_of(parts)
@@ -156,7 +170,9 @@ def export(
             count, size = sizes.get(split, (0, 0))
             sizes[split] = (count + len(part), size + len(data))
             progress(len(part))
-    for stale in set(out.files("data")) - {str(file["name"]).removeprefix("data/") for file in files}:
+    for stale in set(filter(OURS.fullmatch, out.files("data"))) - {
+        str(file["name"]).removeprefix("data/") for file in files
+    }:
         out.delete(f"data/{stale}")
     kinds = Counter(row.kind for row in rows)
     licences = sorted({row.licence for row in rows if row.licence})

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 ID_LENGTH = 32  # hex digits: 128 bits of a sha256
@@ -14,6 +16,15 @@ def content_id(*parts: bytes | None) -> str:
     for part in parts:
         digest.update(b"-" if part is None else str(len(part)).encode() + b":")
         digest.update(part or b"")
+    return digest.hexdigest()[:ID_LENGTH]
+
+
+def content_id_of_file(path: Path) -> str:
+    """`content_id` of a file's bytes, without holding them all."""
+    with path.open("rb") as source:
+        digest = hashlib.sha256(f"{os.fstat(source.fileno()).st_size}:".encode())
+        while block := source.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()[:ID_LENGTH]
 
 

@@ -138,17 +138,24 @@ def decode_mask(data: bytes, max_pixels: int = MAX_PIXELS) -> Mask:
     image = ImageOps.exif_transpose(image) or image
     if image.mode == "1":
         return np.array(image)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:  # what is transparent is no object
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
     return np.asarray(_to_srgb(image).convert("L")) > 127
 
 
 def decode_rgba(data: bytes) -> RGB:
     """Decodes one of our own cut-outs, (height, width, 4) uint8."""
-    return np.array(Image.open(io.BytesIO(data), formats=("WEBP", "PNG")).convert("RGBA"))
+    image = open_image(data)
+    _load(image)
+    return np.array(image.convert("RGBA"))
 
 
 def decode_depth(data: bytes) -> Depth:
     """Decodes one of our own 16-bit maps, (height, width) uint16."""
-    return np.array(Image.open(io.BytesIO(data), formats=("PNG",))).astype(np.uint16)
+    image = open_image(data)
+    _load(image)
+    return np.array(image).astype(np.uint16)
 
 
 def encode_image(pixels: RGB) -> bytes:

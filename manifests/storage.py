@@ -8,15 +8,19 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import secrets
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 import fsspec
 
+LEASE = "lock.json"
+_TEMPORARY = re.compile(r"\.tmp-.+-[0-9a-f]{8}")
 LEASE_S = 60.0  # a lock on an object store that is older has lost its owner
 
 
@@ -184,11 +188,15 @@ class Store:
         root = self._file(folder)
         return sorted(entry.name for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
 
-    def clear_temporary(self) -> int:
-        """Deletes what killed writers left below this store; only the owner of the run may. Returns how many."""
+    def clear_temporary(self, folders: Sequence[str]) -> int:
+        """Deletes what killed writers left in this folder and below `folders`; only the owner may. Returns how many."""
         if self.local is None or not self.local.is_dir():
             return 0
-        left = [path for path in self.local.rglob(".tmp-*") if path.is_file()]
+        found = [
+            *self.local.glob(".tmp-*"),
+            *(path for name in folders for path in (self.local / name).rglob(".tmp-*")),
+        ]
+        left = [path for path in found if path.is_file() and _TEMPORARY.fullmatch(path.name)]
         for path in left:
             path.unlink(missing_ok=True)
         return len(left)
@@ -229,26 +237,43 @@ class Store:
 
     @contextlib.contextmanager
     def _lease(self) -> Iterator[None]:
-        path, owner = "lock.json", secrets.token_hex(8)
-        mine = json.dumps({"owner": owner, "host": socket.gethostname(), "pid": os.getpid(), "time": time.time()})
-        if not self.create(path, mine.encode()):
-            held = json.loads(self.read(path))
-            if time.time() - held["time"] < LEASE_S:
+        owner = secrets.token_hex(8)
+        if not self.create(LEASE, _lease_body(owner)):
+            held = self._lease_of()
+            if held and time.time() - held["time"] < LEASE_S:
                 raise RunLocked(
                     f"{self.uri} is owned by another driver (pid {held['pid']} on {held['host']}); if that one is "
                     f"gone, try again in {LEASE_S:.0f} s"
                 )
-            self.write(path, mine.encode())
-        self._lease_body = json.loads(mine)
+            self.write(LEASE, _lease_body(owner))
+        ended = threading.Event()
+
+        def renew() -> None:
+            while not ended.wait(LEASE_S / 4):
+                with contextlib.suppress(OSError):  # a hiccup; the next one comes in time
+                    if (held := self._lease_of()) and held["owner"] == owner:
+                        self.write(LEASE, _lease_body(owner))
+
+        thread = threading.Thread(target=renew, daemon=True, name="rasura-lease")
+        thread.start()
         try:
             yield
         finally:
-            self.delete(path)
+            ended.set()
+            thread.join()
+            if (held := self._lease_of()) and held["owner"] == owner:
+                self.delete(LEASE)
 
-    def renew(self) -> None:
-        """Renews the lease of a remote run; call it now and then while the run goes on."""
-        if self.local is None and (body := getattr(self, "_lease_body", None)):
-            self.write("lock.json", json.dumps(body | {"time": time.time()}).encode())
+    def _lease_of(self) -> dict[str, Any] | None:
+        try:
+            return cast(dict[str, Any], json.loads(self.read(LEASE)))
+        except (FileNotFoundError, ValueError):
+            return None
+
+
+def _lease_body(owner: str) -> bytes:
+    body = {"owner": owner, "host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}
+    return json.dumps(body).encode()
 
 
 def _sync_folder(folder: Path) -> None:

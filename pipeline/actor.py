@@ -129,11 +129,11 @@ class Worker:
             self._groups = {other: made for other, made in self._groups.items() if other.startswith(f"{flow}/")}
             stages = []
             for spec in group.stages:
-                stage = spec.make()
-                if isinstance(stage, Source):
-                    stage.tables = self.tables
                 self.watch.setting_up(spec.name)
                 try:
+                    stage = spec.make()
+                    if isinstance(stage, Source):
+                        stage.tables = self.tables
                     stage.setup()
                 except Exception as error:
                     raise SetupFailed(
@@ -165,7 +165,7 @@ class Worker:
     ) -> tuple[dict[str, Any], None]:
         """A shard through the last group, and its commit."""
         report, shipment = self.run_group(flow, group, given, blame, splits)
-        table, failed, count = encode(shipment, group.stages[-1].columns)
+        table, failed, count = encode(shipment, group.stages[-1].columns, blame, self.watch)
         try:
             line = commit(
                 self.run.sub(f"tables/{flow}"),

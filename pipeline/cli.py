@@ -20,10 +20,10 @@ def explain(error: BaseException) -> str | None:
     """The text of an error that is the user's to mend; None for one that is ours."""
     known = {
         "RecipeError", "RunLocked", "RunFailed", "StoreError", "MissingInput", "NoRun", "NoTable", "NotTriplets",
-        "SetupFailed", "UnknownId", "NotEnough", "UnknownStage",
+        "SetupFailed", "UnknownId", "NotEnough", "UnknownStage", "ForeignFolder", "BotoCoreError", "ClientError",
     }  # fmt: skip
     names = {cls.__name__ for cls in type(error).__mro__}
-    if names & known or isinstance(error, FileNotFoundError | PermissionError):
+    if names & known or isinstance(error, FileNotFoundError | PermissionError | ConnectionError):
         return str(error)
     if isinstance(error, ModuleNotFoundError) and error.name in {"s3fs", "gcsfs", "mitsuba"}:
         extra = {"s3fs": "s3", "gcsfs": "gcs", "mitsuba": "studio"}[error.name]

@@ -102,7 +102,6 @@ class Engine:
             self._collect()
             if time.monotonic() - self._resized > RESIZE_S:
                 self._resize([group.resources for group in flow.groups])
-                self.run.renew()
             self.tick()
 
     def _pool(self, group: int) -> Pool:
@@ -171,12 +170,15 @@ class Engine:
             cause = error.cause if error.cause is not None else error
             text = str(cause) if type(cause).__name__ in ("SetupFailed", "CommitFailed") else f"{cause!r}\n{error}"
             raise RunFailed(f"{text}\nWhat was committed is whole; the same command goes on from there.") from None
+        except RayError as error:
+            raise RunFailed(f"{type(error).__name__}: {error}\nWhat was committed is whole.") from None
         if ref == handle.starting:
             if not handle.mark:
                 handle.node, handle.mark = value
                 self._prepare(handle)
             else:
                 handle.starting = None
+                self._starts = 0
             return
         entry = next(entry for entry in handle.running if entry[1] == ref)
         handle.running.remove(entry)
@@ -204,16 +206,19 @@ class Engine:
         with contextlib.suppress(Exception):
             ray.kill(handle.actor)
         self._check_cluster(False)
-        mark = self._mark(handle)
         for task, _, _ in handle.running:
             pool.push(task)
-        if not handle.mark:
-            self._starts += 1
-            if self._starts >= SILENT_DEATHS:
-                raise RunFailed(f"{SILENT_DEATHS} workers ended while they were started (short of memory?)")
-        elif mark:
+        self._resized = 0.0
+        if handle.mark and not self._node_is_alive(handle):
+            return  # a lost node is nobody's fault
+        mark = self._mark(handle)
+        if mark:
             self._blames.blame(mark)
-        elif handle.running:
+        elif not handle.running:
+            self._starts += 1
+            if self._starts >= SILENT_DEATHS * max(1, len(pool.handles) + 1):
+                raise RunFailed("workers end again and again before they have a shard (short of memory?)")
+        else:
             shard = handle.running[0][0].shard
             self._silent[shard] = self._silent.get(shard, 0) + 1
             if self._silent[shard] >= SILENT_DEATHS:
@@ -221,7 +226,9 @@ class Engine:
                     f"workers ended {SILENT_DEATHS} times over shard {self._shards[shard].id} of flow "
                     f"'{self._flow.name}' while no stage was running (short of memory?)"
                 )
-        self._resized = 0.0
+
+    def _node_is_alive(self, handle: Handle) -> bool:
+        return handle.node == self._here or handle.node in {n["NodeID"] for n in ray.nodes() if n["Alive"]}
 
     def _mark(self, handle: Handle) -> Mark | None:
         """The dead worker's mark, read on its own node; None where that node is gone too."""
@@ -229,9 +236,6 @@ class Engine:
             return None
         if handle.node == self._here:
             return read_mark(handle.mark)[0]
-        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        if handle.node not in alive:
-            return None
         here = NodeAffinitySchedulingStrategy(node_id=handle.node, soft=False)
         try:
             task = ray.remote(read_mark).options(num_cpus=0, max_retries=0, scheduling_strategy=here)
@@ -264,10 +268,15 @@ class Engine:
             if any(pool.handles for pool in self.pools.values()):
                 return  # nodes have left for the moment; those that are here go on
             raise RunFailed(str(error)) from None
-        for resources, count in zip(distinct, counts, strict=True):
-            pool = self.pools.setdefault(resources, Pool(resources))
+        pools = [self.pools.setdefault(resources, Pool(resources)) for resources in distinct]
+        for pool, count in zip(pools, counts, strict=True):
+            idle = [handle for handle in pool.handles if not handle.running]
+            for handle in idle[: max(0, len(pool.handles) - count)]:  # another pool needs what they hold
+                pool.handles.remove(handle)
+                self._let_go(handle)
+        for pool, count in zip(pools, counts, strict=True):
             for _ in range(count - len(pool.handles)):
-                pool.handles.append(self._start(resources))
+                pool.handles.append(self._start(pool.resources))
 
     def _start(self, resources: Resources) -> Handle:
         actor = (

@@ -81,7 +81,10 @@ def lines_of(run: Store, flow: str, part: str) -> tuple[list[Line], bool]:
     lines, *_ = read_manifest(table)
     if table.exists("manifest.parquet") and all(line.part == part for line in lines):
         return lines, True
-    names = table.files("lines")
+    if not table.exists("work.json"):
+        return [], False
+    wanted = set(json.loads(table.read("work.json")))
+    names = [name for name in table.files("lines") if name.removesuffix(".json") in wanted]
     found = [Line.from_json(table.read(f"lines/{name}")) for name in names]
     return [line for line in found if line.part == part], False
 

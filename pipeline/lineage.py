@@ -66,7 +66,15 @@ def _ancestors(tables: Sequence[Table], row: Found, seen: set[tuple[str, str]]) 
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _new(row: dict[str, Any], before: Sequence[dict[str, Any]], column: str) -> list[dict[str, str]]:
+    """Entries of a row's stages or weights that no parent has."""
+    known = [entry for other in before for entry in other[column] or []]
+    return [entry for entry in row[column] or [] if entry not in known]
 
 
 def _lines(found: Found, depth: int) -> Iterator[str]:
@@ -78,12 +86,19 @@ def _lines(found: Found, depth: int) -> Iterator[str]:
         yield f"{pad}    from {row['origin']}"
         return
     yield f"{pad}{row['id']}  flow {found.flow}"
-    yield f"{pad}    from {row['origin']}  licence {row['licence']}  split {row['split']}  scene {row['scene_id']}"
-    stages = ", ".join(f"{entry['name']} {entry['value']}" for entry in row["stages"] or [])
-    yield f"{pad}    stages {stages}  seed {row['seed']}"
-    for entry in row["weights"] or []:
+    # what a parent below has said already is not said again
+    before = [parent.row for parent in found.parents]
+    place = {name: row[name] for name in ("origin", "licence", "split", "scene_id")}
+    if not any(place.items() <= other.items() for other in before):
+        where, licence, split, scene = place.values()
+        yield f"{pad}    from {where}  licence {licence}  split {split}  scene {scene}"
+    if stages := _new(row, before, "stages"):
+        seed = f"  seed {row['seed']}" if not before else ""
+        yield f"{pad}    stages " + ", ".join(f"{entry['name']} {entry['value']}" for entry in stages) + seed
+    for entry in _new(row, before, "weights"):
         yield f"{pad}    weights {entry['name']} sha256 {entry['value'][:16]}"
     told = {name: value for name, value in row.items() if name not in HIDDEN and value is not None}
+    told = {name: value for name, value in told.items() if not any(other.get(name) == value for other in before)}
     if told:
         yield f"{pad}    " + "  ".join(f"{name}={_value(value)}" for name, value in told.items())
     for parent in found.parents:

@@ -126,7 +126,7 @@ def _group(specs: Sequence[StageSpec]) -> tuple[Group, ...]:
 def _hashable(params: Any, weights: Mapping[str, str]) -> Any:
     """Parameters with the paths of weights replaced by their hashes: moving a file changes nothing."""
     if isinstance(params, Mapping):
-        return {key: _hashable(value, weights) for key, value in params.items()}
+        return [[key, _hashable(value, weights)] for key, value in params.items()]  # their order may matter
     if isinstance(params, list | tuple):
         return [_hashable(value, weights) for value in params]
     return f"sha256:{weights[params]}" if isinstance(params, str) and params in weights else params
@@ -228,7 +228,7 @@ class _Planner:
             by_path = {str(path): spec.weights[name] for name, path in stage.weights().items()}
             steps.append([spec.name, spec.version, _hashable(spec.params, by_path), dict(spec.weights)])
         return stable_hash(
-            [FORMAT, self.recipe.seed, dict(self.recipe.splits), steps, [plan.part for plan in upstream]]
+            [FORMAT, self.recipe.seed, list(self.recipe.splits.items()), steps, [plan.part for plan in upstream]]
         )
 
 
@@ -296,7 +296,8 @@ def shards(flow: FlowPlan, source: Source, run: Store) -> list[Shard]:
     Items of equal content get ids of their own here (`<id>~1`), and are rejected as duplicates where they are loaded.
     """
     items = source.items(RunContext(run, flow.name, source.seed))
-    items.sort(key=lambda item: (item["id"], item["origin"]))
+    # by id; rows of a Parquet file in their order, so that a shard's rows stand together there
+    items.sort(key=lambda item: (item["path"] if "row" in item else "", item.get("row", 0), item["id"], item["origin"]))
     seen: dict[str, int] = {}
     first: dict[str, str] = {}
     for item in items:

@@ -59,17 +59,19 @@ class NotEnough(RuntimeError):
     """A stage asks for more than the cluster has."""
 
 
-def _fits(have: Mapping[str, float], resources: Resources) -> int:
-    """How many actors fit by what is not CPU; 0 CPUs asked for and nothing else is one a core."""
-    asked = {"GPU": resources.gpus, **resources.custom}
-    counts = [math.floor(have.get(name, 0) / amount + 1e-9) for name, amount in asked.items() if amount > 0]
-    return min(counts) if counts else -1
+def _scarce(resources: Resources) -> dict[str, float]:
+    """What a pool asks for beside CPUs, in Ray's names."""
+    return {name: amount for name, amount in {"GPU": resources.gpus, **resources.custom}.items() if amount > 0}
+
+
+def _whole(amount: float) -> int:
+    return math.floor(amount + 1e-9)
 
 
 def sizes(wanted: Sequence[Resources], have: Mapping[str, float], workers: int | None) -> list[int]:
     """How many actors each pool gets.
 
-    Pools that need GPUs or custom resources take what those allow, and their CPUs; the others share what is left.
+    Pools that need GPUs or custom resources share those evenly and take their CPUs; the others share what is left.
 
     Args:
         have: the cluster's resources in Ray's names ("CPU", "GPU", …).
@@ -78,32 +80,38 @@ def sizes(wanted: Sequence[Resources], have: Mapping[str, float], workers: int |
     Raises:
         NotEnough
     """
-    cpus = have.get("CPU", 0)
+    left = dict(have)
     result = [0] * len(wanted)
-    plain = []
-    for index, resources in enumerate(wanted):
-        count = _fits(have, resources)
-        if count < 0:
-            plain.append(index)
-            continue
-        if resources.cpus > 0:
-            spare = cpus - (1 if len(wanted) > 1 else 0)  # leave a core to the pools that have nothing else
-            count = min(count, max(math.floor(spare / resources.cpus + 1e-9), 0))
-        if count == 0:
-            raise NotEnough(f"a stage asks for {describe(resources)}; the cluster has {_describe_cluster(have)}")
-        cpus -= count * resources.cpus
-        result[index] = count
-    for position, index in enumerate(plain):
+    special = [index for index, resources in enumerate(wanted) if _scarce(resources)]
+    plain = [index for index, resources in enumerate(wanted) if not _scarce(resources)]
+    for position, index in enumerate(special):
         resources = wanted[index]
+        counts = []
+        for name, amount in _scarce(resources).items():
+            sharers = sum(name in _scarce(wanted[other]) for other in special[position:])
+            counts.append(max(_whole(left.get(name, 0) / sharers / amount), min(1, _whole(left.get(name, 0) / amount))))
+        if resources.cpus > 0:
+            spare = left.get("CPU", 0) - (1 if plain else 0)  # leave a core to the pools that have nothing else
+            counts.append(_whole(spare / resources.cpus))
+        result[index] = _take(left, resources, min(counts), have)
+    for position, index in enumerate(plain):
+        resources, cpus = wanted[index], left.get("CPU", 0)
         share = cpus / (len(plain) - position)
-        count = math.floor(share / resources.cpus + 1e-9) if resources.cpus > 0 else math.floor(max(share, 1))
-        if count == 0 and cpus + 1e-9 >= resources.cpus:
-            count = 1
-        if count == 0:
-            raise NotEnough(f"a stage asks for {describe(resources)}; the cluster has {_describe_cluster(have)}")
-        result[index] = min(count, workers or count)
-        cpus -= result[index] * resources.cpus
+        if resources.cpus > 0:
+            count = max(_whole(share / resources.cpus), min(1, _whole(cpus / resources.cpus)))
+        else:
+            count = _whole(max(share, 1))
+        result[index] = _take(left, resources, min(count, workers or count), have)
     return result
+
+
+def _take(left: dict[str, float], resources: Resources, count: int, have: Mapping[str, float]) -> int:
+    """Takes what `count` actors hold from what is left; returns the count."""
+    if count < 1:
+        raise NotEnough(f"a stage asks for {describe(resources)}; the cluster has {_describe_cluster(have)}")
+    for name, amount in {"CPU": resources.cpus, **_scarce(resources)}.items():
+        left[name] = left.get(name, 0) - count * amount
+    return count
 
 
 def describe(resources: Resources) -> str:

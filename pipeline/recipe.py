@@ -105,9 +105,18 @@ class Recipe(_Model):
     dataset: Dataset | None = None
     engine: Engine = Engine()
 
+    @field_validator("flows")
+    @classmethod
+    def _names(cls, value: dict[str, Flow]) -> dict[str, Flow]:
+        if bad := [name for name in value if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name)]:
+            raise ValueError(f"flow '{bad[0]}': letters, digits, _ and - only")
+        return value
+
     @field_validator("splits")
     @classmethod
     def _sum(cls, value: dict[str, float]) -> dict[str, float]:
+        if bad := [name for name in value if not re.fullmatch(r"\w+", name)]:
+            raise ValueError(f"split '{bad[0]}': letters, digits and _ only")
         if not value or abs(sum(value.values()) - 1) > 1e-9 or min(value.values()) < 0:
             raise ValueError(f"the shares must be positive and sum to 1, they sum to {sum(value.values()):g}")
         return value
@@ -147,6 +156,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key '{key}' stands twice", key_node.start_mark)
@@ -197,7 +208,10 @@ def set_value(raw: dict[str, Any], assignment: str) -> None:
         elif not isinstance(at, dict):
             raise RecipeError(f"--set {assignment}: '{'.'.join(keys[:position])}' holds no keys")
         if last:
-            at[key] = yaml.safe_load(text)
+            try:
+                at[key] = yaml.safe_load(text)
+            except yaml.YAMLError:
+                raise RecipeError(f"--set {assignment}: '{text}' is not valid YAML") from None
         elif isinstance(at, dict):
             if at.get(key) is None:
                 at[key] = {}
@@ -253,6 +267,8 @@ def parse(text: str, file: str, overrides: Sequence[str] = ()) -> tuple[Recipe, 
         mark = error.problem_mark
         place = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
         raise RecipeError(f"{place}: not valid YAML: {error.problem}") from None
+    except (yaml.YAMLError, TypeError, ValueError) as error:
+        raise RecipeError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise RecipeError(f"{file}: expected keys such as name, flows and dataset")
     marks: dict[tuple[str | int, ...], tuple[int, int]] = {}
@@ -268,7 +284,7 @@ def parse(text: str, file: str, overrides: Sequence[str] = ()) -> tuple[Recipe, 
         "": _keys(Recipe),
         "engine": _keys(Engine),
         "dataset": _keys(Dataset),
-        **{f"flows.{name}": _keys(Flow) for name in (raw.get("flows") or {})},
+        **{f"flows.{name}": _keys(Flow) for name in (raw["flows"] if isinstance(raw.get("flows"), dict) else {})},
     }
     recipe = None
     try:
@@ -297,4 +313,8 @@ def load(file: str | Path, overrides: Sequence[str] = ()) -> tuple[Recipe, Place
     if not path.is_file():
         near = [str(other) for other in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
         raise RecipeError(f"there is no recipe '{file}'; {hint(str(file), near)}")
-    return parse(path.read_text(encoding="utf-8"), str(file), overrides)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{file}: not UTF-8 text: {error.reason} at byte {error.start}") from None
+    return parse(text, str(file), overrides)

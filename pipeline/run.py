@@ -13,8 +13,8 @@ import yaml
 from manifests.exports import export, export_key
 from manifests.shards import Line, read_manifest, write_manifest
 from manifests.storage import Store
-from manifests.tables import Tables
-from pipeline.ledger import about
+from manifests.tables import NoTable, Tables
+from pipeline.ledger import about, lines_of
 from pipeline.log import RunLog
 from pipeline.plan import FlowPlan, Plan, Shard, plan, shards
 from pipeline.progress import Report
@@ -50,18 +50,18 @@ def run(
     resolved = plan(recipe, places, only)
     store = Store(into or f"runs/{recipe.name}")
     with store.lock(), Report(quiet) as report:
-        return _Conductor(resolved, store, report).conduct()
+        return _Conductor(resolved, store, report, only is not None).conduct()
 
 
 class _Conductor:
-    def __init__(self, resolved: Plan, store: Store, report: Report) -> None:
-        self.plan, self.store, self.report = resolved, store, report
+    def __init__(self, resolved: Plan, store: Store, report: Report, partial: bool) -> None:
+        self.plan, self.store, self.report, self.partial = resolved, store, report, partial
         self.log = RunLog(store)
         self._stack = contextlib.ExitStack()
         self._engine: Any = None
 
     def conduct(self) -> Result:
-        self.store.clear_temporary()
+        self.store.clear_temporary(["tables", "dataset", "listings", "log"])
         self._describe()
         rows: dict[str, int] = {}
         try:
@@ -78,8 +78,6 @@ class _Conductor:
     def _describe(self) -> None:
         """Stores the resolved recipe and what it was resolved to."""
         recipe = self.plan.recipe
-        text = yaml.safe_dump(self.plan.resolved(), sort_keys=False, allow_unicode=True)
-        self.store.write("recipe.yaml", f"# hash: {self.plan.hash}\n{text}".encode())
         flows = {
             flow.name: {
                 "part": flow.part,
@@ -91,6 +89,13 @@ class _Conductor:
         }
         dataset = list(recipe.dataset.flows) if recipe.dataset else None
         told = {"name": recipe.name, "recipe": self.plan.hash, "flows": flows, "dataset": dataset}
+        if self.partial and self.store.exists("plan.json"):
+            # a part of the recipe: what is known of the rest stays
+            known = json.loads(self.store.read("plan.json"))
+            told = {**known, "flows": {**known["flows"], **flows}}
+        else:
+            text = yaml.safe_dump(self.plan.resolved(), sort_keys=False, allow_unicode=True)
+            self.store.write("recipe.yaml", f"# hash: {self.plan.hash}\n{text}".encode())
         self.store.write("plan.json", (json.dumps(told, indent=1) + "\n").encode())
 
     def engine(self) -> Any:
@@ -117,6 +122,8 @@ class _Conductor:
         lines = {line.shard: line for line in before}
         committed = {name.removesuffix(".json") for name in table.files("lines")}
         todo = [shard for shard in work if shard.id not in committed]
+        if todo:  # while the flow is in the making, this says which lines are of the present inputs
+            table.write("work.json", json.dumps([shard.id for shard in work]).encode())
         self._carry(flow, work, todo, lines)
         for shard in work:
             if shard.id not in lines:
@@ -186,5 +193,8 @@ def export_run(store: Store, out: Store) -> dict[str, Any]:
     told = about(store)
     recipe = Recipe.model_validate(yaml.safe_load(store.read("recipe.yaml")))
     flows = told["dataset"] or [name for name, flow in told["flows"].items() if "target" in flow["columns"]]
+    for flow in flows:
+        if not lines_of(store, flow, told["flows"][flow]["part"])[1]:
+            raise NoTable(f"flow '{flow}' is not complete for the run's present recipe; run it again first")
     limit = recipe.dataset.shard_bytes if recipe.dataset else Dataset.model_fields["shard_bytes"].default
     return export(Tables(store), flows, out, recipe.name, told["recipe"], list(recipe.splits), limit)

@@ -126,9 +126,13 @@ def _line_faults(line: Line, part: str | None) -> Iterator[str]:
 def verify_table(run: Store, flow: str, part: str | None) -> Iterator[str]:
     """Faults of one flow's table."""
     table = run.sub(f"tables/{flow}")
-    lines, *_ = read_manifest(table)
     if not table.exists("manifest.parquet"):
         yield f"tables/{flow}: not complete (no manifest.parquet)"
+        return
+    try:
+        lines, *_ = read_manifest(table)
+    except (pa.ArrowException, ValueError, KeyError, TypeError, OSError) as error:
+        yield f"tables/{flow}/manifest.parquet: cannot be read: {error}"
         return
     ids: set[str] = set()
     for line in lines:
@@ -150,13 +154,16 @@ def _reference_faults(run: Store, data: bytes) -> Iterator[str]:
     with pq.ParquetFile(io.BytesIO(data)) as source:
         if "ref_shard" not in source.schema_arrow.names:
             return
-        table: pa.Table = source.read(columns=list(REFERENCE), use_threads=False)
+        table: pa.Table = source.read(columns=["id", *REFERENCE], use_threads=False)
     tables = Tables(run)
     for raw in table.to_pylist():
         try:
-            tables.row(raw["ref_table"], raw["ref_shard"], raw["ref_row"], ["id"])
-        except (FileNotFoundError, IndexError):
-            yield f"refers to {raw['ref_table']}/{raw['ref_shard']} row {raw['ref_row']}, which is not there"
+            there = tables.row(raw["ref_table"], raw["ref_shard"], raw["ref_row"], ["id"])["id"]
+        except (FileNotFoundError, IndexError, pa.ArrowException):
+            there = None
+        if there != raw["id"]:
+            place = f"{raw['ref_table']}/{raw['ref_shard']} row {raw['ref_row']}"
+            yield f"row {raw['id']}: refers to {place}, where it is not"
 
 
 def verify_dataset(dataset: Store) -> Iterator[str]:
@@ -164,16 +171,21 @@ def verify_dataset(dataset: Store) -> Iterator[str]:
     if not dataset.exists("manifest.json"):
         yield f"{dataset.uri}: not complete (no manifest.json)"
         return
-    manifest = json.loads(dataset.read("manifest.json"))
+    try:
+        manifest = json.loads(dataset.read("manifest.json"))
+        files, rows = manifest["files"], manifest["rows"]
+    except (ValueError, KeyError, TypeError) as error:
+        yield f"manifest.json: cannot be read: {error!r}"
+        return
     ids: set[str] = set()
-    for file in manifest["files"]:
+    for file in files:
         data, faults = _file_faults(dataset, file)
         yield from (f"{file['name']}: {fault}" for fault in faults)
         if data is not None:
             yield from (f"{file['name']}: {fault}" for fault in _parquet_faults(data, file["rows"], ids, True))
-    if (total := sum(file["rows"] for file in manifest["files"])) != manifest["rows"]:
-        yield f"manifest.json: its files have {total} rows, it says {manifest['rows']}"
-    listed = {file["name"].removeprefix("data/") for file in manifest["files"]}
+    if (total := sum(file["rows"] for file in files)) != rows:
+        yield f"manifest.json: its files have {total} rows, it says {rows}"
+    listed = {file["name"].removeprefix("data/") for file in files}
     if extra := sorted(set(dataset.files("data")) - listed):
         yield f"data/: files that are not in the manifest: {', '.join(extra)}"
     if not dataset.exists("README.md"):

@@ -18,6 +18,7 @@ from pipeline.plan import Group, StageSpec
 from stages.stage import Kept, Outcome, Record, Rejected, Stage
 
 DETAIL_LENGTH = 500
+WRITE_LIMIT_S = 120.0  # to encode one record's pictures
 INPUT = "_input"  # the flow's input that a record descends from; the engine's own, never on disk
 
 
@@ -50,6 +51,9 @@ class Watch:
         """After they have left it."""
 
 
+NOBODY, SILENT = Blame(), Watch()
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """True for a GPU's out-of-memory error of torch or ONNX Runtime."""
     name, text = type(error).__name__, str(error)
@@ -66,31 +70,35 @@ def _free_gpu_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _attempt(stage: Stage, batch: Sequence[Record], limit_s: float, watch: Watch) -> list[Outcome]:
-    watch.start(stage.name, [record["id"] for record in batch], limit_s * len(batch))
+def _attempt(name: str, stage: Stage, batch: Sequence[Record], limit_s: float, watch: Watch) -> list[Outcome]:
+    watch.start(name, [record["id"] for record in batch], limit_s * len(batch))
     try:
         outcomes = list(stage.process(batch))
     finally:
         watch.stop()
     if len(outcomes) != len(batch):
-        raise RuntimeError(f"stage '{stage.name}' returned {len(outcomes)} outcomes for {len(batch)} records")
+        raise RuntimeError(f"stage '{name}' returned {len(outcomes)} outcomes for {len(batch)} records")
     return outcomes
 
 
-def run_batch(stage: Stage, batch: Sequence[Record], limit_s: float, watch: Watch) -> list[Outcome | Exception]:
+def run_batch(
+    name: str, stage: Stage, batch: Sequence[Record], limit_s: float, watch: Watch
+) -> list[Outcome | Exception]:
     """Outcomes of a batch, or the exception of each record that raised."""
     try:
-        return list(_attempt(stage, batch, limit_s, watch))
-    except Exception as error:
+        return list(_attempt(name, stage, batch, limit_s, watch))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a library that calls sys.exit(), a panic in native code: a record's fault too
         if len(batch) == 1:
-            return [error]
+            return [error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")]
         if is_out_of_memory(error):
             _free_gpu_memory()
             half = len(batch) // 2
             parts = (batch[:half], batch[half:])
         else:
             parts = tuple(batch[i : i + 1] for i in range(len(batch)))  # type: ignore[assignment]
-    return [outcome for part in parts for outcome in run_batch(stage, part, limit_s, watch)]
+    return [outcome for part in parts for outcome in run_batch(name, stage, part, limit_s, watch)]
 
 
 def batches(records: Sequence[Record], size: int, alone: frozenset[str]) -> list[list[Record]]:
@@ -136,7 +144,7 @@ def _bare(record: Record) -> Record:
 
 
 def _dropped(record: Record, stage: str, outcome: str, reason: str, detail: str) -> Dropped:
-    text = " ".join(detail.split())[:DETAIL_LENGTH]
+    text = " ".join(str(detail).split())[:DETAIL_LENGTH]
     input_id = str(record.get(INPUT, record["id"]))
     return Dropped(str(record["id"]), record.get("origin"), stage, outcome, reason, text, input_id)
 
@@ -169,12 +177,12 @@ def run_stage(
             alive.append(record)
     weights = {f"{spec.name}.{name}": sha for name, sha in spec.weights.items()}
     for batch in batches(alive, spec.batch_size, blame.suspects):
-        outcomes = run_batch(stage, [_bare(record) for record in batch], spec.time_limit_s, watch)
+        outcomes = run_batch(spec.name, stage, [_bare(record) for record in batch], spec.time_limit_s, watch)
         for record, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, Kept):
                 try:
                     made = [finish(spec, record, dict(new), weights) for new in outcome.records]
-                except (ValueError, KeyError) as error:
+                except Exception as error:
                     outcome = error
                 else:
                     count.kept += 1
@@ -183,6 +191,10 @@ def run_stage(
                 drop(record, "rejected", outcome.reason, outcome.detail)
             elif isinstance(outcome, Exception):
                 drop(record, "failed", type(outcome).__name__, str(outcome))
+            elif not isinstance(outcome, Kept):
+                drop(
+                    record, "failed", "TypeError", f"the stage returned a {type(outcome).__name__}, no Kept or Rejected"
+                )
     count.out = len(kept)
     return kept, dropped, count
 
@@ -210,11 +222,13 @@ def run_group(
         result.records, dropped, count = run_stage(spec, stage, result.records, blame, watch, splits)
         result.dropped += dropped
         result.stages.append(count)
-        result.seconds[spec.name] = clock() - start
+        result.seconds[spec.name] = result.seconds.get(spec.name, 0.0) + clock() - start
     return result
 
 
-def encode(shipment: Shipment, columns: Mapping[str, Kind]) -> tuple[pa.Table, list[Dropped], StageCount]:
+def encode(
+    shipment: Shipment, columns: Mapping[str, Kind], blame: Blame = NOBODY, watch: Watch = SILENT
+) -> tuple[pa.Table, list[Dropped], StageCount]:
     """The Arrow table of a finished shipment, the rows that could not be encoded, and the account of this last step.
 
     Rows are in the order of their ids, so that neither batch nor order of arrival shows.
@@ -222,10 +236,19 @@ def encode(shipment: Shipment, columns: Mapping[str, Kind]) -> tuple[pa.Table, l
     count = StageCount("write", inputs=len(shipment.records))
     parts, failed = [encode_records([], columns)], []
     for record in sorted(shipment.records, key=lambda record: str(record["id"])):
+        id = str(record["id"])
+        reason = blame.dead.get((count.stage, id), "")
+        detail = DEATHS[reason].format(limit=WRITE_LIMIT_S) if reason else ""
+        watch.start(count.stage, [id], WRITE_LIMIT_S)
         try:
-            parts.append(encode_records([_bare(record)], columns))
+            if not reason:
+                parts.append(encode_records([_bare(record)], columns))
         except Exception as error:
-            count.failed[type(error).__name__] = count.failed.get(type(error).__name__, 0) + 1
-            failed.append(_dropped(record, count.stage, "failed", type(error).__name__, str(error)))
+            reason, detail = type(error).__name__, str(error)
+        finally:
+            watch.stop()
+        if reason:
+            count.failed[reason] = count.failed.get(reason, 0) + 1
+            failed.append(_dropped(record, count.stage, "failed", reason, detail))
     count.kept = count.out = len(parts) - 1
     return pa.concat_tables(parts).combine_chunks(), failed, count

@@ -19,7 +19,7 @@ Record = dict[str, Any]
 class Params(BaseModel):
     """What a recipe may set for a stage. Unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Resources(BaseModel):

@@ -254,5 +254,11 @@ def test_interrupted_it_says_how_to_go_on(undisturbed: Path, tmp_path: Path) -> 
     assert process.returncode == 130
     assert "stopped; what was committed is whole" in told
     assert "Traceback" not in told
+    making = account(Store(tmp_path / "run")).flows[0]
+    assert not making.complete
+    assert 0 < making.stages[0].inputs < COUNT
+    early = rasura("export", tmp_path / "run", "--out", tmp_path / "early", check=False)
+    assert early.returncode == 1
+    assert "is not complete" in early.stderr
     rasura("run", recipe, "--into", tmp_path / "run", "--set", "flows.made.stages.0.synthetic:Triplet.sleep_s=0.0")
     assert digest(tmp_path / "run", ["dataset/data"]) == digest(undisturbed, ["dataset/data"])

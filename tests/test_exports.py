@@ -92,6 +92,12 @@ def test_export_to_another_place_is_a_dataset_of_its_own(finished: Path, tmp_pat
     assert names == sorted(str(path.relative_to(theirs)) for path in theirs.rglob("*") if path.is_file())
     assert all((ours / name).read_bytes() == (theirs / name).read_bytes() for name in names)
     assert rasura("verify", theirs).returncode == 0
+    (tmp_path / "mine" / "data").mkdir(parents=True)
+    (tmp_path / "mine" / "data" / "only-copy.csv").write_text("x")
+    foreign = rasura("export", finished, "--out", tmp_path / "mine", check=False)
+    assert foreign.returncode == 1
+    assert "holds files of something else (only-copy.csv)" in foreign.stderr
+    assert (tmp_path / "mine" / "data" / "only-copy.csv").exists()
     wrong = rasura("export", finished, "--format", "tar", "--out", tmp_path / "x", check=False)
     assert wrong.returncode == 2
     assert "known is: huggingface" in wrong.stderr

@@ -121,3 +121,17 @@ def test_panoramas_too_long_for_webp_are_still_lossless() -> None:
     """A side beyond WebP's limit of 16,383 pixels falls back to PNG."""
     wide = np.random.default_rng(0).integers(0, 256, (2, 17_000, 3), dtype=np.uint8)
     assert (images.decode_image(images.encode_image(wide)) == wide).all()
+
+
+def test_what_is_transparent_in_a_mask_is_no_object() -> None:
+    """A white object on a transparent ground is the object, not its picture over white."""
+    rgba = np.zeros((20, 20, 4), np.uint8)
+    rgba[5:10, 5:10] = 255
+    assert (images.decode_mask(_bytes(Image.fromarray(rgba))) == (rgba[..., 3] > 0)).all()
+
+
+def test_our_own_columns_have_the_pixel_limit_too() -> None:
+    """A dataset from elsewhere cannot carry a bomb in a cut-out or a depth map."""
+    for decode in (images.decode_rgba, images.decode_depth, images.decode_mask):
+        with pytest.raises(images.TooManyPixels):
+            decode(bomb(15368, 15368))

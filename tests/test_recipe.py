@@ -71,6 +71,9 @@ def fault(text: str, *overrides: str) -> str:
         ("name: cars", "name: cars\nsplits: {train: .5}", "the shares must be positive and sum to 1, they sum to 0.5"),
         ("name: cars", "name: cars\ndataset: {flows: [chosn]}", "there is no flow 'chosn'; did you mean 'chosen'?"),
         ("name: cars", "name: cars\nengine: {shard_rows: 0}", "greater than or equal to 1 (it is 0)"),
+        ("  photos:\n", "  ../photos:\n", "flow '../photos': letters, digits, _ and - only"),
+        ("name: cars", "name: cars\nsplits: {test-hard: 1}", "split 'test-hard': letters, digits and _ only"),
+        ("name: cars", "name: cars\nflows: 5\nx: &x {a: 1}", "not valid YAML: key 'flows' stands twice"),
         ("- select", "- matte\n      - select", "stage 'matte' needs foreground_mask, gt, input, but the"),
     ],
 )
@@ -115,6 +118,8 @@ def test_hash_tells_results_apart_not_ways_of_running(good: str, tmp_path: Path)
     moved = tmp_path / "moved.onnx"
     moved.write_bytes(b"net")
     assert parts(f"flows.photos.stages.detect.weights={moved}") == base
+    order = [f"splits={{{names}}}" for names in ("a: 0.5, b: 0.5", "b: 0.5, a: 0.5")]
+    assert parts(order[0])["photos"] != parts(order[1])["photos"]  # which hash goes where depends on it
     chosen = parts("flows.chosen.stages.select.keep.detect_score.min=0.5")
     assert chosen["photos"] == base["photos"]
     assert chosen["chosen"] != base["chosen"]

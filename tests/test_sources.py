@@ -13,7 +13,7 @@ from test_images import bomb
 
 from manifests.storage import Store
 from manifests.tables import Tables
-from stages.sources.files import ChangedInput, RunContext, find
+from stages.sources.files import ChangedInput, MissingInput, RunContext, find
 from stages.sources.pairs import Pairs
 from stages.sources.photos import Photos
 from stages.stage import Kept, Rejected
@@ -149,3 +149,46 @@ def test_a_source_that_is_not_there_ends_the_run_with_its_path(tmp_path: Path) -
     assert done.returncode == 1
     assert f"no files at '{tmp_path / 'nowhere'}'" in done.stderr
     assert find(str(tmp_path / "recipe.yaml"))
+
+
+def test_pairs_in_folders_keep_apart(tmp_path: Path) -> None:
+    """Equal names in different folders are different pairs, a lone one of them is told, none vanishes; two files that
+    differ in their suffix only cannot be told apart, and the run says so."""
+    for part, rolls in (("input", "abc"), ("gt", "ab")):
+        for number, roll in enumerate(rolls):
+            (tmp_path / part / roll).mkdir(parents=True)
+            (tmp_path / part / roll / "001.png").write_bytes(_png(number + 10 * len(part)))
+    source = Pairs(Pairs.Params(path=str(tmp_path)))
+    source.setup()
+    items = source.items(RunContext(Store(tmp_path / "run"), "pairs"))
+    outcomes = {item["origin"][-9]: source.process([{**item, "content": item["id"]}])[0] for item in items}
+    assert {roll: type(outcome) for roll, outcome in outcomes.items()} == {"a": Kept, "b": Kept, "c": Rejected}
+    (tmp_path / "gt" / "a" / "001.jpg").write_bytes(_png(5))
+    with pytest.raises(MissingInput, match="have one name"):
+        source.items(RunContext(Store(tmp_path / "run"), "pairs"))
+
+
+def test_what_could_not_be_read_once_is_tried_again(tmp_path: Path) -> None:
+    """A broken Parquet file is one failed row, not the end of the run, and is not remembered as broken; a wrong column
+    is told with those that there are; a name that is no UTF-8 is a row like any other."""
+    (tmp_path / "in").mkdir()
+    broken = tmp_path / "in" / "rows.parquet"
+    broken.write_bytes(b"PAR1 but nothing more")
+    strange = bytes(tmp_path / "in") + b"/caf\xe9.png"
+    with open(strange, "wb") as out:  # noqa: PTH123 - pathlib would want it decoded
+        out.write(_png(1))
+    run = Store(tmp_path / "run")
+    source = Photos(Photos.Params(path=str(tmp_path / "in")))
+    source.setup()
+    items = source.items(RunContext(run, "photos"))
+    origins = [item["origin"] for item in items]
+    assert origins[0].endswith("caf\\xe9.png")
+    assert isinstance(source.process([{**items[0], "content": items[0]["id"]}])[0], Kept)
+    with pytest.raises(pa.ArrowInvalid):
+        source.process([{**items[1], "content": items[1]["id"]}])
+    pq.write_table(pa.table({"image": [_png(2)]}), broken)
+    again = source.items(RunContext(run, "photos"))
+    assert isinstance(source.process([{**again[1], "content": again[1]["id"]}])[0], Kept)
+    wrong = Photos(Photos.Params(path=str(broken), column="picture"))
+    with pytest.raises(MissingInput, match="has no column picture; it has image"):
+        wrong.items(RunContext(run, "other"))

@@ -49,7 +49,7 @@ class Loud(Watch):
 def test_a_raising_row_costs_itself_only() -> None:
     """A batch in which a row raises is run again one by one; the others' outcomes are those they would have had."""
     watch = Loud()
-    outcomes = run_batch(Triplet(Triplet.Params()), [record(n) for n in (4, 5, 6)], 10.0, watch)
+    outcomes = run_batch("stage", Triplet(Triplet.Params()), [record(n) for n in (4, 5, 6)], 10.0, watch)
     assert [type(outcome) for outcome in outcomes] == [Kept, ValueError, Kept]
     assert watch.batches == [3, 1, 1, 1]
 
@@ -57,7 +57,7 @@ def test_a_raising_row_costs_itself_only() -> None:
 def test_out_of_memory_halves_until_it_fits() -> None:
     """Out of memory is no row's fault: the batch is halved, and nothing is run one by one that fits in twos."""
     watch = Loud()
-    outcomes = run_batch(SmallGpu(Params()), [record(n) for n in range(8)], 10.0, watch)
+    outcomes = run_batch("stage", SmallGpu(Params()), [record(n) for n in range(8)], 10.0, watch)
     assert all(isinstance(outcome, Kept) for outcome in outcomes)
     assert watch.batches == [8, 4, 2, 2, 4, 2, 2]
 
@@ -78,6 +78,44 @@ def test_a_stage_that_loses_a_record_is_found_out() -> None:
     assert count.balanced()
     assert count.failed == {"RuntimeError": 2}
     assert "returned 0 outcomes for 1 records" in dropped[0].detail
+
+
+class Careless(Stage):
+    """Does what a stage should not."""
+
+    name = "another name than the recipe's"
+
+    def process_one(self, record: Record) -> Outcome:
+        if record["number"] == 1:
+            raise SystemExit("a library gave up")
+        if record["number"] == 2:
+            return None  # type: ignore[return-value]
+        if record["number"] == 3:
+            return Kept([None])  # type: ignore[list-item]
+        return Rejected("odd", 5)  # type: ignore[arg-type]
+
+
+def test_a_careless_stage_costs_rows_not_the_run() -> None:
+    """`sys.exit()`, None, and things that are no records fail their rows with what was wrong; and what is running is
+    told by the name that the recipe gave."""
+    watch = Named()
+    records = [record(n) for n in (1, 2, 3, 4)]
+    kept, dropped, count = run_stage(spec(), Careless(Params()), records, Blame(), watch, {})
+    assert not kept
+    assert count.balanced()
+    assert [row.reason for row in dropped] == ["RuntimeError", "TypeError", "TypeError", "odd"]
+    assert dropped[0].detail == "SystemExit: a library gave up"
+    assert set(watch.names) == {"stage"}
+
+
+class Named(Watch):
+    """Remembers the stages it was told."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def start(self, stage: str, ids: Any, limit_s: float) -> None:
+        self.names.append(stage)
 
 
 class Twins(Stage):
@@ -114,6 +152,10 @@ def test_pools_share_what_there_is() -> None:
     assert sizes([cpu, gpu], {"CPU": 8.0, "GPU": 2.0}, None) == [6, 2]
     assert sizes([cpu, half], {"CPU": 2.0, "GPU": 1.0}, None) == [2, 2]
     assert sizes([cpu, Resources(cpus=2)], {"CPU": 6.0}, None) == [3, 1]
+    two = [Resources(cpus=0, gpus=0.5), Resources(cpus=2, gpus=0.5)]
+    assert sizes(two, {"CPU": 8.0, "GPU": 1.0}, None) == [1, 1]
+    with pytest.raises(NotEnough):
+        sizes([Resources(gpus=1), Resources(gpus=1, cpus=2)], {"CPU": 8.0, "GPU": 1.0}, None)
     assert sizes([cpu, Resources(cpus=0, custom={"device": 1})], {"CPU": 2.0, "device": 1.0}, None) == [2, 1]
     with pytest.raises(NotEnough, match="asks for 1 CPUs, 1 GPUs; the cluster has 2 CPU"):
         sizes([gpu], {"CPU": 2.0}, None)

@@ -69,7 +69,9 @@ def main() -> None:
         print("torch has CUDA libraries: nothing to do")
         return
     if absent := [tool for tool in ("gcc", "nm") if shutil.which(tool) is None]:
-        print(f"no {' and no '.join(absent)}: torchvision cannot be made to load beside a CPU torch, and is left as it is")
+        print(
+            f"no {' and no '.join(absent)}: torchvision cannot be made to load beside a CPU torch, and is left as it is"
+        )
         return
     undefined = set().union(*(symbols(path, "--undefined-only") for path in VISION.glob("*.so")))
     runtime = next((name.split("@")[-1] for name in undefined if "@libcudart" in name), "libcudart.so.13")

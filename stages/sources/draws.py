@@ -1,9 +1,10 @@
 """Draws for compositing: which foregrounds go onto which background. The same seed and tables give the same draws."""
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from manifests.ids import seed_for, stable_hash
 from manifests.schemas import PROVENANCE, Kind, Schema
@@ -23,6 +24,19 @@ class DrawsParams(stage.Params):
     count: int = Field(ge=1, description="how many draws")
     objects: tuple[int, int] = Field((1, 2), description="least and most foregrounds a draw")
 
+    @field_validator("objects")
+    @classmethod
+    def _ordered(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if not 1 <= value[0] <= value[1]:
+            raise ValueError(f"least and most objects have to be 1 or more, in this order, not {list(value)}")
+        return value
+
+
+@lru_cache(maxsize=1)
+def _order(seed: int, lap: int, count: int) -> list[int]:
+    """The order in which backgrounds take turns in one round."""
+    return [int(n) for n in np.random.default_rng(seed_for(seed, "draws", f"lap {lap}")).permutation(count)]
+
 
 def draw(
     number: int,
@@ -40,8 +54,7 @@ def draw(
         foregrounds: split -> label -> rows.
     """
     lap, place = divmod(number, len(backgrounds))
-    order = np.random.default_rng(seed_for(seed, "draws", f"lap {lap}")).permutation(len(backgrounds))
-    background = backgrounds[int(order[place])]
+    background = backgrounds[_order(seed, lap, len(backgrounds))[place]]
     rng = np.random.default_rng(seed_for(seed, "draws", f"draw {number}"))
     labels = foregrounds[background["split"]]
     names = sorted(labels)

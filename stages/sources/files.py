@@ -4,15 +4,18 @@ import fnmatch
 import glob
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Annotated, cast
 
 import fsspec
+import pyarrow as pa
+from pydantic import AfterValidator
 
-from manifests.ids import content_id
+from manifests.ids import content_id, content_id_of_file
 from manifests.storage import Store, is_remote
 from manifests.tables import Tables
 
@@ -52,7 +55,7 @@ def _walk(folder: str) -> Iterable[Found]:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if entry.is_dir(follow_symlinks=False):
                 yield from _walk(entry.path)
             elif entry.is_file():
                 stat = entry.stat()
@@ -110,35 +113,63 @@ def content_ids(files: Sequence[Found], context: RunContext, of: Callable[[str],
 
     Args:
         of: how a path becomes an id (a list of ids as JSON, for a file of many rows); by default, the id of its bytes.
-            One that raises OSError gives the id of the path: the fault will name its row when it is loaded.
+            A file that cannot be read gets the id of its path: the fault will name its row when it is loaded.
     """
     place = f"listings/{context.flow}.json"
     known: Mapping[str, Sequence[str]] = {}
     if context.run.exists(place):
         known = json.loads(context.run.read(place))
 
-    def one(file: Found) -> str:
+    def one(file: Found) -> str | None:
         was = known.get(file.path)
         if was and file.stamp and was[:2] == [str(file.size), file.stamp]:
             return was[2]
         try:
-            return of(file.path) if of else content_id(read(file.path))
-        except OSError:
-            return content_id(b"unreadable", file.path.encode(errors="surrogateescape"))
+            if of:
+                return of(file.path)
+            return content_id(read(file.path)) if is_remote(file.path) else content_id_of_file(Path(file.path))
+        except MissingInput:
+            raise
+        except (OSError, pa.ArrowException):
+            return None  # not remembered: it may be readable the next time
 
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as threads:
-        ids = list(threads.map(one, files))
-    now = {file.path: [str(file.size), file.stamp, id] for file, id in zip(files, ids, strict=True)}
+        found = dict(zip((file.path for file in files), threads.map(one, files), strict=True))
+    now = {file.path: [str(file.size), file.stamp, id] for file in files if (id := found[file.path])}
     merged = {**known, **now}
     if merged != known:
         context.run.write(place, json.dumps(merged, ensure_ascii=True).encode())
-    return dict(zip((file.path for file in files), ids, strict=True))
+    return {path: id or unreadable_id(path) for path, id in found.items()}
+
+
+def unreadable_id(path: str) -> str:
+    """Id of a file that cannot be read: its row will fail with the reason where it is loaded."""
+    return content_id(b"unreadable", os.fsencode(path))
+
+
+def origin_of(path: str) -> str:
+    """A path as text that can be written anywhere: bytes that are no UTF-8 are spelt out."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def check_pattern(pattern: str | None) -> str | None:
+    """A regular expression that compiles; for parameters.
+
+    Raises:
+        ValueError
+    """
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise ValueError(f"'{pattern}' is no regular expression: {error}") from None
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(check_pattern)]
 
 
 def scene_of(name: str, pattern: str | None, fallback: str) -> str:
     """Scene id: what `pattern`'s first group (or whole match) finds in the file's name, else `fallback`."""
-    import re
-
     if pattern and (match := re.search(pattern, Path(name).name)):
         return match.group(1) if match.groups() else match.group(0)
     return fallback

@@ -1,6 +1,5 @@
 """Before/after pairs of a fixed camera: `input/` and `gt/` with equal names and optional `mask/`, or Parquet."""
 
-import json
 from pathlib import PurePath
 
 from pydantic import Field
@@ -9,8 +8,19 @@ from manifests.ids import content_id, stable_hash
 from manifests.images import MAX_PIXELS, decode_image, decode_mask
 from manifests.schemas import PROVENANCE, Kind
 from stages import stage
-from stages.sources.files import ChangedInput, Found, RunContext, content_ids, find, read_checked, scene_of
-from stages.sources.photos import ParquetRows, cell_bytes, fit, row_ids
+from stages.sources.files import (
+    ChangedInput,
+    Found,
+    MissingInput,
+    Pattern,
+    RunContext,
+    content_ids,
+    find,
+    origin_of,
+    read_checked,
+    scene_of,
+)
+from stages.sources.photos import ParquetRows, cell_bytes, fit, row_ids, row_items
 from stages.stage import Kept, Outcome, Record, Rejected, Source
 
 FOLDERS = {"input": "input", "gt": "gt", "mask": "mask"}
@@ -20,20 +30,32 @@ class PairsParams(stage.Params):
     path: str = Field(description="folder with input/, gt/ and maybe mask/, or .parquet files with such columns")
     mask_column: str = Field("mask", description="column of the object mask, where the files are Parquet")
     licence: str = Field("unknown", description="licence of the pictures, kept with every row made from them")
-    scene: str | None = Field(None, description="regular expression on the file name; equal matches are one scene")
+    scene: Pattern | None = Field(None, description="regular expression on the file name; equal matches are one scene")
     max_side: int | None = Field(None, ge=16, description="longer pictures are scaled down to this many pixels")
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="pictures with more pixels are refused undecoded")
 
 
-def partners(files: dict[str, list[Found]]) -> list[dict[str, str | None]]:
+def partners(files: dict[str, list[Found]], root: str) -> list[dict[str, str | None]]:
     """Paths of each pair's input, gt and mask, matched by name without suffix; None where one is missing.
 
     Args:
-        files: what stands in the folders `input`, `gt` and `mask`.
+        files: what stands in the folders `input`, `gt` and `mask`, and in their folders.
+        root: the folder that those three stand in.
+
+    Raises:
+        MissingInput: two files of one folder have one name and differ in their suffix only.
     """
-    by_stem = {part: {str(PurePath(file.path).stem): file.path for file in found} for part, found in files.items()}
-    stems = sorted(set(by_stem["input"]) | set(by_stem["gt"]))
-    return [{part: by_stem[part].get(stem) for part in FOLDERS} for stem in stems]
+    by_name: dict[str, dict[str, str]] = {part: {} for part in FOLDERS}
+    for part, found in files.items():
+        for file in found:
+            # the name below input/, gt/ or mask/: a/001.png and b/001.png are two pairs
+            name = file.path.removeprefix(f"{root}/{part}/")
+            key = name.removesuffix(PurePath(name).suffix)
+            if other := by_name[part].get(key):
+                raise MissingInput(f"'{other}' and '{file.path}' have one name, so their partners cannot be told apart")
+            by_name[part][key] = file.path
+    names = sorted(set().union(*by_name.values()))
+    return [{part: by_name[part].get(name) for part in FOLDERS} for name in names]
 
 
 class Pairs(Source):
@@ -59,20 +81,16 @@ class Pairs(Source):
         if self.params.path.endswith(".parquet"):
             found = find(self.params.path)
             ids = content_ids(found, run, lambda path: row_ids(path, self._columns()))
-            return [
-                {"id": id, "origin": f"{file.path}#{row}", "path": file.path, "row": row}
-                for file in found
-                for row, id in enumerate(json.loads(ids[file.path]))
-            ]
+            return [item for file in found for item in row_items(file.path, ids[file.path])]
         files = {part: self._find(folder) for part, folder in FOLDERS.items()}
         ids = content_ids([file for found in files.values() for file in found], run)
         items: list[Record] = []
-        for pair in partners(files):
+        for pair in partners(files, self.params.path.rstrip("/")):
             contents = {part: ids[path] if path else None for part, path in pair.items()}
             items.append(
                 {
                     "id": stable_hash(contents),
-                    "origin": pair["input"] or pair["gt"],
+                    "origin": origin_of(pair["input"] or pair["gt"] or pair["mask"] or ""),
                     "paths": pair,
                     "contents": contents,
                 }

@@ -11,7 +11,18 @@ from manifests.ids import content_id
 from manifests.images import MAX_PIXELS, RGB, decode_image
 from manifests.schemas import PROVENANCE, Kind
 from stages import stage
-from stages.sources.files import ChangedInput, RunContext, content_ids, find, read_checked, scene_of
+from stages.sources.files import (
+    ChangedInput,
+    MissingInput,
+    Pattern,
+    RunContext,
+    content_ids,
+    find,
+    origin_of,
+    read_checked,
+    scene_of,
+    unreadable_id,
+)  # fmt: skip
 from stages.stage import Kept, Outcome, Record, Source
 
 
@@ -20,7 +31,7 @@ class PhotosParams(stage.Params):
     pattern: str = Field("*", description="only files whose name matches")
     column: str = Field("image", description="column of the picture, where the files are Parquet")
     licence: str = Field("unknown", description="licence of the pictures, kept with every row made from them")
-    scene: str | None = Field(None, description="regular expression on the file name; equal matches are one scene")
+    scene: Pattern | None = Field(None, description="regular expression on the file name; equal matches are one scene")
     max_side: int | None = Field(None, ge=16, description="longer pictures are scaled down to this many pixels")
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="pictures with more pixels are refused undecoded")
 
@@ -46,10 +57,23 @@ def row_ids(path: str, columns: list[str]) -> str:
     ids: list[str] = []
     with pq.ParquetFile(path) as source:
         present = [column for column in columns if column in source.schema_arrow.names]
+        if not present:
+            have = ", ".join(source.schema_arrow.names)
+            raise MissingInput(f"'{path}' has no column {' or '.join(columns)}; it has {have}")
         for batch in source.iter_batches(batch_size=64, columns=present):
             for row in batch.to_pylist():
                 ids.append(content_id(*(cell_bytes(row[column]) for column in present)))
     return json.dumps(ids)
+
+
+def row_items(path: str, ids: str) -> list[Record]:
+    """Items of a Parquet file's rows; one item for a file that cannot be read, which fails where it is loaded."""
+    if ids == unreadable_id(path):
+        return [{"id": ids, "origin": origin_of(path), "path": path, "row": 0}]
+    return [
+        {"id": id, "origin": f"{origin_of(path)}#{row}", "path": path, "row": row}
+        for row, id in enumerate(json.loads(ids))
+    ]
 
 
 class ParquetRows:
@@ -87,14 +111,11 @@ class Photos(Source):
         pictures = [file for file in found if not file.path.endswith(".parquet")]
         tables = [file for file in found if file.path.endswith(".parquet")]
         ids = content_ids(pictures, run) if pictures else {}
-        items: list[Record] = [{"id": ids[f.path], "origin": f.path, "path": f.path} for f in pictures]
+        items: list[Record] = [{"id": ids[f.path], "origin": origin_of(f.path), "path": f.path} for f in pictures]
         if tables:
             ids = content_ids(tables, run, lambda path: row_ids(path, [self.params.column]))
             for file in tables:
-                items += [
-                    {"id": id, "origin": f"{file.path}#{row}", "path": file.path, "row": row}
-                    for row, id in enumerate(json.loads(ids[file.path]))
-                ]
+                items += row_items(file.path, ids[file.path])
         return items
 
     def setup(self) -> None:
