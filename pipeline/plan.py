@@ -290,6 +290,11 @@ def _cut(recipe: Recipe, only: str | None) -> tuple[Recipe, list[str]]:
     raise RecipeError(f"--only {only}: the recipe has no such flow or stage; {hint(only, known)}")
 
 
+def _place(item: Record) -> tuple[str, int, str, str]:
+    in_file = "path" in item and "row" in item
+    return item["path"] if in_file else "", item["row"] if in_file else 0, item["id"], item["origin"]
+
+
 def shards(flow: FlowPlan, source: Source, run: Store) -> list[Shard]:
     """Lists a flow's source and cuts its items, sorted by id, into shards.
 
@@ -297,7 +302,7 @@ def shards(flow: FlowPlan, source: Source, run: Store) -> list[Shard]:
     """
     items = source.items(RunContext(run, flow.name, source.seed))
     # by id; rows of a Parquet file in their order, so that a shard's rows stand together there
-    items.sort(key=lambda item: (item["path"] if "row" in item else "", item.get("row", 0), item["id"], item["origin"]))
+    items.sort(key=_place)
     seen: dict[str, int] = {}
     first: dict[str, str] = {}
     for item in items:
