@@ -82,7 +82,7 @@ def main() -> None:
             ones.append(one)
             twos.append(two)
             starts.append(start)
-        loop, pair, one, two = (statistics.median(values) for values in (loops, pairs, ones, twos))
+        loop, pair, one, two = (statistics.fmean(values) for values in (loops, pairs, ones, twos))
         say(
             "overhead",
             rows=ROWS,
