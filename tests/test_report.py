@@ -235,7 +235,7 @@ def test_flows_in_any_state(run: Run) -> None:
     cut.write_bytes(cut.read_bytes()[:2000])
     page = run.page()
     assert "Cannot be read: shards/making0.parquet" in page.words
-    assert panels(page, "source") == 0
+    assert panels(page, "source") == 2
 
 
 def test_lost_inputs_are_told(run: Run) -> None:
@@ -253,7 +253,7 @@ def test_photos_with_ground_and_box(run: Run) -> None:
     photos = [base | {"ground_mask": ground, "box": [10.0, 5.0, 50.0, 30.0]}, base | {"id": "b" * 32}]
     run.flow("photos", photos, PHOTOS)
     page = run.page()
-    assert panels(page, "source") == 0
+    assert panels(page, "source") == 2
     assert panels(page, "target") == 0
     assert len(page.all("path", **{"class": "ground"})) == 2
     assert page.all("path", **{"class": "box"})[1]["d"] == "M10 5H50V30H10Z"
