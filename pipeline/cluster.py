@@ -16,6 +16,9 @@ QUIET = {
     # Ray lowers its workers' priority to 15 by default; ours are the job itself, not background work
     "RAY_worker_niceness": "0",
     "RAY_DEDUP_LOGS": "0",
+    # nobody looks at its metrics here, and on two cores collecting them is felt
+    "RAY_enable_metrics_collection": "0",
+    "RAY_task_events_report_interval_ms": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # one worker a core, one thread each: else one "CPU" uses two
     "OMP_NUM_THREADS": "1",

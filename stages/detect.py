@@ -15,6 +15,7 @@ from pydantic import Field
 from manifests.ids import child_id
 from manifests.schemas import Kind, Schema
 from stages import stage
+from stages.onnx import network
 from stages.stage import Kept, Outcome, Record, Stage, picture_column
 
 Array = npt.NDArray[Any]
@@ -164,13 +165,7 @@ class Detect(Stage):
         return {"yolox": self.params.weights}
 
     def setup(self) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
-        providers = [p for p in wanted if p in onnxruntime.get_available_providers()]
-        self.session = onnxruntime.InferenceSession(str(self.params.weights), options, providers=providers)
+        self.session = network(self.params.weights)
         self.input = self.session.get_inputs()[0]
         self.shape = tuple(self.input.shape[2:])
         if len(self.shape) != 2 or not all(isinstance(side, int) for side in self.shape):

@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from manifests.schemas import Kind, Schema
 from stages import stage
+from stages.onnx import network
 from stages.stage import Kept, Outcome, Record, Rejected, Stage
 
 Array = npt.NDArray[Any]
@@ -191,13 +192,7 @@ class Ground(Stage):
     def setup(self) -> None:
         if self.params.backend != "depth-onnx":
             return
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
-        providers = [p for p in wanted if p in onnxruntime.get_available_providers()]
-        self.session = onnxruntime.InferenceSession(str(self.params.weights), options, providers=providers)
+        self.session = network(self.params.weights)
         self.input = self.session.get_inputs()[0]
 
     def depth(self, picture: Array) -> Array:

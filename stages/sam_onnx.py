@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manifests.images import RGB
+from stages.onnx import network
 
 Floats = npt.NDArray[np.float32]
 
@@ -66,15 +67,8 @@ class SamOnnx:
     """Both sessions of one model, on one thread each."""
 
     def __init__(self, encoder: Path, decoder: Path) -> None:
-        import onnxruntime as ort
-
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
-        providers = [name for name in wanted if name in ort.get_available_providers()]
-        self.encoder: Any = ort.InferenceSession(str(encoder), options, providers=providers)
-        self.decoder: Any = ort.InferenceSession(str(decoder), options, providers=providers)
+        self.encoder: Any = network(encoder)
+        self.decoder: Any = network(decoder)
         self.encoder_input = self.encoder.get_inputs()[0].name
 
     def embed(self, picture: RGB, region: tuple[int, int, int, int] | None = None) -> Embedding:

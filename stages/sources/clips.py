@@ -17,6 +17,7 @@ from pydantic import Field
 from manifests.ids import child_id, content_id
 from manifests.schemas import Kind, Schema
 from stages import stage
+from stages.sources.photos import fit
 from stages.sources.plate import (
     MIN_TRUSTED,
     Array,
@@ -45,16 +46,6 @@ QUIET_BUDGET = 32  # full-size quiet frames in memory at once
 
 class BadClip(ValueError):
     """A file that is no usable video: empty, in no known format, or cut off."""
-
-
-def fit_inside(picture: Array, side: int | None) -> Array:
-    """The picture, made smaller if its long side passes `side`."""
-    height, width = picture.shape[:2]
-    if side is None or max(height, width) <= side:
-        return picture
-    scale = side / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
 
 def read_frames(path: Path, only: frozenset[int] | None = None) -> Iterator[tuple[int, Array]]:
@@ -94,7 +85,7 @@ def sample(path: Path, limit: int) -> list[tuple[int, Array]]:
     stride = 1
     for number, frame in read_frames(path):
         if number % stride == 0:
-            kept.append((number, fit_inside(frame, ANALYSIS_SIDE)))
+            kept.append((number, fit(frame, ANALYSIS_SIDE)))
             if len(kept) > limit:
                 kept, stride = kept[::2], stride * 2
     return kept
@@ -181,11 +172,11 @@ def empty_view(picture: Array, quiet: list[Array]) -> tuple[Array, float, float]
         (h, w, 3) uint8; PSNR in dB outside the object; camera motion in px against the nearest.
         PSNR is -inf when nothing outside the object is left.
     """
-    scale = max(picture.shape[:2]) / max(fit_inside(picture, ALIGN_SIDE).shape[:2])
-    reference = features(fit_inside(picture, ALIGN_SIDE))
+    scale = max(picture.shape[:2]) / max(fit(picture, ALIGN_SIDE).shape[:2])
+    reference = features(fit(picture, ALIGN_SIDE))
     aligned, motion = [], 0.0
     for k, frame in enumerate(quiet):
-        length, matrix = camera_motion(tile_shifts(reference, features(fit_inside(frame, ALIGN_SIDE))))
+        length, matrix = camera_motion(tile_shifts(reference, features(fit(frame, ALIGN_SIDE))))
         if k == 0:
             motion = length * scale
         aligned.append(warp(frame, scaled(matrix, scale)))
@@ -273,11 +264,11 @@ class Clip(Source):
         limit = params.max_motion * max(small[0].shape[:2])
         static = np.flatnonzero(lengths <= limit)
         if len(static) < max(8, 0.25 * len(samples)):
-            full = max(fit_inside(next(read_frames(path))[1], params.max_side).shape[:2]) / max(small[0].shape[:2])
+            full = max(fit(next(read_frames(path))[1], params.max_side).shape[:2]) / max(small[0].shape[:2])
             median = float(np.median(lengths)) * full
             text = f"{median:.1f} px" if np.isfinite(median) else "too far to follow"
             return Rejected("moving camera", f"motion median {text}, limit {limit * full:.1f} px")
-        aligned = {int(k): fit_inside(warp(small[k], affines[k]), QUIET_SIDE) for k in static}
+        aligned = {int(k): fit(warp(small[k], affines[k]), QUIET_SIDE) for k in static}
         some = static[:: max(1, len(static) // PLATE_SAMPLES)]
         plate, _ = find_plate([aligned[int(k)] for k in some])
         area = np.full(len(samples), np.nan)
@@ -292,7 +283,7 @@ class Clip(Source):
             return Rejected("nothing passes", f"largest change {np.nanmax(area):.4f}, limit {params.min_area}")
         stacks = choose_quiet(moments, quiet, numbers, affines, light)
         wanted = frozenset(int(numbers[k]) for m in moments for k in (m, *stacks[m]))
-        frames = {n: fit_inside(f, params.max_side) for n, f in read_frames(path, wanted)}
+        frames = {n: fit(f, params.max_side) for n, f in read_frames(path, wanted)}
         kept = []
         for m in moments:
             number = int(numbers[m])
