@@ -66,8 +66,8 @@ OnCommit = Callable[[Line, Mapping[str, Any]], None]
 class Engine:
     """Runs flows on a Ray that is already initialised. Actors stay between flows that ask for the same resources."""
 
-    def __init__(self, run: Store, settings: Settings, tick: Callable[[], None] = lambda: None) -> None:
-        self.run, self.settings, self.tick = run, settings, tick
+    def __init__(self, run: Store, settings: Settings) -> None:
+        self.run, self.settings = run, settings
         self.pools: dict[Resources, Pool] = {}
         self._here = ray.get_runtime_context().get_node_id()
         self._resized = 0.0
@@ -102,7 +102,6 @@ class Engine:
             self._collect()
             if time.monotonic() - self._resized > RESIZE_S:
                 self._resize([group.resources for group in flow.groups])
-            self.tick()
 
     def _pool(self, group: int) -> Pool:
         return self.pools[self._flow.groups[group].resources]

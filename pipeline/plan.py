@@ -13,8 +13,8 @@ from manifests.ids import shard_id, stable_hash
 from manifests.schemas import PROVENANCE, Kind, Schema
 from manifests.storage import Store
 from manifests.tables import REFERENCE
-from pipeline.recipe import Entry, Places, Recipe, RecipeError, hint, params_faults
-from stages.registry import UnknownStage, source_class, stage_class
+from pipeline.recipe import Entry, Places, Recipe, RecipeError, params_faults
+from stages.registry import UnknownStage, nearest, source_class, stage_class
 from stages.sources.files import RunContext
 from stages.stage import MissingColumns, Record, Resources, Source, Stage
 
@@ -178,7 +178,9 @@ class _Planner:
         upstream: list[FlowPlan] = []
         for other in source.upstream():
             if other not in self.recipe.flows:
-                self.fault((*at, "source", flow.source.name), f"no flow '{other}'; {hint(other, [*self.recipe.flows])}")
+                self.fault(
+                    (*at, "source", flow.source.name), f"no flow '{other}'; {nearest(other, [*self.recipe.flows])}"
+                )
                 return None
             if other in (*trail, name):
                 self.fault((*at, "source"), f"flows run in a circle: {' -> '.join((*trail, name, other))}")
@@ -287,7 +289,7 @@ def _cut(recipe: Recipe, only: str | None) -> tuple[Recipe, list[str]]:
             cut = f"{name}.{stage_name}"
             return recipe.model_copy(update={"flows": {**recipe.flows, cut: short}, "dataset": None}), [cut]
     known = [*recipe.flows, *(entry.name for flow in recipe.flows.values() for entry in flow.stages)]
-    raise RecipeError(f"--only {only}: the recipe has no such flow or stage; {hint(only, known)}")
+    raise RecipeError(f"--only {only}: the recipe has no such flow or stage; {nearest(only, known)}")
 
 
 def _place(item: Record) -> tuple[str, int, str, str]:

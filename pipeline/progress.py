@@ -52,11 +52,10 @@ class Report:
         """A line for the person who waits."""
         self.console.print(text, highlight=False, markup=False)
 
-    def begin(self, name: str, total: int, already: int) -> None:
-        """A flow begins: `total` rows to do, after `already` that were done before."""
+    def begin(self, name: str, total: int) -> None:
+        """A flow begins: `total` rows to do, without those that were done before."""
         self._name, self._total, self._done, self._note = name, total, 0, ""
         self._start = self._said = time.monotonic()
-        self._already = already
         if self._bar:
             self._task = self._bar.add_task(name, total=total, note="")
 

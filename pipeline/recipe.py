@@ -1,6 +1,5 @@
 """A recipe: YAML, validated whole before anything starts. Every error names its line, column and the nearest word."""
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,8 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from stages.registry import nearest
 
 _VARIABLE = re.compile(r"\$\{([\w.-]+)\}")
 
@@ -171,7 +172,7 @@ def _interpolate(value: Any, variables: Mapping[str, str], path: tuple[str | int
         def text(match: re.Match[str]) -> str:
             if match[1] in variables:
                 return str(variables[match[1]])
-            faults.append((path, f"unknown variable '{match[1]}'; {hint(match[1], list(variables))}"))
+            faults.append((path, f"unknown variable '{match[1]}'; {nearest(match[1], list(variables))}"))
             return ""
 
         return _VARIABLE.sub(text, value)
@@ -180,12 +181,6 @@ def _interpolate(value: Any, variables: Mapping[str, str], path: tuple[str | int
     if isinstance(value, list):
         return [_interpolate(item, variables, (*path, index), faults) for index, item in enumerate(value)]
     return value
-
-
-def hint(word: str, known: Sequence[str]) -> str:
-    """The nearest right word, or all of them."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean '{close[0]}'?" if close else f"known are: {', '.join(sorted(known)) or 'none'}"
 
 
 def set_value(raw: dict[str, Any], assignment: str) -> None:
@@ -230,14 +225,14 @@ def _in_list(entries: list[Any], key: str, assignment: str) -> tuple[Any, Any]:
         if isinstance(entries[index], dict) and key in entries[index]:
             return entries[index], key
     names = [entry if isinstance(entry, str) else next(iter(entry), "") for entry in entries]
-    raise RecipeError(f"--set {assignment}: no entry '{key}'; {hint(key, names)}")
+    raise RecipeError(f"--set {assignment}: no entry '{key}'; {nearest(key, names)}")
 
 
 def _message(fault: Any, model_keys: Mapping[str, Sequence[str]]) -> str:
     kind, where = fault["type"], fault["loc"]
     if kind == "extra_forbidden":
         known = model_keys.get(".".join(str(p) for p in where[:-1] if not isinstance(p, int)), [])
-        return f"unknown key '{where[-1]}'; {hint(str(where[-1]), known)}"
+        return f"unknown key '{where[-1]}'; {nearest(str(where[-1]), known)}"
     if kind == "missing":
         return f"'{where[-1]}' is missing"
     value = fault.get("input")
@@ -295,7 +290,7 @@ def parse(text: str, file: str, overrides: Sequence[str] = ()) -> tuple[Recipe, 
     if recipe and recipe.dataset:
         for index, name in enumerate(recipe.dataset.flows):
             if name not in recipe.flows:
-                message = f"there is no flow '{name}'; {hint(name, list(recipe.flows))}"
+                message = f"there is no flow '{name}'; {nearest(name, list(recipe.flows))}"
                 faults.append((("dataset", "flows", index), message))
     if faults or recipe is None:
         lines = [f"{places.of(path)}: {'.'.join(map(str, path))}: {message}" for path, message in faults]
@@ -312,7 +307,7 @@ def load(file: str | Path, overrides: Sequence[str] = ()) -> tuple[Recipe, Place
     path = Path(file)
     if not path.is_file():
         near = [str(other) for other in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-        raise RecipeError(f"there is no recipe '{file}'; {hint(str(file), near)}")
+        raise RecipeError(f"there is no recipe '{file}'; {nearest(str(file), near)}")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -140,7 +140,7 @@ class _Conductor:
             self.report.say(f"{flow.name}: all {inputs} inputs are done")
             return
         engine = self.engine()
-        self.report.begin(flow.name, left, inputs - left)
+        self.report.begin(flow.name, left)
         start = time.perf_counter()
         kept = dropped = 0
 
@@ -175,7 +175,7 @@ class _Conductor:
                 self.report.say(f"dataset: all {done['rows']} rows are there")
                 return out.uri, done["rows"]
         self.store.delete("export.json")
-        self.report.begin("dataset", sum(tables.table(flow).rows for flow in flows), 0)
+        self.report.begin("dataset", sum(tables.table(flow).rows for flow in flows))
         manifest = export(
             tables, flows, out, recipe.name, self.plan.hash, list(recipe.splits), recipe.dataset.shard_bytes,
             self.report.advance,

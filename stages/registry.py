@@ -6,6 +6,7 @@ A stage of one's own is named `package.module:Class`.
 import difflib
 import importlib
 import sys
+from collections.abc import Sequence
 
 from stages.stage import Source, Stage
 
@@ -37,10 +38,10 @@ class UnknownStage(ValueError):
     """A name that is no stage, with the nearest that is."""
 
 
-def nearest(name: str, known: list[str]) -> str:
+def nearest(name: str, known: Sequence[str]) -> str:
     """A hint for a misspelt name: the nearest right word, or all of them."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean '{close[0]}'?" if close else f"known are {', '.join(sorted(known))}"
+    return f"did you mean '{close[0]}'?" if close else f"known are: {', '.join(sorted(known)) or 'none'}"
 
 
 def _load(name: str, known: dict[str, str], noun: str) -> type[Stage]:
