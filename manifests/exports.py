@@ -17,8 +17,8 @@ import pyarrow as pa
 
 from manifests.card import card
 from manifests.ids import stable_hash
+from manifests.parquet import parquet_bytes
 from manifests.schemas import PICTURES, TRIPLET, Kind, arrow_schema
-from manifests.shards import parquet_bytes
 from manifests.storage import Store
 from manifests.tables import REFERENCE, Table, Tables
 

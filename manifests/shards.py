@@ -14,10 +14,9 @@ from dataclasses import asdict, dataclass, field
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from manifests.parquet import parquet_bytes, read_parquet
 from manifests.schemas import Kind, Schema
 from manifests.storage import Store, StoreError
-
-ROW_GROUP_BYTES = 128 * 2**20
 
 
 @dataclass(frozen=True)
@@ -98,40 +97,6 @@ class Line:
 DROPPED = pa.schema([pa.field(name, pa.string()) for name in Dropped.__dataclass_fields__])
 
 
-def parquet_bytes(table: pa.Table, row_group_rows: int | None = None) -> bytes:
-    """A table as Parquet: picture columns uncompressed and PLAIN, page index on, row groups of 128 MiB at most."""
-    pictures = [name for name in table.column_names if pa.types.is_struct(table.schema.field(name).type)]
-    leaves = [f"{name}.{leaf}" for name in pictures for leaf in ("bytes", "path")]
-    others = [name for name in table.column_names if name not in pictures]
-    rows = row_group_rows or max(1, int(table.num_rows * min(1.0, ROW_GROUP_BYTES / max(1, table.nbytes))))
-    out = io.BytesIO()
-    pq.write_table(
-        table,
-        out,
-        row_group_size=rows,
-        compression=dict.fromkeys(leaves, "none") | dict.fromkeys(_leaves(table, others), "snappy"),
-        use_dictionary=_leaves(table, others) or False,
-        write_page_index=True,
-        write_statistics=True,
-    )
-    return out.getvalue()
-
-
-def _leaves(table: pa.Table, names: Sequence[str]) -> list[str]:
-    """Parquet's paths of the leaf columns below the named ones."""
-    paths = []
-    for name in names:
-        kind = table.schema.field(name).type
-        if pa.types.is_list(kind):
-            if pa.types.is_struct(kind.value_type):
-                paths += [f"{name}.list.element.{leaf.name}" for leaf in kind.value_type]
-            else:
-                paths.append(f"{name}.list.element")
-        else:
-            paths.append(name)
-    return paths
-
-
 def _put(store: Store, name: str, table: pa.Table) -> File:
     data = parquet_bytes(table)
     store.write(name, data)
@@ -198,7 +163,7 @@ def read_manifest(store: Store) -> tuple[list[Line], dict[str, Kind], dict[str, 
     if not store.exists("manifest.parquet"):
         return [], {}, {}
     with store.open("manifest.parquet") as source:
-        table = pq.read_table(source)
+        table = read_parquet(source)
     columns, whole = (
         {name: Kind(kind) for name, kind in json.loads(table.schema.metadata[key]).items()}
         for key in (b"columns", b"whole")

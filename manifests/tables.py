@@ -10,8 +10,8 @@ from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from manifests.parquet import read_parquet
 from manifests.schemas import PICTURES, Kind, Schema, decode_value, schema_of
 from manifests.shards import DROPPED, Line, read_manifest
 from manifests.storage import Store
@@ -54,7 +54,7 @@ class Tables:
             self._shards.move_to_end(key)
         else:
             with self.run.open(f"tables/{name}/shards/{shard}.parquet") as source:
-                self._shards[key] = pq.read_table(source, use_threads=False)
+                self._shards[key] = read_parquet(source)
             while len(self._shards) > CACHED_SHARDS:
                 self._shards.popitem(last=False)
         return self._shards[key]
@@ -114,7 +114,7 @@ class Table:
             if line.data is None:
                 continue
             with self.tables.run.open(f"tables/{self.name}/{line.data.name}") as source:
-                part = pq.read_table(source, columns=names, use_threads=False).select(names)
+                part = read_parquet(source, names)
             part = part.append_column("shard", pa.array([line.shard] * len(part), pa.string()))
             parts.append(part.append_column("row", pa.array(range(len(part)), pa.int64())))
         if not parts:
@@ -137,5 +137,5 @@ class Table:
         for line in self.lines:
             if line.dropped:
                 with self.tables.run.open(f"tables/{self.name}/{line.dropped.name}") as source:
-                    parts.append(pq.read_table(source, use_threads=False))
+                    parts.append(read_parquet(source))
         return pa.concat_tables(parts) if parts else DROPPED.empty_table()

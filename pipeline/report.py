@@ -14,8 +14,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import pyarrow.parquet as pq
-
+from manifests.parquet import read_parquet
 from manifests.schemas import Kind
 from manifests.shards import Line
 from manifests.storage import Store
@@ -242,7 +241,7 @@ def _dropped_rows(run: Store, flow: _Flow) -> Iterator[Mapping[str, str | None]]
             continue
         try:
             with run.open(f"tables/{flow.name}/{line.dropped.name}") as source:
-                rows = pq.read_table(source, use_threads=False).to_pylist()
+                rows = read_parquet(source).to_pylist()
         except gallery.UNREADABLE:
             continue  # the counts stand in the manifest; only the example is missing
         yield from rows

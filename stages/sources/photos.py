@@ -60,7 +60,7 @@ def row_ids(path: str, columns: list[str]) -> str:
         if not present:
             have = ", ".join(source.schema_arrow.names)
             raise MissingInput(f"'{path}' has no column {' or '.join(columns)}; it has {have}")
-        for batch in source.iter_batches(batch_size=64, columns=present):
+        for batch in source.iter_batches(batch_size=64, columns=present, use_threads=False):
             for row in batch.to_pylist():
                 ids.append(content_id(*(cell_bytes(row[column]) for column in present)))
     return json.dumps(ids)

@@ -1,0 +1,55 @@
+"""Parquet as Rasura writes and reads it: bytes in memory out, one thread in."""
+
+import io
+from collections.abc import Sequence
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ROW_GROUP_BYTES = 128 * 2**20
+
+
+def read_parquet(source: IO[bytes], columns: Sequence[str] | None = None) -> pa.Table:
+    """A file's rows, or only the named columns, in their order.
+
+    `pyarrow.parquet.read_table` scans a Python file with Arrow's own threads even where it is told not to; now and
+    then one of them outlives the interpreter, which then aborts at exit (apache/arrow#34314, #50482).
+    """
+    with pq.ParquetFile(source) as file:
+        table = file.read(columns=list(columns) if columns is not None else None, use_threads=False)
+    return table.select(list(columns)) if columns is not None else table
+
+
+def parquet_bytes(table: pa.Table, row_group_rows: int | None = None) -> bytes:
+    """A table as Parquet: picture columns uncompressed and PLAIN, page index on, row groups of 128 MiB at most."""
+    pictures = [name for name in table.column_names if pa.types.is_struct(table.schema.field(name).type)]
+    leaves = [f"{name}.{leaf}" for name in pictures for leaf in ("bytes", "path")]
+    others = [name for name in table.column_names if name not in pictures]
+    rows = row_group_rows or max(1, int(table.num_rows * min(1.0, ROW_GROUP_BYTES / max(1, table.nbytes))))
+    out = io.BytesIO()
+    pq.write_table(
+        table,
+        out,
+        row_group_size=rows,
+        compression=dict.fromkeys(leaves, "none") | dict.fromkeys(_leaves(table, others), "snappy"),
+        use_dictionary=_leaves(table, others) or False,
+        write_page_index=True,
+        write_statistics=True,
+    )
+    return out.getvalue()
+
+
+def _leaves(table: pa.Table, names: Sequence[str]) -> list[str]:
+    """Parquet's paths of the leaf columns below the named ones."""
+    paths = []
+    for name in names:
+        kind = table.schema.field(name).type
+        if pa.types.is_list(kind):
+            if pa.types.is_struct(kind.value_type):
+                paths += [f"{name}.list.element.{leaf.name}" for leaf in kind.value_type]
+            else:
+                paths.append(f"{name}.list.element")
+        else:
+            paths.append(name)
+    return paths
