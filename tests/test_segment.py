@@ -11,9 +11,10 @@ from manifests.images import decode_image, decode_mask
 from manifests.schemas import Kind
 from stages.effects import Effects, EffectsParams
 from stages.grabcut import cut_box, cut_seeded
+from stages.object_mask import bounding_box, deepest_points, tidy, to_border
 from stages.pair import Pair, PairParams
 from stages.sam_onnx import SamOnnx, points_prompt, prepared
-from stages.segment import Segment, SegmentParams, bounding_box, deepest_points, tidy, to_border, within
+from stages.segment import Segment, SegmentParams, within
 from stages.stage import Kept, MissingColumns, Rejected
 
 cv2.setNumThreads(1)
