@@ -13,10 +13,10 @@ ROW_GROUP_BYTES = 128 * 2**20
 def read_parquet(source: IO[bytes], columns: Sequence[str] | None = None) -> pa.Table:
     """A file's rows, or only the named columns, in their order.
 
-    `pyarrow.parquet.read_table` scans a Python file with Arrow's own threads even where it is told not to; now and
-    then one of them outlives the interpreter, which then aborts at exit (apache/arrow#34314, #50482).
+    Arrow's readers fetch a Python file ahead in threads of their own unless told not to. Now and then one of them
+    outlives the interpreter, which then aborts at exit (apache/arrow#34314, #50482).
     """
-    with pq.ParquetFile(source) as file:
+    with pq.ParquetFile(source, pre_buffer=False) as file:
         table = file.read(columns=list(columns) if columns is not None else None, use_threads=False)
     return table.select(list(columns)) if columns is not None else table
 

@@ -54,7 +54,7 @@ def survey(run: Store, flow: str, lines: Sequence[Line]) -> Survey:
             continue
         try:
             with run.open(f"tables/{flow}/{line.data.name}") as source:
-                file = pq.ParquetFile(source)
+                file = pq.ParquetFile(source, pre_buffer=False)
                 names = [name for name in (*COUNTED, "bytes", "weights") if name in file.schema_arrow.names]
                 light = file.read(columns=names, use_threads=False)
         except UNREADABLE as error:

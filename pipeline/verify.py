@@ -82,7 +82,7 @@ def _row_faults(raw: Mapping[str, Any], schema: Mapping[str, Kind], triplet: boo
 
 def _parquet_faults(data: bytes, rows: int, ids: set[str], triplet: bool | None) -> Iterator[str]:
     """Faults of a data file. `ids` collects the ids seen, to find doubles."""
-    with pq.ParquetFile(io.BytesIO(data)) as source:
+    with pq.ParquetFile(io.BytesIO(data), pre_buffer=False) as source:
         if source.metadata.num_rows != rows:
             yield f"has {source.metadata.num_rows} rows, its manifest says {rows}"
         try:
@@ -151,7 +151,7 @@ def verify_table(run: Store, flow: str, part: str | None) -> Iterator[str]:
 
 def _reference_faults(run: Store, data: bytes) -> Iterator[str]:
     """Rows of a selection whose pictures are not where they should be."""
-    with pq.ParquetFile(io.BytesIO(data)) as source:
+    with pq.ParquetFile(io.BytesIO(data), pre_buffer=False) as source:
         if "ref_shard" not in source.schema_arrow.names:
             return
         table: pa.Table = source.read(columns=["id", *REFERENCE], use_threads=False)

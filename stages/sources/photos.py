@@ -55,7 +55,7 @@ def cell_bytes(cell: Any) -> bytes:
 def row_ids(path: str, columns: list[str]) -> str:
     """JSON list of the content ids of a Parquet file's rows, of the named picture columns taken together."""
     ids: list[str] = []
-    with pq.ParquetFile(path) as source:
+    with pq.ParquetFile(path, pre_buffer=False) as source:
         present = [column for column in columns if column in source.schema_arrow.names]
         if not present:
             have = ", ".join(source.schema_arrow.names)
@@ -85,7 +85,7 @@ class ParquetRows:
 
     def row(self, path: str, row: int, columns: list[str]) -> dict[str, Any]:
         """One row's cells, undecoded."""
-        with pq.ParquetFile(path) as source:
+        with pq.ParquetFile(path, pre_buffer=False) as source:
             names = [column for column in columns if column in source.schema_arrow.names]
             for group in range(source.num_row_groups):
                 rows = source.metadata.row_group(group).num_rows
