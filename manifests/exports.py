@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -27,6 +27,7 @@ FORMAT = 1
 
 
 OURS = re.compile(r"\w+-\d{5}-of-\d{5}\.parquet")
+VARIANT = re.compile(r"mask_\w+")  # pictures that are exported beside the triplet's own: what stage `masks` adds
 
 
 class ForeignFolder(ValueError):
@@ -49,10 +50,44 @@ class Row:
     table: str
     shard: str
     row: int
+    scene: str = ""
+
+
+class Layout(Protocol):
+    """What a dataset looks like on disk; `Plain` is Rasura's own."""
+
+    name: str
+
+    def ordered(self, rows: Sequence[Row]) -> list[Row]:
+        """The order of rows in the files. `rows` are sorted by id."""
+
+    def table(self, rows: Sequence[Row], raws: Sequence[Mapping[str, Any]]) -> pa.Table:
+        """One data file's rows, from what they are in the run: pictures encoded."""
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """What `table` needs to know of a row."""
+
+    def card(self, told: "Told") -> str:
+        """README.md."""
+
+    def more(self) -> Mapping[str, bytes]:
+        """Further files, by their names, when all rows have passed `table`."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a card says of a dataset."""
+
+    name: str
+    recipe_hash: str
+    splits: Mapping[str, tuple[int, int]]  # split -> rows, bytes
+    kinds: Mapping[str, int]
+    licences: Sequence[str]
 
 
 def dataset_columns(tables: Sequence[Table]) -> dict[str, Kind]:
-    """Columns of the dataset: the triplet's, then what else is light in any of the flows.
+    """Columns of the dataset: the triplet's, then what else is light in any of the flows, and variants of the mask.
 
     Raises:
         NotTriplets
@@ -62,7 +97,7 @@ def dataset_columns(tables: Sequence[Table]) -> dict[str, Kind]:
         if missing := [name for name in REQUIRED if name not in table.whole]:
             raise NotTriplets(f"rows of flow '{table.name}' are no triplets: they have no {', '.join(missing)}")
         for name, kind in table.whole.items():
-            if kind not in PICTURES and name not in REFERENCE:
+            if name not in REFERENCE and (kind not in PICTURES or VARIANT.fullmatch(name)):
                 columns.setdefault(name, kind)
     return columns
 
@@ -75,12 +110,12 @@ def rows_of(tables: Sequence[Table]) -> list[Row]:
     """
     rows: list[Row] = []
     for table in tables:
-        light = table.light(["split", "bytes", "kind", "licence"])
+        light = table.light(["split", "bytes", "kind", "licence", "scene_id"])
         for raw in light.to_pylist():
             rows.append(
                 Row(
                     raw["id"], raw["split"], raw["bytes"] or 0, raw["kind"], raw["licence"],
-                    table.name, raw["shard"], raw["row"],
+                    table.name, raw["shard"], raw["row"], raw["scene_id"] or raw["id"],
                 )
             )  # fmt: skip
     rows.sort(key=lambda row: (row.id, row.table))
@@ -103,7 +138,7 @@ def pack(rows: Sequence[Row], limit: int) -> list[list[Row]]:
     return files
 
 
-def raw_row(tables: Tables, row: Row, columns: Mapping[str, Kind]) -> dict[str, Any]:
+def raw_row(tables: Tables, row: Row, columns: Sequence[str]) -> dict[str, Any]:
     """A row as it is encoded on disk, references followed; columns it lacks are None."""
 
     def read(table: str, shard: str, index: int) -> dict[str, Any]:
@@ -117,13 +152,38 @@ def raw_row(tables: Tables, row: Row, columns: Mapping[str, Kind]) -> dict[str, 
     return {name: raw.get(name) for name in columns}
 
 
-def _file(tables: Tables, rows: Sequence[Row], columns: Mapping[str, Kind]) -> bytes:
-    """One data file. Rows are fetched shard by shard, so that each shard is read once."""
+def _fetched(tables: Tables, rows: Sequence[Row], columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows as they are encoded, in their order; fetched shard by shard, so that each shard is read once."""
     order = {row.id: index for index, row in enumerate(rows)}
     fetched: list[dict[str, Any]] = [{}] * len(rows)
     for row in sorted(rows, key=lambda row: (row.table, row.shard, row.row)):
         fetched[order[row.id]] = raw_row(tables, row, columns)
-    return parquet_bytes(pa.Table.from_pylist(fetched, schema=arrow_schema(columns)))
+    return fetched
+
+
+class Plain:
+    """Rasura's own layout: a triplet's columns by their names, and all that was measured."""
+
+    name = "huggingface"
+
+    def __init__(self, parts: Sequence[Table]) -> None:
+        self._columns = dataset_columns(parts)
+
+    @property
+    def columns(self) -> Sequence[str]:
+        return list(self._columns)
+
+    def ordered(self, rows: Sequence[Row]) -> list[Row]:
+        return list(rows)
+
+    def table(self, rows: Sequence[Row], raws: Sequence[Mapping[str, Any]]) -> pa.Table:
+        return pa.Table.from_pylist(list(raws), schema=arrow_schema(self._columns))
+
+    def card(self, told: Told) -> str:
+        return card(told.name, told.recipe_hash, self._columns, told.splits, told.kinds, told.licences)
+
+    def more(self) -> Mapping[str, bytes]:
+        return {}
 
 
 def export_key(tables: Tables, flows: Sequence[str], recipe_hash: str, shard_bytes: int) -> str:
@@ -141,6 +201,7 @@ def export(
     splits: Sequence[str],
     shard_bytes: int,
     progress: Callable[[int], None] = lambda rows: None,
+    layout: Callable[[Sequence[Table]], Layout] = Plain,
 ) -> dict[str, Any]:
     """Writes the dataset and returns its manifest.
 
@@ -156,14 +217,14 @@ def export(
             f"{out.uri} holds files of something else ({(foreign or ['README.md'])[0]}); name a new folder"
         )
     out.delete("manifest.json")  # from here on until the end the folder is visibly no dataset
-    columns = dataset_columns(parts)
-    rows = rows_of(parts)
+    chosen = layout(parts)
+    rows = chosen.ordered(rows_of(parts))
     files: list[dict[str, Any]] = []
     sizes: dict[str, tuple[int, int]] = {}
     for split, packed in _packed(rows, splits, shard_bytes):
         for index, part in enumerate(packed):
             file = f"data/{split}-{index:05d}-of-{len(packed):05d}.parquet"
-            data = _file(tables, part, columns)
+            data = parquet_bytes(chosen.table(part, _fetched(tables, part, chosen.columns)))
             out.write(file, data)
             sha = hashlib.sha256(data).hexdigest()
             files.append({"name": file, "sha256": sha, "bytes": len(data), "rows": len(part)})
@@ -174,10 +235,14 @@ def export(
         str(file["name"]).removeprefix("data/") for file in files
     }:
         out.delete(f"data/{stale}")
+    for file, data in chosen.more().items():
+        out.write(file, data)
     kinds = Counter(row.kind for row in rows)
     licences = sorted({row.licence for row in rows if row.licence})
-    out.write("README.md", card(name, recipe_hash, columns, sizes, kinds, licences).encode())
+    out.write("README.md", chosen.card(Told(name, recipe_hash, sizes, kinds, licences)).encode())
     manifest = {"name": name, "recipe": recipe_hash, "rows": len(rows), "files": files}
+    if chosen.name != Plain.name:
+        manifest["layout"] = chosen.name
     out.write("manifest.json", (json.dumps(manifest, indent=1) + "\n").encode())
     return manifest
 

@@ -4,12 +4,14 @@ Every picture that enters Rasura passes `decode_image` once. Masks are boolean a
 """
 
 import io
+import math
 import warnings
 
 import numpy as np
 import numpy.typing as npt
 from PIL import (
     BmpImagePlugin,
+    ExifTags,
     Image,
     ImageCms,
     ImageOps,
@@ -125,6 +127,28 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> RGB:
     _load(image)
     image = ImageOps.exif_transpose(image) or image
     return np.array(_to_srgb(image))
+
+
+def field_of_view(data: bytes) -> float | None:
+    """Horizontal field of view, degrees, of the upright picture; None where its EXIF data do not tell.
+
+    From the focal length as of a 36 × 24 mm camera, which by CIPA's rule compares diagonals.
+
+    Raises:
+        BadImage
+    """
+    image = open_image(data)
+    try:
+        exif = image.getexif()
+        equivalent = float(exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.FocalLengthIn35mmFilm) or 0)
+        turned = exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    except (OSError, SyntaxError, ValueError, TypeError, ZeroDivisionError):
+        return None  # broken EXIF data are no reason to lose the picture
+    if not 5 <= equivalent <= 2000:
+        return None
+    width, height = image.size[::-1] if turned else image.size
+    half = math.hypot(36, 24) / 2 * width / math.hypot(width, height)
+    return math.degrees(2 * math.atan(half / equivalent))
 
 
 def decode_mask(data: bytes, max_pixels: int = MAX_PIXELS) -> Mask:

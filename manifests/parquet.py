@@ -34,6 +34,8 @@ def parquet_bytes(table: pa.Table, row_group_rows: int | None = None) -> bytes:
         row_group_size=rows,
         compression=dict.fromkeys(leaves, "none") | dict.fromkeys(_leaves(table, others), "snappy"),
         use_dictionary=_leaves(table, others) or False,
+        # values in a page at least: with the usual 1024, all pictures of a row group are one page
+        write_batch_size=16 if pictures else 1024,
         write_page_index=True,
         write_statistics=True,
     )

@@ -125,12 +125,13 @@ def report(
     where: RunArgument,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="The page; <RUN>/report.html by default.")] = None,
     rows: Annotated[int, typer.Option(min=1, help="Pictures shown of each flow.")] = 12,
+    sheet: Annotated[int, typer.Option(min=0, help="Simulated triplets on the contact sheet.")] = 40,
 ) -> None:
-    """Write one self-contained HTML page with pictures: source, mask, target, effect, and the funnel."""
+    """Write one self-contained HTML page: pictures, a contact sheet, what the dataset is made of, and the funnel."""
     from manifests.storage import Store
     from pipeline.report import write
 
-    typer.echo(f"report: {write(Store(where), out, rows)}")
+    typer.echo(f"report: {write(Store(where), out, rows, sheet)}")
 
 
 @app.command()
@@ -152,14 +153,19 @@ def export(
     where: RunArgument,
     out: Annotated[str, typer.Option(metavar="URI", help="Where to write it.")],
     format: Annotated[
-        str, typer.Option(metavar="NAME", help="huggingface: Parquet, card and manifest.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="huggingface: Rasura's own Parquet, card and manifest. ober: ObjectClear's columns and names.",
+        ),
     ] = "huggingface",
 ) -> None:
-    """Write a run's dataset somewhere else, or one of some flows alone."""
+    """Write a run's dataset somewhere else, in a layout that trainers read."""
     from manifests.storage import Store
-    from pipeline.run import export_run
+    from pipeline.export import LAYOUTS, export_run
 
-    if format != "huggingface":
-        raise typer.BadParameter(f"unknown format '{format}'; known is: huggingface", param_hint="--format")
-    manifest: dict[str, Any] = export_run(Store(where), Store(out))
+    if format not in LAYOUTS:
+        known = ", ".join(LAYOUTS)
+        raise typer.BadParameter(f"unknown format '{format}'; known are: {known}", param_hint="--format")
+    manifest: dict[str, Any] = export_run(Store(where), Store(out), format)
     typer.echo(f"{out}: {manifest['rows']} rows in {len(manifest['files'])} files")

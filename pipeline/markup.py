@@ -184,6 +184,19 @@ def card(shown: Example) -> str:
     )
 
 
+def tile(shown: Example, number: int) -> str:
+    """An example on a contact sheet: its number, its label, its pictures and little else."""
+    id = str(shown.row.get("id", ""))
+    panels = "".join(_panel(panel, shown.row, f"{number}: ") for panel in shown.panels)
+    if shown.fault:
+        panels += empty(f"Its pictures cannot be read: {data(shown.fault)}")
+    label = f"<span>{data(shown.row['label'])}</span>" if shown.row.get("label") else ""
+    return (
+        f'<article class="card tile"><div class="panels">{panels}</div><div class="caption"><b>{number}</b>{label}'
+        f'<code title="{text(id)}">{text(short(id))}</code></div></article>'
+    )
+
+
 def short(id: str) -> str:
     """The first letters of an id, with what tells it from its parent's other children."""
     stem, dot, child = id.partition(".")
@@ -195,10 +208,10 @@ def _aspect(panel: Panel) -> float:
     return 1.0 if panel.name == "cut-out" else panel.width / panel.height
 
 
-def _panel(panel: Panel, row: Mapping[str, Any]) -> str:
+def _panel(panel: Panel, row: Mapping[str, Any], before: str = "") -> str:
     what = ALT.get(panel.name, panel.name.replace("_", " "))
     label = f" ({row['label']})" if row.get("label") else ""
-    alt = f"{panel.name} of {short(str(row.get('id', '')))}{label}: {what}"
+    alt = f"{before}{panel.name} of {short(str(row.get('id', '')))}{label}: {what}"
     paths = "".join(f'<path class="{kind}" d="{path}"/>' for kind, path in panel.paths.items() if path)
     over = f'<svg viewBox="0 0 {panel.width} {panel.height}" aria-hidden="true">{paths}</svg>' if paths else ""
     return (

@@ -161,7 +161,11 @@ class _Planner:
         except ValueError as error:
             self.fault(path, str(error))
             return None
-        missing = [(name, file) for name, file in stage.weights().items() if not Path(file).is_file()]
+        try:
+            missing = [(name, file) for name, file in stage.weights().items() if not Path(file).is_file()]
+        except ValueError as error:  # weights that are not what the stage needs, or a hub that does not answer
+            self.fault((*path, entry.name), str(error))
+            return None
         for name, file in missing:
             self.fault((*path, entry.name, name), f"there is no file '{file}'")
         return None if missing else stage
@@ -227,7 +231,11 @@ class _Planner:
     def _part(self, specs: Sequence[StageSpec], stages: Sequence[Stage], upstream: Sequence[FlowPlan]) -> str:
         steps = []
         for spec, stage in zip(specs, stages, strict=True):
-            by_path = {str(path): spec.weights[name] for name, path in stage.weights().items()}
+            files = {Path(path): spec.weights[name] for name, path in stage.weights().items()}
+            by_path = {str(path): sha256 for path, sha256 in files.items()}
+            for folder in {path.parent for path in files}:  # a model's folder is named as a whole
+                held = [[path.name, sha256] for path, sha256 in files.items() if path.parent == folder]
+                by_path.setdefault(str(folder), stable_hash(sorted(held)))
             steps.append([spec.name, spec.version, _hashable(spec.params, by_path), dict(spec.weights)])
         return stable_hash(
             [FORMAT, self.recipe.seed, list(self.recipe.splits.items()), steps, [plan.part for plan in upstream]]
@@ -318,5 +326,6 @@ def shards(flow: FlowPlan, source: Source, run: Store) -> list[Shard]:
             first[content] = item["origin"]
     rows = flow.shard_rows
     cut = [items[start : start + rows] for start in range(0, len(items), rows)]
-    # the origin is in the id too: a renamed file is a changed input
-    return [Shard(shard_id(flow.part, (f"{item['id']} {item['origin']}" for item in part)), part) for part in cut]
+    # the origin is in the id too: a renamed file is a changed input; and whether a cap leaves the item out
+    marks = [[f"{item['id']} {item['origin']}{' over' if 'over' in item else ''}" for item in part] for part in cut]
+    return [Shard(shard_id(flow.part, mark), part) for mark, part in zip(marks, cut, strict=True)]

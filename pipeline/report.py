@@ -5,6 +5,7 @@ passes `text` or `data`; a content security policy lets no script but the page's
 """
 
 import base64
+import dataclasses
 import hashlib
 import re
 from collections import Counter
@@ -18,13 +19,15 @@ from manifests.parquet import read_parquet
 from manifests.schemas import Kind
 from manifests.shards import Line
 from manifests.storage import Store
-from pipeline import gallery, markup
+from pipeline import charts, gallery, markup
 from pipeline.gallery import Roles, Survey
 from pipeline.ledger import Account, FlowAccount, about, account, lines_of
 from pipeline.markup import counted, data, empty, text
+from pipeline.spread import spread
 
 PICTURE_BYTES = 4_000_000  # of all thumbnails; a third more as base64
 MEASURED_ROWS = 256  # whose masks are opened for the histograms
+SHEET_SIDE = 280  # px, long side of a picture on the contact sheet
 SHOWN_REASONS = 40
 SHOWN_DETAIL = 400
 
@@ -62,18 +65,19 @@ class _Flow:
         return True
 
 
-def write(run: Store, out: Path | None = None, rows: int = 12) -> str:
+def write(run: Store, out: Path | None = None, rows: int = 12, sheet: int = 40) -> str:
     """Writes the page and returns its path.
 
     Args:
         out: the page; `report.html` in the run where None.
         rows: pictures shown of each flow.
+        sheet: simulated triplets on the contact sheet.
 
     Raises:
         NoRun
         StoreError: it cannot be written.
     """
-    page = render(run, rows).encode()
+    page = render(run, rows, sheet).encode()
     if out is None:
         run.write("report.html", page)
         return f"{run.uri}/report.html"
@@ -81,7 +85,7 @@ def write(run: Store, out: Path | None = None, rows: int = 12) -> str:
     return str(out)
 
 
-def render(run: Store, rows: int) -> str:
+def render(run: Store, rows: int, sheet: int = 40) -> str:
     """The page.
 
     Raises:
@@ -101,6 +105,7 @@ def render(run: Store, rows: int) -> str:
     digest = base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode() if script else ""
     funnels = [markup.funnel(flow.account, flow.adds_up, flow.survey.faults) for flow in flows]
     galleries = [_pictures(run, flow, rows, side) for flow in shown]
+    contact = _sheet(run, chosen, sheet)
     return Template(template).substitute(
         script_hash=digest,
         name=text(ledger.name),
@@ -109,6 +114,8 @@ def render(run: Store, rows: int) -> str:
         nav="".join(f'<li><a href="#{flow.anchor}">{data(flow.name)}</a></li>' for flow in shown),
         funnel="".join(funnels) or empty("The run has no flows."),
         dataset=_dataset(run, plan, chosen),
+        sheet=contact,
+        sheet_link='<li><a href="#sheet">Contact sheet</a></li>' if contact else "",
         pictures="".join(galleries) or empty("No flow has pictures."),
         dropped="".join(_dropped(run, flow) for flow in flows) or empty("Nothing was dropped."),
         origins=_origins(flows),
@@ -188,7 +195,44 @@ def _dataset(run: Store, plan: Mapping[str, Any], chosen: Sequence[_Flow]) -> st
         markup.histogram("Object area", shares["mask"], total),
         markup.histogram("Object with effects", shares["foreground_mask"], total),
     ]
-    return f'<p>{intro}</p><div class="charts">{"".join(words)}</div><div class="charts">{"".join(histograms)}</div>'
+    rows = [words, histograms, _made_of(run, chosen)]
+    return f"<p>{intro}</p>" + "".join(f'<div class="charts">{"".join(row)}</div>' for row in rows if row)
+
+
+def _made_of(run: Store, chosen: Sequence[_Flow]) -> list[str]:
+    """Charts of what the rows were made from; those that have nothing to show are left out."""
+    found = spread(run, [(flow.name, flow.lines) for flow in chosen])
+    shown = [charts.rose(found.directions)] if found.directions.total() > found.directions[None] else []
+    if found.objects:
+        objects = Counter[str | None]({counted(count, "object"): rows for count, rows in found.objects.items()})
+        shown.append(markup.bars("In a simulated picture", objects, ""))
+        shown.append(charts.uses("Use of backgrounds", "background", found.backgrounds.values()))
+    if found.cut_outs:
+        shown.append(charts.uses("Use of cut-outs", "cut-out", found.cut_outs.values()))
+    if found.removers:
+        shown.append(markup.bars("Remover", Counter[str | None](found.removers), ""))
+    return shown
+
+
+def _sheet(run: Store, chosen: Sequence[_Flow], count: int) -> str:
+    """Simulated triplets, small, many at once and numbered, so that one can judge them one by one."""
+    flows = [flow for flow in chosen if flow.survey.counts["kind"]["simulated"] and flow.triplets]
+    total = sum(flow.survey.counts["kind"]["simulated"] for flow in flows)
+    tiles: list[str] = []
+    for flow in flows:
+        share = -(-count * flow.survey.rows // total) if total else 0  # each flow by its share of the rows
+        places = gallery.places(flow.name, flow.survey, min(share, count - len(tiles)))
+        plain = dataclasses.replace(flow.roles, cut_out=None)
+        for raw in gallery.look(run, places, flow.own, flow.roles.columns):
+            if raw.get("kind", "simulated") == "simulated":  # one that cannot be read does not say
+                tiles.append(markup.tile(gallery.example(raw, plain, SHEET_SIDE), len(tiles) + 1))
+    if not tiles:
+        return ""
+    head = (
+        f"<p>{len(tiles):,} of {counted(total, 'simulated triplet')}: does each stand, is it as large as it would be "
+    )
+    head += "there, does its shadow fall with the others, is there a halo?</p>"
+    return f'<section id="sheet"><h2>Contact sheet</h2>{head}<div class="sheet">{"".join(tiles)}</div></section>'
 
 
 def _pictures(run: Store, flow: _Flow, rows: int, side: int) -> str:

@@ -13,12 +13,11 @@ import yaml
 from manifests.exports import export, export_key
 from manifests.shards import Line, read_manifest, write_manifest
 from manifests.storage import Store
-from manifests.tables import NoTable, Tables
-from pipeline.ledger import about, lines_of
+from manifests.tables import Tables
 from pipeline.log import RunLog
 from pipeline.plan import FlowPlan, Plan, Shard, plan, shards
 from pipeline.progress import Report
-from pipeline.recipe import Dataset, Recipe, load
+from pipeline.recipe import load
 from stages.sources.files import MissingInput
 
 
@@ -182,19 +181,3 @@ class _Conductor:
         )  # fmt: skip
         self.store.write("export.json", json.dumps({"key": key, "rows": manifest["rows"]}).encode())
         return out.uri, manifest["rows"]
-
-
-def export_run(store: Store, out: Store) -> dict[str, Any]:
-    """Writes the dataset of a finished run to another place.
-
-    Raises:
-        NoRun, NoTable, NotTriplets, StoreError
-    """
-    told = about(store)
-    recipe = Recipe.model_validate(yaml.safe_load(store.read("recipe.yaml")))
-    flows = told["dataset"] or [name for name, flow in told["flows"].items() if "target" in flow["columns"]]
-    for flow in flows:
-        if not lines_of(store, flow, told["flows"][flow]["part"])[1]:
-            raise NoTable(f"flow '{flow}' is not complete for the run's present recipe; run it again first")
-    limit = recipe.dataset.shard_bytes if recipe.dataset else Dataset.model_fields["shard_bytes"].default
-    return export(Tables(store), flows, out, recipe.name, told["recipe"], list(recipe.splits), limit)

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from manifests import ober
 from manifests.images import RGB, BadImage, Mask
 from manifests.schemas import TRIPLET, Kind, decode_value, schema_of
 from manifests.shards import Line, read_manifest
@@ -68,11 +69,13 @@ def _file_faults(store: Store, file: Mapping[str, Any]) -> tuple[bytes | None, l
     return data, []
 
 
-def _row_faults(raw: Mapping[str, Any], schema: Mapping[str, Kind], triplet: bool) -> Iterator[str]:
+def _row_faults(
+    raw: Mapping[str, Any], schema: Mapping[str, Kind], triplet: bool, names: Mapping[str, str]
+) -> Iterator[str]:
     record: dict[str, Any] = {}
     for name, kind in schema.items():
         try:
-            record[name] = decode_value(kind, raw[name])
+            record[names.get(name, name)] = decode_value(kind, raw[name])
         except (BadImage, OSError) as error:
             yield f"its {name} does not decode: {error}"
             return
@@ -80,8 +83,15 @@ def _row_faults(raw: Mapping[str, Any], schema: Mapping[str, Kind], triplet: boo
         yield from triplet_faults(record)
 
 
-def _parquet_faults(data: bytes, rows: int, ids: set[str], triplet: bool | None) -> Iterator[str]:
-    """Faults of a data file. `ids` collects the ids seen, to find doubles."""
+def _parquet_faults(
+    data: bytes, rows: int, ids: set[str], triplet: bool | None, names: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """Faults of a data file.
+
+    Args:
+        ids: collects the ids seen, to find doubles.
+        names: of another layout's columns, to ours; its rows have no ids, and no columns but those.
+    """
     with pq.ParquetFile(io.BytesIO(data), pre_buffer=False) as source:
         if source.metadata.num_rows != rows:
             yield f"has {source.metadata.num_rows} rows, its manifest says {rows}"
@@ -93,16 +103,20 @@ def _parquet_faults(data: bytes, rows: int, ids: set[str], triplet: bool | None)
         if b"huggingface" not in (source.schema_arrow.metadata or {}):
             yield "has no 'huggingface' key in its schema"
         is_triplet = triplet if triplet is not None else {"source", "target", "mask"} <= set(schema)
-        if triplet and (missing := [name for name in TRIPLET if name not in schema]):
+        wanted = names or TRIPLET
+        if triplet and (missing := [name for name in wanted if name not in schema]):
             yield f"has no column {', '.join(missing)}"
             return
+        number = 0
         for batch in source.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
             for raw in batch.to_pylist():
-                if raw["id"] in ids:
-                    yield f"row {raw['id']}: stands twice"
-                ids.add(raw["id"])
-                for fault in _row_faults(raw, schema, is_triplet):
-                    yield f"row {raw['id']}: {fault}"
+                row = str(number) if names else raw["id"]
+                number += 1
+                if not names and row in ids:
+                    yield f"row {row}: stands twice"
+                ids.add(row)
+                for fault in _row_faults(raw, schema, is_triplet, names or {}):
+                    yield f"row {row}: {fault}"
 
 
 def _line_faults(line: Line, part: str | None) -> Iterator[str]:
@@ -178,11 +192,12 @@ def verify_dataset(dataset: Store) -> Iterator[str]:
         yield f"manifest.json: cannot be read: {error!r}"
         return
     ids: set[str] = set()
+    names = ober.TRIPLET if manifest.get("layout") == "ober" else None
     for file in files:
         data, faults = _file_faults(dataset, file)
         yield from (f"{file['name']}: {fault}" for fault in faults)
         if data is not None:
-            yield from (f"{file['name']}: {fault}" for fault in _parquet_faults(data, file["rows"], ids, True))
+            yield from (f"{file['name']}: {fault}" for fault in _parquet_faults(data, file["rows"], ids, True, names))
     if (total := sum(file["rows"] for file in files)) != rows:
         yield f"manifest.json: its files have {total} rows, it says {rows}"
     listed = {file["name"].removeprefix("data/") for file in files}

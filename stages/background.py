@@ -13,14 +13,8 @@ class Background(Stage):
     name = "background"
     needs = {"gt": Kind.RGB}
     gives = {"source": Kind.RGB, "width": Kind.INT, "height": Kind.INT}
-    drops = PAIR | {
-        "true_object_mask",
-        "true_foreground_mask",
-        "true_depth",
-        "true_floor",
-        "light_azimuth",
-        "light_elevation",
-    }
+    # what a rendered scene knows of its floor stays: depth and floor are those of the empty picture
+    drops = PAIR | {"true_object_mask", "true_foreground_mask", "light_azimuth", "light_elevation"}
 
     def process_one(self, record: Record) -> Outcome:
         height, width = record["gt"].shape[:2]

@@ -1,249 +1,93 @@
 """Foregrounds onto a background: a triplet with an exact answer (OBER's simulated part).
 
-A foreground is an RGBA crop: the object with alpha 1 and its own colour, its shadow black with the alpha of OBER's
-Eq. 1, so that laying it over gives (1 - alpha) * background in the shadow. Of one or two foregrounds one is removed;
-the other stays in the target with its own shadow.
+Of one to three foregrounds one is removed; the others stay in the target with their own shadows. They stand on the
+background's floor, as large as they would be there, and their shadows lie on it (`placing`, `projection`, `laying`).
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-import cv2
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from manifests.schemas import Kind, Schema
 from stages import stage
+from stages.pasting.cutouts import Cutout, cut_sides, cutout, facing, mirrored, turned_by
+from stages.pasting.degrade import degraded
+from stages.pasting.harmonise import Mood
+from stages.pasting.laying import Layer, Matching, lay, triplet, visible
+from stages.pasting.placing import Limits, Spot, collide, floor_disc, gaussian, overlap, standing
+from stages.pasting.projection import View, view_of
 from stages.stage import Kept, Outcome, Record, Rejected, Stage
 
 Array = npt.NDArray[Any]
+Sizes = dict[str, tuple[float, float, float]]
 
-FAINT = 2 / 255  # alpha below which a layer leaves no trace that a mask should hold
-
-
-@dataclass(frozen=True, eq=False)
-class Layer:
-    """A placed foreground, cut to the background's frame. Arrays cover rows y0.., columns x0.. of the background."""
-
-    id: str
-    label: str | None
-    colour: Array  # (h, w, 3) float32 0-255, already multiplied by alpha
-    alpha: Array  # (h, w) float32 0-1
-    solid: Array  # (h, w) bool: the object itself
-    x0: int
-    y0: int
-    foot: tuple[float, float]  # x, y on the background
-    scale: float
-    box: tuple[int, int, int, int]  # of the object, on the background, x0, y0, x1, y1 (not cut)
-
-    @property
-    def window(self) -> tuple[slice, slice]:
-        height, width = self.alpha.shape
-        return slice(self.y0, self.y0 + height), slice(self.x0, self.x0 + width)
-
-
-def mask_box(mask: Array) -> tuple[int, int, int, int]:
-    """x0, y0, x1, y1 (exclusive) of the True pixels of (h, w).
-
-    Raises:
-        ValueError: there are none.
-    """
-    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(ys):
-        raise ValueError("the object mask of a foreground is empty")
-    return int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
-
-
-def foot_of(solid: Array) -> tuple[float, float]:
-    """Where the object stands, x, y in the crop: middle of its lowest twentieth, just below its last row."""
-    _, y0, _, y1 = mask_box(solid)
-    band = solid[max(y0, y1 - max(1, (y1 - y0) // 20)) : y1]
-    return float(np.median(np.nonzero(band)[1])) + 0.5, float(y1)
-
-
-def cut_sides(solid: Array, box: Sequence[float], source_size: Sequence[float]) -> frozenset[str]:
-    """Sides ("left", "top", "right", "bottom") on which the object touches the frame of the photo it was cut from.
-
-    What lies beyond was never seen, so such an object can only stand at the same side of another frame.
-    """
-    x0, y0, x1, y1 = mask_box(solid)
-    width, height = source_size
-    touches = {
-        "left": box[0] + x0 <= 1,
-        "top": box[1] + y0 <= 1,
-        "right": box[0] + x1 >= width - 1,
-        "bottom": box[1] + y1 >= height - 1,
-    }
-    return frozenset(side for side, touched in touches.items() if touched)
-
-
-def at_frame(
-    foot: tuple[int, int], sides: frozenset[str], solid: Array, scale: float, size: tuple[int, int]
-) -> tuple[int, int]:
-    """The foot moved so that an object's cut sides lie on the frame. `size` is the background's (width, height)."""
-    x0, y0, x1, y1 = mask_box(solid)
-    own_x, _ = foot_of(solid)
-    x, y = foot
-    if "left" in sides:
-        x = int((own_x - x0) * scale)
-    elif "right" in sides:
-        x = int(size[0] - (x1 - own_x) * scale)
-    if "bottom" in sides:
-        y = size[1] - 1
-    elif "top" in sides:
-        y = int((y1 - y0) * scale) - 1
-    return x, y
-
-
-def natural_scale(
-    foot: tuple[float, float],
-    own_foot: tuple[float, float],
-    own_size: tuple[float, float],
-    size: tuple[float, float],
-    ground_scale: Sequence[float],
-) -> float:
-    """How many background pixels one pixel of the foreground should be.
-
-    Nobody knows the object's metres, but its photo shows how large it was where it stood. It keeps that share of the
-    frame at the same place of the new frame, and elsewhere grows with the ground's pixels per metre:
-    s = frame ratio * ppm(foot) / ppm(own place), ppm(x, y) = a x + b y + c.
-
-    Args:
-        foot: on the background, px. own_foot: on its own photo, px. own_size, size: (width, height) of both photos.
-
-    Returns:
-        0 where the ground has no scale (on or above the horizon).
-    """
-    a, b, c = ground_scale
-    width, height = size
-    ratio = min(width / own_size[0], height / own_size[1])
-    own = (own_foot[0] / own_size[0] * width, own_foot[1] / own_size[1] * height)
-    bottom = a * width / 2 + b * height + c
-    here, there = a * foot[0] + b * foot[1] + c, a * own[0] + b * own[1] + c
-    if here <= 0 or bottom <= 0:
-        return 0.0
-    return float(ratio * here / max(there, 0.25 * bottom))  # its own place may lie above this photo's horizon
-
-
-def resized(rgba: Array, solid: Array, scale: float) -> tuple[Array, Array, Array]:
-    """Premultiplied colour (h, w, 3) float32, alpha (h, w) float32 0-1 and object mask (h, w), `scale` times as large.
-
-    Colours are multiplied by alpha before they are averaged; otherwise what lies under transparent pixels bleeds in
-    as a dark or bright fringe.
-    """
-    height, width = solid.shape
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    alpha = rgba[..., 3].astype(np.float32) / 255
-    colour = rgba[..., :3].astype(np.float32) * alpha[..., None]
-    stack: Array = np.dstack([colour, alpha])
-    inside: Array = solid.astype(np.float32)
-    if size != (width, height):
-        stack, inside = (cv2.resize(part, size, interpolation=how) for part in (stack, inside))
-    alpha = np.clip(stack[..., 3], 0, 1)
-    return np.clip(stack[..., :3], 0, 255 * alpha[..., None]), alpha, inside >= 0.5
-
-
-def place(foreground: Mapping[str, Any], foot: tuple[int, int], scale: float, shape: tuple[int, int]) -> Layer | None:
-    """The foreground with its foot on a pixel of the background, cut to the frame; None when nothing is inside."""
-    solid = np.asarray(foreground["foreground_object"])
-    colour, alpha, placed = resized(np.asarray(foreground["foreground"]), solid, scale)
-    if not placed.any():
-        return None
-    own_x, own_y = foot_of(placed)
-    left, top = round(foot[0] + 0.5 - own_x), round(foot[1] + 1 - own_y)
-    x0, y0 = max(0, left), max(0, top)
-    x1, y1 = min(shape[1], left + alpha.shape[1]), min(shape[0], top + alpha.shape[0])
-    if x0 >= x1 or y0 >= y1:
-        return None
-    cut = np.s_[y0 - top : y1 - top, x0 - left : x1 - left]
-    bx0, by0, bx1, by1 = mask_box(placed)
-    return Layer(
-        id=str(foreground["id"]),
-        label=foreground.get("label"),
-        colour=colour[cut],
-        alpha=alpha[cut],
-        solid=placed[cut],
-        x0=x0,
-        y0=y0,
-        foot=(float(foot[0]), float(foot[1])),
-        scale=scale,
-        box=(left + bx0, top + by0, left + bx1, top + by1),
-    )
-
-
-def stands(layer: Layer, ground: Array, share: float) -> bool:
-    """Whether at least `share` of the object's base (its lowest twentieth, one row below) is on the ground mask."""
-    height, width = ground.shape
-    _, y0, _, y1 = layer.box
-    band = np.nonzero(layer.solid[max(0, y1 - max(1, (y1 - y0) // 20) - layer.y0) : y1 - layer.y0].any(axis=0))[0]
-    if not len(band) or not 0 < y1 <= height + 2:
-        return False
-    columns = np.clip(band + layer.x0, 0, width - 1)
-    return bool(ground[min(y1, height - 1), columns].mean() >= share)
-
-
-def overlap(box: Sequence[int], other: Sequence[int]) -> float:
-    """Share of `other` that `box` covers."""
-    wide = min(box[2], other[2]) - max(box[0], other[0])
-    high = min(box[3], other[3]) - max(box[1], other[1])
-    area = (other[2] - other[0]) * (other[3] - other[1])
-    return max(0, wide) * max(0, high) / area if area > 0 else 0.0
-
-
-def compose(background: Array, layers: Sequence[Layer]) -> Array:
-    """(h, w, 3) float32: the layers over the background, in order: colour * alpha + (1 - alpha) * what is under."""
-    out = background.astype(np.float32)
-    for layer in layers:
-        out[layer.window] = layer.colour + (1 - layer.alpha[..., None]) * out[layer.window]
-    return out
-
-
-def triplet(background: Array, layers: Sequence[Layer], removed: int) -> tuple[Array, Array, Array, Array]:
-    """Source, target, visible M_o and visible M_fg of the removed layer.
-
-    Args:
-        background: (h, w, 3) uint8. layers: far to near. removed: index of the one that goes.
-
-    Returns:
-        source and target (h, w, 3) uint8, equal to the last bit outside the foreground mask; masks (h, w) bool that
-        exclude what a nearer object hides.
-    """
-    layer = layers[removed]
-    target = np.rint(compose(background, [one for k, one in enumerate(layers) if k != removed])).astype(np.uint8)
-    full = np.rint(compose(background, layers)).astype(np.uint8)
-    seen = np.ones(background.shape[:2], np.float32)
-    for near in layers[removed + 1 :]:
-        # a nearer object hides; its shadow only falls on what is there
-        seen[near.window] *= 1 - near.alpha * cv2.dilate(near.solid.astype(np.uint8), np.ones((3, 3), np.uint8))
-    mask = np.zeros(background.shape[:2], bool)
-    mask[layer.window] = layer.solid & (seen[layer.window] > 0.5)
-    foreground = mask.copy()
-    foreground[layer.window] |= layer.alpha * seen[layer.window] > FAINT
-    source = target.copy()
-    source[foreground] = full[foreground]
-    return source, target, mask, foreground
+ATTEMPTS = 4  # times that a draw is laid out anew when an object is hidden beyond use
 
 
 class CompositeParams(stage.Params):
-    tries: int = Field(60, ge=1, description="Positions that are tried for each foreground.")
+    placement: Literal["ground", "gaussian"] = Field(
+        "ground", description="Objects stand on the floor; or, as a baseline, lie where Syn4Removal would put them."
+    )
+    tries: int = Field(300, ge=1, description="Positions that are drawn for each foreground.")
+    leave_out: bool = Field(True, description="An object that fits nowhere is left out if others do.")
     overlap: float = Field(0.5, ge=0, le=1, description="Share of another object's box that an object may cover.")
-    on_ground: float = Field(0.8, ge=0, le=1, description="Share of an object's base that must be on the ground.")
-    min_visible: float = Field(0.4, gt=0, le=1, description="Share of the removed object that must be seen.")
+    on_ground: float = Field(0.8, ge=0, le=1, description="Share of the floor below an object that must be ground.")
+    min_visible: float = Field(0.4, gt=0, le=1, description="Share of each object that must be seen.")
     min_height: float = Field(0.07, gt=0, le=1, description="Smallest object, share of the background's height.")
     max_height: float = Field(0.75, gt=0, description="Largest object, share of the background's height.")
     max_upscale: float = Field(1.3, gt=0, description="Enlargement above which an object would be blurred.")
-    scale_jitter: float = Field(0.1, ge=0, description="Spread of the size around the natural one, log units.")
-    allow_cut: bool = Field(True, description="Place objects that their photo's frame cut, at the same side again.")
+    max_outside: float = Field(0.0, ge=0, lt=1, description="Share of an object's box that may lie beyond the frame.")
+    max_pitch: float = Field(
+        15.0, gt=0, le=90, description="Degrees between how steeply an object is looked down on here and in its photo."
+    )
+    allow_cut: bool = Field(False, description="Place objects that their photo's frame cut, at the same side again.")
+    eye: float = Field(1.6, gt=0, description="Height in metres of a camera of which nothing better is known.")
+    size_trust: float = Field(
+        1.6, ge=1, description="Factor off its class's size above which a photo's own metres are not believed."
+    )
+    sizes: Sizes = Field({}, description="Label to height, width, length in metres, before the built-in table.")
+    scale_jitter: float = Field(
+        0.05, ge=0, description="Spread of the size, log units, where one of the floors has no metres of its own."
+    )
+    areas: dict[str, tuple[float, float]] = Field(
+        {}, description="gaussian: label to mean and deviation of the object's share of a picture; else its own share."
+    )
+    area_spread: float = Field(0.3, ge=0, description="gaussian: relative deviation of a label that `areas` lacks.")
+    flip: Literal["never", "compatible", "random"] = Field(
+        "compatible",
+        description="Objects are mirrored, where the draw does not say it: never; where shadows then agree; by chance.",
+    )
+    turn_shadows: float = Field(
+        20.0, ge=0, le=180, description="Degrees by which a shadow may be turned so that all fall one way."
+    )
+    max_shadow: float = Field(
+        45.0, ge=0, le=180, description="Degrees between two shadows above which an object is left out (or the draw)."
+    )
+    colour: float = Field(0.4, ge=0, le=1, description="How far light and white go towards the background's, 0: not.")
+    max_exposure: float = Field(0.2, ge=0, le=1, description="Most that an object is made brighter or darker.")
+    max_balance: float = Field(0.05, ge=0, le=1, description="Most that a channel is changed by white balance.")
+    max_grain: float = Field(3.0, ge=0, description="Most noise that is added or taken, levels; 0: left as it is.")
+    noise: tuple[float, float] = Field((0, 0), description="Sensor noise of the finished pictures, levels, from, to.")
+    jpeg: tuple[int, int] | None = Field(None, description="Quality of a JPEG they go through, from, to; null: none.")
+
+    @field_validator("noise", "jpeg")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not 0 <= value[0] <= value[1] <= 100:
+            raise ValueError(f"from and to have to be ordered and within 0 to 100, not {list(value)}")
+        return value
 
 
 class Composite(Stage):
     """Lays drawn foregrounds over a background and gives the triplet in which one of them is removed."""
 
     name = "composite"
+    version = "2"
     needs: ClassVar[Schema] = {"background": Kind.RGB, "ground_mask": Kind.MASK, "ground_scale": Kind.FLOATS}
     gives: ClassVar[Schema] = {
         "kind": Kind.STRING,
@@ -252,92 +96,211 @@ class Composite(Stage):
         "mask": Kind.MASK,
         "foreground_mask": Kind.MASK,
         "label": Kind.STRING,
-        "placement": Kind.STRING,
+        "placement": Kind.STRING,  # JSON: every object, and how it was placed
+        "placement_rule": Kind.STRING,  # what told the removed object's size; see `cutouts.measured`
+        "placement_pitch": Kind.FLOAT,  # degrees, largest difference of view of its objects; null: unknown
+        "placement_shadow": Kind.FLOAT,  # degrees between the directions of its shadows; null: fewer than two known
+        "placement_floor": Kind.FLOAT,  # share of the removed object's shadow that lies on ground; null: it has none
+        "placement_visible": Kind.FLOAT,  # share of the removed object that is seen
+        "shadow_azimuth": Kind.FLOAT,  # of the removed object, on the background
+        "objects": Kind.INT,
     }
     drops: ClassVar[frozenset[str]] = frozenset(
-        {"background", "ground_mask", "ground_rule", "ground_area", "ground_residual", "ground_scale", "foregrounds"}
+        {
+            *("background", "foregrounds", "ground_mask", "ground_rule", "ground_area", "ground_residual"),
+            *("ground_scale", "ground_plane", "ground_focal", "ground_metric", "ground_class", "ground_water"),
+        }
     )
     Params = CompositeParams
+    params: CompositeParams
 
-    def position(
-        self, record: Record, foreground: Mapping[str, Any], others: Sequence[Layer], rng: Any
-    ) -> Layer | None:
-        """A place that fits, or None after `tries`."""
-        params: CompositeParams = self.params
-        background, ground = record["background"], record["ground_mask"]
-        height, width = ground.shape
-        ys, xs = np.nonzero(ground)
-        solid, box = np.asarray(foreground["foreground_object"]), foreground["foreground_box"]
-        own_x, own_y = foot_of(solid)
-        _, top, _, bottom = mask_box(solid)
-        own_foot = (box[0] + own_x, box[1] + own_y)
-        sides = cut_sides(solid, box, foreground["source_size"])
-        if {"left", "right"} <= sides or {"top", "bottom"} <= sides:
-            return None
+    def limits(self) -> Limits:
+        p = self.params
+        return Limits(
+            tries=p.tries,
+            on_ground=p.on_ground,
+            min_height=p.min_height,
+            max_height=p.max_height,
+            max_upscale=p.max_upscale,
+            max_outside=p.max_outside,
+            pitch=p.max_pitch,
+            overlap=p.overlap,
+            jitter=p.scale_jitter,
+        )
 
-        def scale_at(foot: tuple[int, int]) -> float:
-            return natural_scale(foot, own_foot, foreground["source_size"], (width, height), record["ground_scale"])
+    def ready(self, foregrounds: Sequence[Mapping[str, Any]], rng: np.random.Generator) -> list[Cutout]:
+        """The foregrounds as cut-outs, mirrored as the draw says in `mirror`, else as `flip` says."""
+        p = self.params
+        made = [cutout(one, p.eye, p.size_trust, p.sizes) for one in foregrounds]
+        told = [one.get("mirror") for one in foregrounds]
+        if any(value is not None for value in told):
+            return [mirrored(one) if flip else one for one, flip in zip(made, told, strict=True)]
+        if p.flip == "random" and rng.random() < 0.5:
+            made = [mirrored(one) for one in made]
+        return made if p.flip == "never" else facing(made)
 
-        for pick in rng.integers(0, len(ys), params.tries):
-            jitter = float(np.exp(np.clip(rng.normal(), -2, 2) * params.scale_jitter))
-            foot = (int(xs[pick]), int(ys[pick]))
-            scale = jitter * scale_at(foot)
-            if sides:  # the place decides the size and the size the place: twice is near enough
-                for _ in range(2):
-                    foot = at_frame(foot, sides, solid, scale, (width, height))
-                    scale = jitter * scale_at(foot)
-                foot = at_frame(foot, sides, solid, scale, (width, height))
-            tall = scale * (bottom - top)
-            if not params.min_height * height <= tall <= params.max_height * height or scale > params.max_upscale:
+    def arranged(
+        self, cutouts: Sequence[Cutout], record: Record, view: View | None, rng: np.random.Generator
+    ) -> tuple[list[tuple[Cutout, Spot]], Counter[str]]:
+        """Cut-outs with a place each, and why the positions of those that found none were refused."""
+        p, limits = self.params, self.limits()
+        ground = record["ground_mask"]
+        size = (record["background"].shape[1], record["background"].shape[0])
+        placed: list[tuple[Cutout, Spot]] = []
+        refused: Counter[str] = Counter()
+        for one in cutouts:
+            if p.placement == "gaussian":
+                share = float(one.solid.sum()) / (one.size[0] * one.size[1])
+                areas = p.areas.get(one.label or "", (share, p.area_spread * share))
+                placed.append((one, gaussian(one, size, [spot.box for _, spot in placed], areas, limits, rng)))
                 continue
-            layer = place(foreground, foot, scale, background.shape[:2])
-            if layer is None or not stands(layer, ground, params.on_ground):
-                continue
-            x0, y0, x1, y1 = layer.box
-            slack = 2 if sides else 0  # rounding, where the frame cuts the object anyway
-            if x0 < -slack or y0 < -slack or x1 > width + slack or y1 > height + slack:
-                continue
-            pairs = [(layer.box, other.box) for other in others]
-            if all(overlap(a, b) <= params.overlap and overlap(b, a) <= params.overlap for a, b in pairs):
-                return layer
-        return None
+            sides = cut_sides(one.solid, one.corner, one.size)
+            spots, lost = standing(one, sides, ground, view, record["ground_scale"], limits, rng)
+            taken = [(spot.box, None if view is None else floor_disc(who, spot, view)) for who, spot in placed]
+            for spot in spots:
+                disc = None if view is None else floor_disc(one, spot, view)
+                if all(
+                    max(overlap(spot.box, box), overlap(box, spot.box)) <= p.overlap and not collide(disc, other)
+                    for box, other in taken
+                ):
+                    placed.append((one, spot))
+                    break
+            else:
+                refused += lost + Counter({"beside the others": len(spots)} if spots else {})
+        return placed, refused
+
+    def laid(
+        self, placed: Sequence[tuple[Cutout, Spot]], record: Record, view: View | None, rng: np.random.Generator
+    ) -> tuple[list[tuple[Layer, float | None, float]], float | None]:
+        """Layers, far to near, each with where its shadow falls on the background (degrees) and how far that was
+        turned; and the largest angle that is left between two shadows."""
+        p = self.params
+        falls: list[float | None] = []
+        for one, spot in placed:
+            fall = one.azimuth
+            if fall is not None and view is not None and one.view is not None:
+                # it keeps its angle to the line of sight, which has another bearing here
+                fall += one.view.bearing(*one.stand) - view.bearing(spot.foot[0] + 0.5, spot.foot[1] + 1.0)
+            falls.append(fall)
+        sure = [(one.confidence, fall) for (one, _), fall in zip(placed, falls, strict=True) if fall is not None]
+        agreed = max(sure, key=lambda pair: pair[0])[1] if sure else None
+        how = Matching(Mood.of(record["background"]), p.colour, p.max_exposure, p.max_balance, p.max_grain)
+        layers: list[tuple[Layer, float | None, float]] = []
+        for (one, spot), fall in zip(placed, falls, strict=True):
+            turn = 0.0
+            floors = view if p.placement == "ground" else None
+            if fall is not None and agreed is not None:
+                off = turned_by(agreed - fall)
+                if floors is not None and one.view is not None:
+                    turn = float(np.clip(off, -p.turn_shadows, p.turn_shadows))
+                if p.placement == "ground" and abs(off - turn) > p.max_shadow:
+                    continue
+            layer = lay(one, spot, record["background"], floors, turn, how, rng)
+            if layer is not None:
+                layers.append((layer, None if fall is None else (fall + turn) % 360, turn))
+        if p.placement == "ground":  # stable: equal feet keep the drawn order
+            layers.sort(key=lambda entry: entry[0].spot.foot[1])
+        left = [fall for _, fall, _ in layers if fall is not None]
+        angles = [abs(turned_by(a - b)) for k, a in enumerate(left) for b in left[:k]]
+        return layers, max(angles, default=None)
 
     def process_one(self, record: Record) -> Outcome:
-        params: CompositeParams = self.params
-        foregrounds = record["foregrounds"]
-        if not foregrounds:
+        p = self.params
+        if not record["foregrounds"]:
             raise ValueError(f"record {record['id']} has no foregrounds to place")
-        if not record["ground_mask"].any():
-            return Rejected("no place", "the ground mask is empty")
-        for one in foregrounds:
-            solid = np.asarray(one["foreground_object"])
-            if not params.allow_cut and cut_sides(solid, one["foreground_box"], one["source_size"]):
-                return Rejected("cut object", f"{one['id']} touches the frame of its own photo")
+        if p.placement == "ground":
+            if record["ground_mask"] is None or not record["ground_mask"].any():
+                return Rejected("no place", "the ground mask is empty")
+            if record["ground_scale"] is None:
+                return Rejected("no place", "the ground has no scale")
         rng = self.rng(record)
-        goes = int(rng.integers(len(foregrounds)))
-        # the removed one may be hidden by the other beyond use: then both are placed anew
-        for _ in range(4):
-            layers: list[Layer] = []
-            for one in foregrounds:
-                layer = self.position(record, one, layers, rng)
-                if layer is None:
-                    return Rejected("no place", f"none of {params.tries} positions fits {one['id']}")
-                layers.append(layer)
-            gone = layers[goes]
-            order = sorted(layers, key=lambda layer: layer.foot[1])  # stable: equal feet keep the drawn order
-            source, target, mask, foreground_mask = triplet(record["background"], order, order.index(gone))
-            if mask.sum() >= params.min_visible * gone.solid.sum():
+        cutouts = self.ready(record["foregrounds"], rng)
+        uncut = [one for one in cutouts if self.usable(one)]
+        if not uncut or (len(uncut) < len(cutouts) and not p.leave_out):
+            return Rejected("cut object", "the frame of its own photo cuts " + ", ".join(one.id for one in cutouts))
+        height, width = record["background"].shape[:2]
+        view = view_of(record, (width, height))
+        if view is not None and not view.metric:
+            view = view.scaled(p.eye / view.d, metric=False)
+        for _ in range(ATTEMPTS):
+            placed, refused = self.arranged(uncut, record, view, rng)
+            if not placed or (len(placed) < len(uncut) and not p.leave_out):
+                why = ", ".join(f"{count} {name}" for name, count in refused.most_common())
+                steep = refused["pitch"] > 0.9 * p.tries
+                return Rejected("seen from another height" if steep else "no place", f"positions refused: {why}")
+            layers, apart = self.laid(placed, record, view, rng)
+            if len(layers) < len(uncut) and not p.leave_out:
+                return Rejected("shadows disagree", f"more than {p.max_shadow} degrees apart")
+            goes = int(rng.integers(len(layers))) if layers else 0
+            order = [layer for layer, _, _ in layers]
+            shown = [seen_share(order, k) for k in range(len(order))]
+            if layers and min(shown) >= p.min_visible:
                 break
         else:
-            return Rejected("no place", f"{gone.id} stays hidden behind the other object")
-        placement = {
-            "removed": gone.id,
-            "order": [layer.id for layer in order],
-            "objects": [
-                {"id": o.id, "label": o.label, "foot": o.foot, "scale": round(o.scale, 6), "box": o.box} for o in order
-            ],
-        }
+            return Rejected("no place", "an object stays hidden behind another")
+        source, target, mask, foreground_mask = triplet(record["background"], order, goes)
+        quality = None if p.jpeg is None else int(rng.integers(p.jpeg[0], p.jpeg[1] + 1))
+        source, target = degraded(source, target, foreground_mask, float(rng.uniform(*p.noise)), quality, rng)
+        gone = order[goes]
+        pitches = [abs(layer.spot.pitch) for layer in order if layer.spot.pitch is not None]
         out = {name: value for name, value in record.items() if name not in self.drops}
+        if "parents" in out:
+            absent = {one.id for one in cutouts} - {layer.cutout.id for layer in order}
+            out["parents"] = [parent for parent in out["parents"] or [] if parent not in absent]
         out |= {"kind": "simulated", "source": source, "target": target, "mask": mask}
-        out |= {"foreground_mask": foreground_mask, "label": gone.label, "placement": json.dumps(placement)}
+        out |= {"foreground_mask": foreground_mask, "label": gone.cutout.label, "objects": len(order)}
+        out |= {
+            "placement": json.dumps(described(layers, goes, quality)),
+            "placement_rule": "gaussian" if p.placement == "gaussian" else gone.cutout.rule,
+            "placement_pitch": max(pitches, default=None),
+            "placement_shadow": apart,
+            "placement_floor": on_ground(gone, record["ground_mask"]),
+            "placement_visible": shown[goes],
+            "shadow_azimuth": layers[goes][1],
+        }
         return Kept([out])
+
+    def usable(self, one: Cutout) -> bool:
+        """Whether an object is whole, or is cut at sides at which it can stand again."""
+        sides = cut_sides(one.solid, one.corner, one.size)
+        return not sides or (self.params.allow_cut and not ({"left", "right"} <= sides or {"top", "bottom"} <= sides))
+
+
+def seen_share(layers: Sequence[Layer], number: int) -> float:
+    """Share of a layer's object that is inside the frame and not hidden by nearer ones."""
+    layer = layers[number]
+    return float((layer.solid & (visible(layers, number, layer.window) > 0.5)).sum()) / max(1, layer.pixels)
+
+
+def on_ground(layer: Layer, ground: Array | None) -> float | None:
+    """Share of a layer's shadow, weighted by its darkness, on the ground mask: the rest would climb walls."""
+    x0, y0, x1, y1 = layer.shade_window
+    whole = float(layer.shade.sum(dtype=np.float64))
+    if ground is None or whole < 1:
+        return None
+    return float(layer.shade[ground[y0:y1, x0:x1]].sum(dtype=np.float64)) / whole
+
+
+def described(layers: Sequence[tuple[Layer, float | None, float]], goes: int, quality: int | None) -> dict[str, Any]:
+    """What `placement` says: who was removed, and of each object, far to near, where and how it was laid."""
+    objects = []
+    for layer, fall, turn in layers:
+        one, spot = layer.cutout, layer.spot
+        metres = None if one.density is None else round(one.extent[1] / one.density, 3)
+        objects.append(
+            {
+                "id": one.id,
+                "label": one.label,
+                "foot": spot.foot,
+                "scale": round(spot.scale, 6),
+                "box": layer.box,
+                "rule": one.rule,
+                "metres": metres,  # its outline's height over the pixels a metre at its foot
+                "pitch": None if spot.pitch is None else round(spot.pitch, 2),
+                "flipped": one.flipped,
+                "shadow": None if fall is None else round(fall, 1),
+                "turned": round(turn, 1),
+            }
+        )
+    names = [layer.cutout.id for layer, _, _ in layers]
+    return {"removed": names[goes], "order": names, "objects": objects, "jpeg": quality}

@@ -4,7 +4,7 @@ Two methods. `noise` asks what stands out of the pair's own noise and hangs toge
 explain (the object core). `osor` is OSOR's published heat map with its constants, for comparison.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -13,13 +13,14 @@ from pydantic import Field
 
 from manifests.images import RGB, Mask
 from manifests.schemas import Kind
-from stages.pair import blur, box_mean, dilate, disc, range_distance
+from stages.pair import blur, box_mean, channel_max, channel_mean, dilate, disc, range_distance
 from stages.stage import Kept, Outcome, Params, Record, Rejected, Stage
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
 
 WHITE_SHARE = 5.1  # grey levels, 2 % of white: the faintest effect that counts, however clean the pair is
+EVEN = 4.0  # grey levels by which means of two widths may differ in a slow falloff
 LINEAR_FLOOR = 0.01  # of white, added before the logarithm: near black, ratios are noise
 TINT_OF_SHADOW = 0.22  # how far a channel of a shadow's log ratio may lie from their mean, as a share of that mean
 BLACK = -3.0  # log of the linear ratio below which nothing in the open is in shadow: 5 % of the light
@@ -62,7 +63,20 @@ def morph(mask: Mask, operation: int, side: int) -> Mask:
 
 def difference(source: RGB, clean: RGB, side: int = 5) -> Floats:
     """(h, w) float32, grey levels: largest over channels of the |side × side mean of source − clean|."""
-    return np.asarray(np.abs(box_mean(source.astype(np.float32) - clean, side)).max(2), np.float32)
+    return channel_max(np.abs(box_mean(source.astype(np.float32) - clean, side)))
+
+
+def steady_difference(source: RGB, clean: RGB, noise: float) -> Floats:
+    """`difference` as it bears a low bar: (h, w) float32, grey levels.
+
+    Where the 5 × 5 and the 11 × 11 mean of the difference say nearly the same (`EVEN`, or thrice the noise) a shadow
+    is falling off slowly, and the wide mean, which has half the noise, speaks; at a rim it is the narrow one. Zero
+    where the narrow one is below 1 % of white: a wide mean must not carry an effect across its own rim.
+    """
+    delta = source.astype(np.float32) - clean
+    narrow, wide = box_mean(delta, 5), box_mean(delta, 11)
+    both = channel_max(np.abs(np.where(np.abs(narrow - wide) < max(EVEN, 3 * noise), wide, narrow)))
+    return np.asarray(np.where(channel_max(np.abs(narrow)) > WHITE_SHARE / 2, both, 0), np.float32)
 
 
 def _linear(picture: RGB) -> Floats:
@@ -75,7 +89,7 @@ def floor_shows(source: RGB, clean: RGB, noise: float, alike: float = 0.7, side:
     Correlation over side × side of the two high-passed log pictures, where clean's grain stands out of the noise.
     Tells coloured shadows and reflections on wood or carpet from objects; says nothing on plain floors.
     """
-    grey = [np.log(blur(p.astype(np.float32).mean(2), 1.0) + 4) for p in (source, clean)]
+    grey = [np.log(blur(channel_mean(p), 1.0) + 4) for p in (source, clean)]
     first, second = (g - box_mean(g, side) for g in grey)
     power = box_mean(first * first, side), box_mean(second * second, side)
     match = box_mean(first * second, side) / np.sqrt(np.maximum(power[0] * power[1], 1e-12))
@@ -83,30 +97,53 @@ def floor_shows(source: RGB, clean: RGB, noise: float, alike: float = 0.7, side:
     return np.asarray((match > alike) & (grain > max(1.5, 2 * noise)))
 
 
-def object_core(source: RGB, clean: RGB, foreground: Mask, noise: float) -> tuple[Mask, Mask]:
+def floor_hidden(source: RGB, clean: RGB, noise: float) -> Mask:
+    """(h, w) True where the background's own grain should be seen, shaded or not, and is not: an object covers it.
+
+    Correlation over 15 × 15 of the two high-passed log pictures, below 0.4, where clean's grain, as dark as source is
+    there, stands out of the noise. Source's own edges are cut at 2.5 of clean's deviations, so that a shadow's rim does
+    not drown the floor it crosses; what is left of the rims is thinner than an opening of 21 px.
+    """
+    small = min(source.shape[:2]) < 256
+    side, window, opening = (7, 9, 13) if small else (11, 15, 21)
+    logs = [np.log(blur(channel_mean(p), 1.0) + 4) for p in (source, clean)]
+    first, second = (g - box_mean(g, side) for g in logs)
+    usual = 2.5 * np.sqrt(np.maximum(box_mean(second * second, 2 * window + 1), 1e-9))
+    first = np.clip(first, -usual, usual)
+    power = box_mean(first * first, window), box_mean(second * second, window)
+    match = box_mean(first * second, window) / np.sqrt(np.maximum(power[0] * power[1], 1e-12))
+    grain = np.sqrt(np.maximum(power[1], 0)) * np.exp(box_mean(np.minimum(*logs), window))  # grey levels
+    return morph((match < 0.4) & (grain > max(1.5, 2.5 * noise)), cv2.MORPH_OPEN, opening)
+
+
+class Core(NamedTuple):
+    """The certain part of the objects, (h, w) bool each."""
+
+    mask: Mask
+    tinted: Mask  # of it, what hue, brightness or the missing floor speak for: a shadow's steep rim has texture too
+    hidden: Mask  # of it, where the floor's grain should be seen and is not
+
+
+def object_core(source: RGB, clean: RGB, foreground: Mask, noise: float) -> Core:
     """Where no shadow explains the change: the certain part of the objects.
 
     A shadow divides all channels by nearly one factor that changes slowly. With r = log of the linear ratio
-    source / clean, a pixel is core if r differs between channels, rises, has texture, or is darker than any shadow;
-    and if source is unlike everything that clean shows next to it.
+    source / clean, a pixel is core if r differs between channels, rises, has texture, or is darker than any shadow,
+    and if source is unlike everything that clean shows next to it; or if the background's grain is gone.
 
     Args:
         source, clean: (h, w, 3) uint8, registered.
         foreground: (h, w) bool, where the pair differs.
         noise: sigma of the 5 × 5 mean difference, grey levels.
-
-    Returns:
-        (h, w) bool twice: the core; its pixels that texture alone does not account for (a shadow's steep rim has
-        texture too).
     """
     first, second = _linear(source), _linear(clean)
     ratio = np.log((first + LINEAR_FLOOR) / (second + LINEAR_FLOOR)).astype(np.float32)
-    mean = ratio.mean(2)
-    chroma = np.abs(ratio - mean[..., None]).max(2)
+    mean = channel_mean(ratio)
+    chroma = channel_max(np.abs(ratio - mean[..., None]))
     slope = cv2.Sobel(mean, cv2.CV_32F, 1, 0) ** 2 + cv2.Sobel(mean, cv2.CV_32F, 0, 1) ** 2
     texture = np.sqrt(np.maximum(box_mean(slope / 64, 7), 0))  # running sums may fall just below 0
     # The same tests on noise alone: sigma of log ratio of a pixel that was blurred by 1 px.
-    level = np.maximum(second.mean(2), 0.004)
+    level = np.maximum(channel_mean(second), 0.004)
     sigma = 2.2 * (noise * 1.6 / 255) / np.maximum(level ** (1 / 2.2), 0.05) * level / (level + LINEAR_FLOOR)
     found = chroma > np.maximum(0.12 + TINT_OF_SHADOW * np.abs(np.minimum(mean, 0)), 3 * sigma)
     found |= mean > np.maximum(0.12, 3 * sigma)
@@ -117,14 +154,26 @@ def object_core(source: RGB, clean: RGB, foreground: Mask, noise: float) -> tupl
     found |= morph(rough, cv2.MORPH_OPEN, 13 if min(source.shape[:2]) >= 256 else 7)
     reach = 2 if min(source.shape[:2]) >= 128 else 1
     found &= ~floor_shows(source, clean, noise)
-    found &= foreground & (range_distance(source, clean, reach) > max(8.0, 4 * noise))
+    found &= range_distance(source, clean, reach) > max(8.0, 4 * noise)
+    hidden = floor_hidden(source, clean, noise)
+    found = foreground & (found | hidden)
     side = min(1.0, min(source.shape[:2]) / 300)
     found = morph(found, cv2.MORPH_OPEN, 5 if side == 1 else 3)
     # Holes that show the background unchanged stay open: between the slats of a chair is floor.
     found = fill_small(morph(found, cv2.MORPH_CLOSE, 9 if side == 1 else 5)) & (foreground | found)
     _, labels, areas = components(found)
-    core = keep_components(labels, areas >= max(9, CORE_SHARE * found.size))
-    return core, core & tinted
+    coloured = np.bincount(labels[tinted], minlength=len(areas) + 1)[1:] > 0.05 * areas
+    # The shadow of what stands outside the picture, smeared by a codec: only a missing grain speaks for it.
+    core = keep_components(
+        labels, (areas >= max(9, CORE_SHARE * found.size)) & (coloured | ~_cut_off(labels, len(areas)))
+    )
+    return Core(core, core & (tinted | hidden), core & hidden)
+
+
+def _cut_off(labels: Labels, count: int) -> npt.NDArray[np.bool_]:
+    """One flag a component: does it touch the border of the picture?"""
+    rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    return np.bincount(rim, minlength=count + 1)[1:] > 0
 
 
 def hysteresis(values: Floats, low: float) -> Mask:
@@ -163,7 +212,7 @@ def clean_only(source: RGB, clean: RGB, changed: Mask, core: Mask) -> Mask:
     With r = log source − log clean, the rim of a part lies in the picture whose own slope follows that of r:
     an effect has ⟨∇r, ∇ log source⟩ > ⟨∇r, −∇ log clean⟩. In logarithms the floor's texture is the same in both.
     """
-    logs = [np.log(blur(p.astype(np.float32), 2.0).mean(2) + 4) for p in (source, clean)]
+    logs = [np.log(blur(channel_mean(p), 2.0) + 4) for p in (source, clean)]
     slopes = [(cv2.Sobel(p, cv2.CV_32F, 1, 0), cv2.Sobel(p, cv2.CV_32F, 0, 1)) for p in logs]
     steps = [a - b for a, b in zip(*slopes, strict=True)]
     votes = sum((a + b) * step for a, b, step in zip(*slopes, steps, strict=True))  # effect's less clean's own
@@ -175,22 +224,22 @@ def clean_only(source: RGB, clean: RGB, changed: Mask, core: Mask) -> Mask:
 
 
 def noise_mask(
-    source: RGB, clean: RGB, noise: float, threshold: float = WHITE_SHARE, sigmas: float = 4.0, reach: float = 0.03
+    source: RGB, clean: RGB, noise: float, threshold: float = WHITE_SHARE, sigmas: float = 3.0, reach: float = 0.03
 ) -> tuple[Mask, Mask]:
     """What changed, and the part of it that hangs together with an object.
 
-    |Δ5| above max(threshold, sigmas · noise), hysteresis × 2, within `reach` (of the diagonal) of the object core;
-    where nothing is unlike a shadow, the strongest half of the change stands in for the core.
+    `steady_difference` above max(threshold, sigmas · noise), hysteresis × 2, within `reach` (of the diagonal) of the
+    object core; where nothing is unlike a shadow, the strongest half of the change stands in for the core.
 
     Returns:
         (h, w) bool twice: all that changed; M_fg.
     """
-    values = difference(source, clean)
+    values = steady_difference(source, clean, noise)
     low = max(threshold, sigmas * noise)
     changed = hysteresis(values, low)
     if not changed.any():
         return changed, changed
-    core, _ = object_core(source, clean, changed, noise)
+    core = object_core(source, clean, changed, noise).mask
     # Exposure drift raises the bar for effects, never below the core itself.
     wandering = drift(values, core)
     if 3 * wandering > low:
@@ -203,7 +252,7 @@ def noise_mask(
     kept = keep_components(components(changed)[1], near(changed, core, px)) | core
     kept &= ~clean_only(source, clean, kept, core)
     # A median takes off the frayed rim and the threads that noise and codec draw along a soft shadow's end.
-    side = min(15, max(3, min(kept.shape) // 28 | 1))
+    side = min(15, max(3, min(kept.shape) // 45 | 1))
     smooth = np.asarray(cv2.medianBlur(kept.astype(np.uint8), side), np.uint8) > 0
     kept = smooth | core | (kept & (values > 2 * low))
     _, labels, areas = components(kept)
@@ -256,7 +305,7 @@ def osor_mask(source: RGB, clean: RGB) -> Mask:
 class EffectsParams(Params):
     method: Literal["noise", "osor"] = Field("noise", description="How a change is told from noise.")
     threshold: float = Field(WHITE_SHARE, gt=0, description="Faintest change, grey levels of a 5x5 mean (noise).")
-    sigmas: float = Field(4.0, gt=0, description="Faintest change in multiples of pair_noise (noise).")
+    sigmas: float = Field(3.0, gt=0, description="Faintest change in multiples of pair_noise (noise).")
     reach: float = Field(0.03, ge=0, description="Gap between an object and its effect, share of the diagonal (noise).")
 
 
@@ -264,6 +313,7 @@ class Effects(Stage):
     """Finds M_fg, the object with its effects, from what differs."""
 
     name = "effects"
+    version = "2"
     needs = {"input": Kind.RGB, "gt": Kind.RGB, "pair_noise": Kind.FLOAT}
     gives = {
         "foreground_mask": Kind.MASK,

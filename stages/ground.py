@@ -1,10 +1,12 @@
 """Where things can stand in a photo, and how large they would be there.
 
-`depth-onnx` fits a plane to a network's depth; `lower-region` needs no network and looks for the calm region that
-the picture stands on. Neither knows what a floor is: water, lawn and table tops count.
+The flat area is: an allowed class (`ground_classes`), on a plane through the depth (`depth`, `ground_plane`), where the
+depth runs along that plane. What no network is given for is left out of the test: without classes water, walls and
+cupboards may count; without depth (`lower-region`) the plane is a guess from where the area ends.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -14,233 +16,248 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from manifests.schemas import Kind, Schema
+from manifests.weights import Reference, Revision, listed, resolve
 from stages import stage
-from stages.onnx import network
-from stages.stage import Kept, Outcome, Record, Rejected, Stage
+from stages.floor import classes as floor_classes
+from stages.floor import depth
+from stages.floor.plane import (
+    fit_floor,
+    flat_part,
+    is_floor,
+    own_plane,
+    pixels,
+    plane_columns,
+    recedes,
+    relative_error,
+    scale_of_plane,
+)
+from stages.floor.region import calm_region, guessed_plane, horizon_guess, tidy, water_likeness
+from stages.stage import Kept, MissingColumns, Outcome, Record, Rejected, Stage
 
 Array = npt.NDArray[Any]
 
-WORK_SIDE = 208  # px: long side at which regions are found
+GRID = 320  # px: long side at which planes are looked for
+COARSE = 100  # rows or columns below which a depth map cannot see where a floor ends
 
 
-def plane_of_depth(
-    depth: Array, focal: float, rng: np.random.Generator, tolerance: float = 0.06, trials: int = 300
-) -> tuple[Array, Array] | None:
-    """The floor in a depth map, by RANSAC.
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The ground of one picture, in its own pixels."""
 
-    The points (X, Y, Z) of a plane n.P = d have 1/Z = (n.(x/f, y/f, 1))/d, with x, y from the picture's centre: linear
-    in pixel position, whatever the focal length. So the plane is fitted to the inverse depth, and the focal length
-    only says how steep it is.
+    mask: Array  # (h, w) bool
+    plane: tuple[float, float, float, float]  # n and d of n.P = d
+    residual: float | None  # median relative depth error on the mask
+
+
+def find_on_depth(
+    inverse: Array,
+    picture: Array,
+    focal: float,
+    rng: np.random.Generator,
+    allowed: Array | None,
+    params: "GroundParams",
+) -> Found | str:
+    """The flat area on a map of inverse depth, or why there is none.
 
     Args:
-        depth: (h, w) positive, any unit of length. focal: in pixels of this map. tolerance: relative depth error.
-
-    Returns:
-        (a, b, c) with 1/Z = a x + b y + c in pixels of this map, from its upper left corner; relative error
-        |Z / Z_plane - 1| (h, w), infinite above the horizon. None when no plane that could be a floor holds a third of
-        the lower half: its normal must point up more than 20 degrees out of the viewing axis and lean sideways less
-        than 25 degrees.
+        inverse: (h', w') of the whole frame. picture: (h, w, 3) uint8. focal: px. allowed: (h, w) bool or None.
     """
-    height, width = depth.shape
-    ys, xs = np.mgrid[0:height, 0:width]
-    inverse = 1 / np.maximum(depth.astype(np.float64), 1e-6)
-    rows = np.column_stack([xs.ravel(), ys.ravel(), np.ones(depth.size)])
-    low = np.flatnonzero(ys.ravel() >= 0.55 * height)
-    values = inverse.ravel()
-
-    def error(plane: Array, at: Any) -> Array:
-        fitted = rows[at] @ plane
-        return np.where(fitted > 1e-9, np.abs(fitted / values[at] - 1), np.inf)
-
-    def standing(plane: Array) -> bool:
-        a, b, c = plane
-        normal = np.array([a * focal, b * focal, a * width / 2 + b * height / 2 + c])
-        normal = normal / max(float(np.linalg.norm(normal)), 1e-12)
-        return bool(normal[1] > np.sin(np.deg2rad(20)) and abs(normal[0]) < np.sin(np.deg2rad(25)))
-
-    best: Array | None = None
-    best_count = len(low) // 3
-    for _ in range(trials):
-        picks = rng.choice(low, 3, replace=False)
-        try:
-            plane = np.linalg.solve(rows[picks], values[picks])
-        except np.linalg.LinAlgError:
-            continue
-        count = int((error(plane, low) < tolerance).sum())
-        if count > best_count and standing(plane):
-            best, best_count = plane, count
-    if best is None:
-        return None
-    for _ in range(3):
-        inside = low[error(best, low) < tolerance]
-        refined = np.linalg.lstsq(rows[inside], values[inside], rcond=None)[0]
-        if not standing(refined):
-            break
-        best = refined
-    return best, error(best, slice(None)).reshape(height, width)
-
-
-def flat_part(depth: Array, plane: Array, error: Array, tolerance: float = 0.1) -> Array:
-    """(h, w) bool: pixels on the plane, where depth changes no faster than the plane does (no edge of a thing).
-
-    The slope test compares gradients of the inverse depth: the plane's is (a, b) everywhere.
-    """
-    inverse = cv2.GaussianBlur((1 / np.maximum(depth, 1e-6)).astype(np.float32), (0, 0), 1)
-    gx = cv2.Sobel(inverse, cv2.CV_32F, 1, 0, scale=1 / 8) - plane[0]
-    gy = cv2.Sobel(inverse, cv2.CV_32F, 0, 1, scale=1 / 8) - plane[1]
-    limit = 0.02 * float(np.quantile(inverse, 0.9)) + abs(plane[1])
-    return np.asarray((error < tolerance) & (np.hypot(gx, gy) < limit))
-
-
-def calm_region(picture: Array, allowed: Array | None = None) -> Array:
-    """The largest low-texture region that reaches the lower border, (h, w) bool in the picture's grid.
-
-    Texture is the gradient of the lightness and the colours after smoothing; a pixel is calm below a limit taken from
-    the lowest fifth of the picture, so that gravel and grass are calm where they are the floor. Calm pixels must also
-    have a colour that occurs along the lower border. `allowed` (h, w) bool limits the search.
-    """
-    height, width = picture.shape[:2]
-    scale = min(1.0, WORK_SIDE / max(height, width))
-    size = (max(8, round(width * scale)), max(8, round(height * scale)))
-    small = cv2.resize(np.ascontiguousarray(picture), size, interpolation=cv2.INTER_AREA)
-    lab = cv2.GaussianBlur(cv2.cvtColor(small, cv2.COLOR_RGB2LAB).astype(np.float32), (0, 0), 1.5)
-    slope = np.zeros(lab.shape[:2], np.float32)
-    for channel in cv2.split(lab):
-        slope += cv2.Sobel(channel, cv2.CV_32F, 1, 0, scale=1 / 8) ** 2
-        slope += cv2.Sobel(channel, cv2.CV_32F, 0, 1, scale=1 / 8) ** 2
-    texture = cv2.GaussianBlur(np.sqrt(slope), (0, 0), 2)
-    rows = len(texture)
-    foot = texture[int(0.8 * rows) :]
-    limit = float(np.clip(1.8 * np.quantile(foot, 0.5), 1.2, 5.0))
-    # colours of the border strip, in bins with their neighbours; a few odd pixels there open no door
-    bins = (lab / (12, 5, 5)).astype(np.intp) + 1
-    counts = np.zeros((24, 54, 54))
-    np.add.at(counts, tuple(bins[int(0.85 * rows) :].reshape(-1, 3).T), 1.0)
-    for axis in range(3):
-        counts = counts + np.roll(counts, 1, axis) + np.roll(counts, -1, axis)
-    like = counts[tuple(np.moveaxis(bins, 2, 0))] >= 0.01 * (rows - int(0.85 * rows)) * size[0]
-    calm = (texture < limit) & like
+    shape = picture.shape[:2]
+    size = depth.work_grid(shape, GRID)
+    values = depth.resampled(inverse, size)
+    where = None if allowed is None else on_grid(allowed, size)
+    line = fit_floor(values, shape, focal, rng, where, params.tolerance, params.support)
+    if line is None:
+        return "no plane that could be a floor holds enough of " + (
+            "the lower half" if where is None else "the classes"
+        )
+    flat, error = flat_part(values, line, shape, params.tolerance)
+    if where is not None:
+        flat &= where
+    mask = on_grid(tidy(flat), (shape[1], shape[0]))
     if allowed is not None:
-        calm &= cv2.resize(allowed.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-    calm8 = cv2.morphologyEx(calm.astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
-    calm8 = cv2.morphologyEx(calm8, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
-    _, labels = cv2.connectedComponents(calm8)
-    touching = np.bincount(labels[int(0.93 * rows) :].ravel(), minlength=labels.max() + 1) > 0.1 * size[0]
-    touching[0] = False
-    lower = labels[int(0.55 * rows) :]
-    areas = np.bincount(lower.ravel(), minlength=labels.max() + 1) * touching
-    if not areas.any():
-        return np.zeros((height, width), bool)
-    region = labels == int(np.argmax(areas))
-    # what climbs past the middle is a wall, except where it fills the width: a floor that is seen from above
-    if region[int(0.2 * rows) : int(0.45 * rows)].mean() < 0.6:
-        region[: int(0.45 * rows)] = False
-    grown = cv2.resize(region.astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(grown) > 0
+        mask &= allowed
+    coarse = min(inverse.shape) < COARSE
+    if params.evidence == "calm" or (params.evidence == "auto" and coarse and allowed is None):
+        calm = calm_region(picture)  # without the depth's help: cut to what is near a floor, every wall is one
+        own = own_plane(values, shape, on_grid(calm, size))
+        if own is None or not recedes(own):
+            return "the calm region at the lower border does not recede upwards"
+        mask = calm_region(picture, mask & calm)
+        line = own if is_floor(plane_columns(own, focal, shape)) else line
+        error = relative_error(values.ravel(), line, pixels(size, shape)).reshape(values.shape)
+    near = on_grid(mask, size) & np.isfinite(error)
+    residual = float(np.median(error[near])) if near.any() else None
+    return Found(mask, plane_columns(line, focal, shape), residual)
 
 
-def horizon_guess(region: Array) -> float:
-    """Row of the horizon, in pixels, that a region to stand on allows: a little above its top, and never below 55 %.
-
-    The top is where the region still fills a tenth of the width. A region that goes through to the upper fifth is
-    seen from above (or is a wall): its scale hardly changes, so the horizon is a picture's height above the picture.
-    """
-    height, width = region.shape
-    full = np.flatnonzero(region.sum(axis=1) >= 0.1 * width)
-    top = float(full[0]) if len(full) else float(height)
-    if top < 0.2 * height:
-        return -float(height)
-    return float(min(top - 0.04 * height, 0.55 * height))
+def find_by_region(picture: Array, focal: float, allowed: Array | None, evidence: str) -> Found:
+    """The area that the picture stands on, with a guessed plane: what touches the lower border and is calm, or, with
+    classes, all that is allowed."""
+    mask = allowed if allowed is not None and evidence != "calm" else calm_region(picture, allowed)
+    mask = mask.copy()
+    height = len(mask)
+    horizon = horizon_guess(mask)
+    mask[: max(0, int(horizon + 0.08 * height))] = False
+    return Found(mask, guessed_plane(horizon, focal, height), None)
 
 
-def scale_from_horizon(horizon: float, height: int, tall: float = 2.2) -> tuple[float, float, float]:
-    """Pixels per metre a x + b y + c with 0 on the horizon, and the height of the picture = `tall` m at the bottom."""
-    b = height / tall / max(1.0, height - horizon)
-    return 0.0, b, -b * horizon
+def on_grid(mask: Array, size: tuple[int, int]) -> Array:
+    """A (h, w) bool mask on another grid, (width, height)."""
+    if mask.shape == size[::-1]:
+        return mask
+    return np.asarray(cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)) >= 0.5
 
 
 class GroundParams(stage.Params):
-    backend: Literal["depth-onnx", "lower-region"] = Field("lower-region", description="How the ground is found.")
-    weights: Path | None = Field(None, description="Depth network (.onnx), RGB 0-1 in, metric depth in cm out.")
-    fov: float = Field(60.0, gt=10, lt=140, description="Horizontal field of view that is assumed, degrees.")
+    backend: Literal["lower-region", "depth-onnx", "depth-anything", "depth-column"] = Field(
+        "lower-region", description="Where depth comes from: nowhere, a network, or a column of the record."
+    )
+    weights: Reference | None = Field(None, description="The depth network: a file or folder, or a hub id.")
+    revision: Revision | None = Field(None, description="Commit of the depth network, where it is a hub id.")
+    depth_output: depth.Output = Field("depth", description="What an ONNX file gives: depth, or disparity (1/depth).")
+    depth_pixels: Literal["unit", "imagenet"] = Field(
+        "unit", description="What an ONNX file takes: RGB 0-1, or normalised by ImageNet's mean and deviation."
+    )
+    depth_unit: float | None = Field(
+        None, gt=0, description="Metres in one unit of depth; null: 0.01 for ONNX (cm), 0.001 for a column (mm)."
+    )
+    depth_metric: bool = Field(True, description="Whether depths in these units are to be trusted as metres.")
+    depth_column: str = Field("true_depth", description="Column that holds the depth (depth-column).")
+    classes: Literal["none", "mask2former"] = Field("none", description="What tells floors from water and walls.")
+    class_weights: Reference | None = Field(None, description="The class network: a folder, or a hub id.")
+    class_revision: Revision | None = Field(None, description="Commit of the class network on the hub.")
+    class_mode: floor_classes.Mode = Field("panoptic", description="Panoptic (sure segments only) or semantic.")
+    class_score: float = Field(0.5, ge=0, le=1, description="Least score of a panoptic segment.")
+    standable: tuple[str, ...] = Field(
+        floor_classes.STANDABLE, min_length=1, description="Names of the classes that something can stand on."
+    )
+    evidence: Literal["auto", "calm", "none"] = Field(
+        "auto",
+        description="Limit the area to the calm region at the foot; auto: where nothing else sees its edge.",
+    )
+    fov: float = Field(
+        60.0, gt=10, lt=140, description="Horizontal field of view, degrees, where no column `camera_fov` tells it."
+    )
     tolerance: float = Field(0.1, gt=0, lt=1, description="Relative distance from the plane that still is ground.")
+    support: float = Field(0.33, gt=0, le=1, description="Share of the lower half (or the classes) the plane holds.")
 
     @model_validator(mode="after")
     def _weights_are_there(self) -> "GroundParams":
-        if self.backend == "depth-onnx" and self.weights is None:
-            raise ValueError("backend 'depth-onnx' needs weights: a depth network; 'lower-region' needs none")
+        if self.backend in ("depth-onnx", "depth-anything") and self.weights is None:
+            raise ValueError(f"backend '{self.backend}' needs weights: a depth network; 'lower-region' needs none")
+        if self.classes != "none" and self.class_weights is None:
+            raise ValueError(f"classes '{self.classes}' needs class_weights: a folder or a hub id")
         return self
 
 
 class Ground(Stage):
-    """Measures where things can stand in a photo."""
+    """Measures where things can stand in a photo, or in the empty picture of a pair."""
 
     name = "ground"
-    needs: ClassVar[Schema] = {"source": Kind.RGB}
+    version = "2"
     gives: ClassVar[Schema] = {
         "ground_mask": Kind.MASK,
         "ground_rule": Kind.STRING,
+        "ground_class": Kind.STRING,
         "ground_area": Kind.FLOAT,
         "ground_residual": Kind.FLOAT,
+        "ground_water": Kind.FLOAT,
         "ground_scale": Kind.FLOATS,
+        "ground_plane": Kind.FLOATS,
+        "ground_focal": Kind.FLOAT,
+        "ground_metric": Kind.BOOL,
     }
     Params = GroundParams
+    params: GroundParams
+
+    def __init__(self, params: Any, seed: int = 0) -> None:
+        super().__init__(params, seed)
+        self.network: depth.DepthNetwork | None = None
+        self.classifier: floor_classes.Mask2Former | None = None
+
+    def schema(self, given: Schema) -> Schema:
+        needs = ["source"] if "gt" not in given else []
+        needs += [self.params.depth_column] if self.params.backend == "depth-column" else []
+        if missing := tuple(name for name in needs if name not in given):
+            raise MissingColumns(self.name, missing, tuple(given))
+        return super().schema(given)
 
     def weights(self) -> Mapping[str, Path]:
-        return {"depth": self.params.weights} if self.params.backend == "depth-onnx" else {}
+        p = self.params
+        found: dict[str, Path] = {}
+        if p.weights is not None and p.backend in ("depth-onnx", "depth-anything"):
+            found |= listed("depth", p.weights, p.revision)
+        if p.class_weights is not None and p.classes != "none":
+            found |= listed("classes", p.class_weights, p.class_revision)
+        return found
 
     def setup(self) -> None:
-        if self.params.backend != "depth-onnx":
-            return
-        self.session = network(self.params.weights)
-        self.input = self.session.get_inputs()[0]
+        p = self.params
+        if p.weights is not None and p.backend in ("depth-onnx", "depth-anything"):
+            path = resolve(p.weights, p.revision)
+            self.network = depth.open_depth(p.backend, path, p.depth_output, p.depth_unit or 0.01, p.depth_pixels)
+        if p.class_weights is not None and p.classes != "none":
+            folder = resolve(p.class_weights, p.class_revision)
+            self.classifier = floor_classes.Mask2Former(folder, p.class_mode, p.class_score)
+            self.ids = floor_classes.standable_ids(self.classifier.labels, p.standable)
 
-    def depth(self, picture: Array) -> Array:
-        """Depth in metres at the network's output size. The picture is stretched to the network's input."""
-        height, width = self.input.shape[2:]
-        values = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-        given = np.ascontiguousarray(values.transpose(2, 0, 1)[None])
-        return np.asarray(self.session.run(None, {self.input.name: given})[0][0, 0]) / 100
+    def process(self, records: Sequence[Record]) -> list[Outcome]:
+        pictures = [np.ascontiguousarray(record["gt" if "gt" in record else "source"]) for record in records]
+        inverses: Sequence[Array | None] = [None] * len(records)
+        if self.params.backend == "depth-column":
+            unit = self.params.depth_unit or 0.001
+            given = [record[self.params.depth_column] for record in records]
+            inverses = [None if one is None else depth.inverse_depth(one, unit) for one in given]
+        elif self.network is not None:
+            inverses = self.network.inverse(pictures)
+        classes: Sequence[Array | None] = [None] * len(records)
+        if self.classifier is not None:
+            classes = self.classifier.classes(pictures)
+        return [self.judge(*parts) for parts in zip(records, pictures, inverses, classes, strict=True)]
 
     def process_one(self, record: Record) -> Outcome:
-        picture = np.ascontiguousarray(record["source"])
-        height, width = picture.shape[:2]
-        residual: float | None = None
-        if self.params.backend == "depth-onnx":
-            grid = min(1.0, 128 / max(height, width))  # the picture's own aspect, so that the normal means something
-            size = (max(8, round(width * grid)), max(8, round(height * grid)))
-            depth = cv2.resize(self.depth(picture), size, interpolation=cv2.INTER_LINEAR)
-            focal = size[0] / 2 / float(np.tan(np.deg2rad(self.params.fov) / 2))
-            found = plane_of_depth(depth, focal, self.rng(record))
-            if found is None:
-                return Rejected("no ground", "no plane that could be a floor in the lower half")
-            plane, error = found
-            flat = flat_part(depth, plane, error, self.params.tolerance)
-            allowed = (
-                np.asarray(cv2.resize(flat.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)) > 0
-            )
-            mask = calm_region(picture, allowed)  # depth at 48 rows cannot see what stands on the plane; colour can
-            near = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-            residual = float(np.median(error[near])) if near.any() else None
-            # 1/Z per pixel of the grid times the focal length in pixels of the picture: pixels per metre
-            a, b, c = plane * (focal / grid)
-            scale = (a * grid, b * grid, c)
+        return self.process([record])[0]
+
+    def judge(self, record: Record, picture: Array, inverse: Array | None, classes: Array | None) -> Outcome:
+        """The outcome of one record, from what the networks say of its picture."""
+        shape = picture.shape[:2]
+        fov = record.get("camera_fov") or self.params.fov
+        focal = shape[1] / 2 / float(np.tan(np.deg2rad(fov) / 2))
+        allowed = None if classes is None else floor_classes.standable(classes, self.ids)
+        if allowed is not None and not allowed.any():
+            return self.nothing(record, "no class that something can stand on")
+        if inverse is None and self.params.backend == "depth-column":
+            return self.nothing(record, f"no depth in '{self.params.depth_column}'")
+        if inverse is None:
+            found: Found | str = find_by_region(picture, focal, allowed, self.params.evidence)
         else:
-            mask = calm_region(picture)
-            horizon = horizon_guess(mask)
-            mask[: max(0, int(horizon + 0.08 * height))] = False
-            scale = scale_from_horizon(horizon, height)
-        if not mask.any():
-            return Rejected("no ground", "no calm region reaches the lower border")
-        return Kept(
-            [
-                record
-                | {
-                    "ground_mask": mask,
-                    "ground_rule": "depth-plane" if self.params.backend == "depth-onnx" else "lower-region",
-                    "ground_area": float(mask.mean()),
-                    "ground_residual": residual,
-                    "ground_scale": [float(v) for v in scale],
-                }
-            ]
-        )
+            found = find_on_depth(inverse, picture, focal, self.rng(record), allowed, self.params)
+        if isinstance(found, str):
+            return self.nothing(record, found)
+        if not found.mask.any():
+            return self.nothing(record, "nothing calm at the lower border" if inverse is None else "nothing flat")
+        label = None
+        if classes is not None and self.classifier is not None:
+            label = floor_classes.commonest(classes, found.mask, self.classifier.labels)
+        rule = "lower-region" if inverse is None else "depth-plane"
+        metric = self.network.metric if self.network is not None else inverse is not None
+        made = {
+            "ground_mask": found.mask,
+            "ground_rule": rule if classes is None else f"classes, {rule}",
+            "ground_class": label,
+            "ground_area": float(found.mask.mean()),
+            "ground_residual": found.residual,
+            "ground_water": water_likeness(picture, found.mask),
+            "ground_scale": [float(v) for v in scale_of_plane(found.plane, focal, shape)],
+            "ground_plane": list(found.plane),
+            "ground_focal": focal,
+            "ground_metric": metric and self.params.depth_metric,
+        }
+        return Kept([record | made])
+
+    def nothing(self, record: Record, why: str) -> Outcome:
+        """A photo without ground is no background. A pair without one stays: its ground only tells how it was seen."""
+        if "gt" not in record:
+            return Rejected("no ground", why)
+        return Kept([record | dict.fromkeys(self.gives) | {"ground_area": 0.0}])

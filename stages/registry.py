@@ -17,6 +17,7 @@ SOURCES = {
     "studio": "stages.sources.studio:Studio",
     "flow": "stages.sources.flow:Flow",
     "draws": "stages.sources.draws:Draws",
+    "ober": "stages.sources.ober:Ober",
 }
 STAGES = {
     "background": "stages.background:Background",
@@ -24,11 +25,14 @@ STAGES = {
     "effects": "stages.effects:Effects",
     "segment": "stages.segment:Segment",
     "detect": "stages.detect:Detect",
+    "audit": "stages.audit:Audit",
+    "shadow": "stages.shadow:Shadow",
     "matte": "stages.matte:Matte",
     "capture": "stages.capture:Capture",
     "split": "stages.split:Split",
     "ground": "stages.ground:Ground",
     "composite": "stages.composite:Composite",
+    "masks": "stages.masks:Masks",
     "inpaint": "stages.inpaint:Inpaint",
     "select": "stages.select:Select",
 }

@@ -9,12 +9,24 @@ import numpy.typing as npt
 from pydantic import Field
 
 from manifests.ids import child_id
-from manifests.images import RGB, Mask
+from manifests.images import Mask
 from manifests.schemas import PICTURES, PROVENANCE, Kind, Schema
 from stages import stage
 from stages.stage import Kept, Outcome, Record, Rejected, Stage
 
 Labels = npt.NDArray[np.int32]
+
+LIGHT: Schema = {
+    "shadow_azimuth": Kind.FLOAT,
+    "shadow_elevation": Kind.FLOAT,
+    "shadow_confidence": Kind.FLOAT,
+    "shadow_cluster": Kind.INT,
+    "shadow_softness": Kind.FLOAT,
+    "ground_plane": Kind.FLOATS,
+    "ground_focal": Kind.FLOAT,
+    "ground_metric": Kind.BOOL,
+}
+"""Columns of a pair that hold for each of its objects: one sun, one floor."""
 
 
 def objects(mask: Mask, gap: int, smallest: float) -> Labels:
@@ -70,12 +82,10 @@ def frame_share(mask: Mask, box: tuple[int, int, int, int], size: tuple[int, int
     return on_frame / max(1, int(outline.sum()))
 
 
-def crop(rgba: RGB, mask: Mask) -> tuple[RGB, Mask, tuple[int, int, int, int]]:
-    """The part of a cut-out that is not empty: RGBA, object mask, and x0, y0, x1, y1 of the part."""
-    ys, xs = np.nonzero((rgba[..., 3] > 0) | mask)
-    box = (int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1)
-    window = np.s_[box[1] : box[3], box[0] : box[2]]
-    return rgba[window], mask[window], box
+def content_box(drawn: Mask) -> tuple[int, int, int, int]:
+    """x0, y0, x1, y1 (exclusive) of the part of a cut-out that is not empty."""
+    ys, xs = np.flatnonzero(drawn.any(1)), np.flatnonzero(drawn.any(0))
+    return int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
 
 
 class SplitParams(stage.Params):
@@ -92,11 +102,13 @@ class Split(Stage):
     needs = {
         "source": Kind.RGB,
         "foreground": Kind.RGBA,
+        "foreground_light": Kind.RGB,
         "foreground_object": Kind.MASK,
         "foreground_box": Kind.FLOATS,
     }
     gives = {
         "foreground": Kind.RGBA,
+        "foreground_light": Kind.RGB,
         "foreground_object": Kind.MASK,
         "foreground_box": Kind.FLOATS,
         "foreground_cut": Kind.FLOAT,
@@ -123,15 +135,21 @@ class Split(Stage):
         left, top = int(record["foreground_box"][0]), int(record["foreground_box"][1])
         made = []
         for number in range(1, int(labels.max()) + 1):
-            rgba = record["foreground"].copy()
-            rgba[everything != number] = 0
-            cut_out, mask, (x0, y0, x1, y1) = crop(rgba, labels == number)
-            box = (left + x0, top + y0, left + x1, top + y1)
+            own, solid = everything == number, labels == number
+            layers = {
+                name: np.where(own[..., None], record[name], 0).astype(np.uint8)
+                for name in ("foreground", "foreground_light")
+            }
+            drawn = (layers["foreground"][..., 3] > 0) | layers["foreground_light"].any(2) | solid
+            x0, y0, x1, y1 = content_box(drawn)
+            window = np.s_[y0:y1, x0:x1]
+            mask, box = solid[window], (left + x0, top + y0, left + x1, top + y1)
             made.append(
                 {name: record.get(name) for name in PROVENANCE}
+                | {name: record[name] for name in LIGHT if name in record}
+                | {name: layer[window] for name, layer in layers.items()}
                 | {
                     "id": child_id(record["id"], f"o{number - 1}"),
-                    "foreground": cut_out,
                     "foreground_object": mask,
                     "foreground_box": [float(value) for value in box],
                     "foreground_cut": frame_share(mask, box, (width, height)),

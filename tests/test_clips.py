@@ -150,7 +150,8 @@ def test_a_clip_is_cut_to_its_static_part(tmp_path):
 
 
 def test_nothing_to_see_and_never_empty_are_told_apart(tmp_path):
-    """A still scene is rejected because nothing passes; a busy one because no frame is empty; a short one as such."""
+    """A still scene is rejected because nothing passes; a busy one because no frame is
+    empty (where region pairs are switched off); a short one as such."""
     scene = ground()
     write(tmp_path / "still.avi", [scene] * 20)
     assert run(tmp_path / "still.avi")[1].reason == "nothing passes"
@@ -164,7 +165,7 @@ def test_nothing_to_see_and_never_empty_are_told_apart(tmp_path):
             cv2.rectangle(frame, (x, 8 + 25 * k), (x + 24, 28 + 25 * k), (30 * k, 250 - 40 * k, 40), -1)
         busy.append(frame)
     write(tmp_path / "busy.avi", busy)
-    outcome = run(tmp_path / "busy.avi", quiet_area=0.0001)[1]
+    outcome = run(tmp_path / "busy.avi", quiet_area=0.0001, regions=False)[1]
     assert isinstance(outcome, Rejected)
     assert outcome.reason == "never empty"
 
@@ -275,3 +276,38 @@ def test_the_real_clip_gives_clean_pairs():
     assert isinstance(outcome, Kept)
     assert len(outcome.records) >= 5
     assert np.median([r["clip_psnr"] for r in outcome.records]) > 37
+
+
+def busy(count=60, seed=5):
+    """Frames (BGR) of a scene that two blocks cross in turns, so that it is never empty, and the empty scene."""
+    scene = ground(320, 240, seed)
+    frames = []
+    for n in range(count):
+        frame = scene.copy()
+        for top, left, colour in (
+            (30, (5 * n) % 400 - 50, (210, 60, 30)),
+            (150, (560 - 6 * n) % 400 - 50, (30, 40, 220)),
+        ):
+            cv2.rectangle(frame, (left, top), (left + 30, top + 44), colour, -1)
+        frames.append(frame)
+    return frames, scene
+
+
+def test_a_scene_that_is_never_empty_gives_pairs_region_by_region(tmp_path):
+    """Each pair loses one region's object and shows the bare scene there; elsewhere both are the same bytes."""
+    frames, scene = busy()
+    write(tmp_path / "a.avi", frames)
+    _, outcome = run(tmp_path / "a.avi", min_gap=4)
+    assert isinstance(outcome, Kept)
+    assert len(outcome.records) >= 10
+    assert len({record["id"] for record in outcome.records}) == len(outcome.records)
+    for record in outcome.records:
+        x, y, width, height = map(int, record["origin"].split("xywh=")[1].split(","))
+        inside = np.zeros((240, 320), bool)
+        inside[y : y + height, x : x + width] = True
+        assert np.array_equal(record["input"][~inside], record["gt"][~inside])
+        gone = np.abs(record["input"].astype(int) - record["gt"]).max(2) > 60
+        assert gone.any()
+        assert np.abs(record["gt"].astype(int) - scene[..., ::-1])[gone].mean() < 8  # the scene, not an object
+        ring = inside & ~gone
+        assert np.abs(record["input"].astype(int) - record["gt"])[ring].mean() < 6

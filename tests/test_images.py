@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 
 from manifests import images
 
@@ -135,3 +135,24 @@ def test_our_own_columns_have_the_pixel_limit_too() -> None:
     for decode in (images.decode_rgba, images.decode_depth, images.decode_mask):
         with pytest.raises(images.TooManyPixels):
             decode(bomb(15368, 15368))
+
+
+def exif_picture(size: tuple[int, int], **tags: float) -> bytes:
+    """A JPEG with EXIF data."""
+    exif = Image.Exif()
+    if "orientation" in tags:
+        exif[ExifTags.Base.Orientation] = int(tags["orientation"])
+    if "equivalent" in tags:
+        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.FocalLengthIn35mmFilm] = tags["equivalent"]
+    out = io.BytesIO()
+    Image.new("RGB", size).save(out, "JPEG", exif=exif)
+    return out.getvalue()
+
+
+def test_field_of_view_is_that_of_the_upright_picture() -> None:
+    """A 3:2 picture of a 50 mm lens sees 39.6 degrees across; turned upright it sees what was its height, 27.0; a
+    picture that says nothing, or nonsense, gives no angle, and is no error."""
+    assert images.field_of_view(exif_picture((36, 24), equivalent=50)) == pytest.approx(39.6, abs=0.05)
+    assert images.field_of_view(exif_picture((36, 24), equivalent=50, orientation=6)) == pytest.approx(26.99, abs=0.05)
+    assert images.field_of_view(exif_picture((36, 24))) is None
+    assert images.field_of_view(exif_picture((36, 24), equivalent=0)) is None

@@ -144,3 +144,35 @@ def test_identical_frames_have_no_motion():
     assert [record[k] for k in ("pair_shift_x", "pair_shift_y", "pair_noise")] == [0, 0, 0]
     assert record["pair_motion"] < 0.01
     assert tile_motion(picture, picture) < 0.01
+
+
+def test_faint_shade_over_most_of_the_floor_is_no_exposure():
+    """An object that takes up to 2 % of the light from three quarters of the picture leaves the gain where it was.
+
+    With a flicker of 3 % besides, the gain is right to .4 %: it is read where no shade is.
+    """
+    made = scene(seed=11, noise=0.5)
+    rows, columns = np.mgrid[:320, :400]
+    shade = 1 - 0.02 * np.clip(1 - np.hypot(columns - 150, rows - 130) / 230, 0, 1)[..., None]
+    source = np.clip(np.rint(made.source * shade), 0, 255).astype(np.uint8)
+    assert exposure_gain(source, made.clean) == (1.0, 1.0, 1.0)
+    dimmed = np.clip(np.rint(made.clean * 0.97), 0, 255).astype(np.uint8)
+    assert exposure_gain(source, dimmed) == pytest.approx((1 / 0.97,) * 3, rel=0.004)
+
+
+def test_each_channel_has_its_own_gain():
+    """White balance drifts: gains of .98, 1.0 and 1.03 are found to .4 % beside an object and its shadow."""
+    made = scene(seed=12)
+    drifted = np.clip(np.rint(made.clean / np.array([0.98, 1.0, 1.03])), 0, 255).astype(np.uint8)
+    assert exposure_gain(made.source, drifted) == pytest.approx((0.98, 1.0, 1.03), rel=0.004)
+
+
+def test_a_turn_shows_though_an_object_fills_most_of_the_picture():
+    """Where only a corner shows the floor unchanged, partly covered tiles vote too: half a degree is still seen."""
+    empty = floor(seed=13)
+    rng = np.random.default_rng(13)
+    full = empty.copy()
+    cv2.circle(full, (150, 150), 130, (60, 180, 120), -1)
+    for turn, still in ((0.0, True), (0.5, False)):
+        record = {"id": "x", "input": camera(full, rng, 1.0), "gt": camera(moved(empty, 1.3, -0.6, turn), rng, 1.0)}
+        assert (Pair(PairParams()).process_one(record).records[0]["pair_motion"] <= 0.4) == still

@@ -169,7 +169,7 @@ def test_inpaint_makes_a_candidate_for_each_remover():
     stage = Inpaint(InpaintParams(removers=("telea", "ns"), dilation=5))
     stage.setup()
     record = {"id": "p.00", "source": picture, "object_mask": mask, "label": "dog", "licence": "CC0"}
-    outcome = stage.process_one(record)
+    (outcome,) = stage.process([record])
     assert isinstance(outcome, Kept)
     assert [r["id"] for r in outcome.records] == ["p.00.telea", "p.00.ns"]
     for child in outcome.records:
@@ -188,13 +188,24 @@ def test_inpaint_rejects_what_cannot_be_filled_and_refuses_unknown_removers():
     """A mask of nothing or of everything is a judgement; a remover that does not exist is an error before the run."""
     stage = Inpaint(InpaintParams())
     everything = {"id": "a", "source": photo(), "object_mask": np.ones((200, 300), bool)}
-    outcome = stage.process_one(everything)
-    assert isinstance(outcome, Rejected)
-    assert outcome.reason == "mask covers the picture"
-    nothing = stage.process_one(everything | {"object_mask": np.zeros((200, 300), bool)})
-    assert isinstance(nothing, Rejected)
-    assert nothing.reason == "empty mask"
-    with pytest.raises(ValidationError, match="no remover called magic; there are ns, telea"):
+    fine = everything | {"id": "b", "object_mask": block((200, 300), 80, 120, 130, 170)}
+    nothing = everything | {"id": "c", "object_mask": np.zeros((200, 300), bool)}
+    covered, kept, empty = stage.process([everything, fine, nothing])
+    assert isinstance(covered, Rejected)
+    assert covered.reason == "mask covers the picture"
+    assert isinstance(empty, Rejected)
+    assert empty.reason == "empty mask"
+    assert isinstance(kept, Kept)
+    assert [child["id"] for child in kept.records] == ["b.telea"]
+    with pytest.raises(ValidationError, match="no remover called magic; there are ns, telea, and under `models`"):
         InpaintParams(removers=("magic",))
     with pytest.raises(ValidationError, match="named twice"):
         InpaintParams(removers=("ns", "ns"))
+    with pytest.raises(ValidationError, match="'rorem' needs weights"):
+        InpaintParams(removers=("rorem",))
+    with pytest.raises(ValidationError, match="not among `removers`"):
+        InpaintParams(models={"rorem": {"base": "x"}})
+    with pytest.raises(ValidationError, match="needs a `kind`"):
+        InpaintParams(removers=("mine",), models={"mine": {"base": "x"}})
+    with pytest.raises(ValueError, match="there is no file or folder"):
+        Inpaint(InpaintParams(removers=("sdxl-inpaint",), models={"sdxl-inpaint": {"base": "nowhere/at/all"}}))

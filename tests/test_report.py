@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,13 +18,13 @@ from manifests.schemas import PICTURES, PROVENANCE, TRIPLET, Kind, encode_record
 from manifests.shards import Dropped, StageCount, commit, write_manifest
 from manifests.storage import Store
 from manifests.tables import REFERENCE
-from pipeline import gallery
+from pipeline import charts, gallery
 from pipeline.ledger import NoRun
 from pipeline.report import render, write
 
 TRIPLETS = {**PROVENANCE, **TRIPLET, "alpha_psnr": Kind.FLOAT, "foreground": Kind.RGBA}
 PHOTOS = {**PROVENANCE, "source": Kind.RGB, "ground_mask": Kind.MASK, "box": Kind.FLOATS, "label": Kind.STRING}
-VOID = {"meta", "img", "br", "col", "path"}
+VOID = {"meta", "img", "br", "col"}
 
 
 def triplet(number: int, **fields: Any) -> dict[str, Any]:
@@ -236,6 +237,62 @@ def test_flows_in_any_state(run: Run) -> None:
     page = run.page()
     assert "Cannot be read: shards/making0.parquet" in page.words
     assert panels(page, "source") == 2
+
+
+def test_a_dataset_is_told_by_what_it_is_made_of(run: Run) -> None:
+    """Simulated triplets are shown on a contact sheet, numbered, and counted by shadow direction, by objects in a
+    picture, and by how often each background and cut-out was used; removers are counted; a run without any of these
+    shows none of it."""
+    columns = TRIPLETS | {"shadow_azimuth": Kind.FLOAT, "objects": Kind.INT}
+    rows = [
+        triplet(
+            n, kind="simulated", shadow_azimuth=[None, 10.0, 350.0, 95.0][n % 4], objects=1 + n % 2,
+            parents=[f"background {n % 3}", *(f"cut-out {n + k}" for k in range(1 + n % 2))],
+        )
+        for n in range(9)
+    ]  # fmt: skip
+    run.flow("drawn", rows, columns)
+    page = run.page()
+    assert "9 of 9 simulated triplets" in page.words
+    assert len([attrs for attrs in page.all("article") if "tile" in (attrs.get("class") or "")]) == 9
+    assert page.all("section", id="sheet")
+    rose = next(attrs for attrs in page.all("svg") if attrs.get("class") == "rose")
+    assert "right 4, right, away 0, away 2," in (rose["aria-label"] or "")
+    assert "of 6 rows, unknown of 3" in page.words
+    told = [attrs["aria-label"] for attrs in page.all("svg") if attrs.get("class") == "uses"]
+    assert told == [
+        "Use of backgrounds: 3 backgrounds, 3 times each", "Use of cut-outs: 9 cut-outs, 1 to 2 times each",
+    ]  # fmt: skip
+    assert "1 object5" in page.words
+    assert "2 objects4" in page.words
+    assert len({attrs["alt"] for attrs in page.all("img")}) == len(page.all("img"))
+    assert not Page(render(run.store, 3, sheet=0)).all("section", id="sheet")
+    assert len(Page(render(run.store, 3, sheet=4)).all("section", id="sheet")) == 1
+
+    other = Run("memory://report/edited")
+    edited = [triplet(n, kind="edited", remover=("telea", "ns")[n % 2]) for n in range(3)]
+    other.flow("candidates", edited, TRIPLETS)
+    page = other.page()
+    assert not page.all("section", id="sheet")
+    assert not page.all("svg", **{"class": "rose"})
+    assert "telea2" in page.words
+
+
+def test_charts_draw_what_they_count() -> None:
+    """A petal's area is its count; with many things each bar is the mean of its share; equal use is said as such."""
+    page = Page(charts.rose(Counter({0: 400, 2: 100, None: 7})))
+    petals = [attrs["d"] or "" for attrs in page.all("path")]
+    radii = [float(re.findall(r"A(\S+)", petal)[0]) for petal in petals]
+    assert radii[0] == 82
+    assert radii[2] == 41
+    assert radii[1] == 0
+    assert "of 500 rows, unknown of 7" in page.words
+    many = Page(charts.uses("Use", "thing", range(1, 601)))
+    bars = [float(attrs["height"] or 0) for attrs in many.all("rect")]
+    assert len(bars) == 60
+    assert bars == sorted(bars, reverse=True)
+    assert bars[0] == pytest.approx(100 * 595.5 / 600, abs=0.01)
+    assert "600 things, 1 to 600 times each" in many.words
 
 
 def test_lost_inputs_are_told(run: Run) -> None:

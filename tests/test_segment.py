@@ -1,7 +1,5 @@
 """M_o of pairs and photos, by SAM and by GrabCut; the real pairs need the assets."""
 
-import json
-
 import cv2
 import numpy as np
 import pytest
@@ -10,11 +8,12 @@ from pair_scenes import frozen, iou, scene
 from manifests.images import decode_image, decode_mask
 from manifests.schemas import Kind
 from stages.effects import Effects, EffectsParams
-from stages.grabcut import cut_box, cut_seeded
-from stages.object_mask import bounding_box, deepest_points, tidy, to_border
 from stages.pair import Pair, PairParams
-from stages.sam_onnx import SamOnnx, points_prompt, prepared
 from stages.segment import Segment, SegmentParams, within
+from stages.segmenters.grabcut import cut_box, cut_seeded
+from stages.segmenters.object_of_pair import bounding_box, deepest_points, tidy, to_border
+from stages.segmenters.sam import points_prompt
+from stages.segmenters.sam_onnx import SamOnnx, prepared
 from stages.stage import Kept, MissingColumns, Rejected
 
 cv2.setNumThreads(1)
@@ -91,28 +90,6 @@ def test_sam_real_pairs(sam, real):
         found = measured(sam, real[kind])
         assert np.mean(found) >= goal, found
         assert min(found) >= 0.9, found
-
-
-def test_sam_takes_boxes_on_photos(sam, assets):
-    """On two COCO photographs, SAM prompted with true boxes has a mean IoU >= 0.7; a photo is embedded once."""
-    listing = json.loads((assets / "photos" / "coco" / "instances_cc.json").read_text())
-    found = []
-    photos = {photo["id"]: photo for photo in listing["images"]}
-    usable = [a for a in listing["annotations"] if isinstance(a["segmentation"], list) and a["area"] > 96**2]
-    for number in sorted({a["image_id"] for a in usable})[1:3]:
-        picture = decode_image((assets / "photos" / "coco" / photos[number]["file_name"]).read_bytes())
-        embeddings = set()
-        for item in [a for a in usable if a["image_id"] == number][:3]:
-            truth = np.zeros(picture.shape[:2], np.uint8)
-            for polygon in item["segmentation"]:
-                cv2.fillPoly(truth, [np.array(polygon, np.float32).reshape(-1, 2).round().astype(np.int32)], 1)
-            x, y, w, h = item["bbox"]
-            out = sam.process_one({"id": "x", "source": picture.copy(), "box": [x, y, x + w, y + h]}).records[0]
-            found.append(iou(out["object_mask"], truth > 0))
-            embeddings.add(id(sam.seen[1]))
-            assert "foreground_mask" not in out
-        assert len(embeddings) == 1
-    assert np.mean(found) >= 0.7, found
 
 
 def test_a_region_is_embedded_as_if_it_were_the_picture(sam):

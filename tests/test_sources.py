@@ -11,6 +11,7 @@ from conftest import rasura, write_recipe
 from PIL import Image
 from test_images import bomb
 
+from manifests.images import decode_image
 from manifests.storage import Store
 from manifests.tables import Tables
 from stages.sources.files import ChangedInput, MissingInput, RunContext, find
@@ -192,3 +193,23 @@ def test_what_could_not_be_read_once_is_tried_again(tmp_path: Path) -> None:
     wrong = Photos(Photos.Params(path=str(broken), column="picture"))
     with pytest.raises(MissingInput, match="has no column picture; it has image"):
         wrong.items(RunContext(run, "other"))
+
+
+def test_pairs_of_one_folder_are_told_by_their_endings(tmp_path: Path) -> None:
+    """`001_input.png` and `001_clean.png` are a pair, files with other endings are left out, a lone one is told; a
+    folder without such names is an error that says what was looked for."""
+    for name, seed in (("1_input", 1), ("1_clean", 2), ("1_mask", 3), ("1_effect", 4), ("2_input", 5)):
+        (tmp_path / f"{name}.png").write_bytes(_png(seed))
+    endings = {"input": "_input", "gt": "_clean", "mask": "_mask"}
+    source = Pairs(Pairs.Params.model_validate({"path": str(tmp_path), "endings": endings}))
+    source.setup()
+    items = source.items(RunContext(Store(tmp_path / "run"), "pairs"))
+    for item in items:
+        item["content"] = item["id"]
+    kept, rejected = sorted((source.process_one(item) for item in items), key=lambda one: isinstance(one, Rejected))
+    assert isinstance(kept, Kept)
+    assert isinstance(rejected, Rejected)
+    assert np.array_equal(kept.records[0]["gt"], decode_image(_png(2)))
+    wrong = Pairs(Pairs.Params.model_validate({"path": str(tmp_path), "endings": {"input": "_with", "gt": "_without"}}))
+    with pytest.raises(MissingInput, match="_with or _without"):
+        wrong.items(RunContext(Store(tmp_path / "run"), "pairs"))

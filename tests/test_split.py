@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from manifests.schemas import Kind
 from stages.split import Split, SplitParams, frame_share, nearest, objects
 from stages.stage import Kept, Rejected
 
@@ -21,10 +22,13 @@ def _two() -> tuple[np.ndarray, np.ndarray]:
 def test_every_pixel_goes_to_one_object() -> None:
     """The parts laid back where they came from give the cut-out again, each shadow with its own object."""
     rgba, mask = _two()
+    light = np.zeros_like(rgba[..., :3])
+    light[50:56, 5:40], light[50:56, 70:90] = 7, 9  # a reflection below each, where alpha is 0
     record = {
         "id": "p",
         "source": np.zeros((200, 300, 3), np.uint8),
         "foreground": rgba,
+        "foreground_light": light,
         "foreground_object": mask,
         "foreground_box": [30.0, 40.0, 150.0, 100.0],
         "label": "box",
@@ -34,15 +38,42 @@ def test_every_pixel_goes_to_one_object() -> None:
     first, second = outcome.records
     assert (first["id"], first["label"]) == ("p.o0", "box")
     assert (second["id"], second["label"]) == ("p.o1", None)
-    again = np.zeros_like(rgba)
+    again, again_light = np.zeros_like(rgba), np.zeros_like(light)
     for part in outcome.records:
         x0, y0, x1, y1 = (int(value) for value in part["foreground_box"])
         window = np.s_[y0 - 40 : y1 - 40, x0 - 30 : x1 - 30]
         assert not (again[window][..., 3] & part["foreground"][..., 3]).any()
         again[window] += part["foreground"]
+        again_light[window] += part["foreground_light"]
     assert (again == rgba).all()
+    assert (again_light == light).all()
     assert first["foreground"][..., 3].sum() > second["foreground"][..., 3].sum()
     assert (first["picture_width"], first["picture_height"]) == (300, 200)
+
+
+def test_what_is_known_of_the_light_goes_with_each_object() -> None:
+    """Columns of light and floor that the pair has are each object's too; those it has not are not made up."""
+    rgba, mask = _two()
+    known = {"shadow_azimuth": 40.0, "shadow_cluster": 1, "ground_plane": [0.0, 1.0, 0.0, 1.5], "ground_metric": True}
+    record = {
+        "id": "p",
+        "source": np.zeros((200, 300, 3), np.uint8),
+        "foreground": rgba,
+        "foreground_light": np.zeros_like(rgba[..., :3]),
+        "foreground_object": mask,
+        "foreground_box": [30.0, 40.0, 150.0, 100.0],
+        "true_floor": mask,
+    } | known
+    outcome = Split(SplitParams()).process_one(record)
+    assert isinstance(outcome, Kept)
+    for part in outcome.records:
+        assert {name: part[name] for name in known} == known
+        assert "shadow_softness" not in part
+        assert "true_floor" not in part
+    given = {**Split.needs, "shadow_azimuth": Kind.FLOAT, "ground_plane": Kind.FLOATS, "true_floor": Kind.MASK}
+    after = Split(SplitParams()).schema(given)
+    assert {"shadow_azimuth", "ground_plane", "foreground_light"} <= set(after)
+    assert not {"true_floor", "source"} & set(after)
 
 
 def test_pieces_close_together_are_one_object() -> None:
@@ -76,6 +107,7 @@ def test_an_object_cut_by_the_frame_is_seen(box: tuple[int, int, int, int], cut:
 def test_an_empty_object_mask_is_rejected() -> None:
     """A cut-out without an object has nothing to paste."""
     rgba, _ = _two()
-    record = {"id": "p", "source": rgba[..., :3], "foreground": rgba, "foreground_box": [0.0, 0.0, 120.0, 60.0]}
+    record = {"id": "p", "source": rgba[..., :3], "foreground": rgba, "foreground_light": rgba[..., :3]}
+    record["foreground_box"] = [0.0, 0.0, 120.0, 60.0]
     outcome = Split(SplitParams()).process_one({**record, "foreground_object": np.zeros((60, 120), bool)})
     assert isinstance(outcome, Rejected)

@@ -6,9 +6,9 @@ that are needed. `input` is a decoded frame as it is; `gt` is made in its grid f
 
 import glob
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import cv2
 import numpy as np
@@ -25,6 +25,7 @@ from stages.sources.plate import (
     apply_tone,
     camera_motion,
     changed,
+    difference,
     features,
     find_plate,
     fit_tone,
@@ -33,6 +34,7 @@ from stages.sources.plate import (
     tile_shifts,
     warp,
 )
+from stages.sources.regions import Region, choose_regions, pasted, stands_in
 from stages.stage import Kept, Outcome, Record, Rejected, Source
 
 SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts"})
@@ -41,7 +43,16 @@ QUIET_SIDE = 192  # px: long side of the pictures on which it is judged whether 
 ALIGN_SIDE = 640  # px: long side at which a pair's two frames are aligned
 PLATE_SAMPLES = 80  # frames among which the plate is searched
 STACK = 7  # quiet frames in a pair's median
+MAX_CUT = 0.02  # share of a region's border at which the two frames may differ
 QUIET_BUDGET = 32  # full-size quiet frames in memory at once
+
+
+class Job(NamedTuple):
+    """A pair to make: the sample with the object, the region that is emptied (None: all), the samples to do it with."""
+
+    sample: int
+    region: Region | None
+    quiet: Sequence[int]
 
 
 class BadClip(ValueError):
@@ -128,34 +139,30 @@ def choose_moments(numbers: Array, area: Array, active: Array, min_gap: int, max
     return chosen
 
 
-def choose_quiet(
-    moments: list[int], quiet: Array, numbers: Array, affines: list[Array], light: Array
-) -> dict[int, list[int]]:
-    """For each moment its quiet samples, best first: near in camera position, exposure and time.
+def choose_quiet(jobs: Sequence[Job], numbers: Array, affines: list[Array], light: Array) -> list[list[int]]:
+    """For each job the samples its `gt` is made from, best first: near in camera position, exposure and time.
 
-    At most `QUIET_BUDGET` different ones over all moments, dealt out in turns, so that memory stays flat.
+    At most `QUIET_BUDGET` different ones over all jobs, dealt out in turns, so that memory stays flat.
     """
-    middle = {k: affines[k][:, 2] for k in {*moments, *quiet.tolist()}}
     span = max(1.0, float(numbers[-1] - numbers[0]))
-    orders: dict[int, list[int]] = {}
-    for m in moments:
+    orders: list[list[int]] = []
+    for m, _, quiet in jobs:
         cost = [
-            float(np.hypot(*(middle[q] - middle[m])))
+            float(np.hypot(*(affines[q][:, 2] - affines[m][:, 2])))
             + 4 * abs(float(np.log((light[q] + 1) / (light[m] + 1))))
             + 8 * abs(float(numbers[q] - numbers[m])) / span
             for q in quiet
         ]
-        orders[m] = [int(quiet[k]) for k in np.argsort(cost, kind="stable")]
+        orders.append([int(quiet[k]) for k in np.argsort(cost, kind="stable")])
     used: set[int] = set()
-    chosen: dict[int, list[int]] = {m: [] for m in moments}
-    for turn in range(STACK):
-        for m in moments:
-            wanted = [q for q in orders[m] if q not in chosen[m]]
+    chosen: list[list[int]] = [[] for _ in jobs]
+    for _ in range(STACK):
+        for stack, order in zip(chosen, orders, strict=True):
+            wanted = [q for q in order if q not in stack]
             known = [q for q in wanted if q in used]
             pick = wanted[:1] if wanted and (wanted[0] in used or len(used) < QUIET_BUDGET) else known[:1]
-            if turn < len(quiet) and pick:
-                chosen[m].append(pick[0])
-                used.add(pick[0])
+            stack.extend(pick)
+            used.update(pick)
     return chosen
 
 
@@ -224,6 +231,10 @@ class ClipParams(stage.Params):
     quiet_area: float = Field(0.005, ge=0, description="Share of changed pixels up to which a frame counts as empty.")
     min_area: float = Field(0.006, gt=0, description="Share of changed pixels from which an object is there.")
     max_area: float = Field(0.6, le=1, description="Share of changed pixels above which it is no object but the scene.")
+    regions: bool = Field(
+        True,
+        description="In a clip that is never wholly empty, empty one region at a time: its pairs differ there only.",
+    )
     min_gap: int = Field(8, ge=1, description="Frames between two pairs.")
     max_pairs: int = Field(24, ge=1, description="Pairs of one clip at most.")
 
@@ -232,6 +243,7 @@ class Clip(Source):
     """Pairs out of fixed-camera videos."""
 
     name = "clip"
+    version = "2"
     gives: ClassVar[Schema] = {
         "input": Kind.RGB,
         "gt": Kind.RGB,
@@ -274,34 +286,58 @@ class Clip(Source):
         area = np.full(len(samples), np.nan)
         area[static] = [activity(aligned[int(k)], plate) for k in static]
         quiet = np.flatnonzero(area <= params.quiet_area)
-        if len(quiet) < 3:
+        if len(quiet) >= 3:
+            active = (area >= params.min_area) & (area <= params.max_area)
+            moments = choose_moments(numbers, area, active, params.min_gap, params.max_pairs)
+            jobs = [Job(m, None, quiet.tolist()) for m in moments]
+        elif params.regions:
+            # Any few frames have somebody in them: here each place's own median is the emptiest there is.
+            plate = np.median(np.stack([aligned[int(k)] for k in some]), axis=0).astype(np.float32)
+            masks = {k: difference(picture, plate) for k, picture in aligned.items()}
+            bounds = params.min_area, params.max_area, params.quiet_area, params.min_gap, params.max_pairs
+            jobs = [Job(*chosen) for chosen in choose_regions(masks, numbers, *bounds)]
+        else:
+            jobs = []
+        if not jobs and len(quiet) < 3:
             return Rejected("never empty", f"least change {np.nanmin(area):.4f}, limit {params.quiet_area}")
-        light = np.array([float(f.mean()) for f in small])
-        active = (area >= params.min_area) & (area <= params.max_area)
-        moments = choose_moments(numbers, area, active, params.min_gap, params.max_pairs)
-        if not moments:
+        if not jobs:
             return Rejected("nothing passes", f"largest change {np.nanmax(area):.4f}, limit {params.min_area}")
-        stacks = choose_quiet(moments, quiet, numbers, affines, light)
-        wanted = frozenset(int(numbers[k]) for m in moments for k in (m, *stacks[m]))
+        light = np.array([float(f.mean()) for f in small])
+        stacks = choose_quiet(jobs, numbers, affines, light)
+        wanted = frozenset(
+            int(numbers[k]) for job, stack in zip(jobs, stacks, strict=True) for k in (job.sample, *stack)
+        )
         frames = {n: fit(f, params.max_side) for n, f in read_frames(path, wanted)}
         kept = []
-        for m in moments:
-            number = int(numbers[m])
-            gt, error, motion = empty_view(frames[number], [frames[int(numbers[q])] for q in stacks[m]])
-            if not np.isfinite(error) or not np.isfinite(motion):
-                continue
-            kept.append(
-                {
-                    "id": child_id(record["id"], f"{number:06d}"),
-                    "scene_id": record["id"],
-                    "origin": f"{record['origin']}#frame={number}",
-                    "licence": params.licence,
-                    "input": frames[number],
-                    "gt": gt,
-                    "given_mask": None,
-                    "clip_frame": number,
-                    "clip_motion": motion,
-                    "clip_psnr": error,
-                }
-            )
+        for job, stack in zip(jobs, stacks, strict=True):
+            made = self._pair(record, job, int(numbers[job.sample]), frames, [int(numbers[q]) for q in stack])
+            if made is not None:
+                kept.append(made)
         return Kept(kept) if kept else Rejected("nothing passes", "no frame could be aligned with an empty one")
+
+    def _pair(self, record: Record, job: Job, number: int, frames: dict[int, Array], quiet: list[int]) -> Record | None:
+        """The record of a pair, or None where it cannot be aligned or its region cuts through something."""
+        picture = frames[number]
+        gt, error, motion = empty_view(picture, [frames[q] for q in quiet])
+        if not np.isfinite(error) or not np.isfinite(motion):
+            return None
+        key, origin = f"{number:06d}", f"{record['origin']}#frame={number}"
+        if job.region is not None:
+            gt, cut = pasted(picture, gt, job.region)
+            if cut > MAX_CUT or not stands_in(picture, gt):
+                return None
+            rows, columns = job.region.pixels(picture.shape)
+            x, y, width, height = columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start
+            key, origin = f"{key}-{x}-{y}", f"{origin}&xywh={x},{y},{width},{height}"
+        return {
+            "id": child_id(record["id"], key),
+            "scene_id": record["id"],
+            "origin": origin,
+            "licence": self.params.licence,
+            "input": picture,
+            "gt": gt,
+            "given_mask": None,
+            "clip_frame": number,
+            "clip_motion": motion,
+            "clip_psnr": error,
+        }

@@ -1,20 +1,49 @@
 """The rows of another flow's table, as the start of a flow of its own.
 
 A flow that only judges (no stage of it looks at pictures) reads no picture: its rows refer to where they stand.
+
+A cap on the rows of one value belongs here and not into a stage: a stage sees some of the rows, the source all.
 """
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pydantic import Field
 
-from manifests.schemas import PICTURES, Schema
+from manifests.ids import seed_for
+from manifests.schemas import PICTURES, Kind, Schema
 from manifests.tables import REFERENCE
 from stages import stage
 from stages.sources.files import RunContext
-from stages.stage import Kept, Outcome, Record, Source
+from stages.stage import Kept, MissingColumns, Outcome, Record, Rejected, Source
+
+COUNTABLE = (Kind.STRING, Kind.INT, Kind.BOOL)
+
+
+class Cap(stage.Params):
+    """How many rows of one value are taken."""
+
+    column: str = Field(description="column whose values are counted, such as `label`")
+    most: int = Field(ge=1, description="rows of one value at most; RORem takes 500 a class")
 
 
 class FlowParams(stage.Params):
     of: str = Field(description="name of the flow whose rows to take")
+    cap: Cap | None = Field(None, description="`{column, most}`: of the rows of one value only so many, drawn by lot")
     pictures: bool = Field(True, description="load the pictures; the planner turns this off where nobody looks")
+
+
+def over(rows: Sequence[Mapping[str, Any]], column: str, most: int, seed: int) -> set[str]:
+    """Ids of the rows that are too many: of each value all but the `most` whose lots are lowest.
+
+    A row's lot is a hash of its id, so that order, shards and workers change nothing, and a row that is added takes the
+    place of at most one other. Rows without a value are one value.
+    """
+    groups: dict[Any, list[str]] = {}
+    for row in rows:
+        groups.setdefault(row[column], []).append(row["id"])
+    lots = {id: seed_for(seed, "flow.cap", id) for ids in groups.values() if len(ids) > most for id in ids}
+    return {id for ids in groups.values() for id in sorted(ids, key=lambda id: (lots.get(id, 0), id))[most:]}
 
 
 class Flow(Source):
@@ -28,15 +57,30 @@ class Flow(Source):
         return [self.params.of]
 
     def schema(self, given: Schema) -> Schema:
+        cap = self.params.cap
+        if cap and given.get(cap.column) not in COUNTABLE:
+            raise MissingColumns(self.name, (f"a column of single values '{cap.column}' to cap",), tuple(given))
         if self.params.pictures:
             return {name: kind for name, kind in given.items() if name not in REFERENCE}
         return {name: kind for name, kind in given.items() if kind not in PICTURES} | dict(REFERENCE)
 
     def items(self, run: RunContext) -> list[Record]:
-        table = run.tables.table(self.params.of)
-        return table.light(["id", "origin"]).select(["id", "origin", "shard", "row"]).to_pylist()  # type: ignore[no-any-return]
+        table, cap = run.tables.table(self.params.of), self.params.cap
+        columns = list(dict.fromkeys(["id", "origin", *([cap.column] if cap else [])]))
+        rows: list[Record] = table.light(columns).select([*columns, "shard", "row"]).to_pylist()
+        spare = over(rows, cap.column, cap.most, self.seed) if cap else set()
+        places = ("id", "origin", "shard", "row")
+        items = [{name: row[name] for name in places} for row in rows]
+        for item, row in zip(items, rows, strict=True):
+            if cap and item["id"] in spare:
+                item["over"] = str(row[cap.column])
+        return items
 
     def process_one(self, item: Record) -> Outcome:
+        if self.params.cap and "over" in item:
+            return Rejected(
+                f"{self.params.cap.column} over its cap", f"{item['over']}: {self.params.cap.most} are taken"
+            )
         if self.params.pictures:
             return Kept([self.tables.row(self.params.of, item["shard"], item["row"])])
         return Kept([self.tables.light_row(self.params.of, item["shard"], item["row"])])

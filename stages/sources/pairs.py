@@ -1,4 +1,5 @@
-"""Before/after pairs of a fixed camera: `input/` and `gt/` with equal names and optional `mask/`, or Parquet."""
+"""Before/after pairs of a fixed camera: `input/` and `gt/` with equal names and optional `mask/`; one folder whose
+names tell them apart (`001_input.png`, `001_clean.png`); or Parquet."""
 
 from pathlib import PurePath
 
@@ -23,11 +24,20 @@ from stages.sources.files import (
 from stages.sources.photos import ParquetRows, cell_bytes, fit, row_ids, row_items
 from stages.stage import Kept, Outcome, Record, Rejected, Source
 
-FOLDERS = {"input": "input", "gt": "gt", "mask": "mask"}
+PARTS = ("input", "gt", "mask")
+
+
+class Endings(stage.Params):
+    """How the names of a pair's files end, before their suffix."""
+
+    input: str = Field(min_length=1, description="of the picture with the object, e.g. _input")
+    gt: str = Field(min_length=1, description="of the picture without, e.g. _clean")
+    mask: str | None = Field(None, min_length=1, description="of the object mask, e.g. _mask")
 
 
 class PairsParams(stage.Params):
     path: str = Field(description="folder with input/, gt/ and maybe mask/, or .parquet files with such columns")
+    endings: Endings | None = Field(None, description="how names end, where all files are in one folder")
     mask_column: str = Field("mask", description="column of the object mask, where the files are Parquet")
     licence: str = Field("unknown", description="licence of the pictures, kept with every row made from them")
     scene: Pattern | None = Field(None, description="regular expression on the file name; equal matches are one scene")
@@ -35,27 +45,57 @@ class PairsParams(stage.Params):
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="pictures with more pixels are refused undecoded")
 
 
-def partners(files: dict[str, list[Found]], root: str) -> list[dict[str, str | None]]:
-    """Paths of each pair's input, gt and mask, matched by name without suffix; None where one is missing.
+def partners(files: dict[str, dict[str, str]]) -> list[dict[str, str | None]]:
+    """Paths of each pair's input, gt and mask; None where one is missing.
 
     Args:
-        files: what stands in the folders `input`, `gt` and `mask`, and in their folders.
-        root: the folder that those three stand in.
+        files: by part, the pair's name and the path.
+    """
+    names = sorted(set().union(*files.values()))
+    return [{part: files[part].get(name) for part in PARTS} for name in names]
+
+
+def by_folder(files: dict[str, list[Found]], root: str) -> dict[str, dict[str, str]]:
+    """Files of the folders `input`, `gt` and `mask` (and of theirs) by part and name without suffix.
 
     Raises:
         MissingInput: two files of one folder have one name and differ in their suffix only.
     """
-    by_name: dict[str, dict[str, str]] = {part: {} for part in FOLDERS}
-    for part, found in files.items():
-        for file in found:
-            # the name below input/, gt/ or mask/: a/001.png and b/001.png are two pairs
-            name = file.path.removeprefix(f"{root}/{part}/")
-            key = name.removesuffix(PurePath(name).suffix)
-            if other := by_name[part].get(key):
-                raise MissingInput(f"'{other}' and '{file.path}' have one name, so their partners cannot be told apart")
-            by_name[part][key] = file.path
-    names = sorted(set().union(*by_name.values()))
-    return [{part: by_name[part].get(name) for part in FOLDERS} for name in names]
+    # the name below input/, gt/ or mask/: a/001.png and b/001.png are two pairs
+    cut = {part: [(f.path.removeprefix(f"{root}/{part}/"), f.path) for f in found] for part, found in files.items()}
+    stems = {
+        part: [(name.removesuffix(PurePath(name).suffix), path) for name, path in found] for part, found in cut.items()
+    }
+    return {part: _unique(stems[part]) for part in PARTS}
+
+
+def by_ending(files: list[Found], root: str, endings: Endings) -> dict[str, dict[str, str]]:
+    """Files of one folder by part and what comes before the ending of their name; others are no part of a pair.
+
+    Raises:
+        MissingInput: two files have one name and differ in their suffix only, or none has such an ending.
+    """
+    found: dict[str, list[tuple[str, str]]] = {part: [] for part in PARTS}
+    told = {part: ending for part in PARTS if (ending := getattr(endings, part))}
+    for file in files:
+        name = file.path.removeprefix(f"{root}/")
+        stem = name.removesuffix(PurePath(name).suffix)
+        for part, ending in told.items():
+            if stem.endswith(ending):
+                found[part].append((stem.removesuffix(ending), file.path))
+                break
+    if not found["input"] and not found["gt"]:
+        raise MissingInput(f"'{root}' has no file whose name ends in {told['input']} or {told['gt']} before its suffix")
+    return {part: _unique(found[part]) for part in PARTS}
+
+
+def _unique(found: list[tuple[str, str]]) -> dict[str, str]:
+    by_name: dict[str, str] = {}
+    for name, path in found:
+        if other := by_name.get(name):
+            raise MissingInput(f"'{other}' and '{path}' have one name, so their partners cannot be told apart")
+        by_name[name] = path
+    return by_name
 
 
 class Pairs(Source):
@@ -82,10 +122,19 @@ class Pairs(Source):
             found = find(self.params.path)
             ids = content_ids(found, run, lambda path: row_ids(path, self._columns()))
             return [item for file in found for item in row_items(file.path, ids[file.path])]
-        files = {part: self._find(folder) for part, folder in FOLDERS.items()}
-        ids = content_ids([file for found in files.values() for file in found], run)
+        root = self.params.path.rstrip("/")
+        if self.params.endings:
+            found = find(root)
+            named = by_ending(found, root, self.params.endings)
+        else:
+            files = {part: self._find(part) for part in PARTS}
+            found = [file for part in files.values() for file in part]
+            named = by_folder(files, root)
+        pairs = partners(named)
+        used = {path for pair in pairs for path in pair.values()}
+        ids = content_ids([file for file in found if file.path in used], run)
         items: list[Record] = []
-        for pair in partners(files, self.params.path.rstrip("/")):
+        for pair in pairs:
             contents = {part: ids[path] if path else None for part, path in pair.items()}
             items.append(
                 {

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from manifests.ids import content_id
-from manifests.images import MAX_PIXELS, RGB, decode_image
+from manifests.images import MAX_PIXELS, RGB, decode_image, field_of_view
 from manifests.schemas import PROVENANCE, Kind
 from stages import stage
 from stages.sources.files import (
@@ -102,7 +102,13 @@ class Photos(Source):
     """A folder or Parquet of photos."""
 
     name = "photos"
-    gives = {**PROVENANCE, "source": Kind.RGB, "width": Kind.INT, "height": Kind.INT}
+    gives = {
+        **PROVENANCE,
+        "source": Kind.RGB,
+        "width": Kind.INT,
+        "height": Kind.INT,
+        "camera_fov": Kind.FLOAT,  # degrees, horizontal; null where the file does not tell
+    }
     Params = PhotosParams
     params: PhotosParams
 
@@ -130,7 +136,8 @@ class Photos(Source):
         return data
 
     def process_one(self, item: Record) -> Outcome:
-        picture = fit(decode_image(self._bytes(item), self.params.max_pixels), self.params.max_side)
+        data = self._bytes(item)
+        picture = fit(decode_image(data, self.params.max_pixels), self.params.max_side)
         return Kept(
             [
                 {
@@ -142,6 +149,7 @@ class Photos(Source):
                     "source": picture,
                     "width": picture.shape[1],
                     "height": picture.shape[0],
+                    "camera_fov": field_of_view(data),
                 }
             ]
         )

@@ -155,9 +155,14 @@ def changed(picture: Array, empty: Array, floor: float = 12.0, sigma: float = 1.
     return cv2.morphologyEx((difference > limit).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0
 
 
+def difference(picture: Array, plate: Array) -> Array:
+    """(h, w) bool: where the picture differs from the plate, after exposure. Pictures are small, about 192 px."""
+    return changed(picture, apply_tone(plate, fit_tone(plate, picture, limit=2500)), sigma=1.0)
+
+
 def activity(picture: Array, plate: Array) -> float:
-    """Share of the picture that differs from the plate, after exposure. Pictures are small, about 192 px."""
-    return float(changed(picture, apply_tone(plate, fit_tone(plate, picture, limit=2500)), sigma=1.0).mean())
+    """Share of the picture that `difference` finds."""
+    return float(difference(picture, plate).mean())
 
 
 def _settle(frames: Sequence[Array], plate: Array, count: int, turns: int) -> tuple[Array, Array]:
@@ -176,6 +181,13 @@ def _settle(frames: Sequence[Array], plate: Array, count: int, turns: int) -> tu
     return plate, scores
 
 
+def edges(picture: Array) -> Array:
+    """(h, w) float32: slope of the brightness of a picture that was smoothed by 1 px."""
+    grey = cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 1).mean(axis=2)
+    slope: Array = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+    return slope
+
+
 def without_ghosts(plate: Array, other: Array, least: float = 0.004) -> Array | None:
     """`plate` with regions of `other` where the contour of their difference is an edge in `plate` only.
 
@@ -188,12 +200,7 @@ def without_ghosts(plate: Array, other: Array, least: float = 0.004) -> Array | 
     other = apply_tone(other, fit_tone(other, plate, limit=2500))
     count, labels, stats, _ = cv2.connectedComponentsWithStats(changed(plate, other).astype(np.uint8))
 
-    def edges(picture: Array) -> Array:
-        grey = cv2.GaussianBlur(picture, (0, 0), 1).mean(axis=2)
-        slope: Array = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
-        return slope
-
-    mine, theirs = edges(plate.astype(np.float32)), edges(other)
+    mine, theirs = edges(plate), edges(other)
     out = plate.copy()
     kernel = np.ones((5, 5), np.uint8)
     for k in range(1, count):

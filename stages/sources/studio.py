@@ -145,6 +145,7 @@ class Studio(Source):
         "true_floor": Kind.MASK,
         "light_azimuth": Kind.FLOAT,
         "light_elevation": Kind.FLOAT,
+        "camera_fov": Kind.FLOAT,  # degrees, horizontal
     }
     item_columns: ClassVar[Schema] = {"id": Kind.STRING, "origin": Kind.STRING, "scene": Kind.STRING}
     time_limit_s = 300.0
@@ -213,5 +214,6 @@ class Studio(Source):
             "true_floor": arrays["floor"],
             "light_azimuth": scene["light"]["azimuth"],
             "light_elevation": scene["light"]["elevation"],
+            "camera_fov": scene["camera"]["fov"],
         }
         return Kept([kept])

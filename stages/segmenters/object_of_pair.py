@@ -11,10 +11,20 @@ import numpy as np
 import numpy.typing as npt
 
 from manifests.images import RGB, Mask
-from stages.effects import components, fill_holes, fill_small, keep_components, morph, near
-from stages.grabcut import cut_seeded
+from stages.effects import (
+    components,
+    difference,
+    fill_holes,
+    fill_small,
+    floor_shows,
+    keep_components,
+    morph,
+    near,
+    object_core,
+)
 from stages.pair import dilate, disc
-from stages.sam_onnx import Floats, SamOnnx, points_prompt
+from stages.segmenters.grabcut import cut_seeded
+from stages.segmenters.sam import Floats, Promptable, points_prompt
 
 Box = tuple[int, int, int, int]
 
@@ -118,27 +128,36 @@ def prompt_region(foreground: Mask) -> Box | None:
     return max(0, x - half), max(0, y - half), min(width, x + half), min(height, y + half)
 
 
-def _is_rim(blob: Mask, found: Mask, tinted: Mask, strength: Floats) -> bool:
+def _is_rim(blob: Mask, found: Mask, tinted: Mask, hidden: Mask, strength: Floats) -> bool:
     """Is a core blob that an answer left beside itself only a shadow's steep rim, or a smear of the codec?
 
     It is when it lies next to the answer and either texture alone speaks for it, or its change is faint beside the
-    answer's. Blobs that stand alone are never rims.
+    answer's. Blobs that stand alone, or hide the floor, are never rims.
     """
     reach = max(4, round(0.02 * float(np.hypot(*blob.shape))))
     if not (dilate(blob, reach) & found).any():
+        return False
+    if (hidden & blob).sum() > 0.3 * blob.sum():
         return False
     faint = float(np.median(strength[blob])) < 0.3 * float(np.median(strength[found]))
     return faint or float(tinted[blob].mean()) < 0.2
 
 
 def sam_from_core(
-    sam: SamOnnx, picture: RGB, core: Mask, foreground: Mask, tinted: Mask, strength: Floats
+    sam: Promptable,
+    picture: RGB,
+    core: Mask,
+    foreground: Mask,
+    tinted: Mask,
+    strength: Floats,
+    hidden: Mask | None = None,
 ) -> tuple[Mask, float]:
     """M_o of a pair by prompts that cover the core: the largest core blob not yet explained, up to six times.
 
     Returns:
         (h, w) bool, and the mean score (0 to 1) of the answers, 0 where the core alone had to do.
     """
+    hidden = np.zeros_like(core) if hidden is None else hidden
     region = prompt_region(foreground)
     embedding = sam.embed(picture, region)
     x0, y0, x1, y1 = region or (0, 0, picture.shape[1], picture.shape[0])
@@ -153,7 +172,7 @@ def sam_from_core(
         if not count or areas.max() < smallest or len(scores) == MOST_BLOBS:
             break
         blob = labels == int(areas.argmax()) + 1
-        if found.any() and _is_rim(blob, found, tinted, strength):
+        if found.any() and _is_rim(blob, found, tinted, hidden, strength):
             core = core & ~blob
             continue
         best, best_score = blob, 0.0
@@ -174,20 +193,31 @@ def sam_from_core(
     return tidy(to_border(found, foreground), solid), sum(score * area for score, area in scores) / max(1, weight)
 
 
-def cut_from_core(picture: RGB, core: Mask, foreground: Mask, tinted: Mask, strength: Floats) -> tuple[Mask, float]:
+def cut_from_core(
+    picture: RGB,
+    core: Mask,
+    foreground: Mask,
+    tinted: Mask,
+    strength: Floats,
+    hidden: Mask | None = None,
+    bare: Mask | None = None,
+) -> tuple[Mask, float]:
     """M_o of a pair by GrabCut seeded with the core; the score is the IoU with the core it started from.
 
-    Certain is what is deep in the core, not by texture alone, and not faint: a rim that is wrongly certain stays.
+    Certain is what is deep in the core, not by texture alone, and not faint (unless it hides the floor): a rim that
+    is wrongly certain stays. What is `bare` (the floor's grain is seen there) is no object.
     """
+    hidden = np.zeros_like(core) if hidden is None else hidden
     typical = float(np.percentile(strength[core], 80))
     tinted = core & fill_small(morph(tinted, cv2.MORPH_CLOSE, 5))
     likely = tinted if tinted.sum() > 0.3 * core.sum() else core
-    likely = fill_small(likely & (strength > 0.3 * typical))
+    likely = fill_small(likely & ((strength > 0.3 * typical) | hidden))
     size = float(np.sqrt(likely.sum()))
     inner = np.asarray(cv2.erode(likely.astype(np.uint8), disc(max(2, round(0.05 * size)))), np.uint8) > 0
-    inner &= strength > 0.5 * typical
+    inner &= (strength > 0.5 * typical) | hidden
     # A long shadow is no candidate: only what lies within a fifth of the objects' size of them.
     possible = dilate(likely, max(4, round(0.2 * size))) & dilate(foreground, 2)
+    possible = possible if bare is None else possible & ~bare
     cut = morph(cut_seeded(picture, inner, likely, possible), cv2.MORPH_OPEN, 3) | inner
     cut = keep_components(components(cut)[1], near(cut, inner, 0.5)) if inner.any() else cut
     cut = smooth_rim(cut)
@@ -200,3 +230,27 @@ def with_parts(answer: Mask, cut: Mask, side: int = 5) -> Mask:
     SAM's own rim stays: GrabCut's is one pixel here or there and ragged where the codec is.
     """
     return np.asarray(answer | morph(cut & ~answer, cv2.MORPH_OPEN, side))
+
+
+def object_of_pair(
+    source: RGB, clean: RGB, foreground: Mask, noise: float, sam: Promptable | None
+) -> tuple[Mask, float]:
+    """M_o of a registered pair, and a score from 0 to 1; all False where nothing could be an object.
+
+    Args:
+        source, clean: (h, w, 3) uint8. foreground: (h, w) bool, M_fg. noise: `pair_noise`.
+        sam: what is prompted; None: GrabCut alone.
+    """
+    core, tinted, hidden = object_core(source, clean, foreground, noise)
+    strength = difference(source, clean)
+    if not core.any():  # nothing but what a shadow could be: the strongest half of it
+        core = tinted = foreground & (strength >= 0.5 * float(strength[foreground].max(initial=0)))
+    if not core.any():
+        return core, 0.0
+    shows = floor_shows(source, clean, noise).astype(np.uint8)
+    bare = np.asarray(cv2.erode(shows, disc(2), borderValue=0), np.uint8) > 0
+    cut, score = cut_from_core(source, core, foreground, tinted, strength, hidden, bare)
+    if sam is None:
+        return cut, score
+    mask, score = sam_from_core(sam, source, core, foreground, tinted, strength, hidden)
+    return tidy(with_parts(mask, cut) & ~bare, core), score

@@ -1,0 +1,1 @@
+"""Where things can stand: depth, planes, classes, calm regions."""

@@ -1,0 +1,300 @@
+"""Stage `masks`: variants of a triplet's object mask, as columns beside it.
+
+Who uses a remover paints roughly, or lets a network draw: a model that was trained on exact masks alone leaves ghosts.
+Five families, each as its authors train with it: `shape` (Syn4Removal's six modes), `coarse` (ObjectClear),
+`dilated` (PowerPaint's shape task), `box` and `brush`. Pixel constants were published for pictures whose shorter
+side is 512 and scale with it. How tightly a variant fits is measured and stored, for a trainer to condition on.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Literal, cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, field_validator
+
+from manifests.images import Mask
+from manifests.schemas import Kind, Schema
+from stages import stage
+from stages.split import objects
+from stages.stage import Kept, Outcome, Record, Rejected, Stage
+
+Rng = np.random.Generator
+Family = Literal["shape", "coarse", "dilated", "box", "brush"]
+FAMILIES: tuple[Family, ...] = ("shape", "coarse", "dilated", "box", "brush")  # their order decides the random numbers
+
+REFERENCE_SIDE = 512
+COARSE_SIDES = ((0.005, 5), (0.02, 8), (0.05, 12), (0.1, 17), (0.25, 23), (1.0, 30))  # area up to -> largest kernel
+GAP, SMALLEST = 8, 0.08  # px at the reference side, share: when pieces are one object, as in stage `split`
+LARGEST = 0.7  # share of the picture above which Syn4Removal takes the mask as it is
+
+
+def bounds(mask: Mask) -> tuple[int, int, int, int]:
+    """x0, y0, x1, y1 (exclusive) of the True pixels of (h, w), of which there must be some."""
+    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
+
+
+def _nearest(depth: npt.NDArray[np.float32], count: int) -> Mask:
+    """The `count` pixels of least depth, and all that are as deep as the last of them."""
+    count = min(max(count, 1), depth.size)
+    return np.asarray(depth <= np.partition(depth.ravel(), count - 1)[count - 1], bool)
+
+
+def grown(mask: Mask, factor: float) -> Mask:
+    """(h, w) mask widened evenly, in Euclidean distance, until its area is `factor` ≥ 1 times as large."""
+    depth = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return mask | _nearest(np.asarray(depth, np.float32), round(factor * int(mask.sum())))
+
+
+def shrunk(mask: Mask, factor: float) -> Mask:
+    """(h, w) mask narrowed evenly until its area is `factor` in (0, 1] times as large. The frame is no rim."""
+    depth = np.asarray(cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE), np.float32)
+    return mask & _nearest(-depth, round(factor * int(mask.sum())))
+
+
+def hull(mask: Mask) -> Mask:
+    """Convex hull of all True pixels of (h, w)."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    first, last = mask[rows].argmax(axis=1), mask.shape[1] - 1 - mask[rows, ::-1].argmax(axis=1)
+    ends = np.concatenate([np.stack([first, rows], axis=1), np.stack([last, rows], axis=1)]).astype(np.int32)
+    canvas = np.zeros(mask.shape, np.uint8)
+    return np.asarray(cv2.fillConvexPoly(canvas, cv2.convexHull(ends), 1), np.uint8) > 0
+
+
+def ellipse(mask: Mask) -> Mask:
+    """The ellipse with the mean and the second moments of a mask's pixels, cut to the frame; (h, w) bool."""
+    ys, xs = np.nonzero(mask)
+    spread = np.cov(np.stack([xs, ys]).astype(np.float64), bias=True) + np.eye(2) / 12  # a pixel is no point
+    (a, b), (_, c) = np.linalg.inv(spread)
+    rows, columns = np.ogrid[: mask.shape[0], : mask.shape[1]]
+    y, x = (rows - ys.mean()).astype(np.float32), (columns - xs.mean()).astype(np.float32)
+    return np.asarray(a * x * x + c * y * y + 2 * b * x * y <= 4, bool)
+
+
+def curved_box(mask: Mask, rng: Rng, scale: float) -> Mask:
+    """The mask's box with corners moved by up to 5 px and sides bent outwards, each a quadratic Bézier curve.
+
+    A side bulges by at most a fifth of the box and at most half of the way to the frame (Syn4Removal, mode 6).
+    """
+    height, width = mask.shape
+    x0, y0, x1, y1 = bounds(mask)
+    jitter = 5 * scale
+    corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], np.float64) + rng.uniform(-jitter, jitter, (4, 2))
+    room = np.array([y0, width - x1, height - y1, x0]) / 2
+    reach = np.minimum(0.2 * np.array([y1 - y0, x1 - x0, y1 - y0, x1 - x0]), room) * rng.uniform(0, 1, 4)
+    outward = np.array([[0, -1], [1, 0], [0, 1], [-1, 0]])
+    t = np.linspace(0, 1, 24, endpoint=False)[:, None]
+    sides = []
+    for side in range(4):
+        start, end = corners[side], corners[(side + 1) % 4]
+        along = rng.uniform(0.25, 0.75)
+        # a curve bulges half as far as its control point lies off
+        control = start + along * (end - start) + 2 * reach[side] * outward[side]
+        sides.append((1 - t) ** 2 * start + 2 * t * (1 - t) * control + t**2 * end)
+    canvas = np.zeros(mask.shape, np.uint8)
+    filled = cv2.fillPoly(canvas, [np.rint(np.concatenate(sides)).astype(np.int32)], 1)
+    return np.asarray(filled, np.uint8) > 0
+
+
+def boxed(mask: Mask, grow: float = 0.0) -> Mask:
+    """The mask's bounding box, its area `grow` larger (all sides by the same number of px), cut to the frame."""
+    x0, y0, x1, y1 = bounds(mask)
+    wide, high = x1 - x0, y1 - y0
+    # (w + 2p)(h + 2p) = (1 + grow) w h
+    p = round((-(wide + high) + np.sqrt((wide + high) ** 2 + 4 * grow * wide * high)) / 4)
+    out = np.zeros_like(mask)
+    out[max(0, y0 - p) : y1 + p, max(0, x0 - p) : x1 + p] = True
+    return out
+
+
+def parts(mask: Mask, scale: float) -> list[Mask]:
+    """The separate objects in a mask, largest first: whoever draws a box or a hull draws one around each."""
+    x0, y0, x1, y1 = bounds(mask)
+    labels = np.zeros(mask.shape, np.int32)
+    labels[y0:y1, x0:x1] = objects(mask[y0:y1, x0:x1], max(1, round(GAP * scale)), SMALLEST)
+    return [labels == number for number in range(1, int(labels.max()) + 1)]
+
+
+def by_part(pieces: list[Mask], make: Callable[[Mask], Mask]) -> Mask:
+    """Union of what is made of each piece."""
+    return cast(Mask, np.logical_or.reduce([make(piece) for piece in pieces]))
+
+
+def shape_modes(mask: Mask) -> int:
+    """How many of Syn4Removal's six modes suit a mask's shape: 6, 5, 3 or 1.
+
+    No box around what fills less than half of its own (or where the box is over .4 of the picture); no hull and no
+    ellipse around what fills less than .6 of its hull (or hull over .5); nothing but the mask itself over .5.
+    """
+    area = float(mask.mean())
+    x0, y0, x1, y1 = bounds(mask)
+    box, around = (x1 - x0) * (y1 - y0) / mask.size, float(hull(mask).mean())
+    if area > 0.5:
+        return 1
+    if area / around < 0.6 or around > 0.5:
+        return 3
+    return 5 if area / box < 0.5 or box > 0.4 else 6
+
+
+def shape(mask: Mask, pieces: list[Mask], rng: Rng, scale: float) -> tuple[Mask, str]:
+    """One of Syn4Removal's six modes (its §3.4) among those that suit the mask, and the mode's name.
+
+    exact; eroded to 80–90 % of the area; dilated by 25–50 %; hull dilated by 25–50 %; ellipse around the mask dilated
+    by 100–150 %; curved box of the box enlarged by 10–20 %. All but `eroded` hold the whole mask. What comes out over
+    .7 of the picture is given up for the mask itself.
+    """
+    mode = int(rng.integers(1, min(map(shape_modes, pieces)) + 1))
+    if mode == 1:
+        return mask, "exact"
+    if mode == 2:
+        return shrunk(mask, 1 - rng.uniform(0.1, 0.2)), "eroded"
+    if mode == 3:
+        made, name = grown(mask, 1 + rng.uniform(0.25, 0.5)), "dilated"
+    elif mode == 4:
+        made, name = grown(by_part(pieces, hull), 1 + rng.uniform(0.25, 0.5)), "hull"
+    elif mode == 5:
+        factor = 1 + rng.uniform(1.0, 1.5)
+        made, name = by_part(pieces, lambda piece: ellipse(grown(piece, factor))) | mask, "ellipse"
+    else:
+        grow = rng.uniform(0.1, 0.2)
+        made, name = by_part(pieces, lambda piece: curved_box(boxed(piece, grow), rng, scale)) | mask, "box"
+    return (made, name) if made.mean() <= LARGEST else (mask, "exact")
+
+
+def _ones(side: int) -> npt.NDArray[np.uint8]:
+    return np.ones((side, side), np.uint8)
+
+
+def coarse(mask: Mask, pieces: list[Mask], rng: Rng, scale: float) -> tuple[Mask, str]:
+    """ObjectClear's training mask (its §2.2) and what was done: dilated (.67), eroded (.165) or exact.
+
+    The kernel is a square of side U{1..K}, K by the mask's share of the picture: `COARSE_SIDES`. A mask that erosion
+    would take away stays as it is.
+    """
+    most = next(side for share, side in COARSE_SIDES if mask.mean() <= share)
+    side = int(rng.integers(1, max(1, round(most * scale)) + 1))
+    first, second = rng.uniform(size=2)
+    if first < 0.67:
+        return np.asarray(cv2.dilate(mask.astype(np.uint8), _ones(side)), np.uint8) > 0, "dilated"
+    if second < 0.5:
+        # what lies beyond the frame is no rim
+        made = np.asarray(cv2.erode(mask.astype(np.uint8), _ones(side | 1)), np.uint8) > 0
+        if made.any():
+            return made, "eroded"
+    return mask, "exact"
+
+
+def dilated(mask: Mask, pieces: list[Mask], rng: Rng, scale: float) -> tuple[Mask, str]:
+    """PowerPaint's loose shape: dilated 3×3 twice, then 0–9 times by a square of odd side 3–23.
+
+    Its fitting degree (area of the object / area of the mask) is what the trainer weighs `P_shape` with.
+    """
+    start = 2 * max(1, round(2 * scale)) + 1  # two times 3x3 is once 5x5
+    side, times = 2 * int(rng.integers(1, 12)) + 1, int(rng.integers(0, 10))
+    reach = 2 * max(1, round((side // 2) * scale)) + 1
+    made = cv2.dilate(mask.astype(np.uint8), _ones(start))
+    if times:
+        made = cv2.dilate(made, _ones(reach), iterations=times)
+    return np.asarray(made, np.uint8) > 0, "dilated"
+
+
+def box(mask: Mask, pieces: list[Mask], rng: Rng, scale: float) -> tuple[Mask, str]:
+    """Each object's box; in half of the cases with moved corners and bent sides (PowerPaint's object task)."""
+    if rng.uniform() < 0.5:
+        return by_part(pieces, boxed), "box"
+    return by_part(pieces, lambda piece: curved_box(piece, rng, scale)) | mask, "curved"
+
+
+def painted(mask: Mask, rng: Rng) -> Mask:
+    """What a person paints over an object: round strokes through what is not covered yet, until most of it is.
+
+    A brush has one diameter, 15–45 % of the object's size (root of its box's area); a stroke has two to five points,
+    each in a place far from what was painted; they end when a drawn share of .9 to 1 of the object is covered.
+    """
+    x0, y0, x1, y1 = bounds(mask)
+    thick = max(3, round(rng.uniform(0.15, 0.45) * float(np.sqrt((x1 - x0) * (y1 - y0)))))
+    enough = rng.uniform(0.9, 1.0) * int(mask.sum())
+    window = np.s_[max(0, y0 - thick) : y1 + thick, max(0, x0 - thick) : x1 + thick]  # strokes stay inside it
+    mask, whole = mask[window], np.zeros(mask.shape, bool)
+    canvas = np.zeros(mask.shape, np.uint8)
+    rest, strokes = mask, 0
+    while int(mask.sum()) - int(rest.sum()) < enough and strokes < 200:
+        strokes += 1
+        depth = cv2.distanceTransform(rest.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3)
+        ys, xs = np.nonzero(depth >= rng.uniform(0.5, 0.95) * depth.max())
+        picks = rng.integers(0, len(ys), int(rng.integers(2, 6)))
+        points = np.stack([xs[picks], ys[picks]], axis=1) + rng.normal(0, thick / 8, (len(picks), 2))
+        points = points[np.argsort(points @ rng.normal(size=2))]  # along some direction, as a hand goes
+        cv2.polylines(canvas, [np.rint(points).astype(np.int32)], False, 1, thickness=thick)
+        for x, y in np.rint(points).astype(int).tolist():
+            cv2.circle(canvas, (x, y), thick // 2, 1, -1)
+        rest = mask & (canvas == 0)
+    whole[window] = canvas > 0
+    return whole
+
+
+def brush(mask: Mask, pieces: list[Mask], rng: Rng, scale: float) -> tuple[Mask, str]:
+    """Each object painted over by hand."""
+    return by_part(pieces, lambda piece: painted(piece, rng)), "brush"
+
+
+def fit(variant: Mask, mask: Mask) -> tuple[float, float]:
+    """How a variant fits a mask, both (h, w): share of the variant that is object, share of the object it covers."""
+    both = int((variant & mask).sum())
+    return both / max(1, int(variant.sum())), both / max(1, int(mask.sum()))
+
+
+MAKERS: Mapping[Family, Callable[[Mask, list[Mask], Rng, float], tuple[Mask, str]]] = {
+    "shape": shape,
+    "coarse": coarse,
+    "dilated": dilated,
+    "box": box,
+    "brush": brush,
+}
+
+
+class MasksParams(stage.Params):
+    variants: list[Family] = Field(list(FAMILIES), description="Families to make: a column `mask_<family>` each.")
+
+    @field_validator("variants")
+    @classmethod
+    def _some(cls, value: list[Family]) -> list[Family]:
+        if not value or len(set(value)) != len(value):
+            raise ValueError(f"name one or more of {', '.join(FAMILIES)}, each once")
+        return value
+
+
+class Masks(Stage):
+    """Adds variants of a triplet's mask for training: a mask, how it was made, and how it fits, for each family."""
+
+    name = "masks"
+    needs = {"mask": Kind.MASK}
+    gives = {
+        f"mask_{family}{part}": kind
+        for family in FAMILIES
+        for part, kind in (("", Kind.MASK), ("_mode", Kind.STRING), ("_fit", Kind.FLOAT), ("_cover", Kind.FLOAT))
+    }
+    Params = MasksParams
+    params: MasksParams
+
+    def schema(self, given: Schema) -> Schema:
+        wanted = tuple(f"mask_{family}" for family in self.params.variants)
+        columns = super().schema(given)
+        return {name: kind for name, kind in columns.items() if name not in self.gives or name.startswith(wanted)}
+
+    def process_one(self, record: Record) -> Outcome:
+        mask = cast(Mask, record["mask"])
+        if mask is None or not mask.any():
+            return Rejected("empty mask", "there is no object to vary")
+        scale = min(mask.shape) / REFERENCE_SIDE
+        pieces = parts(mask, scale)
+        made: Record = {}
+        for family, rng in zip(FAMILIES, self.rng(record).spawn(len(FAMILIES)), strict=True):
+            if family in self.params.variants:
+                variant, mode = MAKERS[family](mask, pieces, rng, scale)
+                share, cover = fit(variant, mask)
+                column = f"mask_{family}"
+                made |= {column: variant, f"{column}_mode": mode, f"{column}_fit": share, f"{column}_cover": cover}
+        return Kept([record | made])

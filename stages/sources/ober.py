@@ -1,0 +1,152 @@
+"""A dataset in OBER's Parquet layout, ObjectClear's published one or one made here, as pairs or as triplets."""
+
+import json
+from typing import Any, Literal, cast
+
+from pydantic import Field
+
+from manifests.ids import content_id
+from manifests.images import MAX_PIXELS, decode_image, decode_mask
+from manifests.ober import NotOber, Reader, listing
+from manifests.schemas import PROVENANCE, Kind, Schema
+from stages import stage
+from stages.sources.files import (
+    ChangedInput,
+    MissingInput,
+    RunContext,
+    content_ids,
+    find,
+    origin_of,
+    unreadable_id,
+)  # fmt: skip
+from stages.sources.photos import fit
+from stages.stage import Kept, Outcome, Record, Rejected, Source
+
+PAIR: Schema = {"input": Kind.RGB, "gt": Kind.RGB, "given_mask": Kind.MASK, "given_foreground_mask": Kind.MASK}
+MADE: Schema = {
+    "kind": Kind.STRING,
+    "source": Kind.RGB,
+    "target": Kind.RGB,
+    "mask": Kind.MASK,
+    "foreground_mask": Kind.MASK,
+    "label": Kind.STRING,
+}
+KINDS = ("captured", "simulated", "edited")
+
+
+class OberParams(stage.Params):
+    path: str = Field(description="folder, glob, file or URI of .parquet files in OBER's layout")
+    give: Literal["pairs", "triplets"] = Field(
+        "pairs", description="pairs, to be measured and cut out; or triplets as they are, for a dataset"
+    )
+    subsets: list[str] | None = Field(None, description="only rows of these subsets; all where null")
+    splits: list[str] | None = Field(None, description="only rows of these splits; all where null")
+    keep_split: bool = Field(True, description="rows keep their split; otherwise a scene's hash decides")
+    by_subset: bool = Field(False, description="equal scene names in two subsets are two scenes")
+    licence: str = Field("unknown", description="licence of the pictures, kept with every row made from them")
+    max_side: int | None = Field(None, ge=16, description="longer pictures are scaled down to this many pixels")
+    max_pixels: int = Field(MAX_PIXELS, ge=1, description="pictures with more pixels are refused undecoded")
+
+
+def _described(path: str) -> str:
+    """JSON list of (content id, scene, subset, split) of a file's rows."""
+    try:
+        return json.dumps([[content_id(*row.pictures), row.scene, row.subset, row.split] for row in listing(path)])
+    except NotOber as error:
+        raise MissingInput(str(error)) from error
+
+
+class Ober(Source):
+    """Rows of a dataset in OBER's layout."""
+
+    name = "ober"
+    gives = {**PROVENANCE, **PAIR, "subset": Kind.STRING}
+    Params = OberParams
+    params: OberParams
+
+    def schema(self, given: Schema) -> Schema:
+        pictures = PAIR if self.params.give == "pairs" else MADE
+        return {**PROVENANCE, **pictures, "subset": Kind.STRING}
+
+    def items(self, run: RunContext) -> list[Record]:
+        found = find(self.params.path, "*.parquet")
+        told = content_ids(found, run, _described)
+        items: list[Record] = []
+        splits: dict[str, tuple[str | None, str]] = {}
+        for file in found:
+            if told[file.path] == unreadable_id(file.path):
+                items.append({"id": told[file.path], "origin": origin_of(file.path), "path": file.path, "row": 0})
+                continue
+            for row, (id, scene, subset, split) in enumerate(json.loads(told[file.path])):
+                if self.params.subsets is not None and subset not in self.params.subsets:
+                    continue
+                if self.params.splits is not None and split not in self.params.splits:
+                    continue
+                scene = f"{subset}/{scene}" if self.params.by_subset and scene else scene or id
+                self._one_split(splits, scene, subset, split)
+                items.append(
+                    {
+                        "id": id,
+                        "origin": f"{origin_of(file.path)}#{row}",
+                        "path": file.path,
+                        "row": row,
+                        "told": [scene, subset, split],
+                    }
+                )
+        return items
+
+    def _one_split(self, splits: dict[str, tuple[str | None, str]], scene: str, subset: str, split: str | None) -> None:
+        if not self.params.keep_split:
+            return
+        known, where = splits.setdefault(scene, (split, subset))
+        if known != split:
+            raise MissingInput(
+                f"'{self.params.path}': scene '{scene}' is in split '{known}' (subset '{where}') and in split "
+                f"'{split}' (subset '{subset}'); set by_subset: true where these are two scenes, or keep_split: false"
+            )
+
+    def setup(self) -> None:
+        self.reader = Reader()
+
+    def process_one(self, item: Record) -> Outcome:
+        data = self.reader.row(item["path"], item["row"])
+        if data is None or content_id(*data.values()) != item["content"]:
+            raise ChangedInput(f"'{item['origin']}' is not what it was when it was listed; run again")
+        for name in ("input", "gt"):
+            if data[name] is None:
+                return Rejected("no partner", f"there is no {name} in {item['origin']}")
+        made: Record = {name: decode_image(cast(bytes, data[name]), self.params.max_pixels) for name in ("input", "gt")}
+        for name in ("object_mask", "object_effect_mask"):
+            encoded = data[name]
+            made[name] = None if encoded is None else decode_mask(encoded, self.params.max_pixels)
+        sizes = {name: picture.shape[:2] for name, picture in made.items() if picture is not None}
+        if len(set(sizes.values())) > 1:
+            return Rejected("pictures of two sizes", f"{sizes} in {item['origin']}")
+        scene, subset, split = item["told"]
+        return Kept(
+            [
+                {
+                    "id": item["id"],
+                    "origin": item["origin"],
+                    "scene_id": scene,
+                    "split": split if self.params.keep_split else None,
+                    "licence": self.params.licence,
+                    "parents": [],
+                    "subset": subset,
+                    **self._named({name: self._fitted(picture) for name, picture in made.items()}, subset),
+                }
+            ]
+        )
+
+    def _fitted(self, picture: Any) -> Any:
+        if picture is None or picture.dtype != bool:
+            return None if picture is None else fit(picture, self.params.max_side)
+        return fit((picture * 255).astype("uint8"), self.params.max_side) > 127
+
+    def _named(self, pictures: Record, subset: str | None) -> Record:
+        if self.params.give == "pairs":
+            names = dict(zip(pictures, PAIR, strict=True))
+            return {names[name]: picture for name, picture in pictures.items()}
+        kind = subset if subset in KINDS else "captured"
+        named = dict(zip(("source", "target", "mask", "foreground_mask"), pictures.values(), strict=True))
+        return {"kind": kind, "label": None, **named}
