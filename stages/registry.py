@@ -34,6 +34,8 @@ STAGES = {
     "composite": "stages.composite:Composite",
     "masks": "stages.masks:Masks",
     "inpaint": "stages.inpaint:Inpaint",
+    "score": "stages.score:Score",
+    "keep": "stages.score:Keep",
     "select": "stages.select:Select",
 }
 

@@ -11,8 +11,8 @@ from stages.effects import Effects, EffectsParams
 from stages.pair import Pair, PairParams
 from stages.segment import Segment, SegmentParams, within
 from stages.segmenters.grabcut import cut_box, cut_seeded
-from stages.segmenters.object_of_pair import bounding_box, deepest_points, tidy, to_border
-from stages.segmenters.sam import points_prompt
+from stages.segmenters.object_of_pair import bounding_box, deepest_points, sam_from_core, tidy, to_border
+from stages.segmenters.sam import POSITIVE, Embedding, points_prompt
 from stages.segmenters.sam_onnx import SamOnnx, prepared
 from stages.stage import Kept, MissingColumns, Rejected
 
@@ -105,6 +105,43 @@ def test_a_region_is_embedded_as_if_it_were_the_picture(sam):
     assert whole.shape == pair.object_mask.shape
     assert iou(whole > 0, pair.object_mask) > 0.9
     assert iou(part > 0, pair.object_mask[y0:y1, x0:x1]) > 0.92
+
+
+class Eager:
+    """A network that answers every prompt with whatever is drawn where the prompt's middle lies."""
+
+    def __init__(self, shapes):
+        self.shapes = shapes
+
+    def embed(self, picture, region=None):
+        left, top, right, bottom = region or (0, 0, picture.shape[1], picture.shape[0])
+        return Embedding(None, right - left, bottom - top, left, top)
+
+    def prompt(self, embedding, points, labels):
+        spots = points[labels == POSITIVE] if (labels == POSITIVE).any() else points[labels >= 2]
+        x, y = spots.mean(0).astype(int)
+        shape = min(self.shapes, key=lambda one: -int(one[y, x]))
+        window = np.s_[
+            embedding.top : embedding.top + embedding.height, embedding.left : embedding.left + embedding.width
+        ]
+        return np.where(shape, 1.0, -1.0).astype(np.float32)[window], 0.9
+
+
+def test_a_shadow_that_a_network_takes_for_an_object_is_none():
+    """A shadow's textured rim is in the core, and a network that is asked about it answers with the whole shadow; as
+    the floor's grain is seen in it, it stays out of M_o."""
+    block, shade, rim = (np.zeros((200, 300), bool) for _ in range(3))
+    block[60:140, 60:110] = True
+    shade[100:140, 120:240] = True
+    rim[100:140, 120:240] = True
+    rim[108:132, 128:232] = False
+    picture, strength = np.full((200, 300, 3), 120, np.uint8), (90.0 * (block | shade)).astype(np.float32)
+    core, seen = block | rim, shade & ~rim
+    apart = sam_from_core(Eager([block, shade]), picture, core, block | shade, core, strength, core, seen)[0]
+    assert iou(apart, block) > 0.95
+    # and where the floor is plain there is no telling: it is the network's word
+    plain = sam_from_core(Eager([block, shade]), picture, core, block | shade, core, strength, core, ~core & core)[0]
+    assert iou(plain, block | shade) > 0.95
 
 
 def test_grabcut_takes_boxes_on_photos(grabcut):

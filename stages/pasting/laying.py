@@ -18,6 +18,7 @@ from stages.pasting.projection import View, floor_to_floor, through
 
 Array = npt.NDArray[Any]
 
+CERTAIN = 0.08  # effects this strong are in the mask, however thin they are
 FAINT = 2 / 255  # alpha below which a layer leaves no trace that a mask should hold
 DIM = 1.5  # levels of added light below which it leaves none
 
@@ -310,6 +311,12 @@ def triplet(background: Array, layers: Sequence[Layer], removed: int) -> tuple[A
     body |= gone.alpha * seen > FAINT
     if gone.light is not None:
         body |= gone.light.max(axis=2) * seen > DIM
+    sure = lost * free > CERTAIN
+    certain = part(sure, window, gone.window)
+    certain |= gone.alpha * seen > CERTAIN
+    # the end of a soft shadow frays into specks, which no mask should have; thin legs and strands stay
+    smooth = np.asarray(cv2.medianBlur(here.astype(np.uint8), 7), np.uint8) > 0
+    here = (smooth & (free > FAINT)) | (here & sure)
     mask, foreground = np.zeros(background.shape[:2], bool), np.zeros(background.shape[:2], bool)
     wx0, wy0, wx1, wy1 = gone.window
     mask[wy0:wy1, wx0:wx1] = gone.solid & part(own, window, gone.window)

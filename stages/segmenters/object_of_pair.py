@@ -30,6 +30,7 @@ Box = tuple[int, int, int, int]
 
 MOST_BLOBS = 6
 GOOD_ENOUGH = 2.1  # of 2.3: no further prompt is tried
+MOST_BARE = 0.35  # share of an answer in which the floor may show
 SMALL_PART = 0.02  # of the largest part: smaller ones are dropped
 
 
@@ -151,8 +152,11 @@ def sam_from_core(
     tinted: Mask,
     strength: Floats,
     hidden: Mask | None = None,
+    bare: Mask | None = None,
 ) -> tuple[Mask, float]:
     """M_o of a pair by prompts that cover the core: the largest core blob not yet explained, up to six times.
+
+    An answer that is largely `bare` (the floor's grain is seen there) is a shadow, whose rim the blob was.
 
     Returns:
         (h, w) bool, and the mean score (0 to 1) of the answers, 0 where the core alone had to do.
@@ -175,16 +179,22 @@ def sam_from_core(
         if found.any() and _is_rim(blob, found, tinted, hidden, strength):
             core = core & ~blob
             continue
-        best, best_score = blob, 0.0
+        best, best_score, shadow = blob, 0.0, False
         for points, kinds in core_prompts(blob, core, foreground):
             logits, quality = sam.prompt(embedding, points, kinds)
             answer = np.zeros_like(core)
             answer[y0:y1, x0:x1] = logits > 0
+            if bare is not None and (answer & bare).sum() > MOST_BARE * answer.sum():
+                shadow = True
+                continue
             score, inside, cover = answer_score(answer, blob, core, foreground, quality)
             if inside > 0.75 and cover > 0.3 and score > best_score:
                 best, best_score = answer & dilate(foreground, 2), score
             if best_score > GOOD_ENOUGH:
                 break
+        if shadow and best_score == 0:
+            core = core & ~blob
+            continue
         found |= best
         scores.append((best_score / 2.3, int(blob.sum())))
         # What an answer leaves of its own blob is rim; another prompt at it would only come back with the whole.
@@ -252,5 +262,5 @@ def object_of_pair(
     cut, score = cut_from_core(source, core, foreground, tinted, strength, hidden, bare)
     if sam is None:
         return cut, score
-    mask, score = sam_from_core(sam, source, core, foreground, tinted, strength, hidden)
+    mask, score = sam_from_core(sam, source, core, foreground, tinted, strength, hidden, bare)
     return tidy(with_parts(mask, cut) & ~bare, core), score

@@ -1,0 +1,92 @@
+"""Candidates to scores, and scores to what is kept. The score costs a network, the threshold nothing: two stages."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from discriminator import judge as judges
+from discriminator.calibration import Rule, read_rule
+from manifests.schemas import Kind, Schema
+from manifests.weights import Reference, Revision, resolve
+from stages import stage
+from stages.stage import Kept, Outcome, Record, Rejected, Stage
+
+
+class ScoreParams(stage.Params):
+    judge: Reference = Field(description="Folder of a judge that was trained and calibrated.")
+    base: Reference | None = Field(None, description="Folder of SDXL-inpainting that the judge's LoRA is for.")
+    revision: Revision | None = Field(None, description="Commit of `base` on the hub.")
+    batch: int | None = Field(
+        None, ge=1, le=512, description="Candidates in one run of the network; 1 on a CPU, 32 on a GPU."
+    )
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+
+class Score(Stage):
+    """Probability that a person would accept a candidate, by a judge. The same candidate has the same score always."""
+
+    name = "score"
+    needs: ClassVar[Schema] = {"source": Kind.RGB, "target": Kind.RGB, "mask": Kind.MASK}
+    gives: ClassVar[Schema] = {"score": Kind.FLOAT, "score_logit": Kind.FLOAT}
+    batch_size = 32
+    time_limit_s = 300.0
+    Params = ScoreParams
+
+    def __init__(self, params: Any, seed: int = 0) -> None:
+        super().__init__(params, seed)
+        self.folder = resolve(params.judge)
+        patterns = ("unet/*.safetensors", "vae/*.safetensors", "*.json")
+        self.base = resolve(params.base, params.revision, patterns) if params.base else None
+        self.rule = read_rule(self.folder)
+        self.weights()  # what is missing is said when the recipe is read
+
+    def weights(self) -> Mapping[str, Path]:
+        return judges.files(self.folder, self.base)
+
+    def setup(self) -> None:
+        params: ScoreParams = self.params
+        self.judge = judges.load(self.folder, self.base, params.device, params.dtype, params.batch)
+
+    def process(self, records: Sequence[Record]) -> list[Outcome]:
+        views = [self.judge.see(record["source"], record["target"], record["mask"]) for record in records]
+        logits = self.judge.logits(views)
+        probabilities = self.rule.calibration(logits)
+        return [
+            Kept([{**record, "score": float(probability), "score_logit": float(logit)}])
+            for record, probability, logit in zip(records, probabilities, logits, strict=True)
+        ]
+
+
+class KeepParams(stage.Params):
+    judge: Reference = Field(description="Folder of the judge that gave the scores; its thresholds are used.")
+
+
+class Keep(Stage):
+    """Keeps candidates above the threshold that was shown to keep the promise for their remover."""
+
+    name = "keep"
+    needs: ClassVar[Schema] = {"score": Kind.FLOAT, "remover": Kind.STRING}
+    pictures = False
+    Params = KeepParams
+
+    def __init__(self, params: Any, seed: int = 0) -> None:
+        super().__init__(params, seed)
+        self.rule: Rule = read_rule(resolve(params.judge))
+
+    def weights(self) -> Mapping[str, Path]:
+        return {"calibration.json": resolve(self.params.judge) / "calibration.json"}
+
+    def process_one(self, record: Record) -> Outcome:
+        score, remover = record["score"], record["remover"]
+        match self.rule.decide(score, remover):
+            case "keep":
+                return Kept([record])
+            case "people":
+                return Rejected("left to people", f"too few votes on '{remover}' to promise anything")
+            case _:
+                threshold = self.rule.removers[remover].threshold
+                why = f"at most {threshold:.3f}" if threshold is not None else f"no threshold for '{remover}' holds"
+                return Rejected("score too low", f"{score:.3f}: {why}")
