@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+EXTRAS := studio,s3,models,review,postgres,groundingdino,yolo,dev
 ENV := RAY_USAGE_STATS_ENABLED=0 HF_HUB_OFFLINE=1
 
 .PHONY: demo test lint bench clean
 
-demo: $(VENV)/.ready
+demo: $(VENV)/.demo
 	$(ENV) $(BIN)/rasura run recipes/demo.yaml --into runs/demo
 	$(ENV) $(BIN)/rasura verify runs/demo
 	$(ENV) $(BIN)/rasura report runs/demo
@@ -22,12 +23,17 @@ lint: $(VENV)/.ready
 bench: $(VENV)/.ready
 	$(ENV) $(BIN)/python -m benchmarks
 
-# torchvision from the package index is linked to CUDA; the script makes it load beside a CPU torch
-# and does nothing beside a CUDA one.
-$(VENV)/.ready: pyproject.toml constraints.txt tools/torchvision_on_cpu_torch.py
+# For the demo: what renders and runs it.
+$(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[studio,s3,models,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[studio]'
+	touch $@
+
+# For the tests: everything. torchvision from the package index is linked to CUDA; the script makes it load beside a CPU
+# torch and does nothing beside a CUDA one.
+$(VENV)/.ready: $(VENV)/.demo tools/torchvision_on_cpu_torch.py
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	$(BIN)/python tools/torchvision_on_cpu_torch.py
 	touch $@
 

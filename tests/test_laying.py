@@ -302,3 +302,24 @@ def test_noise_and_jpeg_leave_equal_what_was_equal(noise, quality):
     assert not np.array_equal(b, target)
     assert (a[where] != b[where]).any(axis=1).mean() > 0.9
     assert a.dtype == b.dtype == np.uint8
+
+
+def test_effects_that_a_frame_cut_off_run_out():
+    """A shadow that goes on beyond its photo's lower border fades towards it, smoothly and to nothing, and is whole
+    away from it; on a side that cuts the object too nothing fades, as the object stands at that side again."""
+    rgba, solid = np.zeros((100, 60, 4), np.uint8), np.zeros((100, 60), bool)
+    solid[:50, 20:40] = True
+    rgba[50:, :, 3] = 128
+    rgba[solid] = (200, 100, 50, 255)
+    thing = {"id": "x", "label": None, "foreground": rgba, "foreground_object": solid, "source_size": [200, 200]}
+    cut = layers_of(cutout(thing | {"foreground_box": [70.0, 100.0, 130.0, 200.0]}), False)[2]
+    assert cut[-1].max() < 0.01
+    assert np.allclose(cut[50:87], 128 / 255)
+    assert np.abs(np.diff(cut[50:, 0])).max() < 0.08
+    free = layers_of(cutout(thing | {"foreground_box": [70.0, 60.0, 130.0, 160.0]}), False)[2]
+    assert np.allclose(free[50:], 128 / 255)
+    solid[:] = False
+    solid[:, 20:40] = True
+    rgba[solid] = (200, 100, 50, 255)
+    standing_at_it = layers_of(cutout(thing | {"foreground_box": [70.0, 100.0, 130.0, 200.0]}), False)[2]
+    assert np.allclose(standing_at_it[-1][:20], 128 / 255)

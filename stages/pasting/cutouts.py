@@ -201,6 +201,30 @@ def facing(cutouts: Sequence[Cutout]) -> list[Cutout]:
     ]
 
 
+def run_out(one: Cutout, share: float = 0.06) -> Array:
+    """(h, w) float32, 0 to 1: how much of the effects is left beside the frame of their photo.
+
+    The frame cut them off there; pasted elsewhere they must not end in a straight line. They run out over `share` of
+    the photo's longer side, but not on a side that cut the object itself: that side is laid on the frame again.
+    """
+    height, width = one.solid.shape
+    (left, top), (wide, high) = one.corner, one.size
+    reach = max(1.0, share * max(one.size))
+    kept = cut_sides(one.solid, (left, top, left + width, top + height), one.size)
+    xs, ys = left + np.arange(width) + 0.5, top + np.arange(height) + 0.5
+    across, down = np.ones(width), np.ones(height)
+    for side, at, distance in (
+        ("left", across, xs),
+        ("right", across, wide - xs),
+        ("top", down, ys),
+        ("bottom", down, high - ys),
+    ):
+        if side not in kept:
+            ramp = np.clip(distance / reach, 0, 1)
+            at *= ramp * ramp * (3 - 2 * ramp)
+    return np.asarray(down[:, None] * across, np.float32)
+
+
 def layers_of(one: Cutout, filled: bool) -> tuple[Array, Array, Array, Array | None]:
     """A cut-out taken apart into what stands and what lies on the floor.
 
@@ -216,14 +240,15 @@ def layers_of(one: Cutout, filled: bool) -> tuple[Array, Array, Array, Array | N
     red, green, blue, cover = (one.rgba[..., k] for k in range(4))
     body = one.solid | ((cover > 0) & ((red | green | blue) > 0))
     colour: Array = one.rgba[..., :3] * alpha[..., None]
-    shade = np.where(body, 0, alpha).astype(np.float32)
+    left = run_out(one)
+    shade = (np.where(body, 0, alpha) * left).astype(np.float32)
     alpha = np.where(body, alpha, 0).astype(np.float32)
     if filled and shade.any():
         shade = np.where(body, np.minimum(spread(shade, ~body), np.minimum(alpha, 0.98)), shade)
         alpha = np.where(body, 1 - (1 - alpha) / np.maximum(1 - shade, 0.02), alpha)
     light: Array | None = None
     if one.light is not None and one.light.any():
-        light = np.where(body[..., None], 0, one.light).astype(np.float32)
+        light = (np.where(body[..., None], 0, one.light) * left[..., None]).astype(np.float32)
         colour = colour + np.where(body[..., None], one.light, 0)
     return np.where(body[..., None], colour, 0).astype(np.float32), alpha, shade, light
 
