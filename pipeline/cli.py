@@ -5,6 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.review_cli import review as review_commands
+from pipeline.review_cli import votes as votes_commands
+
 app = typer.Typer(
     help="Makes and checks the training data of models that erase objects from photographs.",
     no_args_is_help=True,
@@ -12,6 +15,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
 )
+
+app.add_typer(review_commands, name="review")
+app.add_typer(votes_commands, name="votes")
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Folder or URI that `rasura run` wrote into.")]
 
@@ -21,12 +27,16 @@ def explain(error: BaseException) -> str | None:
     known = {
         "RecipeError", "RunLocked", "RunFailed", "StoreError", "MissingInput", "NoRun", "NoTable", "NotTriplets",
         "SetupFailed", "UnknownId", "NotEnough", "UnknownStage", "ForeignFolder", "BotoCoreError", "ClientError",
+        "BadName", "BadVotes", "NothingToReview", "NoDatabase", "BadWeights",
     }  # fmt: skip
     names = {cls.__name__ for cls in type(error).__mro__}
     if names & known or isinstance(error, FileNotFoundError | PermissionError | ConnectionError):
         return str(error)
-    if isinstance(error, ModuleNotFoundError) and error.name in {"s3fs", "gcsfs", "mitsuba"}:
-        extra = {"s3fs": "s3", "gcsfs": "gcs", "mitsuba": "studio"}[error.name]
+    extras = {
+        "s3fs": "s3", "gcsfs": "gcs", "mitsuba": "studio", "torch": "models", "transformers": "models",
+        "diffusers": "models", "fastapi": "review", "uvicorn": "review", "sqlalchemy": "review", "psycopg": "postgres",
+    }  # fmt: skip
+    if isinstance(error, ModuleNotFoundError) and (extra := extras.get(error.name or "")):
         return f"'{error.name}' is not installed; install rasura[{extra}]"
     return None
 
@@ -67,14 +77,15 @@ def status(
     """What became of each input: in, kept, rejected by reason, failed by error, seconds, rate."""
     from manifests.storage import Store
     from pipeline.ledger import account
+    from pipeline.reviewed import review_of
 
-    ledger = account(Store(where))
+    ledger, review = account(Store(where)), review_of(Store(where))
     if json:
         import json as encoder
 
         from pipeline.ledger import as_json
 
-        typer.echo(encoder.dumps(as_json(ledger), indent=1))
+        typer.echo(encoder.dumps(as_json(ledger) | {"review": vars(review[0]) if review else None}, indent=1))
         return
     from rich.console import Console
 
@@ -83,6 +94,12 @@ def status(
     console = Console()
     for line in table(ledger):
         console.print(line)
+    if review:
+        told = review[0]
+        console.print(
+            f"review: {told.candidates} candidates = {told.voted} voted + {told.leased} open + {told.waiting} waiting; "
+            f"{told.votes} votes"
+        )
 
 
 @app.command()
@@ -109,9 +126,12 @@ def verify(
 ) -> None:
     """Check hashes, counts, columns, every picture, and that source = target outside the foreground mask."""
     from manifests.storage import Store
+    from pipeline.reviewed import review_of
     from pipeline.verify import verify as check
 
     faults, checked = check(Store(where))
+    if review := review_of(Store(where)):
+        faults, checked = [*faults, *(f"review: {fault}" for fault in review[1])], [*checked, "review"]
     for fault in faults:
         typer.echo(fault)
     if faults:

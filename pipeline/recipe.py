@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from annotator.queue import Policy
 from stages.registry import nearest
 
 _VARIABLE = re.compile(r"\$\{([\w.-]+)\}")
@@ -105,6 +106,7 @@ class Recipe(_Model):
     flows: dict[str, Flow] = Field(min_length=1)
     dataset: Dataset | None = None
     engine: Engine = Engine()
+    review: Policy | None = Field(None, description="how people judge the run's candidates")
 
     @field_validator("flows")
     @classmethod
@@ -279,6 +281,7 @@ def parse(text: str, file: str, overrides: Sequence[str] = ()) -> tuple[Recipe, 
         "": _keys(Recipe),
         "engine": _keys(Engine),
         "dataset": _keys(Dataset),
+        "review": _keys(Policy),
         **{f"flows.{name}": _keys(Flow) for name in (raw["flows"] if isinstance(raw.get("flows"), dict) else {})},
     }
     recipe = None

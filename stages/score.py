@@ -21,8 +21,10 @@ class ScoreParams(stage.Params):
     batch: int | None = Field(
         None, ge=1, le=512, description="Candidates in one run of the network; 1 on a CPU, 32 on a GPU."
     )
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="Where it runs: auto, cpu or cuda:N.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Its precision; auto is bfloat16 on a GPU, float32 on a CPU."
+    )
 
 
 class Score(Stage):

@@ -1,0 +1,314 @@
+"""Where a review is kept: its tables, and one writer that commits what many ask for.
+
+SQLite in WAL mode with full sync, or PostgreSQL by URL. All writes of a process pass one thread, which takes what has
+gathered meanwhile into one transaction, each job in a savepoint of its own, and answers after the commit: one sync to
+disk serves them all, and what was answered is on disk. Between processes writes take turns: `BEGIN IMMEDIATE` in
+SQLite, a transaction's advisory lock in PostgreSQL. Readers never wait.
+"""
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import (
+    DDL,
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    create_engine,
+    event,
+    insert,
+    select,
+)
+from sqlalchemy.exc import DatabaseError, OperationalError
+
+T = TypeVar("T")
+
+VERSION = "1"
+BATCH = 64  # jobs in one transaction at most
+BUSY_MS = 10_000
+_LOCK = 0x5241_5355_5241  # the advisory lock's number: "RASURA"
+_KEY = BigInteger().with_variant(Integer, "sqlite")
+
+metadata = MetaData()
+
+meta = Table("meta", metadata, Column("key", String(32), primary_key=True), Column("value", Text, nullable=False))
+
+items = Table(
+    "items",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("row_id", Text, nullable=False),
+    Column("flow", Text, nullable=False),  # the table that its row was found in
+    Column("place_table", Text, nullable=False),  # the table, shard and row that its pictures stand in
+    Column("place_shard", Text, nullable=False),
+    Column("place_row", Integer, nullable=False),
+    Column("variant", String(16), nullable=False),
+    Column("expected", String(8)),  # the known answer
+    Column("label", Text),
+    Column("remover", Text),
+    Column("round", Integer),
+    Column("score", Float),
+    Column("dilation", Integer),  # px by which the remover widened the mask
+    Column("priority", Float, nullable=False),
+    Column("withdrawn", Boolean, nullable=False, default=False),  # its row is no longer in the run
+    # what the queue needs at hand; all of it follows from the log, the leases and the policy
+    Column("needed", Integer, nullable=False),
+    Column("votes", Integer, nullable=False, default=0),
+    Column("leases", Integer, nullable=False, default=0),
+    Column("free", Integer, nullable=False),
+)
+Index("waiting", items.c.priority, items.c.id, sqlite_where=items.c.free > 0, postgresql_where=items.c.free > 0)
+Index("of_kind", items.c.kind, items.c.id, sqlite_where=items.c.kind != "candidate",
+      postgresql_where=items.c.kind != "candidate")  # fmt: skip
+Index("by_row", items.c.row_id)
+
+reviewers = Table(
+    "reviewers",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("token", String(64), unique=True),  # sha256 of it; null: cannot sign in
+    Column("admin", Boolean, nullable=False, default=False),
+    Column("dealt", Integer, nullable=False, default=0),  # items handed to this reviewer so far
+    Column("created", Float, nullable=False),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", String(64), primary_key=True),  # sha256 of the cookie
+    Column("reviewer", Integer, nullable=False),
+    Column("expires", Float, nullable=False),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("item", String(32), primary_key=True),
+    Column("reviewer", Integer, primary_key=True),
+    Column("turn", Integer, nullable=False),
+    Column("expires", Float, nullable=False),
+    Column("live", Boolean, nullable=False),  # an expired one stays: a late vote still counts where there is room
+    sqlite_with_rowid=False,
+)
+Index("by_expiry", leases.c.expires, sqlite_where=leases.c.live, postgresql_where=leases.c.live)
+Index("by_holder", leases.c.reviewer, leases.c.turn)
+
+log = Table(
+    "log",
+    metadata,
+    Column("seq", _KEY, Identity(), primary_key=True),
+    Column("time", Float, nullable=False),
+    Column("item", String(32), nullable=False),
+    Column("reviewer", Integer, nullable=False),
+    Column("action", String(8), nullable=False),
+    Column("verdict", String(8)),
+    Column("reason", String(16)),
+    Column("remark", Text),
+    Column("seconds", Float),
+    Column("replaces", _KEY),  # the entry that an edit or undo is about
+    Column("guidelines", String(16)),
+    Column("version", String(32)),
+    Column("nonce", String(64), nullable=False, unique=True),  # the sender's; the same one twice is the same entry
+    sqlite_autoincrement=True,
+)
+Index("by_item", log.c.item, log.c.seq)
+
+standing = Table(
+    "standing",
+    metadata,
+    Column("item", String(32), primary_key=True),
+    Column("reviewer", Integer, primary_key=True),
+    Column("seq", _KEY, nullable=False),
+    Column("verdict", String(8)),  # null: skipped
+    UniqueConstraint("seq", name="one_entry"),
+    sqlite_with_rowid=False,
+)
+Index("by_reviewer", standing.c.reviewer, standing.c.seq)
+
+# Nobody changes the log, not even this program.
+_ONLY_GROWS = (
+    *(
+        (
+            "sqlite",
+            f"CREATE TRIGGER log_no_{operation.lower()} BEFORE {operation} ON log "
+            "BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END",
+        )
+        for operation in ("UPDATE", "DELETE")
+    ),
+    (
+        "postgresql",
+        "CREATE OR REPLACE FUNCTION log_only_grows() RETURNS trigger AS $$ "
+        "BEGIN RAISE EXCEPTION 'the log is append-only'; END $$ LANGUAGE plpgsql",
+    ),
+    (
+        "postgresql",
+        "CREATE TRIGGER log_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON log "
+        "FOR EACH STATEMENT EXECUTE FUNCTION log_only_grows()",
+    ),
+)
+for _dialect, _statement in _ONLY_GROWS:
+    event.listen(log, "after_create", DDL(_statement).execute_if(dialect=_dialect))  # type: ignore[no-untyped-call]
+
+
+class NoDatabase(ConnectionError):
+    """The review's database cannot be reached or is of another version."""
+
+
+def engine_for(url: str, writes: bool) -> Engine:
+    """An engine that begins transactions as a writer or a reader has to."""
+    if url.startswith("postgresql"):
+        engine = create_engine(url, pool_pre_ping=True, pool_size=1 if writes else 8, max_overflow=0 if writes else 8)
+
+        @event.listens_for(engine, "begin")
+        def _begin(connection: Connection) -> None:
+            if writes:
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+
+        return engine
+    engine = create_engine(url, pool_size=1 if writes else 8, max_overflow=0 if writes else 8)
+
+    @event.listens_for(engine, "connect")
+    def _connect(raw: Any, _: object) -> None:
+        raw.isolation_level = None  # or the driver begins transactions as it likes
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_MS}", "cache_size=-65536"):
+            raw.execute(f"PRAGMA {pragma}")
+        if not writes:
+            raw.execute("PRAGMA query_only=ON")
+
+    @event.listens_for(engine, "begin")
+    def _begin_sqlite(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def url_of(where: str | Path) -> str:
+    """The URL of a database: one that was given, or an SQLite file's.
+
+    Raises:
+        NoDatabase: a URL of a database that is not supported.
+    """
+    text = str(where)
+    if text.startswith(("postgresql://", "postgres://")):
+        return "postgresql+psycopg://" + text.partition("://")[2]
+    if "://" in text and not text.startswith(("sqlite:///", "postgresql+psycopg://")):
+        raise NoDatabase(
+            f"database '{text.partition('://')[0]}://…': give postgresql://… or the path of an SQLite file"
+        )
+    return text if "://" in text else f"sqlite:///{Path(text).absolute()}"
+
+
+class Database:
+    """A review's database: many readers, one writer."""
+
+    def __init__(self, where: str | Path, create: bool = True) -> None:
+        """Opens it, and makes the tables where there are none yet.
+
+        Raises:
+            NoDatabase: it cannot be reached, is not there and must not be made, or is of another version.
+        """
+        self.url = url_of(where)
+        if self.url.startswith("sqlite:///"):
+            file = Path(self.url.removeprefix("sqlite:///"))
+            if not create and not file.exists():
+                raise NoDatabase(f"there is no review at {file}; `rasura review RUN` begins one")
+            file.parent.mkdir(parents=True, exist_ok=True)
+        self._writing, self._reading = engine_for(self.url, True), engine_for(self.url, False)
+        try:
+            with self._writing.begin() as connection:
+                metadata.create_all(connection)
+                found = connection.execute(select(meta.c.value).where(meta.c.key == "version")).scalar()
+                if found is None:
+                    connection.execute(insert(meta).values(key="version", value=VERSION))
+        except DatabaseError as error:
+            self._dispose()
+            raise NoDatabase(f"cannot open the review's database {self.shown}: {error.orig}") from None
+        if found not in (None, VERSION):
+            self._dispose()
+            raise NoDatabase(f"{self.shown} is a review of version {found}, this program writes {VERSION}")
+        self._jobs: queue.SimpleQueue[tuple[Callable[[Connection], Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="rasura-writer", daemon=True)
+        self._thread.start()
+
+    @property
+    def shown(self) -> str:
+        """Its address without a password."""
+        return self._writing.url.render_as_string(hide_password=True)
+
+    def submit(self, job: Callable[[Connection], T]) -> "Future[T]":
+        """Has the writer run a job in a transaction; the future ends when that is on disk."""
+        future: Future[T] = Future()
+        self._jobs.put((job, future))
+        return future
+
+    def write(self, job: Callable[[Connection], T]) -> T:
+        """Runs a job in a transaction and returns what it returns, when that is on disk."""
+        return self.submit(job).result()
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection for reading, all of it as of one moment."""
+        with self._reading.connect() as connection:
+            yield connection
+
+    def _work(self) -> None:
+        while (first := self._jobs.get()) is not None:
+            batch = [first]
+            with contextlib.suppress(queue.Empty):
+                while len(batch) < BATCH:
+                    following = self._jobs.get_nowait()
+                    if following is None:
+                        self._jobs.put(None)
+                        break
+                    batch.append(following)
+            self._commit(batch)
+
+    def _commit(self, batch: list[tuple[Callable[[Connection], Any], Future[Any]]]) -> None:
+        done: list[tuple[Future[Any], Any]] = []
+        failed: list[tuple[Future[Any], BaseException]] = []
+        try:
+            with self._writing.begin() as connection:
+                for job, future in batch:
+                    try:
+                        with connection.begin_nested():
+                            done.append((future, job(connection)))
+                    except OperationalError:
+                        raise  # the connection, not the job
+                    except Exception as error:
+                        failed.append((future, error))
+        except Exception as error:
+            for _, future in batch:
+                future.set_exception(error)
+            return
+        for future, result in done:
+            future.set_result(result)
+        for future, fault in failed:
+            future.set_exception(fault)
+
+    def close(self) -> None:
+        """Ends the writer when it has done what was asked, and closes all connections."""
+        self._jobs.put(None)
+        self._thread.join()
+        self._dispose()
+
+    def _dispose(self) -> None:
+        for engine in (self._writing, self._reading):
+            engine.dispose()

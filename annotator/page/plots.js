@@ -1,0 +1,84 @@
+// @ts-check
+/** Plots of the admin page, as elements: bars, a split bar, columns over time, a table of shades. */
+
+import { make, thousands } from "./dom.js";
+
+/** @param {number} value @returns {string} */
+export const percent = (value) => `${(100 * value).toFixed(value < 0.0995 && value > 0 ? 1 : 0)} %`;
+
+/** What stands where there is nothing to plot. @param {string} words */
+export const empty = (words) => make("p", { class: "soft" }, words);
+
+/**
+ * Horizontal bars, one a row.
+ * @param {[string, number, string][]} rows name, length, words beside it
+ * @param {number} [most] length of a full bar
+ */
+export function bars(rows, most) {
+  const full = most ?? Math.max(1, ...rows.map(([, value]) => value));
+  return make("ul", { class: "bars" }, ...rows.map(([name, value, words]) => {
+    const bar = make("i", { "aria-hidden": "true" });
+    bar.style.width = `${(100 * value) / full}%`;
+    return make("li", {}, make("bdi", {}, name), make("b", {}, words), bar);
+  }));
+}
+
+/**
+ * One bar in parts, with a legend.
+ * @param {[string, number, string][]} parts name, size, class
+ */
+export function split(parts) {
+  const total = Math.max(1, parts.reduce((sum, [, value]) => sum + value, 0));
+  const bar = make("div", { class: "split", "aria-hidden": "true" }, ...parts.filter(([, value]) => value).map(([, value, kind]) => {
+    const part = make("i", { class: kind });
+    part.style.flexGrow = String(value);
+    return part;
+  }));
+  const legend = make("ul", { class: "legend" }, ...parts.map(([name, value, kind]) =>
+    make("li", {}, make("i", { class: kind, "aria-hidden": "true" }), `${name} `, make("b", {}, thousands(value)), ` ${percent(value / total)}`)));
+  return make("div", {}, bar, legend);
+}
+
+/**
+ * Columns over time.
+ * @param {{start: number, step: number, counts: number[]}} timeline
+ */
+export function columns({ start, step, counts }) {
+  const most = Math.max(1, ...counts);
+  const when = (/** @type {number} */ index) => new Date(1000 * (start + index * step)).toLocaleString("en-GB",
+    { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
+  const list = make("div", { class: "columns", role: "img", "aria-label": `Votes over time, ${counts.length} columns, ${most} at most` },
+    ...counts.map((count, index) => {
+      const bar = make("i", {});
+      bar.style.height = `${(100 * count) / most}%`;
+      return make("span", { title: `${when(index)}: ${thousands(count)}` }, bar);
+    }));
+  return make("div", {}, make("p", { class: "most soft" }, thousands(most)), list,
+    make("p", { class: "axis soft" }, make("span", {}, when(0)), make("span", {}, when(counts.length))));
+}
+
+/** @param {number} seconds @returns {string} */
+export function duration(seconds) {
+  if (seconds < 3600) return seconds === 60 ? "a minute" : `${Math.round(seconds / 60)} minutes`;
+  return seconds === 3600 ? "an hour" : seconds < 86400 ? `${Math.round(seconds / 3600)} hours` : seconds === 86400 ? "a day" : `${Math.round(seconds / 86400)} days`;
+}
+
+/**
+ * Cohen's κ of every two, shaded.
+ * @param {{id: number, name: string}[]} people
+ * @param {{one: number, other: number, items: number, agreed: number, kappa: number | null}[]} pairs
+ */
+export function kappas(people, pairs) {
+  const of = new Map(pairs.flatMap((pair) => [[`${pair.one} ${pair.other}`, pair], [`${pair.other} ${pair.one}`, pair]]));
+  const named = people.filter(({ id }) => pairs.some((pair) => pair.one === id || pair.other === id));
+  const head = make("tr", {}, make("td", {}), ...named.map(({ name }) => make("th", { scope: "col" }, make("bdi", {}, name))));
+  return [make("thead", {}, head), make("tbody", {}, ...named.map((row) =>
+    make("tr", {}, make("th", { scope: "row" }, make("bdi", {}, row.name)), ...named.map((column) => {
+      const pair = of.get(`${row.id} ${column.id}`);
+      if (!pair) return make("td", { class: "none" }, row.id === column.id ? "" : "–");
+      const words = `${pair.agreed} of ${pair.items} agreed`;
+      const cell = make("td", { title: words }, pair.kappa === null ? "n/a" : pair.kappa.toFixed(2), make("small", {}, words));
+      cell.style.setProperty("--k", String(Math.max(0, pair.kappa ?? 0)));
+      return cell;
+    }))))];
+}

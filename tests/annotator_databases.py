@@ -1,0 +1,101 @@
+"""A PostgreSQL server for the tests, run from Debian's binaries in a temporary folder; it is gone with the session."""
+
+import os
+import pwd
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+
+def binaries() -> Path | None:
+    """The folder of `initdb` and `postgres`."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if found:
+        return found[-1].parent
+    other = shutil.which("postgres")
+    return Path(other).parent if other else None
+
+
+class Postgres:
+    """A server of one's own that can be stopped hard and started again."""
+
+    def __init__(self, folder: Path, tools: Path) -> None:
+        self.folder, self.tools = folder, tools
+        self.as_user: list[str] = []
+        if os.geteuid() == 0:  # it refuses to run as root
+            user = pwd.getpwnam("postgres")
+            os.chown(folder, user.pw_uid, user.pw_gid)
+            self.as_user = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        command = [*self.as_user, str(tools / "initdb"), "-D", str(folder / "data"), "-U", "rasura", "-A", "trust",
+                   "--no-sync", "-E", "UTF8", "--locale=C.UTF-8"]  # fmt: skip
+        subprocess.run(command, check=True, capture_output=True, cwd=folder)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Starts it and waits until it answers."""
+        command = [*self.as_user, str(self.tools / "postgres"), "-D", str(self.folder / "data"), "-p", str(self.port),
+                   "-k", str(self.folder), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]  # fmt: skip
+        quiet = subprocess.DEVNULL
+        self.process = subprocess.Popen(command, stdout=quiet, stderr=quiet, cwd=self.folder)
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                psycopg.connect(self.url("postgres"), connect_timeout=2).close()
+                return
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+    def stop(self) -> None:
+        """Stops it at once, as a crash would for those connected."""
+        assert self.process is not None
+        subprocess.run([*self.as_user, str(self.tools / "pg_ctl"), "-D", str(self.folder / "data"), "stop", "-m",
+                        "immediate"], check=True, capture_output=True, cwd=self.folder)  # fmt: skip
+        self.process.wait(30)
+
+    def url(self, name: str) -> str:
+        """URL of a database in it."""
+        return f"postgresql://rasura@127.0.0.1:{self.port}/{name}"
+
+    def new(self) -> str:
+        """URL of a new, empty database."""
+        name = f"review_{secrets.token_hex(4)}"
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        return self.url(name)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server; what needs it skips where there is none (tests/annotator_setup.sh installs it)."""
+    tools = binaries()
+    if tools is None:
+        pytest.skip("no PostgreSQL here (tests/annotator_setup.sh installs it)")
+    with tempfile.TemporaryDirectory(prefix="rasura-pg-") as folder:
+        server = Postgres(Path(folder), tools)
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a review is kept: an SQLite file, and a PostgreSQL database."""
+    if request.param == "sqlite":
+        return str(tmp_path / "review.sqlite")
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.new()
