@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline import judge_cli, loop_cli
 from pipeline.review_cli import review as review_commands
 from pipeline.review_cli import votes as votes_commands
 
@@ -18,6 +19,9 @@ app = typer.Typer(
 
 app.add_typer(review_commands, name="review")
 app.add_typer(votes_commands, name="votes")
+app.add_typer(judge_cli.discriminator, name="discriminator")
+app.add_typer(loop_cli.loop, name="loop")
+app.command("oracle")(judge_cli.oracle)
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Folder or URI that `rasura run` wrote into.")]
 
@@ -28,6 +32,8 @@ def explain(error: BaseException) -> str | None:
         "RecipeError", "RunLocked", "RunFailed", "StoreError", "MissingInput", "NoRun", "NoTable", "NotTriplets",
         "SetupFailed", "UnknownId", "NotEnough", "UnknownStage", "ForeignFolder", "BotoCoreError", "ClientError",
         "BadName", "BadVotes", "NothingToReview", "NoDatabase", "BadWeights",
+        "OneClass", "WrongJudge", "NotCalibrated", "TrainingFailed", "MissingWeights", "UnknownVotes", "MixedVotes",
+        "NoTruth", "OtherLoop", "NoLoop",
     }  # fmt: skip
     names = {cls.__name__ for cls in type(error).__mro__}
     if names & known or isinstance(error, FileNotFoundError | PermissionError | ConnectionError):

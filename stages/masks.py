@@ -66,11 +66,16 @@ def hull(mask: Mask) -> Mask:
 def ellipse(mask: Mask) -> Mask:
     """The ellipse with the mean and the second moments of a mask's pixels, cut to the frame; (h, w) bool."""
     ys, xs = np.nonzero(mask)
-    spread = np.cov(np.stack([xs, ys]).astype(np.float64), bias=True) + np.eye(2) / 12  # a pixel is no point
-    (a, b), (_, c) = np.linalg.inv(spread)
+    # whole numbers: a pixel on the very rim must not depend on the order in which a library sums
+    count, sum_x, sum_y = len(xs), int(xs.sum()), int(ys.sum())
+    across, down, both = (int((first * second).sum()) for first, second in ((xs, xs), (ys, ys), (xs, ys)))
+    wide = (count * across - sum_x * sum_x) / count**2 + 1 / 12  # a pixel is no point
+    high = (count * down - sum_y * sum_y) / count**2 + 1 / 12
+    slant = (count * both - sum_x * sum_y) / count**2
     rows, columns = np.ogrid[: mask.shape[0], : mask.shape[1]]
-    y, x = (rows - ys.mean()).astype(np.float32), (columns - xs.mean()).astype(np.float32)
-    return np.asarray(a * x * x + c * y * y + 2 * b * x * y <= 4, bool)
+    y, x = rows - sum_y / count, columns - sum_x / count
+    reach = high * x * x + wide * y * y - 2 * slant * x * y
+    return np.asarray(reach <= 4 * (wide * high - slant * slant), bool)
 
 
 def curved_box(mask: Mask, rng: Rng, scale: float) -> Mask:
@@ -226,7 +231,8 @@ def painted(mask: Mask, rng: Rng) -> Mask:
         ys, xs = np.nonzero(depth >= rng.uniform(0.5, 0.95) * depth.max())
         picks = rng.integers(0, len(ys), int(rng.integers(2, 6)))
         points = np.stack([xs[picks], ys[picks]], axis=1) + rng.normal(0, thick / 8, (len(picks), 2))
-        points = points[np.argsort(points @ rng.normal(size=2))]  # along some direction, as a hand goes
+        along = rng.normal(size=2)  # some direction, as a hand goes
+        points = points[np.argsort(points[:, 0] * along[0] + points[:, 1] * along[1])]
         cv2.polylines(canvas, [np.rint(points).astype(np.int32)], False, 1, thickness=thick)
         for x, y in np.rint(points).astype(int).tolist():
             cv2.circle(canvas, (x, y), thick // 2, 1, -1)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipeline.plan import plan
 from pipeline.recipe import RecipeError, load, parse
@@ -137,7 +138,10 @@ def test_no_recipe_names_those_that_are_there(tmp_path: Path) -> None:
 
 
 def test_recipes_of_the_repository_are_valid() -> None:
-    """Every recipe that comes with Rasura parses (its files may be elsewhere)."""
-    for path in sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml")):
+    """Every recipe of flows that comes with Rasura parses (its files may be elsewhere); `test_loop` reads the loops."""
+    paths = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+    flows = [path for path in paths if "rounds" not in yaml.safe_load(path.read_text())]
+    assert len(flows) >= 4
+    for path in flows:
         recipe, _ = load(path)
         assert recipe.flows

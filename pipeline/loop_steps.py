@@ -1,0 +1,324 @@
+"""What each step of a loop does. Each may be begun again after it was killed; what it commits it does not do twice."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from discriminator import calibration, network
+from discriminator import judge as judges
+from discriminator import train as judge_training
+from discriminator.codec import Pca
+from discriminator.evaluation import OneClass
+from manifests.ids import seed_for
+from pipeline import loop_judge, loop_models, loop_votes, oracle
+from pipeline.loop import Loop, Waiting
+from pipeline.loop_data import Reader, Ref, draw, make_candidates
+from pipeline.loop_measure import measure
+from removers import train as remover_training
+from removers.train import Item, Triplet
+
+if TYPE_CHECKING:
+    from annotator.items import Row
+
+FITTED = 400
+"""Pictures that the linear codec is fitted on, at most."""
+
+
+def initial(loop: Loop, number: int) -> dict[str, Any]:
+    """The rows that the loop starts from, draws from and is tested on; no scene of the test set is in the others."""
+    recipe, reader = loop.recipe, Reader(loop.store)
+    test = reader.refs(recipe.test, recipe.seed)
+    frozen = {ref.scene for ref in test}
+    start = [ref for ref in reader.refs(recipe.initial, recipe.seed) if ref.scene not in frozen]
+    used = frozen | {ref.scene for ref in start}
+    pool = [ref for ref in reader.refs(recipe.pool, recipe.seed) if ref.scene not in used]
+    if not start or not test:
+        raise ValueError(f"{len(start)} initial triplets and {len(test)} test triplets: the loop needs both")
+    for name, refs in (("initial", start), ("pool", pool), ("test", test)):
+        text = json.dumps([asdict(ref) for ref in refs])
+        loop.store.write(f"{name}.json", text.encode())
+    if recipe.remover.preset == "tiny" or recipe.judge.preset == "tiny":
+        size = loop_models.settings_of(recipe, False).size
+        pictures = [reader.row(ref)["source"] for ref in start[:FITTED]]
+        loop_models.fit_codec(pictures, loop.folder / loop_models.CODEC, size)
+    return {"initial": len(start), "pool": len(pool), "test": len(test)}
+
+
+def refs(loop: Loop, name: str) -> list[Ref]:
+    """A list that an earlier step wrote."""
+    return [Ref(**one) for one in json.loads(loop.store.read(f"{name}.json"))]
+
+
+def training_set(loop: Loop, number: int) -> list[Item]:
+    """The initial triplets and what the rounds up to this one added."""
+    reader = Reader(loop.store)
+    found = refs(loop, "initial")
+    for at in range(1, number + 1):
+        found += refs(loop, f"rounds/{at:02d}/kept")
+    return [Item(ref.id, partial(_triplet, reader, ref)) for ref in found]
+
+
+def _triplet(reader: Reader, ref: Ref) -> Triplet:
+    row = reader.row(ref)
+    return Triplet(row["source"], row["target"], row["mask"], row.get("foreground_mask"))
+
+
+def train(loop: Loop, number: int) -> dict[str, Any]:
+    """The first training of the remover."""
+    return _train(loop, number, None)
+
+
+def tune(loop: Loop, number: int) -> dict[str, Any]:
+    """The remover goes on with what the round added."""
+    return _train(loop, number, loop.remover(number - 1))
+
+
+def _train(loop: Loop, number: int, start: Path | None) -> dict[str, Any]:
+    learner = loop_models.learner(loop.recipe, loop.folder, start)
+    given, settings = training_set(loop, number), loop_models.settings_of(loop.recipe, start is not None)
+    about = remover_training.train(learner, given, settings, loop.remover(number))
+    return {"triplets": about["triplets"], "steps": about["steps"]}
+
+
+def pretrain(loop: Loop, number: int) -> dict[str, Any]:
+    """A judge before any vote: on candidates of the initial triplets, whose truth is known, by the oracle."""
+    recipe = loop.recipe
+    start = refs(loop, "initial")[: recipe.judge.pretrain_scenes]
+    _inpaint(loop, 0, start)
+    rows = list(oracle.votes_on(loop.round(0)))
+    return _judge(loop, 0, loop_votes.examples_of(loop.round(0), rows), recipe.judge.pretrain, recipe.judge.start) | {
+        "oracle_votes": len(rows)
+    }
+
+
+def draw_scenes(loop: Loop, number: int) -> dict[str, Any]:
+    """The round's scenes: none that an earlier round had."""
+    recipe = loop.recipe
+    seen = {ref.scene for at in range(1, number) for ref in refs(loop, f"rounds/{at:02d}/scenes")}
+    one = recipe.rounds[number - 1]
+    found = draw(refs(loop, "pool"), seen, one.count, recipe.cap, recipe.exclude)
+    if not found:
+        raise ValueError(f"round {number}: the pool has no scene left that no round has seen")
+    loop.store.write(f"rounds/{number:02d}/scenes.json", json.dumps([asdict(ref) for ref in found]).encode())
+    return {"scenes": len(found), "wanted": one.count}
+
+
+def inpaint(loop: Loop, number: int) -> dict[str, Any]:
+    """Candidates of the round's scenes by the trained remover and the others."""
+    return _inpaint(loop, number, refs(loop, f"rounds/{number:02d}/scenes"))
+
+
+def _inpaint(loop: Loop, number: int, scenes: Sequence[Ref]) -> dict[str, Any]:
+    recipe = loop.recipe
+
+    def removers() -> list[Any]:
+        return [loop_models.current(recipe, loop.remover(max(0, number - 1))), *loop_models.others(recipe)]
+
+    return make_candidates(
+        loop.round(number), Reader(loop.store), scenes, removers, number, recipe.seed, recipe.dilation, recipe.context,
+        recipe.shard_scenes,
+    )  # fmt: skip
+
+
+def votes(loop: Loop, number: int) -> dict[str, Any]:
+    """Waits for a human round's votes; the oracle gives its own at once.
+
+    Raises:
+        Waiting
+    """
+    recipe, run = loop.recipe, loop.round(number)
+    folder = loop.folder / "rounds" / f"{number:02d}" / "votes"
+    if recipe.reviewers == "oracle":
+        oracle.write(list(oracle.votes_on(run)), run.sub("votes"))
+    else:
+        _export(loop.folder / "rounds" / f"{number:02d}", run)
+    rows = _votes(loop, number)
+    counted = loop_votes.standing(rows)
+    candidates = _candidates(loop, number)
+    have = sum(sum(counted[item].values()) >= recipe.votes for item in candidates if item in counted)
+    if have < recipe.enough * len(candidates):
+        raise Waiting(
+            f"round {number} waits for people: {have} of {len(candidates)} candidates have {recipe.votes} vote(s), "
+            f"{recipe.enough:.0%} must. Review with: rasura review {run.uri} (or put votes.jsonl into {folder}); "
+            "then give the same command again"
+        )
+    tally = [counted[item] for item in candidates if item in counted]
+    yes = sum(one["yes"] > one["no"] for one in tally)
+    return {"candidates": len(candidates), "voted": have, "yes": yes, "reviewers": recipe.reviewers}
+
+
+def _export(folder: Path, run: Any) -> None:
+    """Brings what the round's review holds into its votes, so that they stay readable without the database."""
+    from annotator.database import Database
+    from annotator.exports import export
+
+    if (folder / "review" / "review.sqlite").is_file():
+        database = Database(str(folder / "review" / "review.sqlite"), False)
+        try:
+            with database.read() as connection:
+                export(connection, run.sub("votes"))
+        finally:
+            database.close()
+
+
+def _votes(loop: Loop, number: int) -> list[dict[str, Any]]:
+    """A round's votes, of the sort that the recipe asks for and no other; the same entry once."""
+    folder = loop.folder / "rounds" / f"{number:02d}" / "votes"
+    files = sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
+    rows, _ = loop_votes.read(files, loop.recipe.reviewers)
+    return list({row["nonce"]: row for row in rows}.values())
+
+
+def _candidates(loop: Loop, number: int) -> "dict[str, Row]":
+    """A round's candidates by the id of their item."""
+    from annotator.items import item_id, rows_of
+
+    return {item_id(row.place, "target"): row for row in rows_of(loop.round(number), ["candidates"])}
+
+
+def judge(loop: Loop, number: int) -> dict[str, Any]:
+    """The judge learns from all votes so far, and thresholds are chosen anew."""
+    given = []
+    for at in range(1, number + 1):
+        if loop.recipe.rounds[at - 1].kind == "human":
+            given += loop_votes.examples_of(loop.round(at), _votes(loop, at), ["candidates"])
+    return _judge(loop, number, given, loop.recipe.judge.settings, loop.judge(number - 1) or loop.recipe.judge.start)
+
+
+def _judge(
+    loop: Loop, number: int, given: Sequence[Any], changed: Mapping[str, Any], start: Path | None
+) -> dict[str, Any]:
+    recipe, out = loop.recipe.judge, loop.folder / "judges" / f"{number:02d}"
+    sides = loop_votes.sides(given, recipe.shares, loop.recipe.seed)
+    config = network.PRESETS[recipe.preset]
+    defaults = judge_training.TINY if recipe.preset == "tiny" else judge_training.Settings()
+    config, settings = loop_judge.adjusted(config, defaults, loop_models.overrides_of(changed, loop.recipe.seed))
+    try:
+        if start is not None:
+            made = judges.load(start, recipe.base, train=True)
+        elif recipe.preset == "tiny":
+            made = judges.tiny(Pca.load(loop.folder / loop_models.CODEC), config, loop.recipe.seed)
+        else:
+            made = loop_judge.fresh(config, sides["learn"], recipe.base, recipe.prompts, loop.recipe.seed)
+        about = loop_judge.train(made, sides["learn"], settings, out, {"shares": recipe.shares})
+        opened = judges.load(out, recipe.base)
+        rule = loop_judge.calibrate(opened, out, sides["calibrate"], "scaling", recipe.promise, recipe.confidence)
+    except OneClass as error:  # nothing can be learned from them; automatic rounds keep nothing, and it is said
+        return {"judge": None, "why": str(error)}
+    keep = {name: asdict(one) for name, one in {**rule.removers, "overall": rule.overall}.items()}
+    return {
+        "judge": str(out.relative_to(loop.folder)), "learned": about["votes"], "calibrated": len(sides["calibrate"]),
+        "keep": keep,
+    }  # fmt: skip
+
+
+def score(loop: Loop, number: int) -> dict[str, Any]:
+    """Probabilities of the round's candidates by the newest judge, into `scores.json`."""
+    folder = loop.judge(number)
+    if folder is None:
+        loop.round(number).write("scores.json", b"{}")
+        return {"judge": None, "why": "no judge could be trained on the votes so far"}
+    from manifests.tables import Tables
+
+    opened, rule = judges.load(folder, loop.recipe.judge.base), calibration.read_rule(folder)
+    tables, found = Tables(loop.round(number)), dict[str, float]()
+    for item, row in _candidates(loop, number).items():
+        one = tables.row(*row.place[:2], row.place[2], ("source", "target", "mask"))
+        logit = opened.logits([opened.see(one["source"], one["target"], one["mask"])])
+        found[item] = float(rule.calibration(logit)[0])
+    loop.round(number).write("scores.json", json.dumps(found, sort_keys=True).encode())
+    return {"judge": folder.name, "scored": len(found)}
+
+
+def add(loop: Loop, number: int) -> dict[str, Any]:
+    """Which candidates join the training set, one a scene; and how many of them the truth agrees with, where known."""
+    recipe, kind = loop.recipe, loop.recipe.rounds[number - 1].kind
+    candidates, waiting = _candidates(loop, number), 0
+    if recipe.keep == "nothing" or (recipe.keep == "humans" and kind == "auto"):
+        chosen: dict[str, float] = {}
+    elif recipe.keep == "everything":
+        chosen = dict.fromkeys(candidates, 0.0)
+    elif kind == "human":
+        counted = loop_votes.standing(_votes(loop, number))
+        chosen = {
+            item: tally["yes"] / sum(tally.values())
+            for item, tally in counted.items()
+            if item in candidates and tally["yes"] > tally["no"]
+        }
+    else:
+        chosen, waiting = _promised(loop, number, candidates)
+    best: dict[str, str] = {}
+    reader = Reader(loop.store)
+    for item in sorted(chosen, key=lambda item: (-chosen[item], seed_for(recipe.seed, "keep", item))):
+        best.setdefault(_scene(reader, loop, number, candidates[item]), item)
+    kept = [
+        Ref(_own(number), row.place[0], row.place[1], row.place[2], row.id, scene, row.label)
+        for scene, item in sorted(best.items())
+        for row in [candidates[item]]
+    ]
+    loop.round(number).write("kept.json", json.dumps([asdict(ref) for ref in kept]).encode())
+    loop.round(number).write("kept.txt", "".join(f"{ref.id}\n" for ref in kept).encode())
+    items = set(best.values())
+    truth = _truth(loop, number)
+    known = [item for item in items if item in truth]
+    return {
+        "kind": kind, "candidates": len(candidates), "scenes": len(refs(loop, f"rounds/{number:02d}/scenes")),
+        "kept": len(kept), "left_to_people": waiting, "truly_yes": sum(truth[item] for item in known),
+        "truth_known": len(known), "base_yes": sum(truth.values()), "base_known": len(truth),
+    }  # fmt: skip
+
+
+def _promised(loop: Loop, number: int, candidates: "Mapping[str, Row]") -> tuple[dict[str, float], int]:
+    """What the judge keeps, each scene's best first, and how many candidates it leaves to people."""
+    scores = json.loads(loop.round(number).read("scores.json"))
+    folder = loop.judge(number)
+    if folder is None or not scores:
+        return {}, 0
+    rule = calibration.read_rule(folder)
+    reader = Reader(loop.store)
+    best: dict[str, str] = {}
+    for item in sorted(scores, key=lambda item: (-scores[item], item)):
+        best.setdefault(_scene(reader, loop, number, candidates[item]), item)
+    chosen, waiting = {}, 0
+    for item in best.values():  # the promise was shown for each scene's best candidate, and holds for no other
+        decided = (
+            rule.decide(scores[item], candidates[item].remover)
+            if loop.recipe.judge.thresholds == "remover"
+            else ("keep" if rule.overall.threshold is not None and scores[item] > rule.overall.threshold else "drop")
+        )
+        waiting += decided == "people"
+        if decided == "keep":
+            chosen[item] = scores[item]
+    return chosen, waiting
+
+
+def _own(number: int) -> str:
+    return f"./rounds/{number:02d}"
+
+
+def _scene(reader: Reader, loop: Loop, number: int, row: "Row") -> str:
+    table, shard, at = row.place
+    found: str | None = reader.tables(_own(number)).row(table, shard, at, ("scene_id",))["scene_id"]
+    return found or row.id
+
+
+def _truth(loop: Loop, number: int) -> dict[str, bool]:
+    """The oracle's verdicts on a round's candidates, for the account alone; empty where nothing is known."""
+    try:
+        return {row["item"]: row["verdict"] == "yes" for row in oracle.votes_on(loop.round(number))}
+    except oracle.NoTruth:
+        return {}
+
+
+def test(loop: Loop, number: int) -> dict[str, Any]:
+    """The remover of this round on the frozen test set."""
+    return measure(loop, number, refs(loop, "test"))
+
+
+STEPS: Mapping[str, Callable[[Loop, int], dict[str, Any]]] = {
+    "initial": initial, "train": train, "pretrain": pretrain, "draw": draw_scenes, "inpaint": inpaint, "votes": votes,
+    "judge": judge, "score": score, "add": add, "tune": tune, "test": test,
+}  # fmt: skip

@@ -1,0 +1,75 @@
+"""SDXL-inpainting as what is trained: opened from its folder, and written as a UNet's folder or as a LoRA's file."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from removers import conditioning
+from removers.files import config_of, open_model
+from removers.sdxl import HOLE_AND_SOURCE, Files, decode, device_and_type, encode
+from removers.train import Learner, write_unet
+
+if TYPE_CHECKING:
+    import torch
+
+LORA_FILE, RECORD = "lora.safetensors", "training.json"
+
+
+class Autoencoder:
+    """SDXL's VAE as a codec."""
+
+    def __init__(self, vae: Any) -> None:
+        self.vae = vae
+        self.channels = int(vae.config.latent_channels)
+        self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
+
+    def encode(self, pixels: "torch.Tensor") -> "torch.Tensor":
+        return encode(self.vae, pixels)
+
+    def decode(self, latents: "torch.Tensor") -> "torch.Tensor":
+        return decode(self.vae, latents)
+
+
+def learner(files: Files, device: str = "auto", dtype: str = "auto", prompt: str = "") -> Learner:
+    """An SDXL-inpainting model, ready to be trained. Its text encoders are used once and dropped.
+
+    Raises:
+        MissingWeights: a file is not there, or the UNet takes other than 9 channels.
+    """
+    import diffusers
+    import torch
+
+    from removers.files import MissingWeights
+
+    where, kind = device_and_type(device, dtype)
+    home, vae_home = files.unet or files.base / "unet", files.vae or files.base / "vae"
+    if (channels := config_of(home).get("in_channels")) != HOLE_AND_SOURCE:
+        raise MissingWeights(f"the UNet in {home} takes {channels} channels, not {HOLE_AND_SOURCE}")
+    said = (
+        conditioning.load(files.prompts)
+        if files.prompts
+        else conditioning.encode(files.base, prompt, None, where, kind)
+    )
+    unet = open_model("UNet2DConditionModel", home, kind).to(where)
+    overflows = kind == torch.float16 and config_of(vae_home).get("force_upcast", True)
+    vae = open_model("AutoencoderKL", vae_home, torch.float32 if overflows else kind).to(where)
+    config = diffusers.DDPMScheduler.load_config(files.base / "scheduler", local_files_only=True)
+    kind_of: Any = diffusers.DDPMScheduler
+    scheduler = kind_of.from_config(config)
+    said = said.to(where, kind)
+    about = {"base": str(files.base), "unet": str(home)}
+    return Learner(unet, Autoencoder(vae), scheduler.alphas_cumprod, said.tokens, said.pooled, where, kind, save, about)
+
+
+def save(made: Learner, out: Path, tensors: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """`lora.safetensors`, or a `unet` folder in diffusers' layout; `training.json` last."""
+    from safetensors.torch import save_file
+
+    if any(".lora_" in name for name in tensors):
+        save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, out / LORA_FILE)
+    else:
+        for value in made.unet.parameters():  # not `to`: diffusers warns of layers that want float32; SDXL has none
+            value.data = value.data.to(made.dtype)
+        write_unet(made.unet, out / "unet")
+    (out / RECORD).write_text(json.dumps({**about, **made.about}, indent=2, sort_keys=True) + "\n")
