@@ -15,26 +15,12 @@ import numpy as np
 from benchmarks.common import ASSETS, say
 from benchmarks.compose_truth import masked
 from benchmarks.pairs_real import chain
-from benchmarks.studio_truth import DEGRADED
-from manifests.storage import Store
+from benchmarks.studio_truth import DEGRADED, scenes
 from stages.shadow import Shadow, ShadowParams, cluster
-from stages.sources.files import RunContext
-from stages.sources.studio import Degrade, Studio, StudioParams
+from stages.sources.studio import Degrade
 from stages.stage import Kept, Record
 
 SCENES, SEED = 16, 21_000
-
-
-def lit_scenes(degrade: Degrade) -> list[Record]:
-    """Rendered pairs with their light."""
-    source = Studio(StudioParams(count=SCENES, seed=SEED, width=480, height=320, spp=64, degrade=degrade))
-    source.setup()
-    made = []
-    for item in source.items(RunContext(Store("/nonexistent"), "scenes", SEED)):
-        outcome = source.process_one(item)
-        assert isinstance(outcome, Kept)
-        made.append(dict(outcome.records[0]))
-    return made
 
 
 def measure(records: list[Record]) -> dict[str, Any]:
@@ -77,7 +63,7 @@ def main() -> None:
     backend = "sam-onnx" if weights.is_dir() else "grabcut"
     finders = [stage for stage in chain(backend, weights) if stage.name in ("pair", "effects", "segment")]
     for name, degrade in (("clean", Degrade()), ("degraded", DEGRADED)):
-        records = lit_scenes(degrade)
+        records = scenes(degrade, SCENES, SEED)
         true = []
         for record in records:
             found = masked(finders[:1], record)

@@ -20,6 +20,7 @@ from discriminator import network
 from discriminator.codec import Codec, Pca, Vae
 from discriminator.network import HEAD, Config, WrongJudge
 from discriminator.views import View, view
+from manifests.weights import device_and_type
 
 if TYPE_CHECKING:
     import torch
@@ -122,7 +123,7 @@ def on_base(
     """
     import torch
 
-    where, kind = _device(device, dtype)
+    where, kind = device_and_type(device, dtype)
     made = network.build(config, "meta")
     found = read_base(base / "unet", {name for name in made.state_dict() if not name.startswith(HEAD)})
     with torch.random.fork_rng(devices=[]):
@@ -215,7 +216,7 @@ def load(
     tensors = load_file(folder / "weights.safetensors")
     prompt = {name: value.clone() for name, value in load_file(folder / "prompt.safetensors").items()}
     if record["whole"]:
-        where, kind = _device(device, dtype)
+        where, kind = device_and_type(device, dtype)
         made = network.build(config, "meta")
         _load(made, {name: value.to(kind) for name, value in tensors.items()}, folder)
         codec: Codec = (
@@ -269,14 +270,3 @@ def _placed(made: Any, device: Any) -> Any:
 
     made = made.to(device).eval()
     return made.to(memory_format=torch.channels_last) if device.type == "cuda" else made
-
-
-def _device(device: str, dtype: str) -> tuple[Any, Any]:
-    """torch's device and type; `auto` is CUDA in bfloat16 where there is one, else the CPU in float32."""
-    import torch
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if dtype == "auto":
-        dtype = "bfloat16" if device.startswith("cuda") else "float32"
-    return torch.device(device), getattr(torch, dtype)

@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from manifests.boxes import bounds, square_around
+
 Array = npt.NDArray[Any]
 
 
@@ -19,18 +21,8 @@ class View(NamedTuple):
 
 def window(region: Array, context: float) -> tuple[int, int, int, int]:
     """Square around a region (h, w) bool, x0, y0, x1, y1, with `context` region sizes around; cut at the edges."""
-    height, width = region.shape
-    xs, ys = np.flatnonzero(region.any(axis=0)), np.flatnonzero(region.any(axis=1))
-    longest = max(int(xs[-1] - xs[0]), int(ys[-1] - ys[0])) + 1
-    side = round(longest * (1 + 2 * context))
-
-    def span(low: int, high: int, length: int) -> tuple[int, int]:
-        start = min(max(0, (low + high + 1 - side) // 2), max(0, length - side))
-        return start, min(length, start + side)
-
-    x0, x1 = span(int(xs[0]), int(xs[-1]), width)
-    y0, y1 = span(int(ys[0]), int(ys[-1]), height)
-    return x0, y0, x1, y1
+    x0, y0, x1, y1 = bounds(region)
+    return square_around((x0, y0, x1, y1), round(max(x1 - x0, y1 - y0) * (1 + 2 * context)), region.shape)
 
 
 def view(source: Array, target: Array, mask: Array, size: int, how: str = "crop", context: float = 0.75) -> View:

@@ -280,6 +280,17 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def device_and_type(device: str, dtype: str) -> tuple[Any, Any]:
+    """torch's device and type for `auto`: CUDA in bfloat16 where there is one, else the CPU in float32."""
+    import torch
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if dtype == "auto":
+        dtype = "bfloat16" if device.startswith("cuda") else "float32"
+    return torch.device(device), getattr(torch, dtype)
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """transformers without progress bars and advice, which would interleave with the run's own progress."""

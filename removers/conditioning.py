@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from removers.files import MissingWeights, model_files
+from removers.files import MissingWeights, model_files, variant
 
 if TYPE_CHECKING:
     import torch
@@ -67,8 +67,7 @@ def encode(folder: Path, prompt: str, negative: str | None, device: Any, dtype: 
     pooled = torch.empty(0)
     for suffix, kind in (("", CLIPTextModel), ("_2", CLIPTextModelWithProjection)):
         home = folder / f"text_encoder{suffix}"
-        half = "fp16" if any(".fp16." in name for name in model_files(home)) else None
-        encoder: Any = kind.from_pretrained(home, variant=half, dtype=dtype, local_files_only=True)
+        encoder: Any = kind.from_pretrained(home, variant=variant(home), dtype=dtype, local_files_only=True)
         encoder = encoder.to(device).eval()
         tokenizer = CLIPTokenizer.from_pretrained(folder / f"tokenizer{suffix}", local_files_only=True)
         ids = tokenizer(

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from removers import fusion, sdxl
-from removers.files import MissingWeights, model_files
+from removers.files import MissingWeights, model_files, variant
 from removers.remover import Capability, Filled
 from removers.sdxl import Files, Options, Parts, Sdxl
 
@@ -169,8 +169,7 @@ class ObjectClear(Sdxl):
             )
         self.postfuse = {key: value.to(self.parts.device).float() for key, value in fusing.items()}
         home = self.files.base / "image_prompt_encoder"
-        half = "fp16" if any(".fp16." in name for name in model_files(home)) else None
-        vision: Any = CLIPVisionModelWithProjection.from_pretrained(home, variant=half, local_files_only=True)
+        vision: Any = CLIPVisionModelWithProjection.from_pretrained(home, variant=variant(home), local_files_only=True)
         self.vision = vision.to(self.parts.device).float().eval()
 
     def run(

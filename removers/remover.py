@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from manifests.boxes import bounds, square_around
+
 Array = npt.NDArray[Any]
 
 
@@ -104,18 +106,9 @@ def crop_window(hole: Array, context: float) -> tuple[int, int, int, int]:
 
     Its side is the longer side of the hole's box times 1 + 2 * context, at least 64 px more than the box.
     """
-    height, width = hole.shape
-    xs, ys = np.flatnonzero(hole.any(axis=0)), np.flatnonzero(hole.any(axis=1))
-    longest = max(int(xs[-1] - xs[0]), int(ys[-1] - ys[0])) + 1
-    side = max(round(longest * (1 + 2 * context)), longest + 64)
-
-    def span(low: int, high: int, length: int) -> tuple[int, int]:
-        start = min(max(0, (low + high + 1 - side) // 2), max(0, length - side))
-        return start, min(length, start + side)
-
-    x0, x1 = span(int(xs[0]), int(xs[-1]), width)
-    y0, y1 = span(int(ys[0]), int(ys[-1]), height)
-    return x0, y0, x1, y1
+    x0, y0, x1, y1 = bounds(hole)
+    longest = max(x1 - x0, y1 - y0)
+    return square_around((x0, y0, x1, y1), max(round(longest * (1 + 2 * context)), longest + 64), hole.shape)
 
 
 def feather(mask: Array, hole: Array, width: int) -> Array:

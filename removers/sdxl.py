@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from manifests.weights import device_and_type
 from removers import conditioning, lora
 from removers.conditioning import Conditioning
 from removers.files import MissingWeights, config_of, model_files, open_model
@@ -83,17 +84,6 @@ class Parts:
     conditioning: Conditioning
     device: Any
     dtype: Any
-
-
-def device_and_type(device: str, dtype: str) -> tuple[Any, Any]:
-    """torch's device and type for `auto`: CUDA in bfloat16 where there is one, else the CPU in float32."""
-    import torch
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if dtype == "auto":
-        dtype = "bfloat16" if device.startswith("cuda") else "float32"
-    return torch.device(device), getattr(torch, dtype)
 
 
 def to_tensor(pictures: Sequence[Array], device: Any, dtype: Any) -> "torch.Tensor":

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from manifests.weights import device_and_type
 from removers import conditioning
 from removers.files import config_of, open_model
-from removers.sdxl import HOLE_AND_SOURCE, Files, decode, device_and_type, encode
+from removers.sdxl import HOLE_AND_SOURCE, Files, decode, encode
 from removers.train import Learner, write_unet
 
 if TYPE_CHECKING:

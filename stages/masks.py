@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, field_validator
 
+from manifests.boxes import bounds
 from manifests.images import Mask
 from manifests.schemas import Kind, Schema
 from stages import stage
@@ -28,12 +29,6 @@ REFERENCE_SIDE = 512
 COARSE_SIDES = ((0.005, 5), (0.02, 8), (0.05, 12), (0.1, 17), (0.25, 23), (1.0, 30))  # area up to -> largest kernel
 GAP, SMALLEST = 8, 0.08  # px at the reference side, share: when pieces are one object, as in stage `split`
 LARGEST = 0.7  # share of the picture above which Syn4Removal takes the mask as it is
-
-
-def bounds(mask: Mask) -> tuple[int, int, int, int]:
-    """x0, y0, x1, y1 (exclusive) of the True pixels of (h, w), of which there must be some."""
-    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
 
 
 def _nearest(depth: npt.NDArray[np.float32], count: int) -> Mask:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from manifests.boxes import bounds
 from stages.pasting.class_sizes import Size, class_size, density_of, least_depression
 from stages.pasting.projection import View, view_of
 
@@ -56,10 +57,9 @@ def mask_box(mask: Array) -> Box:
     Raises:
         ValueError: there are none.
     """
-    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(ys):
+    if not mask.any():
         raise ValueError("the object mask of a foreground is empty")
-    return int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
+    return bounds(mask)
 
 
 def base_of(solid: Array) -> Array:
