@@ -6,6 +6,9 @@ same side, and the two outlines are compared: height, and root of the area. With
 true depth with the errors of a good network (`as_estimated`), floors guessed without depth, floors that a poor network
 (METER, indoor) finds, and placed as in Syn4Removal, without a floor (`gaussian`). Also: the share of feet on the true
 floor, and how many pixels differ outside M_fg in any triplet. Scenes are those of `studio_truth`; no test uses them.
+
+`furniture`: other scenes, whose largest object has a size that its name tells. There the floor is guessed, and told by
+that object (`things`): `within` is what `composite` keeps at its default limits of what may be unsure.
 """
 
 import json
@@ -18,6 +21,7 @@ import numpy as np
 from benchmarks.common import ASSETS, say
 from manifests.storage import Store
 from stages.composite import Composite, CompositeParams
+from stages.floor.things import SPREAD
 from stages.ground import Ground, GroundParams
 from stages.sources import studio_render
 from stages.sources.files import RunContext
@@ -28,6 +32,7 @@ from stages.stage import Kept, Record
 SCENES, SEED = 12, 20_000  # as in `studio_truth`
 SIZE = (480, 320)
 ROUNDS = 2  # backgrounds for each object
+FURNITURE, LISTED = 12, 120  # scenes with a known largest object, of so many that are described
 
 
 def outline(scene: Any, item: Any) -> Any:
@@ -75,17 +80,21 @@ def rendered_there(own: Any, item: Any, foot: Any, scene: Any, pixel: Any) -> An
     return outline(scene, {**item, "position": moved.tolist(), "yaw": item["yaw"] + turn})
 
 
-def scenes() -> list[tuple[Any, Record]]:
-    """Descriptions and rendered pairs."""
-    source = Studio(StudioParams(count=SCENES, seed=SEED, width=SIZE[0], height=SIZE[1], spp=64))
+def scenes(params: StudioParams, known: bool = False) -> list[tuple[Any, Record]]:
+    """Descriptions and rendered pairs; where `known`, those whose largest object tells the floor."""
+    source = Studio(params)
     source.setup()
-    made = []
+    made: list[tuple[Any, Record]] = []
     for item in source.items(RunContext(Store("/nonexistent"), "scenes", SEED)):
+        described = json.loads(item["scene"])["scene"]
+        if known and (len(made) == FURNITURE or described["objects"][0]["name"] not in SPREAD):
+            continue
         outcome = source.process_one(item)
         assert isinstance(outcome, Kept)
         pair = dict(outcome.records[0])
         pair["network_depth"] = as_estimated(pair["true_depth"], np.random.default_rng(len(made)))
-        made.append((json.loads(item["scene"])["scene"], pair))
+        pair["object_mask"] = outline(described, described["objects"][0])
+        made.append((described, pair))
     return made
 
 
@@ -109,16 +118,15 @@ def foregrounds(scene: Any, pair: Record, ground: Record) -> list[tuple[Any, Rec
         rgba = np.dstack([pair["input"][y0:y1, x0:x1], part * np.uint8(255)])
         cut = {"id": f"{pair['id'][:8]}.{k}", "label": item["name"], "foreground": rgba, "foreground_object": part}
         cut |= {"foreground_box": [float(v) for v in (x0, y0, x1, y1)], "source_size": list(SIZE)}
-        columns = ("ground_plane", "ground_focal", "ground_metric")
+        columns = ("ground_plane", "ground_focal", "ground_metric", "ground_view_error", "ground_size_error")
         made.append((item, cut | {column: ground[column] for column in columns}))
     return made
 
 
-def measure(ground: Ground, params: CompositeParams) -> dict[str, Any]:
+def measure(ground: Ground, params: CompositeParams, all_scenes: list[tuple[Any, Record]]) -> dict[str, Any]:
     """Errors of all objects on all backgrounds they fit on, with one way to find floors."""
     ground.setup()
     grounds: dict[int, Record] = {}
-    all_scenes = scenes()
     for index, (_, pair) in enumerate(all_scenes):
         outcome = ground.process_one(pair)
         if isinstance(outcome, Kept) and outcome.records[0]["ground_mask"] is not None:
@@ -192,7 +200,10 @@ def measure(ground: Ground, params: CompositeParams) -> dict[str, Any]:
 def main() -> None:
     cv2.setNumThreads(1)
     # tables with cups and streets with benches: sizes are asked for, not whether they make good pictures
-    free = CompositeParams(min_height=0.03, max_height=0.95, max_upscale=4, max_pitch=15, scale_jitter=0)
+    free = CompositeParams(
+        min_height=0.03, max_height=0.95, max_upscale=4, max_pitch=15, scale_jitter=0, max_view_error=None,
+        max_size_error=None, places=False,
+    )  # fmt: skip
     grounds = {
         "true depth": GroundParams(backend="depth-column", depth_column="true_depth"),
         "true depth with a network's errors": GroundParams(backend="depth-column", depth_column="network_depth"),
@@ -202,10 +213,19 @@ def main() -> None:
     if network.is_file():
         # its depth of rendered rooms is too coarse for the calm-region test: all that is flat counts
         grounds["estimated depth (METER)"] = GroundParams(backend="depth-onnx", weights=str(network), evidence="none")
+    rendered = scenes(StudioParams(count=SCENES, seed=SEED, width=SIZE[0], height=SIZE[1], spp=64))
     for name, how in grounds.items():
-        say("paste_truth", ground=name, **measure(Ground(how), free))
+        say("paste_truth", ground=name, **measure(Ground(how), free, rendered))
     baseline = free.model_copy(update={"placement": "gaussian"})
-    say("paste_truth", ground="none (gaussian)", **measure(Ground(grounds["true depth"]), baseline))
+    say("paste_truth", ground="none (gaussian)", **measure(Ground(grounds["true depth"]), baseline, rendered))
+    furniture = scenes(StudioParams(count=LISTED, seed=SEED + 2, width=SIZE[0], height=SIZE[1], spp=4), known=True)
+    nameless = [(scene, pair | {"label": None}) for scene, pair in furniture]
+    guess = Ground(GroundParams())
+    say("paste_truth", set="furniture", ground="guessed", **measure(guess, free, nameless))
+    say("paste_truth", set="furniture", ground="things", **measure(guess, free, furniture))
+    limits = {name: CompositeParams.model_fields[name].default for name in ("max_view_error", "max_size_error")}
+    sure = free.model_copy(update=limits)
+    say("paste_truth", set="furniture", ground="things, within", **measure(guess, sure, furniture))
 
 
 if __name__ == "__main__":

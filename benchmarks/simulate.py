@@ -60,6 +60,8 @@ def foreground(number: int, height: int, rng: np.random.Generator) -> Record:
         "ground_plane": PLANE,
         "ground_focal": 443.0,
         "ground_metric": True,
+        "ground_view_error": 1.0,
+        "ground_size_error": 0.05,
     }
 
 
@@ -87,6 +89,7 @@ def main() -> None:
         record: Record = {"id": str(number), "foregrounds": cut, "ground_scale": [0.0, 0.6, -60.0]}
         record |= {"background": decode_image(behind[number % len(behind)]), "ground_mask": decode_mask(ground_bytes)}
         record |= {"ground_plane": PLANE, "ground_focal": 443.0, "ground_metric": True}
+        record |= {"ground_view_error": 1.0, "ground_size_error": 0.05}
         decoded = time.process_time()
         outcome = stage.process_one(record)
         composed = time.process_time()

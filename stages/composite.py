@@ -15,6 +15,7 @@ from pydantic import Field, field_validator
 
 from manifests.schemas import Kind, Schema
 from stages import stage
+from stages.pasting.class_places import misplaced
 from stages.pasting.cutouts import Cutout, cut_sides, cutout, facing, mirrored, turned_by
 from stages.pasting.degrade import degraded
 from stages.pasting.harmonise import Mood
@@ -36,7 +37,9 @@ class CompositeParams(stage.Params):
     tries: int = Field(300, ge=1, description="Positions that are drawn for each foreground.")
     leave_out: bool = Field(True, description="An object that fits nowhere is left out if others do.")
     overlap: float = Field(0.5, ge=0, le=1, description="Share of another object's box that an object may cover.")
-    on_ground: float = Field(0.8, ge=0, le=1, description="Share of the floor below an object that must be ground.")
+    on_ground: float = Field(
+        0.8, ge=0, le=1, description="Share of the floor under and before an object that must be ground."
+    )
     min_visible: float = Field(0.4, gt=0, le=1, description="Share of each object that must be seen.")
     min_height: float = Field(0.07, gt=0, le=1, description="Smallest object, share of the background's height.")
     max_height: float = Field(0.75, gt=0, description="Largest object, share of the background's height.")
@@ -45,6 +48,13 @@ class CompositeParams(stage.Params):
     max_pitch: float = Field(
         15.0, gt=0, le=90, description="Degrees between how steeply an object is looked down on here and in its photo."
     )
+    max_view_error: float | None = Field(
+        8.0, gt=0, description="Degrees by which the view of an object or of a floor may be unsure; null: guesses too."
+    )
+    max_size_error: float | None = Field(
+        0.3, gt=0, description="Relative error that a pasted object's size may have; null: guesses too."
+    )
+    places: bool = Field(True, description="Things stand where their class can: no car in a kitchen.")
     allow_cut: bool = Field(False, description="Place objects that their photo's frame cut, at the same side again.")
     eye: float = Field(1.6, gt=0, description="Height in metres of a camera of which nothing better is known.")
     size_trust: float = Field(
@@ -87,7 +97,7 @@ class Composite(Stage):
     """Lays drawn foregrounds over a background and gives the triplet in which one of them is removed."""
 
     name = "composite"
-    version = "2"
+    version = "3"
     needs: ClassVar[Schema] = {"background": Kind.RGB, "ground_mask": Kind.MASK, "ground_scale": Kind.FLOATS}
     gives: ClassVar[Schema] = {
         "kind": Kind.STRING,
@@ -109,6 +119,7 @@ class Composite(Stage):
         {
             *("background", "foregrounds", "ground_mask", "ground_rule", "ground_area", "ground_residual"),
             *("ground_scale", "ground_plane", "ground_focal", "ground_metric", "ground_class", "ground_water"),
+            *("ground_view_error", "ground_size_error", "ground_seen", "ground_things", "ground_place"),
         }
     )
     Params = CompositeParams
@@ -144,7 +155,7 @@ class Composite(Stage):
     ) -> tuple[list[tuple[Cutout, Spot]], Counter[str]]:
         """Cut-outs with a place each, and why the positions of those that found none were refused."""
         p, limits = self.params, self.limits()
-        ground = record["ground_mask"]
+        ground, things = record["ground_mask"], record.get("ground_things") or []
         size = (record["background"].shape[1], record["background"].shape[0])
         placed: list[tuple[Cutout, Spot]] = []
         refused: Counter[str] = Counter()
@@ -155,7 +166,7 @@ class Composite(Stage):
                 placed.append((one, gaussian(one, size, [spot.box for _, spot in placed], areas, limits, rng)))
                 continue
             sides = cut_sides(one.solid, one.corner, one.size)
-            spots, lost = standing(one, sides, ground, view, record["ground_scale"], limits, rng)
+            spots, lost = standing(one, sides, ground, view, record["ground_scale"], things, limits, rng)
             taken = [(spot.box, None if view is None else floor_disc(who, spot, view)) for who, spot in placed]
             for spot in spots:
                 disc = None if view is None else floor_disc(one, spot, view)
@@ -213,23 +224,27 @@ class Composite(Stage):
                 return Rejected("no place", "the ground mask is empty")
             if record["ground_scale"] is None:
                 return Rejected("no place", "the ground has no scale")
+            if (why := self.guessed(record)) is not None:
+                return Rejected("floor is a guess", why)
         rng = self.rng(record)
         cutouts = self.ready(record["foregrounds"], rng)
-        uncut = [one for one in cutouts if self.usable(one)]
-        if not uncut or (len(uncut) < len(cutouts) and not p.leave_out):
-            return Rejected("cut object", "the frame of its own photo cuts " + ", ".join(one.id for one in cutouts))
+        faults = {one.id: fault for one in cutouts if (fault := self.fault(one, record)) is not None}
+        fit = [one for one in cutouts if one.id not in faults]
+        if not fit or (faults and not p.leave_out):
+            reason, _ = Counter(reason for reason, _ in faults.values()).most_common(1)[0]
+            return Rejected(reason, "; ".join(f"{id}: {detail}" for id, (_, detail) in faults.items()))
         height, width = record["background"].shape[:2]
         view = view_of(record, (width, height))
         if view is not None and not view.metric:
             view = view.scaled(p.eye / view.d, metric=False)
         for _ in range(ATTEMPTS):
-            placed, refused = self.arranged(uncut, record, view, rng)
-            if not placed or (len(placed) < len(uncut) and not p.leave_out):
+            placed, refused = self.arranged(fit, record, view, rng)
+            if not placed or (len(placed) < len(fit) and not p.leave_out):
                 why = ", ".join(f"{count} {name}" for name, count in refused.most_common())
                 steep = refused["pitch"] > 0.9 * p.tries
                 return Rejected("seen from another height" if steep else "no place", f"positions refused: {why}")
             layers, apart = self.laid(placed, record, view, rng)
-            if len(layers) < len(uncut) and not p.leave_out:
+            if len(layers) < len(fit) and not p.leave_out:
                 return Rejected("shadows disagree", f"more than {p.max_shadow} degrees apart")
             goes = int(rng.integers(len(layers))) if layers else 0
             order = [layer for layer, _, _ in layers]
@@ -260,10 +275,36 @@ class Composite(Stage):
         }
         return Kept([out])
 
-    def usable(self, one: Cutout) -> bool:
-        """Whether an object is whole, or is cut at sides at which it can stand again."""
+    def guessed(self, record: Record) -> str | None:
+        """Why a background's floor is not known well enough, None where it is."""
+        for what, limit in (("view", self.params.max_view_error), ("size", self.params.max_size_error)):
+            error = record.get(f"ground_{what}_error")
+            if limit is not None and (error is None or error > limit):
+                how = "unknown" if error is None else f"off by {error:.2g}, more than {limit:g}"
+                return f"{record.get('ground_rule')}: its {what} is {how}"
+        return None
+
+    def fault(self, one: Cutout, record: Record) -> tuple[str, str] | None:
+        """Why a cut-out can stand nowhere on a background, as a reason and a detail; None where it can."""
+        p = self.params
         sides = cut_sides(one.solid, one.corner, one.size)
-        return not sides or (self.params.allow_cut and not ({"left", "right"} <= sides or {"top", "bottom"} <= sides))
+        if sides and (not p.allow_cut or {"left", "right"} <= sides or {"top", "bottom"} <= sides):
+            return "cut object", f"the frame of its own photo cuts it at the {', '.join(sorted(sides))}"
+        if p.placement == "gaussian":
+            return None
+        if p.max_view_error is not None and (one.view_error is None or one.view_error > p.max_view_error):
+            off = "unknown" if one.view_error is None else f"off by {one.view_error:.2g} degrees"
+            return "view of the object is a guess", off
+        if p.max_size_error is not None:
+            own = np.inf if one.size_error is None else one.size_error
+            error = float(np.hypot(own, record.get("ground_size_error") or 0.0))
+            if error > p.max_size_error:
+                return "size of the object is a guess", f"off by {error:.2g}, told by {one.rule}"
+        if p.places:
+            why = misplaced(one.label, record.get("ground_class"), record.get("ground_place"))
+            if why is not None:
+                return "out of place", why
+        return None
 
 
 def seen_share(layers: Sequence[Layer], number: int) -> float:

@@ -15,8 +15,10 @@ from stages import stage
 from stages.stage import Kept, Outcome, Record, Rejected, Stage
 
 Labels = npt.NDArray[np.int32]
+Layer = npt.NDArray[np.uint8]
 
 LIGHT: Schema = {
+    "detect_score": Kind.FLOAT,
     "shadow_azimuth": Kind.FLOAT,
     "shadow_elevation": Kind.FLOAT,
     "shadow_confidence": Kind.FLOAT,
@@ -25,8 +27,13 @@ LIGHT: Schema = {
     "ground_plane": Kind.FLOATS,
     "ground_focal": Kind.FLOAT,
     "ground_metric": Kind.BOOL,
+    "ground_view_error": Kind.FLOAT,
+    "ground_size_error": Kind.FLOAT,
 }
-"""Columns of a pair that hold for each of its objects: one sun, one floor."""
+"""Columns of a pair that hold for each of its objects: one detector, one sun, one floor."""
+
+MEASURED = ("depth-plane", "things")
+"""Ends of `ground_rule` where the floor is no guess."""
 
 
 def objects(mask: Mask, gap: int, smallest: float) -> Labels:
@@ -88,7 +95,32 @@ def content_box(drawn: Mask) -> tuple[int, int, int, int]:
     return int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
 
 
+def on_floor(rgba: Layer, light: Layer, solid: Mask, floor: Mask, fade: float) -> tuple[Layer, Layer, float]:
+    """A cut-out without the effects that do not lie on the floor: what fell on a wall or on a table there would lie on
+    the floor wherever it is pasted.
+
+    Args:
+        rgba (h, w, 4), light (h, w, 3), solid (h, w): the cut-out. floor: (h, w) bool, the floor of its photo.
+        fade: px over which they end.
+
+    Returns:
+        Colours and light, and the share of the shadow that stays (1 where there is none).
+    """
+    effect = ~solid & (rgba[..., :3].max(axis=2) == 0)
+    near = cv2.GaussianBlur(floor.astype(np.float32), (0, 0), fade) if fade else floor.astype(np.float32)
+    weight = np.where(effect, np.minimum(1, 2 * near), 1).astype(np.float32)
+    rgba = rgba.copy()
+    whole = float(rgba[effect, 3].sum(dtype=np.float64))
+    rgba[..., 3] = np.rint(rgba[..., 3] * weight).astype(np.uint8)
+    dimmed = np.rint(light * weight[..., None]).astype(np.uint8)
+    return rgba, dimmed, float(rgba[effect, 3].sum(dtype=np.float64)) / whole if whole else 1.0
+
+
 class SplitParams(stage.Params):
+    floor_only: bool = Field(
+        True, description="Leave out effects off the floor, where `ground` found one by depth or by things."
+    )
+    fade: float = Field(6.0, ge=0, description="px over which effects end where the floor does.")
     gap: int = Field(8, ge=0, description="px between pieces that are still one object.")
     smallest: float = Field(
         0.08, ge=0, le=1, description="Share of the largest object below which a piece is no object."
@@ -99,6 +131,7 @@ class Split(Stage):
     """Takes a pair's cut-out apart into its objects, one record each."""
 
     name = "split"
+    version = "2"
     needs = {
         "source": Kind.RGB,
         "foreground": Kind.RGBA,
@@ -113,6 +146,7 @@ class Split(Stage):
         "foreground_box": Kind.FLOATS,
         "foreground_cut": Kind.FLOAT,
         "foreground_area": Kind.FLOAT,
+        "foreground_on_floor": Kind.FLOAT,  # share of its shadow that lay on floor, and was kept; null: not looked at
         "picture_width": Kind.INT,
         "picture_height": Kind.INT,
         "label": Kind.STRING,
@@ -132,14 +166,19 @@ class Split(Stage):
         if not labels.any():
             return Rejected("no object", "the cut-out's object mask is empty")
         everything = nearest(labels)
-        left, top = int(record["foreground_box"][0]), int(record["foreground_box"][1])
+        left, top, right, bottom = (int(value) for value in record["foreground_box"])
+        drawn_layers = {name: record[name] for name in ("foreground", "foreground_light")}
+        lay: float | None = None
+        floor = record.get("ground_mask")
+        if self.params.floor_only and floor is not None and (record.get("ground_rule") or "").endswith(MEASURED):
+            colours, light = drawn_layers.values()
+            seen = floor[top:bottom, left:right]
+            colours, light, lay = on_floor(colours, light, record["foreground_object"], seen, self.params.fade)
+            drawn_layers = {"foreground": colours, "foreground_light": light}
         made = []
         for number in range(1, int(labels.max()) + 1):
             own, solid = everything == number, labels == number
-            layers = {
-                name: np.where(own[..., None], record[name], 0).astype(np.uint8)
-                for name in ("foreground", "foreground_light")
-            }
+            layers = {name: np.where(own[..., None], layer, 0).astype(np.uint8) for name, layer in drawn_layers.items()}
             drawn = (layers["foreground"][..., 3] > 0) | layers["foreground_light"].any(2) | solid
             x0, y0, x1, y1 = content_box(drawn)
             window = np.s_[y0:y1, x0:x1]
@@ -154,6 +193,7 @@ class Split(Stage):
                     "foreground_box": [float(value) for value in box],
                     "foreground_cut": frame_share(mask, box, (width, height)),
                     "foreground_area": float(mask.sum()) / (height * width),
+                    "foreground_on_floor": lay,
                     "picture_width": width,
                     "picture_height": height,
                     # a pair's label is that of what is largest in it

@@ -14,9 +14,11 @@ from stages.pasting.laying import lay, triplet
 from stages.pasting.placing import Spot, overlap
 from stages.stage import Kept, Rejected
 
+GUESSES = {"max_view_error": None, "max_size_error": None}  # floors and sizes that nobody measured are taken
+
 
 def run(*args, seed=0, params=None, **kwargs):
-    return Composite(CompositeParams(**(params or {})), seed).process_one(record(*args, **kwargs))
+    return Composite(CompositeParams(**GUESSES | (params or {})), seed).process_one(record(*args, **kwargs))
 
 
 def kept(*args, **kwargs):
@@ -81,7 +83,7 @@ def test_outside_the_foreground_mask_source_and_target_are_one(params, placement
 
 def test_the_record_loses_its_ingredients_and_gets_the_label_of_what_is_removed():
     """Columns are those of a triplet and what was measured; placement names the removed one, from far to near."""
-    stage = Composite(CompositeParams(), 0)
+    stage = Composite(CompositeParams(**GUESSES), 0)
     out = kept([foreground("a"), foreground("b")])
     assert set(out) == {"id", "licence", "parents", *stage.gives}
     placement = json.loads(out["placement"])
@@ -191,11 +193,11 @@ def test_a_view_from_another_height_is_refused():
 def test_a_car_seen_from_above_is_not_put_on_a_level_view():
     """Also where its own camera is unknown: its proportions tell. A car seen from the side fits."""
     above = foreground(height=60, width=30, label="car", shadow=False)
-    refused = run([above], **floor(pitch=2, focal=900))
+    refused = run([above], ground_place="outdoors", **floor(pitch=2, focal=900))
     assert isinstance(refused, Rejected)
     assert refused.reason == "seen from another height"
     side = foreground(height=30, width=80, label="car", shadow=False)
-    assert kept([side], **floor(pitch=2))["placement_rule"] == "class-size"
+    assert kept([side], ground_place="outdoors", **floor(pitch=2))["placement_rule"] == "class-size"
 
 
 @pytest.mark.parametrize(
@@ -369,3 +371,64 @@ def test_a_real_person_on_a_real_floor(assets: Path):
         (out,) = outcome.records
         assert np.array_equal(out["target"], place_on)
         assert np.array_equal(out["source"][~out["foreground_mask"]], place_on[~out["foreground_mask"]])
+
+
+def test_nothing_is_put_on_a_guess():
+    """By default: a floor or an object whose view nobody measured, and a size that only a camera's usual height tells,
+    are refused, each with its own reason; measured ones pass; the recipe can allow guesses."""
+    strict = {"max_view_error": 8.0, "max_size_error": 0.3}
+    sure = {"ground_view_error": 2.0, "ground_size_error": 0.1}
+    wide = {"min_height": 0.01, "max_pitch": 60}
+    here, there = floor(20), floor(20)
+
+    def reason(thing, behind, **more):
+        outcome = run([thing], **behind, params=strict | wide | more)
+        return outcome.reason if isinstance(outcome, Rejected) else None
+
+    known = foreground(**there, **sure)
+    assert reason(known, here | sure) is None
+    assert reason(known, here) == "floor is a guess"
+    assert reason(known, here | sure | {"ground_view_error": 12.0}) == "floor is a guess"
+    assert reason(known, here | sure | {"ground_size_error": 0.6}) == "floor is a guess"
+    assert reason(foreground(**there), here | sure) == "view of the object is a guess"
+    unsure = foreground(**floor(20, metric=False), **sure)
+    assert reason(unsure, here | sure) == "size of the object is a guess"
+    assert reason(unsure | {"label": "suitcase", "detect_score": 0.9}, here | sure) is None
+    assert reason(unsure | {"label": "suitcase", "detect_score": 0.2}, here | sure) == "size of the object is a guess"
+    assert reason(unsure, here, max_view_error=None, max_size_error=None) is None
+
+
+def test_things_are_put_where_their_class_can_stand():
+    """A car is refused in a kitchen and where nobody knows; with others in the draw it is left out."""
+    car = foreground("car", height=30, width=80, label="car", shadow=False)
+    refused = run([car], ground_place="indoors")
+    assert isinstance(refused, Rejected)
+    assert refused.reason == "out of place"
+    assert "car indoors" in refused.detail
+    out = kept([car, foreground("pot")], ground_place="indoors")
+    assert json.loads(out["placement"])["order"] == ["pot"]
+    assert out["parents"] == ["bg", "pot"]
+    assert isinstance(run([car], ground_place="indoors", params={"places": False}), Kept)
+
+
+def test_what_stands_nearer_is_not_covered():
+    """A thing of the photo whose foot is lower is never hidden by what is pasted behind it; one that is farther off may
+    be, by half."""
+    near, far = [120.0, 100.0, 200.0, 235.0], [100.0, 60.0, 220.0, 125.0]
+    for seed in range(12):
+        out = kept([foreground(shadow=False)], ground_things=[*near, *far], seed=seed)
+        (one,) = json.loads(out["placement"])["objects"]
+        box = one["box"]
+        area = (box[2] - box[0]) * (box[3] - box[1])
+        if box[3] < near[3]:
+            assert overlap(near, box) * area / area <= 0.05 + 1e-9
+        assert overlap(box, far) <= 0.5
+
+
+def test_the_floor_goes_on_in_front():
+    """A strip of floor behind something that is no floor: what stood there would be hidden. Nothing is placed."""
+    strip = np.zeros((240, 320), bool)
+    strip[150:154] = True
+    assert isinstance(run([foreground(shadow=False)], ground=strip), Rejected)
+    strip[150:185] = True
+    assert isinstance(run([foreground(shadow=False)], ground=strip), Kept)

@@ -324,7 +324,8 @@ def test_a_record_has_all_that_composite_needs(tmp_path: Path) -> None:
                     "id", "scene_id", "label", "origin", "licence", "stages", "weights", "foreground",
                     "foreground_light", "foreground_object", "foreground_box", "source_size", "mirror",
                     "shadow_azimuth", "shadow_elevation", "shadow_confidence", "shadow_softness",
-                    "ground_plane", "ground_focal", "ground_metric",
+                    "ground_plane", "ground_focal", "ground_metric", "ground_view_error", "ground_size_error",
+                    "detect_score",
                 }  # fmt: skip
                 assert one["source_size"] == [64, 48]
                 assert isinstance(one["mirror"], bool)

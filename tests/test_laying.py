@@ -24,12 +24,12 @@ def spot(x, y, scale=1.0):
     return Spot((x, y), scale, (0, 0, 0, 0), None)
 
 
-def places(thing, here=None, ground=None, limits=WIDE, seed=0):
+def places(thing, here=None, ground=None, limits=WIDE, seed=0, things=()):
     mask = np.zeros((240, 320), bool) if ground is None else ground
     if ground is None:
         mask[120:] = True
     view = None if here is None else view_of(here, SIZE)
-    return standing(cutout(thing), frozenset(), mask, view, FLAT, limits, np.random.default_rng(seed))
+    return standing(cutout(thing), frozenset(), mask, view, FLAT, things, limits, np.random.default_rng(seed))
 
 
 def test_at_its_own_place_before_its_own_camera_an_object_keeps_its_size():

@@ -111,3 +111,37 @@ def test_an_empty_object_mask_is_rejected() -> None:
     record["foreground_box"] = [0.0, 0.0, 120.0, 60.0]
     outcome = Split(SplitParams()).process_one({**record, "foreground_object": np.zeros((60, 120), bool)})
     assert isinstance(outcome, Rejected)
+
+
+def test_effects_that_lay_on_no_floor_are_left_out() -> None:
+    """A shadow that fell on the floor and on a wall: what lay on the wall goes, with its light, the floor's part stays
+    as it was, the object is not touched, and the share is told. Where the floor is a guess nothing is taken."""
+    rgba, mask = _two()
+    light = np.zeros_like(rgba[..., :3])
+    light[44:50, 25:43] = light[44:50, 82:100] = 9
+    floor = np.zeros((200, 300), bool)
+    floor[:, :90] = True  # columns up to 60 of the cut-out; the second object's shadow is on the wall
+    record = {
+        "id": "p",
+        "source": np.zeros((200, 300, 3), np.uint8),
+        "foreground": rgba,
+        "foreground_light": light,
+        "foreground_object": mask,
+        "foreground_box": [30.0, 40.0, 150.0, 100.0],
+        "ground_mask": floor,
+        "ground_rule": "lower-region, things",
+    }
+    outcome = Split(SplitParams(fade=0)).process_one(record)
+    assert isinstance(outcome, Kept)
+    first, second = outcome.records
+    assert first["foreground_on_floor"] == second["foreground_on_floor"] == pytest.approx(0.5)
+    assert (first["foreground"][..., 3] == 90).sum() == 6 * 18
+    assert not ((second["foreground"][..., 3] > 0) & ~second["foreground_object"]).any()
+    assert not second["foreground_light"].any()
+    assert (first["foreground_light"] == 9).sum() == 3 * 6 * 18
+    assert (second["foreground"][..., 3][second["foreground_object"]] == 255).all()
+    for more in ({"ground_rule": "lower-region"}, {"ground_mask": None}, {"ground_rule": None}):
+        outcome = Split(SplitParams()).process_one(record | more)
+        assert isinstance(outcome, Kept)
+        assert outcome.records[0]["foreground_on_floor"] is None
+        assert (outcome.records[1]["foreground"][..., 3] == 90).any()

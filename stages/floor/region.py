@@ -14,44 +14,43 @@ LEAST_LIMIT, MOST_LIMIT = 1.2, 5.0  # grey levels a pixel
 EYE = 1.6  # m: height of a camera that nothing measures
 
 
-def colours_of_foot(lab: Array) -> Array:
-    """(h, w) bool: pixels whose colour occurs along the lower border, or nearly; a few odd pixels there open no door.
+def colours_of_foot(lab: Array, foot: Array) -> Array:
+    """(h, w) bool: pixels whose colour occurs where the floor surely is, or nearly; a few odd pixels open no door.
 
     `lab` (h, w, 3) is OpenCV's 8-bit Lab as float: colours are counted in bins of 12 x 5 x 5 with their neighbours.
+    `foot` (h, w) bool: the lower border, or what is under things' feet.
     """
-    rows, columns = lab.shape[:2]
-    foot = int(0.85 * rows)
     bins = (lab / (12, 5, 5)).astype(np.intp) + 1
     counts = np.zeros((24, 54, 54))
-    np.add.at(counts, tuple(bins[foot:].reshape(-1, 3).T), 1.0)
+    np.add.at(counts, tuple(bins[foot].T), 1.0)
     for axis in range(3):
         counts = counts + np.roll(counts, 1, axis) + np.roll(counts, -1, axis)
-    return np.asarray(counts[tuple(np.moveaxis(bins, 2, 0))] >= 0.01 * (rows - foot) * columns)
+    return np.asarray(counts[tuple(np.moveaxis(bins, 2, 0))] >= 0.01 * foot.sum())
 
 
-def texture_limit(texture: Array, slope: Array) -> tuple[Array, float]:
+def texture_limit(texture: Array, slope: Array, foot: Array) -> tuple[Array, float]:
     """The texture map to judge by, and the value below which a pixel is calm.
 
     Args:
-        texture, slope: (h, w) gradient of a Lab picture, with and without smoothing.
+        texture, slope: (h, w) gradient of a Lab picture, with and without smoothing. foot: (h, w) bool.
 
     What is even at the foot (gravel, turf: its tenth-roughest part hardly rougher than the middle) is calm however
     rough, seen at a coarser scale. Else only what is not rough: clutter is rough too, and uneven.
     """
-    rows = len(texture)
     wide = cv2.GaussianBlur(slope, (0, 0), 6)
-    middle, rough = np.quantile(wide[int(0.8 * rows) :], [0.5, 0.9])
+    middle, rough = np.quantile(wide[foot], [0.5, 0.9])
     if rough < EVEN * middle:
         return wide, max(LEAST_LIMIT, 1.8 * float(middle))
-    limit = float(np.clip(1.8 * np.quantile(texture[int(0.8 * rows) :], 0.5), LEAST_LIMIT, MOST_LIMIT))
+    limit = float(np.clip(1.8 * np.quantile(texture[foot], 0.5), LEAST_LIMIT, MOST_LIMIT))
     return texture, limit
 
 
-def calm_region(picture: Array, allowed: Array | None = None) -> Array:
+def calm_region(picture: Array, allowed: Array | None = None, feet: Array | None = None) -> Array:
     """The largest region of low texture that reaches the lower border, (h, w) bool in the picture's grid.
 
     Texture is the gradient of lightness and colours after smoothing. Calm pixels must also have a colour that occurs
-    along the lower border. `allowed` (h, w) bool limits the search.
+    along the lower border. `allowed` (h, w) bool limits the search. Where it is known what things stand on (`feet`,
+    (h, w) bool), that takes the place of the lower border: the region is all that goes on from there.
     """
     height, width = picture.shape[:2]
     scale = min(1.0, WORK_SIDE / max(height, width))
@@ -63,15 +62,26 @@ def calm_region(picture: Array, allowed: Array | None = None) -> Array:
         squares += cv2.Sobel(channel, cv2.CV_32F, 1, 0, scale=1 / 8) ** 2
         squares += cv2.Sobel(channel, cv2.CV_32F, 0, 1, scale=1 / 8) ** 2
     slope = np.sqrt(squares)
-    texture, limit = texture_limit(cv2.GaussianBlur(slope, (0, 0), 2), slope)
-    like = colours_of_foot(lab)
+    rows = len(lab)
+    stood = np.zeros(lab.shape[:2], bool)
+    if feet is not None:
+        stood = cv2.resize(feet.astype(np.uint8), size, interpolation=cv2.INTER_AREA) > 0
+    known = int(stood.sum()) >= 12
+    down = np.broadcast_to(np.arange(rows)[:, None], lab.shape[:2])
+    border, wider = (stood, stood) if known else (down >= int(0.85 * rows), down >= int(0.8 * rows))
+    texture, limit = texture_limit(cv2.GaussianBlur(slope, (0, 0), 2), slope, wider)
+    like = colours_of_foot(lab, border)
     calm = (texture < limit) & like
     if allowed is not None:
         calm &= cv2.resize(allowed.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
     calm8 = cv2.morphologyEx(calm.astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
     calm8 = cv2.morphologyEx(calm8, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
     _, labels = cv2.connectedComponents(calm8)
-    rows = len(lab)
+    if known:
+        share = np.bincount(labels[stood], minlength=labels.max() + 1) / int(stood.sum())
+        share[0] = 0
+        region = _filled((share >= 0.1)[labels], like)
+        return np.asarray(cv2.resize(region.astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR)) > 0
     touching = np.bincount(labels[int(0.93 * rows) :].ravel(), minlength=labels.max() + 1) > 0.1 * size[0]
     touching[0] = False
     areas = np.bincount(labels[int(0.55 * rows) :].ravel(), minlength=labels.max() + 1) * touching

@@ -6,10 +6,15 @@ toy) are not in the table.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+Array = npt.NDArray[Any]
 Size = tuple[float, float, float]
+
+YAWS = np.arange(0.0, 91, 10)  # degrees; boxes turned the other way have the same outlines
 
 SIZES: Mapping[str, Size] = {
     # label: height, width (across), length (front to back), metres
@@ -116,28 +121,40 @@ def class_size(label: str | None, more: Mapping[str, Size] | None = None) -> Siz
     return SIZES.get(SAME.get(name, ""))
 
 
-def silhouette(size: Size, yaw: float, depression: float) -> tuple[float, float]:
-    """Width and height, metres, of the outline of a box of this size, seen from far.
+def silhouette(size: Size, yaw: Any, depression: Any) -> tuple[Array, Array]:
+    """Width and height, metres, of the outline of a box of this size, seen from far. Numbers or arrays.
 
     Args:
         yaw: degrees that it is turned; at 0 its width is across. depression: degrees that it is looked down on.
     """
     height, width, length = size
     turn, down = np.deg2rad(yaw), np.deg2rad(depression)
-    across = abs(np.cos(turn)) * width + abs(np.sin(turn)) * length
-    deep = abs(np.sin(turn)) * width + abs(np.cos(turn)) * length
-    return float(across), float(height * np.cos(down) + deep * np.sin(down))
+    across = np.abs(np.cos(turn)) * width + np.abs(np.sin(turn)) * length
+    deep = np.abs(np.sin(turn)) * width + np.abs(np.cos(turn)) * length
+    return np.asarray(across), np.asarray(height * np.cos(down) + deep * np.sin(down))
 
 
-def density_of(wide: float, tall: float, size: Size, depression: float) -> float:
-    """Pixels per metre of an object of known size whose outline is `wide` x `tall` px.
+def densities(wide: float, tall: float, size: Size, depression: Array) -> tuple[Array, Array]:
+    """Pixels per metre of an object of known size whose outline is `wide` x `tall` px, for each depression (n,), and by
+    how much (log units) no view from there has these proportions.
 
     The yaw is the one whose outline has the seen proportions. Then the height decides, not the width: arms and open
     doors change it less.
     """
-    outlines = [silhouette(size, yaw, depression) for yaw in range(0, 91, 10)]
-    _, upright = min(outlines, key=lambda one: abs(np.log((wide / tall) * (one[1] / one[0]))))
-    return tall / upright
+    across, high = silhouette(size, YAWS[:, None], np.asarray(depression, np.float64)[None])
+    off = np.abs(np.log((wide / tall) * (high / across)))
+    best = np.argmin(off, axis=0)[None]
+    return tall / np.take_along_axis(high, best, axis=0)[0], np.take_along_axis(off, best, axis=0)[0]
+
+
+def density_of(wide: float, tall: float, size: Size, depression: float) -> float:
+    """`densities` for one depression."""
+    return float(densities(wide, tall, size, np.array([depression]))[0][0])
+
+
+def fits_size(wide: float, tall: float, size: Size, tolerance: float) -> bool:
+    """Whether some view of the thing has an outline of these proportions, within a factor."""
+    return bool(densities(wide, tall, size, np.arange(0, 46, 5.0))[1].min() <= np.log(tolerance))
 
 
 def least_depression(wide: float, tall: float, size: Size) -> float:
@@ -147,7 +164,7 @@ def least_depression(wide: float, tall: float, size: Size) -> float:
     give that outline (within 10 %). Upright things tell nothing.
     """
     for down in range(0, 90, 2):
-        outlines = [silhouette(size, yaw, down) for yaw in range(0, 91, 10)]
-        if max(high / across for across, high in outlines) >= 0.9 * tall / wide:
+        across, high = silhouette(size, YAWS, down)
+        if (high / across).max() >= 0.9 * tall / wide:
             return float(down)
     return 0.0  # no view gives it: it is not the thing its label says, or a part of it

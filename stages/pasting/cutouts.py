@@ -16,6 +16,8 @@ Array = npt.NDArray[Any]
 Box = tuple[int, int, int, int]
 
 LEVEL = 10.0  # degrees: depression that is assumed where a photo's floor is unknown
+CLASS_ERROR = 0.15  # log units: of a size that only the class tells
+NAMED = 0.5  # score of a detection from which its label is believed
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +38,8 @@ class Cutout:
     density: float | None  # px a metre at its foot
     depression: float | None  # degrees at which its foot was looked down on
     rule: str  # where the metres come from
+    view_error: float | None  # degrees, of its depression; None: a guess
+    size_error: float | None  # log units, of its size in metres; None: a guess
     azimuth: float | None  # degrees, where its shadow falls
     confidence: float
     flipped: bool = False
@@ -123,7 +127,8 @@ def measured(
 def cutout(
     foreground: Mapping[str, Any], eye: float = 1.6, trust: float = 1.6, sizes: Mapping[str, Size] | None = None
 ) -> Cutout:
-    """A record of `foregrounds` (see the `draws` source) made ready. Columns it lacks count as unknown.
+    """A record of `foregrounds` (see the `draws` source) made ready. Columns it lacks count as unknown, and so does a
+    label that its detector was not sure of.
 
     Raises:
         ValueError: its object mask is empty.
@@ -133,14 +138,17 @@ def cutout(
     box, size = foreground["foreground_box"], foreground["source_size"]
     view = view_of(foreground, size)
     extent = (outline[2] - outline[0], outline[3] - outline[1])
+    score = foreground.get("detect_score")
+    label = foreground.get("label") if score is None or score >= NAMED else None
     view, density, down, rule = measured(
-        view, (box[0] + foot[0], box[1] + foot[1]), extent, class_size(foreground.get("label"), sizes), eye, trust
+        view, (box[0] + foot[0], box[1] + foot[1]), extent, class_size(label, sizes), eye, trust
     )
+    known = {"metric": foreground.get("ground_size_error"), "class-size": CLASS_ERROR}
     light = foreground.get("foreground_light")
     azimuth = foreground.get("shadow_azimuth")
     return Cutout(
         id=str(foreground["id"]),
-        label=foreground.get("label"),
+        label=label,
         rgba=np.asarray(foreground["foreground"]),
         light=None if light is None else np.asarray(light),
         solid=solid,
@@ -153,6 +161,8 @@ def cutout(
         density=density,
         depression=down,
         rule=rule,
+        view_error=None if view is None else foreground.get("ground_view_error"),
+        size_error=known.get(rule),
         azimuth=None if azimuth is None else float(azimuth),
         confidence=float(foreground.get("shadow_confidence") or 0.0),
     )

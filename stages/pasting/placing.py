@@ -37,6 +37,7 @@ class Limits:
     max_outside: float = 0.0
     pitch: float = 15.0
     overlap: float = 0.5
+    hides: float = 0.05
     jitter: float = 0.05
 
 
@@ -113,9 +114,10 @@ def overlap(box: Sequence[int], other: Sequence[int]) -> float:
 
 
 def supported(one: Cutout, boxes: Array, feet: Array, scales: Array, depression: Array, table: Array) -> Array:
-    """(n,) share of the floor that each object would stand on which is ground.
+    """(n,) share of the floor under and in front of each object that is ground.
 
-    The floor it stands on: as wide as its base, from its last row half as deep as wide, foreshortened.
+    The floor it stands on: as wide as its base, from its last row half as deep as wide, foreshortened. In front of it:
+    as much again, at least a seventh of its height; what is no floor there stands nearer and would hide it.
 
     Args:
         depression: (n,) degrees. table: (h + 1, w + 1) integral image of the ground mask.
@@ -123,13 +125,35 @@ def supported(one: Cutout, boxes: Array, feet: Array, scales: Array, depression:
     height, width = table.shape[0] - 1, table.shape[1] - 1
     left = boxes[:, 0] + (one.base[0] - one.outline[0]) * scales
     right = left + np.maximum(1, (one.base[1] - one.base[0]) * scales)
-    deep = 0.5 * (right - left) * np.sin(np.deg2rad(np.maximum(depression, 2)))
+    deep = np.maximum(0.5 * (right - left) * np.sin(np.deg2rad(np.maximum(depression, 2))), 1)
     x0 = np.clip(np.floor(left), 0, width - 1).astype(np.int64)
     x1 = np.clip(np.ceil(right), x0 + 1, width).astype(np.int64)
-    y1 = np.clip(feet[:, 1] + 1, 1, height)
-    y0 = np.clip(np.floor(y1 - np.maximum(deep, 1)), 0, y1 - 1).astype(np.int64)
-    inside = table[y1, x1] - table[y0, x1] - table[y1, x0] + table[y0, x0]
-    return np.asarray(inside / ((x1 - x0) * (y1 - y0)))
+    y = np.clip(feet[:, 1] + 1, 1, height)
+
+    def share(top: Array, bottom: Array) -> Array:
+        inside = table[bottom, x1] - table[top, x1] - table[bottom, x0] + table[top, x0]
+        return np.asarray(inside / np.maximum((x1 - x0) * (bottom - top), 1))
+
+    under = share(np.clip(np.floor(y - deep), 0, y - 1).astype(np.int64), y)
+    front = np.clip(np.ceil(y + np.maximum(deep, (boxes[:, 3] - boxes[:, 1]) / 7)), 0, height).astype(np.int64)
+    return np.asarray(np.where(front > y, np.minimum(under, share(y, front)), under))
+
+
+def in_the_way(boxes: Array, things: Array, limits: Limits) -> Array:
+    """(n,) bool: boxes (n, 4) of objects that would stand wrongly among the things (m, 4) of a photo.
+
+    The lower foot is the nearer one. An object cannot cover a thing that stands nearer than itself (by more than
+    `limits.hides` of the object), and of one that stands farther off no more than `limits.overlap`.
+    """
+    if not len(things):
+        return np.zeros(len(boxes), bool)
+    low = np.maximum(boxes[:, None, :2], things[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], things[None, :, 2:])
+    shared = np.prod(np.maximum(high - low, 0), axis=2)
+    own, theirs = (np.maximum(np.prod(b[:, 2:] - b[:, :2], axis=1), 1) for b in (boxes, things))
+    nearer = things[None, :, 3] > boxes[:, None, 3]
+    wrong = np.where(nearer, shared / own[:, None] > limits.hides, shared / theirs[None] > limits.overlap)
+    return np.asarray(wrong.any(axis=1))
 
 
 def standing(
@@ -138,6 +162,7 @@ def standing(
     ground: Array,
     view: View | None,
     ground_scale: Sequence[float],
+    things: Sequence[float],
     limits: Limits,
     rng: np.random.Generator,
 ) -> tuple[list[Spot], Counter[str]]:
@@ -146,6 +171,7 @@ def standing(
     Args:
         sides: on which its photo's frame cut the object (`cut_sides`). ground: (h, w) bool, where things can stand.
         view: the background's, in metres, or None. ground_scale: pixels per length there, a x + b y + c.
+        things: boxes of what the photo shows, x0, y0, x1, y1 one after another.
     """
     height, width = ground.shape
     size = (width, height)
@@ -177,6 +203,7 @@ def standing(
         "too large": (tall > limits.max_height) | (scales > limits.max_upscale),
         "beyond the frame": beyond > limits.max_outside + slack,
         "base off the ground": supported(one, boxes, feet, scales, here, table) < limits.on_ground,
+        "among things": in_the_way(boxes, np.asarray(things, np.float64).reshape(-1, 4), limits),
     }
     good = np.ones(len(feet), bool)
     lost: Counter[str] = Counter()

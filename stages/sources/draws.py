@@ -15,12 +15,12 @@ from stages.sources.files import RunContext
 from stages.stage import Kept, MissingColumns, Outcome, Record, Source
 
 SHADOW = ["shadow_azimuth", "shadow_elevation", "shadow_confidence", "shadow_softness"]
-PLANE = ["ground_plane", "ground_focal", "ground_metric"]
+PLANE = ["ground_plane", "ground_focal", "ground_metric", "ground_view_error", "ground_size_error"]
 FOREGROUND = ["id", "label", "scene_id", "origin", "licence", "stages", "weights"]
 BACKGROUND = ["scene_id", "split", "origin", "licence", "stages", "weights"]
 CUT_OUT = ["foreground", "foreground_object", "foreground_box", "picture_width", "picture_height"]
-LAYERS = ["foreground_light", *SHADOW, *PLANE]  # None where a flow has no such column
-GROUND = ["ground_mask", "ground_rule", "ground_scale", *PLANE]
+LAYERS = ["foreground_light", "detect_score", *SHADOW, *PLANE]  # None where a flow has no such column
+GROUND = ["ground_mask", "ground_rule", "ground_scale", "ground_class", "ground_place", "ground_things", *PLANE]
 NEEDED = ["source", "ground_mask", "ground_scale"]  # of a background
 SEEN = ["foreground_box", "picture_width", "picture_height", "ground_scale", *PLANE]  # what tells the view
 LISTED = ["label", "split", "scene_id", "origin", "foreground_area", *SEEN, *SHADOW]
@@ -151,7 +151,7 @@ class Draws(Source):
     """Foregrounds and a background, drawn together."""
 
     name = "draws"
-    version = "2"
+    version = "3"
     gives = {
         **PROVENANCE,
         "background": Kind.RGB,
@@ -161,6 +161,11 @@ class Draws(Source):
         "ground_plane": Kind.FLOATS,
         "ground_focal": Kind.FLOAT,
         "ground_metric": Kind.BOOL,
+        "ground_view_error": Kind.FLOAT,
+        "ground_size_error": Kind.FLOAT,
+        "ground_class": Kind.STRING,
+        "ground_place": Kind.STRING,
+        "ground_things": Kind.FLOATS,
         "foregrounds": Kind.RECORDS,
     }
     Params = DrawsParams

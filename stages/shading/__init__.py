@@ -1,0 +1,1 @@
+"""Floor, solids and sun: the geometry behind stage `shadow`."""
