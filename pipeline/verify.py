@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from manifests import ober
+from manifests import exports_rorem, ober
 from manifests.images import RGB, BadImage, Mask
 from manifests.schemas import TRIPLET, Kind, decode_value, schema_of
 from manifests.shards import Line, read_manifest
@@ -190,6 +190,9 @@ def verify_dataset(dataset: Store) -> Iterator[str]:
         files, rows = manifest["files"], manifest["rows"]
     except (ValueError, KeyError, TypeError) as error:
         yield f"manifest.json: cannot be read: {error!r}"
+        return
+    if manifest.get("layout") == exports_rorem.NAME:
+        yield from exports_rorem.faults(dataset, manifest)
         return
     ids: set[str] = set()
     names = ober.TRIPLET if manifest.get("layout") == "ober" else None

@@ -18,6 +18,7 @@ SOURCES = {
     "flow": "stages.sources.flow:Flow",
     "draws": "stages.sources.draws:Draws",
     "ober": "stages.sources.ober:Ober",
+    "rorem": "stages.sources.rorem:Rorem",
 }
 STAGES = {
     "background": "stages.background:Background",

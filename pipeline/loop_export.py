@@ -1,0 +1,138 @@
+"""A loop's triplets as one dataset, though they lie in many runs; and what people said of candidates as another."""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from manifests.tables import NoTable, Table, Tables
+from pipeline import loop_steps, loop_votes
+from pipeline.loop import Loop
+from pipeline.loop_data import Reader, Ref
+
+Told = Mapping[str, Mapping[str, Any]]
+"""More of rows, by their ids: the score or the verdict with which they were chosen."""
+
+
+class _Part(Table):
+    """Some rows of a run's table, under a name that says which run."""
+
+    def __init__(self, of: Table, name: str, ids: set[str]) -> None:
+        super().__init__(of.tables, name, of.lines, of.schema, of.whole)
+        self.of, self.ids = of, ids
+
+    def light(self, columns: Sequence[str] | None = None) -> pa.Table:
+        found = self.of.light(columns)
+        return found.filter(pa.array([id in self.ids for id in found["id"].to_pylist()], pa.bool_()))
+
+
+class LoopTables(Tables):
+    """Rows of many runs as tables of one."""
+
+    def __init__(self, loop: Loop, refs: Sequence[Ref], told: Told) -> None:
+        super().__init__(loop.store)
+        self._reader, self._told = Reader(loop.store), told
+        self._ids: dict[tuple[str, str], set[str]] = defaultdict(set)
+        for ref in refs:
+            self._ids[ref.run, ref.table].add(ref.id)
+        self._names = {f"{run} {table}": (run, table) for run, table in self._ids}
+
+    def names(self) -> list[str]:
+        return list(self._names)
+
+    def table(self, name: str) -> Table:
+        run, table = self._names[name]
+        return _Part(self._reader.tables(run).table(table), name, self._ids[run, table])
+
+    def shard(self, name: str, shard: str) -> pa.Table:
+        """A shard with what is told of its rows; a reference in it names its table as this class does."""
+        run, _, table = name.rpartition(" ")
+        found = self._reader.tables(run).shard(table, shard)
+        ids = found["id"].to_pylist()
+        for column in ("score", "verdict"):
+            if column in found.column_names and any(column in self._told.get(id, {}) for id in ids):
+                old = found[column].to_pylist()
+                new = [self._told.get(id, {}).get(column, value) for id, value in zip(ids, old, strict=True)]
+                at = found.column_names.index(column)
+                found = found.set_column(at, found.schema.field(at), pa.array(new, found.schema.field(at).type))
+        if "ref_table" in found.column_names:
+            at = found.column_names.index("ref_table")
+            there = [None if one is None else f"{run} {one}" for one in found["ref_table"].to_pylist()]
+            found = found.set_column(at, found.schema.field(at), pa.array(there, pa.string()))
+        return found
+
+
+def triplets(loop: Loop) -> LoopTables:
+    """What the loop's remover learns from now: the initial triplets, and what its rounds kept so far.
+
+    Of a human round they have the verdict, of an automatic one the judge's score.
+    """
+    found, told = loop_steps.refs(loop, "initial"), dict[str, dict[str, Any]]()
+    for number, one in enumerate(loop.recipe.rounds, 1):
+        if loop.result("add", number) is None:
+            continue
+        kept = loop_steps.refs(loop, f"rounds/{number:02d}/kept")
+        found += kept
+        if loop.recipe.keep != "promise" and (loop.recipe.keep != "humans" or one.kind == "auto"):
+            continue  # kept unseen
+        scores = _scores(loop, number) if one.kind == "auto" else {}
+        told |= {ref.id: {"verdict": "yes"} if one.kind == "human" else {"score": scores.get(ref.id)} for ref in kept}
+    return LoopTables(loop, found, told)
+
+
+def votes(loop: Loop) -> LoopTables:
+    """Candidates that the votes of human rounds accept or refuse, with that verdict: what a judge learns from."""
+    from annotator.items import rows_of
+
+    found, told = list[Ref](), dict[str, dict[str, Any]]()
+    for number, one in enumerate(loop.recipe.rounds, 1):
+        if one.kind != "human" or loop.result("votes", number) is None:
+            continue
+        folder = loop.folder / "rounds" / f"{number:02d}" / "votes"
+        cast, _ = loop_votes.read(sorted(folder.glob("*.jsonl")), loop.recipe.reviewers)
+        tallies = loop_votes.standing({row["nonce"]: row for row in cast}.values())
+        for item, row in _items(rows_of(loop.round(number), ["candidates"])).items():
+            tally = tallies.get(item)
+            if tally is not None and tally["yes"] != tally["no"]:
+                table, shard, at = row.place
+                found.append(Ref(f"./rounds/{number:02d}", table, shard, at, row.id, row.id, row.label))
+                told[row.id] = {"verdict": "yes" if tally["yes"] > tally["no"] else "no"}
+    return LoopTables(loop, found, told)
+
+
+FLOWS: Mapping[str, Callable[[Loop], LoopTables]] = {"triplets": triplets, "votes": votes}
+"""What of a loop can be exported; the first by default."""
+
+
+def tables_of(loop: Loop, flow: str) -> LoopTables:
+    """One of FLOWS.
+
+    Raises:
+        NoTable: there is no such thing, or nothing in it yet.
+    """
+    if flow not in FLOWS:
+        raise NoTable(f"a loop has no flow '{flow}'; it has {', '.join(FLOWS)}")
+    if loop.result("initial", 0) is None:
+        raise NoTable(f"{loop.folder}: the loop has not begun; run its recipe first")
+    found = FLOWS[flow](loop)
+    if not found.names():
+        raise NoTable(f"{loop.folder}: there are no {flow} yet")
+    return found
+
+
+def _items(rows: Sequence[Any]) -> dict[str, Any]:
+    from annotator.items import item_id
+
+    return {item_id(row.place, "target"): row for row in rows}
+
+
+def _scores(loop: Loop, number: int) -> dict[str, float]:
+    """A round's scores by the ids of its candidates."""
+    from annotator.items import rows_of
+
+    run = loop.round(number)
+    by_item = json.loads(run.read("scores.json"))
+    rows = _items(rows_of(run, ["candidates"]))
+    return {rows[item].id: score for item, score in by_item.items()}
