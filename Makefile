@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 EXTRAS := studio,s3,models,review,postgres,groundingdino,yolo,dev
 ENV := RAY_USAGE_STATS_ENABLED=0 HF_HUB_OFFLINE=1
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench loop-demo clean
 
 demo: $(VENV)/.demo
 	$(ENV) $(BIN)/rasura run recipes/demo.yaml --into runs/demo
@@ -19,6 +19,9 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+loop-demo: $(VENV)/.ready
+	$(ENV) $(BIN)/python -m benchmarks.loop_arms runs/loop-demo
 
 bench: $(VENV)/.ready
 	$(ENV) $(BIN)/python -m benchmarks

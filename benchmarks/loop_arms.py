@@ -5,16 +5,20 @@
   humans      what the oracle, in people's place, accepts; nothing of the automatic rounds
   promise     the loop: and what the judge promises
 
-  python -m benchmarks.loop_arms FOLDER [--photos FOLDER] [--seeds 2] [--at-once 2]
-A folder that was begun goes on. The table's errors are those of the test scenes; all arms are tested on the same ones,
-so their difference is judged scene by scene.
+  python -m benchmarks.loop_arms FOLDER [--photos FOLDER] [--seeds 2] [--at-once 2]        (make loop-demo)
+All arms of a seed share the scenes, the remover's first training and, where they need one, the judge that they begin
+with. A folder that was begun goes on. Errors are those of the test scenes; all arms are tested on the same ones, so
+their difference is judged scene by scene.
 """
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import yaml
@@ -22,6 +26,7 @@ import yaml
 from benchmarks.common import ROOT
 
 ARMS = ("nothing", "everything", "humans", "promise")
+NAMES = dict(zip(ARMS, ("initial set only", "everything kept", "human rounds only", "the loop"), strict=True))
 RECIPE = ROOT / "recipes" / "loop-demo.yaml"
 ONE = """
 import sys
@@ -34,16 +39,57 @@ loop.run(load(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
+def scenes(folder: Path, seed: int, photos: str) -> None:
+    """A seed's scenes."""
+    out = folder / f"scenes-{seed}"
+    if not (out / "plan.json").exists():
+        arguments = ["-m", "benchmarks.loop_scenes", str(out), "--seed", str(seed), "--photos", photos]
+        call(arguments, folder / f"scenes-{seed}.log")
+
+
+def first_judge(folder: Path) -> None:
+    """The judge that the loops begin with: its photographs are in no seed's rounds or tests."""
+    if not (folder / "start" / "judge" / "judge.json").exists():
+        arguments = ["-m", "benchmarks.loop_start", str(folder / "scenes-1"), str(folder / "start")]
+        call(arguments, folder / "start.log")
+
+
+def call(arguments: Sequence[str], log: Path) -> None:
+    """A Python process of its own; what it says goes to a file.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    with log.open("a") as out:
+        if subprocess.run([sys.executable, *arguments], stdout=out, stderr=out, cwd=ROOT).returncode:
+            raise SystemExit(f"{' '.join(arguments)[:200]} failed; its last words are in {log}")
+
+
+def share_start(folder: Path, seed: int) -> None:
+    """Gives the other arms what the first one has of the steps before any round: no arm's recipe touches them."""
+    first = folder / f"{seed}-{ARMS[0]}"
+    for name in ARMS[1:]:
+        other = folder / f"{seed}-{name}"
+        if not other.exists():
+            part = folder / f"{seed}-{name}.part"
+            shutil.rmtree(part, ignore_errors=True)
+            for path in (*first.glob("*.json"), first / "codec.safetensors", *(first / "steps").glob("00-*.json")):
+                if path.name != "loop.json":
+                    (part / path.relative_to(first)).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(path, part / path.relative_to(first))
+            shutil.copytree(first / "removers" / "00", part / "removers" / "00")
+            part.rename(other)
+
+
 def arm(folder: Path, seed: int, name: str) -> None:
     """Runs one arm, or goes on with it."""
     told = yaml.safe_load(RECIPE.read_text()) | {"seed": seed, "keep": name}
     for part in ("initial", "pool", "test"):
         told[part] = [{**told[part][0], "run": str(folder / f"scenes-{seed}")}]
+    told["judge"]["start"] = str(folder / "start" / "judge")
     file = folder / f"{seed}-{name}.yaml"
     file.write_text(yaml.safe_dump(told))
-    with (folder / f"{seed}-{name}.log").open("a") as log:
-        subprocess.run([sys.executable, "-c", ONE, str(file), str(folder / f"{seed}-{name}")], check=True, stdout=log,
-                       stderr=log, cwd=ROOT)  # fmt: skip
+    call(["-c", ONE, str(file), str(folder / f"{seed}-{name}")], folder / f"{seed}-{name}.log")
 
 
 def table(folder: Path, seeds: int) -> str:
@@ -84,6 +130,37 @@ def table(folder: Path, seeds: int) -> str:
     return "\n".join(lines)
 
 
+def chart(folder: Path, seeds: int) -> str:
+    """Success and PSNR in the hole by round, the mean of the seeds, as an SVG file."""
+    from pipeline import loop_charts
+    from pipeline.loop import Loop
+    from pipeline.loop_table import rows
+
+    lines: dict[str, dict[str, list[tuple[float, float]]]] = {"success": {}, "psnr": {}}
+    errors: dict[str, dict[str, list[float]]] = {"success": {}, "psnr": {}}
+    for name in ARMS:
+        found = [rows(Loop.open(folder / f"{seed}-{name}")) for seed in range(1, seeds + 1)]
+        for what in lines:
+            rounds = list(enumerate(zip(*found, strict=True)))
+            lines[what][NAMES[name]] = [(float(at), sum(one[what] for one in ones) / seeds) for at, ones in rounds]
+            errors[what][NAMES[name]] = [
+                sum(one[f"{what}_error"] ** 2 for one in ones) ** 0.5 / seeds for _, ones in rounds
+            ]
+    across = ["init", "h1", "a1", "h2", "a2"]
+    told = {
+        "success": ("Success", "% of the test scenes", (20.0, 45.0)),
+        "psnr": ("Closeness", "PSNR in the hole, dB", (17.5, 20.0)),
+    }
+    panels = [
+        loop_charts.panel(
+            title, "h: human round, a: automatic", up, lines[what], (0, low), (len(across) - 1.0, high), names=across,
+            errors=errors[what],
+        )
+        for what, (title, up, (low, high)) in told.items()
+    ]  # fmt: skip
+    return loop_charts.page(panels, legend=len(ARMS))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -93,16 +170,31 @@ def main() -> None:
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     folder = given.folder.absolute()
-    for seed in range(1, given.seeds + 1):
-        scenes = ["-m", "benchmarks.loop_scenes", str(folder / f"scenes-{seed}"), "--seed", str(seed)]
-        if not (folder / f"scenes-{seed}" / "plan.json").exists():
-            subprocess.run([sys.executable, *scenes, "--photos", given.photos], check=True, cwd=ROOT)
+    seeds = range(1, given.seeds + 1)
+    began = time.monotonic()
+
     with ThreadPoolExecutor(given.at_once) as pool:
-        jobs = [pool.submit(arm, folder, seed, name) for name in reversed(ARMS) for seed in range(1, given.seeds + 1)]
-        for job in jobs:
-            job.result()
+
+        def wait(jobs: Iterable[Future[None]], told: str) -> None:
+            for job in jobs:
+                job.result()
+            print(f"{(time.monotonic() - began) / 60:5.1f} min  {told}", flush=True)
+
+        wait([pool.submit(scenes, folder, seed, given.photos) for seed in seeds], "scenes")
+        judge = pool.submit(first_judge, folder)
+        wait([pool.submit(arm, folder, seed, ARMS[0]) for seed in seeds], f"arm '{ARMS[0]}'")
+        for seed in seeds:
+            share_start(folder, seed)
+        # the loop last: by then there is the judge that it begins with
+        others = {name: [pool.submit(arm, folder, seed, name) for seed in seeds] for name in ARMS[1:-1]}
+        wait([judge], "the judge to begin with")
+        loops = [pool.submit(arm, folder, seed, ARMS[-1]) for seed in seeds]
+        for name, jobs in others.items():
+            wait(jobs, f"arm '{name}'")
+        wait(loops, "the loop")
     told = table(folder, given.seeds)
     (folder / "table.txt").write_text(told + "\n")
+    (folder / "arms.svg").write_text(chart(folder, given.seeds))
     print(told)
     print(json.dumps({"folder": str(folder), "seeds": given.seeds}))
 

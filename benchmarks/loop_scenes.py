@@ -1,12 +1,19 @@
-"""Scenes for a loop at tiny size: crops of photographs with a thing and its shadow pasted in, as a run of three flows.
+"""Scenes for a loop at tiny size, as a run of four flows: crops of photographs with a thing and its shadow pasted in,
+and rendered scenes with and without their objects.
 
-`initial` has few photographs, `pool` many, `test` others that are in neither. Everything follows from the seed.
-  python -m benchmarks.loop_scenes OUT [--photos FOLDER] [--seed N] [--initial N] [--pool N] [--test N]
+`initial` has few photographs, `pool` and `judge` more, `test` others; no photograph and no rendered scene is in two of
+them. Everything follows from the seed; the rendered scenes are the
+same for every seed.
+  python -m benchmarks.loop_scenes OUT [--photos FOLDER] [--seed N] [--initial N] [--judge N] [--pool N] [--test N]
 """
 
 import argparse
+import itertools
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +25,7 @@ from manifests.ids import content_id
 from manifests.schemas import PROVENANCE, TRIPLET, Schema, encode_records
 from manifests.shards import StageCount, commit, write_manifest
 from manifests.storage import Store
+from stages.sources.studio import Studio, StudioParams
 
 Array = npt.NDArray[Any]
 
@@ -27,6 +35,9 @@ COLUMNS: Schema = {**PROVENANCE, **TRIPLET}
 SHARD = 100
 FEW = 5
 """Photographs of the initial scenes."""
+RENDERED = {"initial": 10, "judge": 30, "pool": 80, "test": 60}
+"""Rendered scenes of each flow."""
+STUDIO_SEED, STUDIO_SIDE = 52000, 96
 
 
 def photographs(folder: Path) -> list[tuple[str, Array]]:
@@ -73,16 +84,25 @@ def scene(photo: Array, other: Array, rng: np.random.Generator) -> dict[str, Arr
         cast = np.asarray(cv2.GaussianBlur(cv2.warpAffine(alpha, turn, (DRAWN, DRAWN)), (0, 0), 2))
         cast = cast * np.float32(rng.uniform(0.3, 0.6))
     source = (clean * (1 - cast)[..., None]) * (1 - alpha[..., None]) + texture * alpha[..., None]
-    grown = cv2.dilate(((alpha > 0.3) | (cast > 0.04)).astype(np.float32), np.ones((5, 5), np.uint8))
+    return reduced(source, clean, grown(alpha > 0.3, cast > 0.04), 0.3)
+
+
+def grown(thing: Array, effects: Array) -> Array:
+    """Both, two px wider."""
+    return np.asarray(cv2.dilate((thing | effects).astype(np.uint8), np.ones((5, 5), np.uint8))) > 0
+
+
+def reduced(source: Array, target: Array, mask: Array, most: float) -> dict[str, Array] | None:
+    """A scene at `SIDE` px, all that differs inside its mask; None where that is under 3 % of it or over `most`."""
 
     def down(picture: Array) -> Array:
         return np.asarray(cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA))
 
-    mask = down(grown) > 0.25
-    if not 0.03 < mask.mean() < 0.30:
+    small = down(mask.astype(np.float32)) > 0.25
+    if not 0.03 < small.mean() < most:
         return None
-    target, made = (np.clip(np.rint(down(one)), 0, 255).astype(np.uint8) for one in (clean, source))
-    return {"source": np.where(mask[..., None], made, target), "target": target, "mask": mask, "foreground_mask": mask}
+    made, true = (np.clip(np.rint(down(one.astype(np.float32))), 0, 255).astype(np.uint8) for one in (source, target))
+    return {"source": np.where(small[..., None], made, true), "target": true, "mask": small, "foreground_mask": small}
 
 
 def rows(photos: Sequence[tuple[str, Array]], count: int, seed: int, name: str) -> list[dict[str, Any]]:
@@ -100,6 +120,30 @@ def rows(photos: Sequence[tuple[str, Array]], count: int, seed: int, name: str) 
             | {"id": id, "kind": "simulated", "scene_id": f"{name}-{seed}-{number}", "origin": stem, "seed": seed}
             | {"split": "test" if name == "test" else "train", "licence": "of its photographs", "parents": []}
         )
+    return found
+
+
+def rendered(counts: Mapping[str, int]) -> dict[str, list[dict[str, Any]]]:
+    """Rendered scenes of each flow; those whose objects and effects fill too much of the picture are passed over."""
+    studio = Studio(StudioParams(count=3 * sum(counts.values()), width=STUDIO_SIDE, height=STUDIO_SIDE), STUDIO_SEED)
+    wanted = [name for name, count in counts.items() for _ in range(count)]
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in counts}
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        items = iter(studio.items())
+        split = {name: "test" if name == "test" else "train" for name in counts}
+        while wanted:
+            part = list(itertools.islice(items, len(wanted)))
+            for item, made in zip(part, pool.map(studio.rendered, part), strict=True):
+                mask = grown(made["object_mask"], made["foreground_mask"])
+                small = reduced(made["input"], made["gt"], mask, 0.4)
+                if small is not None and wanted:
+                    name = wanted.pop(0)
+                    found[name].append(
+                        small
+                        | {"id": content_id(item["id"].encode()), "kind": "captured", "scene_id": item["id"]}
+                        | {"origin": item["origin"], "seed": STUDIO_SEED, "split": split[name]}
+                        | {"licence": "Apache-2.0", "parents": []}
+                    )
     return found
 
 
@@ -123,22 +167,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out")
     parser.add_argument("--photos", type=Path, default=Path("../shared/assets/photos"))
-    for name, default in (("seed", 0), ("initial", 60), ("pool", 1500), ("test", 300)):
+    for name, default in (("seed", 0), ("initial", 50), ("judge", 1000), ("pool", 2000), ("test", 540)):
         parser.add_argument(f"--{name}", type=int, default=default)
     given = parser.parse_args()
-    photos = photographs(given.photos)
-    held = [one for index, one in enumerate(photos) if index % 4 == 0]
+    shared = divided(photographs(given.photos))
+    made = rendered(RENDERED)
+    flows = {
+        name: made[name] + rows(shared[name], getattr(given, name), given.seed + 1000 * place, name)
+        for place, name in enumerate(shared)
+    }
+    write(Store(given.out), flows)
+    told = ", ".join(f"{len(flows[name])} {name} (of {len(shared[name])} photographs)" for name in flows)
+    print(f"{given.out}: {told}")
+
+
+def divided(photos: Sequence[tuple[str, Array]]) -> dict[str, list[tuple[str, Array]]]:
+    """Photographs by the flow that they are for: every fourth to test on, a few to start from, then by turns."""
     rest = [one for index, one in enumerate(photos) if index % 4]
-    write(
-        Store(given.out),
-        {
-            "initial": rows(rest[:FEW], given.initial, given.seed, "initial"),
-            "pool": rows(rest[FEW:], given.pool, given.seed + 1000, "pool"),
-            "test": rows(held, given.test, given.seed + 2000, "test"),
-        },
-    )
-    print(f"{given.out}: {given.initial} initial, {given.pool} to draw from, {given.test} to test on; "
-          f"{len(rest)} photographs, and {len(held)} others for testing")  # fmt: skip
+    return {
+        "initial": rest[:FEW],
+        "judge": rest[FEW::2],
+        "pool": rest[FEW + 1 :: 2],
+        "test": [one for index, one in enumerate(photos) if index % 4 == 0],
+    }
 
 
 if __name__ == "__main__":

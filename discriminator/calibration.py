@@ -24,8 +24,10 @@ from discriminator.evaluation import OneClass
 Array = npt.NDArray[Any]
 
 PROMISE, CONFIDENCE = 0.9, 0.95
-STEPS, STARTS = 48, 4
-"""Thresholds that are tried, and from how many of them a run starts."""
+STEPS = 48
+"""Thresholds that are tried."""
+STARTS = (1.0, 1.5, 2.25)
+"""Where runs start, in multiples of the fewest votes that could pass: with one no among so few nothing passes."""
 
 
 def sigmoid(values: Array) -> Array:
@@ -174,8 +176,8 @@ def _bound(ruled_out: Any) -> float:
 
 
 def least_votes(promise: float = PROMISE, confidence: float = CONFIDENCE) -> int:
-    """Votes, all of them yes, without which no threshold can be shown to keep the promise: 42 for .9 at 95 %."""
-    return math.ceil(math.log((1 - confidence) / STARTS) / math.log(promise))
+    """Votes, all of them yes, without which no threshold can be shown to keep the promise: 39 for .9 at 95 %."""
+    return math.ceil(math.log((1 - confidence) / len(STARTS)) / math.log(promise))
 
 
 @dataclass(frozen=True)
@@ -214,10 +216,10 @@ def keep_threshold(
     sizes = np.unique(np.round(np.geomspace(fewest, count, STEPS)).astype(int))
     # candidates of one score stand or fall together
     sizes = np.unique([int(np.searchsorted(-ranked, -ranked[size - 1], side="right")) for size in sizes])
-    strict = 1 - (1 - confidence) / STARTS
+    strict = 1 - (1 - confidence) / len(STARTS)
     accepted = 0
-    for run in np.array_split(np.arange(len(sizes)), STARTS):
-        for size in sizes[run[0] :] if len(run) else []:
+    for start in STARTS:
+        for size in sizes[sizes >= start * fewest]:
             if lower_bound(int(hits[size - 1]), int(size), strict) < promise:
                 break
             accepted = max(accepted, int(size))
@@ -310,12 +312,13 @@ def calibrate(
 ) -> Rule:
     """Calibration and thresholds from held-out votes.
 
-    Half of the scenes calibrate, the other half choose the thresholds, so that neither is judged on what it was
-    fitted to. A scene stays on one side.
+    Thresholds are chosen by the candidates' order alone, which scaling leaves as it is, so that the same votes may do
+    both. An isotonic calibration ties candidates together by their votes: there half of the scenes calibrate and the
+    other half choose the thresholds.
 
     Args:
         scenes: of each candidate; then only each scene's best candidate counts for thresholds, as in a loop that
-            keeps one of several. None: all count, and halves are drawn by position.
+            keeps one of several. None: all count.
 
     Raises:
         OneClass, ValueError
@@ -324,15 +327,16 @@ def calibrate(
     if not len(logits) == len(votes) == len(removers):
         raise ValueError(f"{len(logits)} logits, {len(votes)} votes and {len(removers)} removers")
     groups = list(scenes) if scenes is not None else [str(k) for k in range(len(logits))]
-    order = {scene: k for k, scene in enumerate(sorted(set(groups)))}
-    first = np.array([order[scene] % 2 == 0 for scene in groups])
-    counted = None if weights is None else np.asarray(weights, float)[first]
     if method == "isotonic":
+        order = {scene: k for k, scene in enumerate(sorted(set(groups)))}
+        first = np.array([order[scene] % 2 == 0 for scene in groups])
+        counted = None if weights is None else np.asarray(weights, float)[first]
         mapping: Calibration = fit_isotonic(logits[first], votes[first], counted)
+        rest = np.flatnonzero(~first)
     else:
-        mapping = fit_scaling(logits[first], votes[first], counted, shift=method == "scaling")
+        mapping = fit_scaling(logits, votes, weights, shift=method == "scaling")
+        rest = np.arange(len(logits))
     probabilities = mapping(logits)
-    rest = np.flatnonzero(~first)
     if scenes is not None:
         rest = rest[best_of_each(probabilities[rest], [groups[k] for k in rest])]
     names = np.asarray(removers)

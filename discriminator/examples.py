@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from discriminator import negatives
 from discriminator.evaluation import OneClass
 from discriminator.negatives import Case
-from discriminator.views import View, flipped
+from discriminator.views import View, flipped, recoloured, turned
 from manifests.ids import split_of
 
 Array = npt.NDArray[Any]
@@ -106,14 +106,34 @@ def spoiled(one: Example, other: Array, rng: np.random.Generator) -> Example:
     return one if made is None else replace(one, target=made, vote=0.0, weight=1.0)
 
 
-def varied(view: View, rng: np.random.Generator, flip: bool, dilate: float) -> View:
-    """Mirrored half of the time; the mask, half of the time, wider by up to a share `dilate` of the view's side.
+class Variety(Protocol):
+    """How much candidates are varied: `train.Settings`."""
 
-    Masks of the candidates to come are wider or tighter than those voted on.
+    @property
+    def flip(self) -> bool: ...
+    @property
+    def turn(self) -> bool: ...
+    @property
+    def recolour(self) -> bool: ...
+    @property
+    def dilate(self) -> float: ...
+
+
+def varied(view: View, rng: np.random.Generator, how: Variety) -> View:
+    """The same candidate in another guise, which a reviewer would judge alike.
+
+    `flip`: mirrored half of the time. `turn`: turned by a multiple of 90 degrees. `recolour`: red, green and blue in
+    another order, and half of the time the negative; what was removed and what it left keep their contrasts.
+    `dilate`: half of the time the mask is wider by up to this share of the view's side, for masks of the candidates to
+    come are wider or tighter than those voted on.
     """
-    if flip and rng.random() < 0.5:
+    if how.flip and rng.random() < 0.5:
         view = flipped(view)
-    reach = int(rng.integers(0, round(dilate * len(view.mask)) + 1)) if rng.random() < 0.5 else 0
+    if how.turn:
+        view = turned(view, int(rng.integers(4)))
+    if how.recolour:
+        view = recoloured(view, rng.permutation(3), negative=bool(rng.random() < 0.5))
+    reach = int(rng.integers(0, round(how.dilate * len(view.mask)) + 1)) if rng.random() < 0.5 else 0
     if reach:
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
         view = view._replace(mask=np.asarray(cv2.dilate(view.mask.astype(np.uint8), kernel)) > 0)

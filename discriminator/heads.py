@@ -55,11 +55,11 @@ def rorem(channels: int, groups: int = 32) -> "torch.nn.Module":
 
 
 def pooled(widths: Sequence[int], groups: int = 32) -> "torch.nn.Module":
-    """Ours: any size, and all levels. Of each level's map a learned mixture is pooled four ways: mean in the hole, mean
-    in a ring around it, largest value in the hole, mean everywhere; and how far the first two lie apart.
+    """Ours: any size, and all levels. Of each level's map a learned mixture is pooled seven ways: mean and deviation in
+    the hole and in a ring around it, how far the two means lie apart, largest value in the hole, mean everywhere.
 
     Coarse levels know what stands there, fine ones whether its texture is the surroundings'. The mean in the hole is
-    what most verdicts hang on, the largest value finds what is small in it.
+    what most verdicts hang on, the deviations tell a flat fill, the largest value finds what is small in it.
     """
     from torch import nn
 
@@ -68,7 +68,7 @@ def pooled(widths: Sequence[int], groups: int = 32) -> "torch.nn.Module":
         _pooled,
         norms=nn.ModuleList([nn.GroupNorm(groups, width) for width in widths]),
         mixes=nn.ModuleList([nn.Conv2d(width, keep, 1) for width, keep in zip(widths, kept, strict=True)]),
-        hidden=nn.Linear(5 * sum(kept), 2 * POOLED_WIDTH),
+        hidden=nn.Linear(7 * sum(kept), 2 * POOLED_WIDTH),
         score=nn.Linear(2 * POOLED_WIDTH, 1),
     )
 
@@ -85,8 +85,17 @@ def _pooled(self: Any, levels: Sequence["torch.Tensor"], mask: "torch.Tensor") -
         # any touched cell keeps its share: a hole smaller than a cell still counts
         size: Any = features.shape[2:]
         region, ring = (F.adaptive_avg_pool2d(one, size) for one in (mask, around))
-        inside, beside = ((mixed * one).sum((2, 3)) / one.sum((2, 3)).clamp(min=1e-6) for one in (region, ring))
+        (inside, uneven), (beside, texture) = (_mean_and_deviation(mixed, one) for one in (region, ring))
         largest = mixed.masked_fill(region.expand_as(mixed) <= 0, float("-inf")).amax((2, 3))
-        found += [inside, beside, largest, mixed.mean((2, 3)), (inside - beside).abs()]
+        found += [inside, beside, largest, mixed.mean((2, 3)), (inside - beside).abs(), uneven, texture]
     answer: torch.Tensor = self.score(F.silu(self.hidden(torch.cat(found, dim=1))))
     return answer.squeeze(1)
+
+
+def _mean_and_deviation(maps: "torch.Tensor", weight: "torch.Tensor") -> tuple["torch.Tensor", "torch.Tensor"]:
+    """Of maps (n, c, h, w) under weights (n, 1, h, w), both (n, c); without any weight, 0 and almost 0."""
+    share = weight / weight.sum((2, 3), keepdim=True).clamp(min=1e-6)
+    mean = (maps * share).sum((2, 3), keepdim=True)
+    # a root's slope has no end at 0, where a map is flat
+    deviation = ((maps - mean).square() * share).sum((2, 3)).add(1e-4).sqrt()
+    return mean.flatten(1), deviation

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from discriminator import network
 from discriminator.codec import Codec, Pca, Vae
 from discriminator.network import HEAD, Config, WrongJudge
-from discriminator.views import View, view
+from discriminator.views import View, looks, view
 from manifests.weights import device_and_type
 
 if TYPE_CHECKING:
@@ -65,23 +65,25 @@ class Judge:
         return edited, F.interpolate(masks, size=edited.shape[2:]), source
 
     def logits(self, views: Sequence[View]) -> Array:
-        """(n,) float64.
+        """(n,) float64; of several looks (`Config.looks`) their mean.
 
         `batch` at a time; not given, one on a CPU, where the last bits depend on the place in a batch, and 32 on a
         GPU. Short batches are filled up, because rounding depends on a batch's size too.
         """
         import torch
 
+        count = self.config.looks
+        seen = [look for one in views for look in looks(one, count)]
         found: list[float] = []
         with torch.inference_mode():
             size = self.batch or (1 if self.device.type == "cpu" else 32)
-            for start in range(0, len(views), size):
-                here = list(views[start : start + size])
+            for start in range(0, len(seen), size):
+                here = seen[start : start + size]
                 full = here + here[-1:] * (size - len(here))
                 edited, mask, source = self.feed(full)
                 out = self.network(edited, mask, source, self.tokens, self.pooled)
                 found += out[: len(here)].float().cpu().tolist()
-        return np.array(found)
+        return np.asarray(np.array(found).reshape(-1, count).mean(axis=1))
 
     def scores(self, sources: Sequence[Array], targets: Sequence[Array], masks: Sequence[Array]) -> Array:
         """Uncalibrated scores (n,) of candidates of any size, the same every time."""

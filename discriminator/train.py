@@ -5,23 +5,26 @@ checkpoint to the same weights, bit for bit, as one that was not (same machine t
 """
 
 import importlib.util
-import json
 import math
-import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from discriminator import evaluation, examples, network
 from discriminator import judge as judges
 from discriminator.examples import Voted
 from discriminator.judge import Judge
 from discriminator.views import View
+from manifests.checkpoint import Checkpoint, TrainingFailed
 from manifests.ids import stable_hash
+
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Settings:
 
     learn: a LoRA and the head, the head alone, or everything.
     negatives: share of accepted candidates of a batch that are spoiled on purpose (`negatives.py`).
-    dilate: masks grow by up to this share of the view's side.
+    flip, turn, recolour, dilate: how candidates are varied (`examples.varied`).
     held: share of scenes that are held out for early stopping. patience: evaluations without a better one.
     """
 
@@ -44,6 +47,8 @@ class Settings:
     learn: Literal["lora", "head", "all"] = "lora"
     negatives: float = 0.25
     flip: bool = True
+    turn: bool = False
+    recolour: bool = False
     dilate: float = 0.05
     held: float = 0.1
     evaluate_every: int = 250
@@ -55,19 +60,22 @@ class Settings:
 
 
 TINY = Settings(
-    steps=1500,
+    steps=5000,
     batch=16,
     rate=2e-3,
     warm_up=50,
     decay=True,
     learn="all",
-    evaluate_every=100,
+    turn=True,
+    recolour=True,
+    evaluate_every=500,
     checkpoint_every=500,
 )
 
-
-class TrainingFailed(RuntimeError):
-    """A run that cannot go on. The last checkpoint is as it was."""
+BEST = "best.safetensors"
+"""In a training's folder: the weights that did best on the votes held out."""
+HELD_BATCH = 64
+"""Held-out candidates at a time: alone, as they are scored on a CPU, they would cost as much as the training."""
 
 
 def train(judge: Judge, given: Sequence[Voted], settings: Settings, out: Path) -> dict[str, Any]:
@@ -103,7 +111,7 @@ def train(judge: Judge, given: Sequence[Voted], settings: Settings, out: Path) -
     for name in names:
         parameters[name].data = parameters[name].data.float()  # half-precision weights lose small steps
     optimizer = torch.optim.AdamW(
-        [parameters[name] for name in names], lr=settings.rate, weight_decay=settings.weight_decay
+        [parameters[name] for name in names], lr=settings.rate, weight_decay=settings.weight_decay, fused=True
     )
 
     # where it runs: one process or many, by how the program was started
@@ -122,8 +130,9 @@ def train(judge: Judge, given: Sequence[Voted], settings: Settings, out: Path) -
     rank, world = accelerator.process_index, accelerator.num_processes
 
     # where it stands
-    state = State(out, {"settings": asdict(settings), "config": judge.config.to_json(), "votes": digest(given)})
-    progress = state.load(parameters, names, optimizer)
+    made_with = {"settings": asdict(settings), "config": judge.config.to_json(), "votes": digest(given)}
+    state = Checkpoint(out, made_with, beside=(BEST,))
+    progress = Progress(**state.load(parameters, names, optimizer, writes=accelerator.is_main_process))
     started = time.monotonic()
     while progress.step < settings.steps and progress.since_best < settings.patience:
         # the step's candidates, some spoiled, all varied: from the seed and the step's number alone
@@ -155,21 +164,21 @@ def train(judge: Judge, given: Sequence[Voted], settings: Settings, out: Path) -
                 (found["loss"], progress.step) if better else (progress.best, progress.best_step)
             )
             if better and accelerator.is_main_process:
-                state.keep_best(parameters, names)
+                keep_best(out, parameters, names)
             line = {"step": progress.step, "train_loss": progress.loss, **found}
             if accelerator.is_main_process:
                 state.log(line | {"seconds": round(time.monotonic() - started, 1)})
             if tracked:
                 accelerator.log({key: value for key, value in line.items() if key != "step"}, step=progress.step)
         if accelerator.is_main_process and (last or progress.step % settings.checkpoint_every == 0):
-            state.save(parameters, names, optimizer, progress)
+            state.save(parameters, names, optimizer, asdict(progress))
 
     # the best of them becomes the judge
-    if tracked:
-        accelerator.end_training()
+    for tracker in accelerator.trackers:  # not `end_training`: the processes' group is not ours to end
+        tracker.finish()
     accelerator.wait_for_everyone()
     if progress.best_step:
-        state.load_best(parameters, names)
+        load_best(out, parameters, names)
     about = {"settings": asdict(settings), **asdict(progress), "votes": len(learn), "held": len(held)}
     if accelerator.is_main_process:
         whole = settings.learn == "all" or judge.config.preset == "tiny"
@@ -188,16 +197,22 @@ def batch(
     for place in range(rank, settings.batch, world):
         position = step * settings.batch + place
         epoch, at = divmod(position, len(learn))
-        order = np.random.default_rng([settings.seed, 1, epoch]).permutation(len(learn))
+        order = order_of(settings.seed, epoch, len(learn))
         rng = np.random.default_rng([settings.seed, 2, position])
         one = learn[int(order[at])].load()
         if one.vote > 0.5 and rng.random() < settings.negatives:
             one = examples.spoiled(one, learn[int(rng.integers(len(learn)))].load().source, rng)
         view = judge.see(one.source, one.target, one.mask)
-        views.append(examples.varied(view, rng, settings.flip, settings.dilate))
+        views.append(examples.varied(view, rng, settings))
         votes.append(one.vote)
         weights.append(one.weight)
     return views, torch.tensor(votes), torch.tensor(weights)
+
+
+@lru_cache(maxsize=2)
+def order_of(seed: int, epoch: int, count: int) -> Array:
+    """In which order an epoch goes through its votes."""
+    return np.random.default_rng([seed, 1, epoch]).permutation(count)
 
 
 def loss_of(logits: Any, votes: Any, weights: Any, link: str) -> Any:
@@ -222,7 +237,8 @@ def held_out(judge: Judge, held: Sequence[Voted], views: Sequence[View]) -> dict
     """Loss and ranking on votes that nothing was learned from."""
     import torch
 
-    logits = judge.logits(views)
+    quick = replace(judge, batch=judge.batch or HELD_BATCH, config=replace(judge.config, looks=1))
+    logits = quick.logits(views)
     votes = np.array([one.vote for one in held])
     weights = torch.tensor([one.weight for one in held]).double()
     loss = loss_of(torch.from_numpy(logits), torch.from_numpy(votes), weights, judge.config.link)
@@ -245,86 +261,18 @@ class Progress:
     since_best: int = 0
 
 
-class State:
-    """A run's checkpoint on disk: written beside the last one, then put in its place by one rename."""
+def keep_best(out: Path, parameters: dict[str, Any], names: Sequence[str]) -> None:
+    """Writes the weights that did best so far."""
+    from safetensors.torch import save_file
 
-    def __init__(self, out: Path, made_with: dict[str, Any]) -> None:
-        self.out = out
-        self.made_with = json.loads(json.dumps(made_with))
-        self.pointer = out / "checkpoint.json"
-        self.saved = 0
+    save_file({name: parameters[name].detach().cpu().contiguous() for name in names}, out / f"{BEST}.part")
+    (out / f"{BEST}.part").replace(out / BEST)
 
-    def load(self, parameters: dict[str, Any], names: Sequence[str], optimizer: Any) -> Progress:
-        """Puts the last checkpoint back; a fresh start where there is none.
 
-        Raises:
-            TrainingFailed: the folder holds a run of other votes, settings or another judge.
-        """
-        import torch
-        from safetensors.torch import load_file
+def load_best(out: Path, parameters: dict[str, Any], names: Sequence[str]) -> None:
+    """Puts them back."""
+    from safetensors.torch import load_file
 
-        if not self.pointer.is_file():
-            return Progress()
-        record = json.loads(self.pointer.read_text())
-        for key, value in self.made_with.items():
-            if record["made_with"][key] != value:
-                raise TrainingFailed(f"{self.out} holds a run with other {key}: choose another folder, or remove it")
-        folder = self.out / record["folder"]
-        self._put(parameters, names, load_file(folder / "weights.safetensors"))
-        optimizer.load_state_dict(torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True))
-        if (folder / "best.safetensors").is_file():  # a better one may have come after this checkpoint
-            shutil.copy(folder / "best.safetensors", self.out / "best.safetensors")
-        progress = Progress(**record["progress"])
-        self.saved = progress.step
-        log = self.out / "log.jsonl"
-        if log.is_file():  # lines of steps that were lost
-            lines = [line for line in log.read_text().splitlines() if json.loads(line)["step"] <= progress.step]
-            log.write_text("".join(line + "\n" for line in lines))
-        return progress
-
-    def save(self, parameters: dict[str, Any], names: Sequence[str], optimizer: Any, progress: Progress) -> None:
-        import torch
-        from safetensors.torch import save_file
-
-        folder = self.out / f"checkpoint-{progress.step}"
-        part = self.out / "checkpoint.part"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
-        save_file(self._take(parameters, names), part / "weights.safetensors")
-        torch.save(optimizer.state_dict(), part / "optimizer.pt")
-        if (self.out / "best.safetensors").is_file():  # the best so far belongs to this state
-            shutil.copy(self.out / "best.safetensors", part / "best.safetensors")
-        shutil.rmtree(folder, ignore_errors=True)
-        part.rename(folder)
-        record = {"folder": folder.name, "progress": asdict(progress), "made_with": self.made_with}
-        fresh = self.pointer.with_suffix(".part")
-        fresh.write_text(json.dumps(record))
-        fresh.replace(self.pointer)
-        self.saved = progress.step
-        for old in self.out.glob("checkpoint-*"):
-            if old != folder:
-                shutil.rmtree(old)
-
-    def keep_best(self, parameters: dict[str, Any], names: Sequence[str]) -> None:
-        from safetensors.torch import save_file
-
-        save_file(self._take(parameters, names), self.out / "best.part")
-        (self.out / "best.part").replace(self.out / "best.safetensors")
-
-    def load_best(self, parameters: dict[str, Any], names: Sequence[str]) -> None:
-        from safetensors.torch import load_file
-
-        self._put(parameters, names, load_file(self.out / "best.safetensors"))
-
-    def log(self, line: dict[str, Any]) -> None:
-        with (self.out / "log.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
-
-    @staticmethod
-    def _take(parameters: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-        return {name: parameters[name].detach().cpu().contiguous() for name in names}
-
-    @staticmethod
-    def _put(parameters: dict[str, Any], names: Sequence[str], tensors: dict[str, Any]) -> None:
-        for name in names:
-            parameters[name].data.copy_(tensors[name])
+    tensors = load_file(out / BEST)
+    for name in names:
+        parameters[name].data.copy_(tensors[name])

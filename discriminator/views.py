@@ -70,3 +70,27 @@ def flipped(one: View) -> View:
     """The same, mirrored."""
     source, target, mask = (np.ascontiguousarray(part[:, ::-1]) for part in one)
     return View(source, target, mask)
+
+
+def turned(one: View, quarters: int) -> View:
+    """The same, turned by that many quarters against the clock."""
+    source, target, mask = (np.ascontiguousarray(np.rot90(part, quarters)) for part in one)
+    return View(source, target, mask)
+
+
+def recoloured(one: View, order: Array, negative: bool) -> View:
+    """The same with its colour channels in another order, or as a negative too."""
+    source, target = (np.ascontiguousarray(part[..., order]) for part in (one.source, one.target))
+    return View(255 - source, 255 - target, one.mask) if negative else View(source, target, one.mask)
+
+
+def looks(one: View, count: int) -> list[View]:
+    """The view as it is, mirrored, upside down, and both: the first `count` of these.
+
+    Raises:
+        ValueError: it is not one to four.
+    """
+    if not 1 <= count <= 4:
+        raise ValueError(f"looks is {count}: a view is looked at one to four times")
+    over = turned(one, 2)
+    return [one, flipped(one), flipped(over), over][:count]

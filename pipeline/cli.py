@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline import judge_cli, loop_cli
+from pipeline import judge_cli, loop_cli, remover_cli
 from pipeline.review_cli import review as review_commands
 from pipeline.review_cli import votes as votes_commands
 
@@ -21,6 +21,7 @@ app.add_typer(review_commands, name="review")
 app.add_typer(votes_commands, name="votes")
 app.add_typer(judge_cli.discriminator, name="discriminator")
 app.add_typer(loop_cli.loop, name="loop")
+app.add_typer(remover_cli.remover, name="remover")
 app.command("oracle")(judge_cli.oracle)
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Folder or URI that `rasura run` wrote into.")]
@@ -33,14 +34,15 @@ def explain(error: BaseException) -> str | None:
         "SetupFailed", "UnknownId", "NotEnough", "UnknownStage", "ForeignFolder", "BotoCoreError", "ClientError",
         "BadName", "BadVotes", "NothingToReview", "NoDatabase", "BadWeights",
         "OneClass", "WrongJudge", "NotCalibrated", "TrainingFailed", "MissingWeights", "UnknownVotes", "MixedVotes",
-        "NoTruth", "OtherLoop", "NoLoop",
+        "NoTruth", "OtherLoop", "NoLoop", "WrongLora",
     }  # fmt: skip
     names = {cls.__name__ for cls in type(error).__mro__}
     if names & known or isinstance(error, FileNotFoundError | PermissionError | ConnectionError):
         return str(error)
     extras = {
         "s3fs": "s3", "gcsfs": "gcs", "mitsuba": "studio", "torch": "models", "transformers": "models",
-        "diffusers": "models", "fastapi": "review", "uvicorn": "review", "sqlalchemy": "review", "psycopg": "postgres",
+        "diffusers": "models", "lpips": "models",
+        "fastapi": "review", "uvicorn": "review", "sqlalchemy": "review", "psycopg": "postgres",
     }  # fmt: skip
     if isinstance(error, ModuleNotFoundError) and (extra := extras.get(error.name or "")):
         return f"'{error.name}' is not installed; install rasura[{extra}]"
@@ -182,16 +184,21 @@ def export(
         str,
         typer.Option(
             metavar="NAME",
-            help="huggingface: Rasura's own Parquet, card and manifest. ober: ObjectClear's columns and names.",
+            help="huggingface: Rasura's own Parquet, card and manifest. ober: ObjectClear's columns and names. "
+            "rorem: RORem's folders with meta.json.",
         ),
     ] = "huggingface",
+    flow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FLOW", help="Flows in place of the dataset's; of a loop, triplets (default) or votes."),
+    ] = None,
 ) -> None:
-    """Write a run's dataset somewhere else, in a layout that trainers read."""
+    """Write a run's dataset, or what a loop gathered, somewhere else, in a layout that trainers read."""
     from manifests.storage import Store
     from pipeline.export import LAYOUTS, export_run
 
     if format not in LAYOUTS:
         known = ", ".join(LAYOUTS)
         raise typer.BadParameter(f"unknown format '{format}'; known are: {known}", param_hint="--format")
-    manifest: dict[str, Any] = export_run(Store(where), Store(out), format)
+    manifest: dict[str, Any] = export_run(Store(where), Store(out), format, flow or ())
     typer.echo(f"{out}: {manifest['rows']} rows in {len(manifest['files'])} files")

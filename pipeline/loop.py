@@ -4,7 +4,8 @@ A loop is a folder. `loop.json` holds its recipe, `steps/<n>-<name>.json` what e
 by create-if-absent, after everything else of the step is on disk. A step that has its file is never entered again; one
 that was killed goes on from what it committed (shards of candidates, checkpoints of a training).
 
-    loop.json  steps/  codec.safetensors  removers/<n>/  judges/<n>/  rounds/<n>/ (a run, with votes/ and kept.json)
+    loop.json  steps/  codec.safetensors  removers/<n>/  removers/lcm/  judges/<n>/  rounds/<n>/ (a run, with votes/
+    and kept.json)
 """
 
 import json
@@ -48,15 +49,23 @@ def steps_of(recipe: LoopRecipe) -> list[Step]:
         found.append(Step("pretrain", 0))
     found.append(Step("test", 0))
     for number, one in enumerate(recipe.rounds, 1):
-        found += [Step("draw", number), Step("inpaint", number)]
-        if one.kind == "human":
-            found.append(Step("votes", number))
+        found.append(Step("draw", number))
+        if not idle(recipe, number):
+            found.append(Step("inpaint", number))
+            if one.kind == "human" and recipe.keep != "everything":
+                found.append(Step("votes", number))
             if recipe.keep == "promise":
-                found.append(Step("judge", number))
-        elif recipe.keep == "promise":
-            found.append(Step("score", number))
+                found.append(Step("judge" if one.kind == "human" else "score", number))
         found += [Step("add", number), Step("tune", number), Step("test", number)]
+    if recipe.remover.distill:
+        found.append(Step("distill", len(recipe.rounds)))
     return found
+
+
+def idle(recipe: LoopRecipe, number: int) -> bool:
+    """Whether nothing of a round is kept: its scenes are drawn, so that the next round has the same ones whatever is
+    kept, and no candidates are made of them."""
+    return recipe.keep == "nothing" or (recipe.keep == "humans" and recipe.rounds[number - 1].kind == "auto")
 
 
 class Loop:
@@ -87,6 +96,11 @@ class Loop:
     def remover(self, number: int) -> Path:
         """Folder of the remover after a round."""
         return self.folder / "removers" / f"{number:02d}"
+
+    @property
+    def distilled(self) -> Path:
+        """Folder of the last remover in four steps."""
+        return self.folder / "removers" / "lcm"
 
     def round(self, number: int) -> Store:
         """The run of a round; 0 is the judge's training before any vote."""
@@ -122,9 +136,9 @@ def run(recipe: LoopRecipe, folder: Path, say: Callable[[str], None] = print) ->
         if not loop.store.create("loop.json", (json.dumps({"recipe": told}, indent=1) + "\n").encode()):
             # read by today's schema: a loop that an older version began goes on if what was added since is as it was
             there = LoopRecipe.model_validate(json.loads(loop.store.read("loop.json"))["recipe"])
-            if there != recipe:
-                known = there.model_dump(mode="json")
-                differ = sorted(key for key in told if known[key] != told[key])
+            if there.what() != recipe.what():
+                known, asked = there.what(), recipe.what()
+                differ = sorted(key for key in asked if known[key] != asked[key])
                 raise OtherLoop(
                     f"{folder} holds a loop of another recipe (it differs in {', '.join(differ)}): "
                     "choose another folder with --into, or remove it"

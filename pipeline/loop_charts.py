@@ -1,10 +1,11 @@
 """Charts of a judge and of a loop as SVG files, without a library and without a script."""
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-WIDE, HIGH, LEFT, TOP = 300, 220, 46, 34
-COLOURS = ("#0b6e99", "#c4432b", "#6d7a1f", "#7b4ea3", "#8a6d3b")
+WIDE, HIGH, LEFT, TOP = 300, 220, 46, 46
+COLOURS = ("#1f86b5", "#c4432b", "#6d7a1f", "#7b4ea3", "#8a6d3b")
 
 Line = Sequence[tuple[float, float]]
 
@@ -80,21 +81,32 @@ def page(panels: Sequence[str], legend: int = 1) -> str:
     width, height = step * len(panels), TOP + HIGH + 46 + 16 * legend
     style = (
         "text{font:12px system-ui,sans-serif;fill:#333}.title{font-weight:600;font-size:14px}.axis{fill:#666}"
-        ".grid{stroke:#ddd;fill:none}.ideal{stroke:#999;stroke-dasharray:4 4;fill:none}"
+        ".grid{stroke:#ddd;fill:none}.ideal{stroke:#999;stroke-dasharray:4 4;fill:none}.paper{fill:#fff}"
+        "@media (prefers-color-scheme:dark){text{fill:#ddd}.axis{fill:#aaa}.grid{stroke:#3a3833}.paper{fill:#201f1c}}"
     )
     groups = "".join(f'<g transform="translate({step * index} 0)">{one}</g>' for index, one in enumerate(panels))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
-        f'<style>{style}</style><rect width="100%" height="100%" fill="#fff"/>{groups}</svg>\n'
+        f'<style>{style}</style><rect class="paper" width="100%" height="100%"/>{groups}</svg>\n'
     )
 
 
-def of_judge(reliability: Line, curve: Line, threshold: tuple[float, float] | None) -> str:
-    """A reliability diagram, and precision over the share that is kept; `threshold` is where the judge's own lies."""
+def round_top(value: float) -> float:
+    """The least edge of an axis at or above a value whose five ticks are round numbers."""
+    size = 10.0 ** math.floor(math.log10(value / 5)) if value > 0 else 0.2
+    return next(5 * size * step for step in (1, 2, 2.5, 5, 10) if 5 * size * step >= value * (1 - 1e-9))
+
+
+def of_judge(reliability: Line, curve: Line, threshold: tuple[float, float] | None, of: str = "held-out votes") -> str:
+    """A reliability diagram, and precision over the share that is kept; `threshold` is where the judge's own lies.
+
+    Args:
+        of: whose verdicts they are.
+    """
     kept = {"any threshold": curve} | ({"the promise's": [threshold]} if threshold else {})
     return page(
         [
-            panel("Reliability", "mean score", "share of yes", {"held-out votes": reliability}, diagonal=True),
+            panel("Reliability", "mean score", "share of yes", {of: reliability}, diagonal=True),
             panel("Precision and yield", "share kept", "share of yes in it", kept),
         ],
         legend=len(kept),

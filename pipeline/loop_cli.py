@@ -68,6 +68,7 @@ def status(
     folder: Annotated[Path, typer.Argument(metavar="LOOP", help="A loop's folder.")],
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     chart: Annotated[Path | None, typer.Option(metavar="FILE", help="An SVG beside RORem's own rounds.")] = None,
+    all: Annotated[bool, typer.Option("--all", help="Further measures too: LPIPS, ReMOVE, the judge's view.")] = False,
 ) -> None:
     """Show a loop's rounds in the form of RORem's Table 1, and what comes next."""
     from pipeline import loop_table
@@ -81,4 +82,4 @@ def status(
 
         typer.echo(encoder.dumps(loop_table.rows(opened), indent=1))
     else:
-        typer.echo(loop_table.text(opened))
+        typer.echo(loop_table.text(opened, all))

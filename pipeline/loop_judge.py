@@ -18,7 +18,8 @@ from discriminator.evaluation import OneClass
 from discriminator.examples import Voted
 from discriminator.judge import Judge
 from discriminator.network import Config, WrongJudge
-from discriminator.train import Settings, TrainingFailed
+from discriminator.train import Settings
+from manifests.checkpoint import TrainingFailed
 from pipeline import loop_charts
 
 Array = npt.NDArray[Any]

@@ -1,43 +1,178 @@
-"""A remover on a loop's frozen test set: success, and closeness to the truth."""
+"""A remover on a loop's frozen test set: success, closeness to the truth, and what judge and people say of it."""
 
-from collections.abc import Sequence
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from manifests.ids import seed_for
-from pipeline import loop_models, oracle
+from discriminator import calibration, remove_metric
+from discriminator import judge as judges
+from manifests.ids import child_id, seed_for, shard_id
+from manifests.schemas import encode_records
+from manifests.shards import Line, StageCount, commit, write_manifest
+from manifests.storage import Store
+from pipeline import loop_models, loop_votes, oracle
 from pipeline.loop import Loop
-from pipeline.loop_data import Reader, Ref, records
+from pipeline.loop_data import CANDIDATES, CARRIED, Reader, Ref, records
+from pipeline.measures import Measures, Opened, mean_of, psnr, share_of
 from removers.remover import hole_of, remove
 
-
-def psnr(made: Any, true: Any, region: Any) -> float:
-    """dB over a region (h, w) bool of (h, w, 3) uint8 pictures; at most 60, so that a perfect answer has a mean."""
-    error = ((made.astype(np.float64) - true)[region] ** 2).mean()
-    return float(min(60.0, 10 * np.log10(255**2 / max(error, 1e-9))))
+NOTHING = Measures()
 
 
-def measure(loop: Loop, number: int, test: Sequence[Ref]) -> dict[str, Any]:
-    """Success by the oracle (%) and PSNR in the hole and around it (dB), with errors; `yes` is each scene's."""
-    recipe = loop.recipe
-    remover = loop_models.current(recipe, loop.remover(number))
-    inside, around, yes = [], [], []
+def measure(loop: Loop, number: int, test: Sequence[Ref], wanted: Measures = NOTHING) -> dict[str, Any]:
+    """What is known of the remover of a round, each with its standard error (`…_error`); None for what is not.
+
+    success: % by the oracle, of rows with a true target; `yes` is each scene's (None without truth).
+    psnr, psnr_background: dB in the hole and around it. lpips: of the whole picture. remove: ReMOVE.
+    judged: the newest judge's mean probability, %; judged_kept: share above its threshold, %.
+    absent: why something is None.
+
+    Raises:
+        BadWeights: a network of `wanted` cannot be opened.
+    """
+    recipe, opened = loop.recipe, Opened(wanted)
+    remover, judged = loop_models.current(recipe, loop.remover(number)), _Judged(loop, number)
+    kept = _Kept(loop, number) if wanted.candidates else None
+    found: dict[str, list[float]] = defaultdict(list)
+    yes: list[bool | None] = []
     for rows in records(Reader(loop.store), test, recipe.shard_scenes):
         # the same seed in every round: what differs is the remover
         seeds = [seed_for(recipe.seed, "test", row["id"]) for row in rows]
         sources, masks = [row["source"] for row in rows], [row["mask"] for row in rows]
         targets = remove(remover, sources, masks, seeds, recipe.dilation, recipe.context)
-        for row, made in zip(rows, targets, strict=True):
-            hole, foreground = hole_of(row["mask"], recipe.dilation), row.get("foreground_mask")
+        holes = [hole_of(mask, recipe.dilation) for mask in masks]
+        for row, made, hole in zip(rows, targets, holes, strict=True):
+            true, foreground = row.get("target"), row.get("foreground_mask")
+            if true is None:
+                yes.append(None)
+                continue
             effects = foreground & ~row["mask"] if foreground is not None else None
-            inside.append(psnr(made, row["target"], hole))
-            around.append(psnr(made, row["target"], ~hole))
-            yes.append(oracle.judge(made, row["target"], row["source"], hole, effects).verdict == "yes")
-    count = len(yes)
-    share = sum(yes) / count
-    return {
-        "count": count, "success": 100 * share, "success_error": 100 * (share * (1 - share) / count) ** 0.5,
-        "psnr": float(np.mean(inside)), "psnr_error": float(np.std(inside) / count**0.5),
-        "psnr_background": float(np.mean(around)), "yes": yes,
-    }  # fmt: skip
+            found["psnr"].append(psnr(made, true, hole))
+            found["psnr_background"].append(psnr(made, true, ~hole))
+            yes.append(oracle.judge(made, true, row["source"], hole, effects).verdict == "yes")
+        if opened.lpips:
+            pairs = [
+                (made, row["target"]) for made, row in zip(targets, rows, strict=True) if row.get("target") is not None
+            ]
+            found["lpips"] += opened.lpips.distances([made for made, _ in pairs], [true for _, true in pairs]).tolist()
+        if opened.features:
+            found["remove"] += [
+                remove_metric.score(made, hole, opened.features) for made, hole in zip(targets, holes, strict=True)
+            ]
+        judged.see(sources, targets, masks)
+        if kept:
+            kept.add(rows, targets, seeds)
+    if kept:
+        kept.close()
+    told: dict[str, Any] = {"count": len(yes)}
+    told |= _named("success", share_of([one for one in yes if one is not None]))
+    for name in ("psnr", "psnr_background", "lpips", "remove"):
+        told |= _named(name, mean_of(found[name]))
+    absent = dict(opened.absent)
+    if all(one is None for one in yes):
+        absent |= dict.fromkeys(("success", "psnr", "psnr_background", "lpips"), "no test row has a true target")
+    absent |= judged.absent
+    return told | judged.told() | {"weights": opened.weights, "absent": absent, "yes": yes}
+
+
+def _named(name: str, value: tuple[float | None, float | None]) -> dict[str, float | None]:
+    return {name: value[0], f"{name}_error": value[1]}
+
+
+class _Judged:
+    """What the newest judge up to a round says of the test pictures."""
+
+    def __init__(self, loop: Loop, number: int) -> None:
+        self.folder, self.scores = loop.judge(number), list[float]()
+        self.absent: dict[str, str] = {}
+        self.threshold: float | None = None
+        if self.folder is None:
+            self.absent = dict.fromkeys(("judged", "judged_kept"), "no judge has been trained yet")
+            return
+        self.judge, self.rule = judges.load(self.folder, loop.recipe.judge.base), calibration.read_rule(self.folder)
+        own = self.rule.removers.get(loop_models.CURRENT)
+        keep = self.rule.overall if loop.recipe.judge.thresholds == "overall" else own
+        self.threshold = keep.threshold if keep else None
+        if self.threshold is None:
+            self.absent = {"judged_kept": keep.why if keep else "the judge has seen no vote on this remover"}
+
+    def see(self, sources: Sequence[Any], targets: Sequence[Any], masks: Sequence[Any]) -> None:
+        if self.folder is not None:
+            views = [self.judge.see(*one) for one in zip(sources, targets, masks, strict=True)]
+            self.scores += self.rule.calibration(self.judge.logits(views)).tolist()
+
+    def told(self) -> dict[str, Any]:
+        mean, error = mean_of(self.scores)
+        above = [score > self.threshold for score in self.scores] if self.threshold is not None else []
+        percent = (None, None) if mean is None or error is None else (100 * mean, 100 * error)
+        return {
+            "judge": self.folder.name if self.folder else None,
+            **_named("judged", percent), **_named("judged_kept", share_of(above)),
+        }  # fmt: skip
+
+
+def test_run(loop: Loop, number: int) -> Store:
+    """The run of a round's test pictures, where the recipe keeps them."""
+    return loop.round(number).sub("test")
+
+
+class _Kept:
+    """A round's test pictures as a run of candidates, so that people judge them like any other."""
+
+    def __init__(self, loop: Loop, number: int) -> None:
+        self.loop, self.number, self.run = loop, number, test_run(loop, number)
+        self.table, self.lines = self.run.sub("tables/candidates"), list[Line]()
+
+    def add(self, rows: Sequence[Mapping[str, Any]], targets: Sequence[Any], seeds: Sequence[int]) -> None:
+        recipe = self.loop.recipe
+        made = [
+            {name: row.get(name) for name in CARRIED}
+            | {"id": child_id(row["id"], f"test.{self.number}"), "kind": "edited", "parents": [row["id"]]}
+            | {"source": row["source"], "target": target, "mask": row["mask"], "seed": seed}
+            | {"remover": loop_models.CURRENT, "round": self.number, "hole_dilation": recipe.dilation}
+            for row, target, seed in zip(rows, targets, seeds, strict=True)
+        ]
+        # the round is in the shard's name: an item of a review is named by its place
+        shard = shard_id(f"test {self.number} {recipe.seed}", [row["id"] for row in rows])
+        counts = [StageCount(stage, len(rows), len(rows), len(made)) for stage in ("test", "write")]
+        self.lines.append(commit(self.table, shard, "", len(rows), encode_records(made, CANDIDATES), (), counts))
+
+    def close(self) -> None:
+        write_manifest(self.table, self.lines, CANDIDATES)
+        columns = {name: str(kind) for name, kind in CANDIDATES.items()}
+        flows = {"candidates": {"part": "", "upstream": [], "stages": ["test"], "columns": columns}}
+        plan = {"name": f"test-{self.number}", "recipe": "", "flows": flows, "dataset": None}
+        self.run.write("plan.json", (json.dumps(plan, indent=1) + "\n").encode())
+
+
+def by_people(loop: Loop, number: int) -> dict[str, Any]:
+    """Success of a round's test pictures by people's votes so far, %, with its error, and how many have a vote.
+
+    Votes are those of the run's own review, and `*.jsonl` files under its `votes/`; the oracle's do not count.
+    """
+    folder = test_run(loop, number).local
+    rows: list[dict[str, Any]] = []
+    if folder is not None and folder.is_dir():
+        rows, _ = loop_votes.read(sorted((folder / "votes").glob("*.jsonl")), "people")
+        rows += _of_review(folder)
+    last = {row["nonce"]: row for row in rows}.values()
+    counted = loop_votes.standing(sorted(last, key=lambda row: (row["time"], row.get("seq") or 0)))
+    yes = [tally["yes"] > tally["no"] for tally in counted.values()]
+    return {"voted": len(yes), **_named("people", share_of(yes))}
+
+
+def _of_review(folder: Any) -> list[dict[str, Any]]:
+    from pipeline.reviewed import DATABASE
+
+    if not (folder / DATABASE).is_file():
+        return []
+    from annotator.database import Database
+    from annotator.exports import vote_rows
+
+    database = Database(str(folder / DATABASE), create=False)
+    try:
+        with database.read() as connection:
+            return [row for row in vote_rows(connection) if row["reviewer"] != oracle.NAME]
+    finally:
+        database.close()

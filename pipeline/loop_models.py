@@ -2,22 +2,35 @@
 
 import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from discriminator.codec import Pca
-from pipeline.loop_recipe import LoopRecipe
+from manifests.storage import Store
+from pipeline.loop_data import Reader, Ref
+from pipeline.loop_recipe import Distilling, LoopRecipe, Training
 from pipeline.recipe import RecipeError
-from removers import rorem, tiny, train_sdxl
+from removers import distill, rorem, tiny, train_sdxl
+from removers import train as remover_training
+from removers.distill import Distillation
+from removers.files import MissingWeights
 from removers.remover import Remover
 from removers.sdxl import Files
-from removers.train import Learner, Settings
+from removers.train import Item, Learner, Settings, Triplet
 from stages.inpaint import MODELS, REMOVERS
 
 CURRENT = "current"
 """The trained remover's name among a round's removers."""
 CODEC = "codec.safetensors"
+LORA = train_sdxl.LORA_FILE
+FITTED = 400
+"""Pictures that the linear codec is fitted on, at most."""
+SHOWN = ("source", "size", "crop", "context", "flip", "dilate", "precision", "save_memory")
+"""Settings of a training that its distillation takes over."""
 
 
 def settings_of(recipe: LoopRecipe, tune: bool) -> Settings:
@@ -26,39 +39,112 @@ def settings_of(recipe: LoopRecipe, tune: bool) -> Settings:
     Raises:
         RecipeError: `remover.settings` has an unknown name.
     """
-    given = recipe.remover
+    return training_settings(recipe.remover, recipe.seed, tune)
+
+
+def training_settings(given: Training, seed: int, tune: bool) -> Settings:
+    """The same of a training outside of a loop."""
     made = tiny.TINY if given.preset == "tiny" else Settings()
-    known = {field.name for field in fields(Settings)}
-    if odd := sorted(set(given.settings) - known):
-        raise RecipeError(f"remover.settings: there is no '{odd[0]}'; there are {', '.join(sorted(known))}")
-    made = replace(made, seed=recipe.seed, **given.settings)
+    made = _changed(made, {"seed": seed, **given.settings}, "remover.settings")
     if given.steps:
         made = replace(made, steps=given.steps)
     if tune:
         made = replace(made, steps=given.tune_steps or made.steps, rate=given.tune_rate or made.rate)
+        made = _changed(made, given.tune, "remover.tune")
     return made
 
 
-def learner(recipe: LoopRecipe, folder: Path, start: Path | None) -> Learner:
-    """What is trained: fresh (None), or from where an earlier training of this loop ended.
+def distillation_settings(given: Training, seed: int) -> Distillation:
+    """The distillation's settings: what pictures are shown is the training's, the rest RORem's.
 
-    Args:
-        folder: the loop's, with the codec of the preset `tiny`.
+    Raises:
+        RecipeError: `remover.distill.settings` has an unknown name.
     """
-    given = recipe.remover
+    asked = given.distill or Distilling()
+    shared = {name: given.settings[name] for name in SHOWN if name in given.settings}
+    made = _changed(Distillation(), {"seed": seed, **shared, **asked.settings}, "remover.distill.settings")
+    return replace(made, steps=asked.steps) if asked.steps else made
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def _changed(settings: S, given: Mapping[str, Any], where: str) -> S:
+    """Settings with what is given.
+
+    Raises:
+        RecipeError: a name or a sort of value that there is not.
+    """
+    known = asdict(settings)
+    if odd := sorted(set(given) - set(known)):
+        raise RecipeError(f"{where}: there is no '{odd[0]}'; there are {', '.join(sorted(known))}")
+    try:
+        return TypeAdapter(type(settings)).validate_python({**known, **given})
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise RecipeError(
+            f"{where}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}, not {fault['input']!r}"
+        ) from None
+
+
+def items(home: Store, refs: Sequence[Ref]) -> list[Item]:
+    """Rows to learn from, each read where it lies when its turn comes; `home` is that of a `Reader`."""
+    reader = Reader(home)
+    return [Item(ref.id, partial(_triplet, reader, ref)) for ref in refs]
+
+
+def _triplet(reader: Reader, ref: Ref) -> Triplet:
+    row = reader.row(ref)
+    return Triplet(row["source"], row["target"], row["mask"], row.get("foreground_mask"))
+
+
+def train(
+    given: Training, settings: Settings, items: Sequence[Item], codec: Path, start: Path | None, out: Path
+) -> None:
+    """A remover's training as any process does it; `codec` is read for the preset `tiny`, which starts from it."""
+    remover_training.train(learner(given, settings, codec, start), items, settings, out)
+
+
+def distil(given: Training, settings: Distillation, items: Sequence[Item], teacher: Files, out: Path) -> None:
+    """A remover's distillation as any process does it."""
+    asked = given.distill or Distilling()
+    made = train_sdxl.learner(teacher)
+    made.about = {**made.about, "prompt": asked.prompt, "negative": asked.negative}
+    guides = train_sdxl.guides(teacher, asked.prompt, asked.negative, asked.teacher_prompts, made)
+    distill.distill(made, guides, items, settings, out)
+
+
+def teacher(given: Training, start: Path, out: Path) -> Files:
+    """The trained remover as a UNet: its own, or one with its LoRA folded in, which then lies in `out`."""
+    return train_sdxl.folded(files_of(given, start), out / "unet")
+
+
+def learner(given: Training, settings: Settings, codec: Path, start: Path | None) -> Learner:
+    """What is trained: fresh (None), or from where an earlier training ended."""
     if given.preset == "tiny":
         if start is not None:
             return tiny.load(start, Pca.load)
-        return tiny.fresh(Pca.load(folder / CODEC), settings_of(recipe, False).size, recipe.seed)
-    return train_sdxl.learner(_files(recipe, start))
+        return tiny.fresh(Pca.load(codec), settings.size, settings.seed)
+    return train_sdxl.learner(files_of(given, start))
 
 
-def _files(recipe: LoopRecipe, start: Path | None) -> Files:
-    given = recipe.remover
+def files_of(given: Training, start: Path | None) -> Files:
+    """SDXL-inpainting, with what a training left in `start`: a UNet or a LoRA. A UNet's own folder does too.
+
+    Raises:
+        MissingWeights: none of them is there.
+    """
     assert given.base is not None  # the recipe was checked
-    unet = start / "unet" if start is not None and (start / "unet").is_dir() else None
-    lora = start / train_sdxl.LORA_FILE if start is not None and unet is None else None
-    return Files(given.base, unet=unet, lora=lora, prompts=given.prompts)
+    files = Files(given.base, prompts=given.prompts)
+    if start is None:
+        return files
+    if (start / "unet").is_dir():
+        return replace(files, unet=start / "unet")
+    if (start / train_sdxl.LORA_FILE).is_file():
+        return replace(files, lora=start / train_sdxl.LORA_FILE)
+    if (start / "config.json").is_file():
+        return replace(files, unet=start)
+    raise MissingWeights(f"no remover in {start}: neither a UNet nor {train_sdxl.LORA_FILE}")
 
 
 def current(recipe: LoopRecipe, start: Path) -> Remover:
@@ -70,7 +156,7 @@ def current(recipe: LoopRecipe, start: Path) -> Remover:
         settings = settings_of(recipe, False)
         options = replace(rorem.ROREM_OPTIONS, size=settings.size)
         options = replace(options, source="whole") if settings.source == "whole" else options
-        made = rorem.sdxl_inpaint(CURRENT, _files(recipe, start), options)
+        made = rorem.sdxl_inpaint(CURRENT, files_of(recipe.remover, start), options)
     made.weights()
     made.setup()
     opened: Remover = made
@@ -104,7 +190,7 @@ def others(recipe: LoopRecipe) -> Sequence[Remover]:
 
 
 def fit_codec(pictures: Sequence[Any], path: Path, size: int) -> None:
-    """The linear codec of remover and judge of preset `tiny`, fitted on pictures squeezed to their size."""
+    """The linear codec of a remover of preset `tiny`, fitted on pictures squeezed to its size."""
     from removers.remover import resized
 
     made = Pca.fit([resized(one, (size, size)) for one in pictures])

@@ -7,7 +7,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from pipeline.measures import Measures
 from pipeline.recipe import RecipeError
+from removers import rorem
 from stages.inpaint import REMOVERS, ModelParams
 
 
@@ -24,6 +26,18 @@ class Rows(_Model):
     limit: int | None = Field(None, ge=1, description="At most so many, drawn by the recipe's seed.")
 
 
+class Distilling(_Model):
+    """The last remover's distillation into a LoRA that needs four steps, after the last round."""
+
+    steps: int | None = Field(None, ge=1, description="RORem's 20,000 where null.")
+    prompt: str = Field(rorem.PROMPT, description="What the teacher is guided to.")
+    negative: str = Field(rorem.NEGATIVE, description="What the teacher is guided away from.")
+    teacher_prompts: Path | None = Field(
+        None, description="The embeddings of both, in place of text encoders (`removers.conditioning.save`)."
+    )
+    settings: dict[str, Any] = Field(default_factory=dict, description="More of `removers.distill.Distillation`.")
+
+
 class Training(_Model):
     """The remover that the loop trains."""
 
@@ -34,6 +48,24 @@ class Training(_Model):
     tune_steps: int | None = Field(None, ge=1, description="After each round; as many as the first where null.")
     tune_rate: float | None = Field(None, gt=0, description="Learning rate then; the first one where null.")
     settings: dict[str, Any] = Field(default_factory=dict, description="More of `removers.train.Settings`.")
+    tune: dict[str, Any] = Field(default_factory=dict, description="The same, where it differs after each round.")
+    workers: int = Field(
+        0, ge=0, description="0 trains in the loop's own process; more in so many of Ray Train, one GPU each."
+    )
+    distill: Distilling | None = Field(None, description="Distil the last remover into one that needs four steps.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Training":
+        if self.preset == "sdxl" and self.base is None:
+            raise ValueError("the preset sdxl stands on SDXL-inpainting: name its folder under `base`")
+        if self.distill and (self.preset, self.settings.get("objective", "epsilon")) != ("sdxl", "epsilon"):
+            raise ValueError("distill: only a remover of many steps is distilled: preset sdxl, objective epsilon")
+        if self.distill and self.prompts and not self.distill.teacher_prompts:
+            raise ValueError(
+                "distill: with `prompts` in place of text encoders, name the embeddings of the teacher's prompts "
+                "under `distill.teacher_prompts`"
+            )
+        return self
 
 
 class Judging(_Model):
@@ -78,7 +110,7 @@ class LoopRecipe(_Model):
         default_factory=list, description="Removers beside the trained one: telea, ns, of `models`, or module:Class."
     )
     models: dict[str, ModelParams] = Field(default_factory=dict)
-    remover: Training = Training()
+    remover: Training
     judge: Judging = Judging()
     rounds: list[Round] = Field(min_length=1)
     keep: Literal["promise", "everything", "humans", "nothing"] = Field(
@@ -87,6 +119,7 @@ class LoopRecipe(_Model):
         "scene; what people accept; nothing. The last three are controls: their training steps are the same.",
     )
     reviewers: Literal["people", "oracle"] = "people"
+    measures: Measures = Measures()
     votes: int = Field(1, ge=1, description="Votes that a candidate of a human round needs.")
     enough: float = Field(1.0, gt=0, le=1, description="Share of a human round's candidates that must have them.")
     cap: int = Field(500, ge=1, description="Scenes of one label in a round.")
@@ -101,14 +134,17 @@ class LoopRecipe(_Model):
             if name not in REMOVERS and name not in self.models and ":" not in name:
                 known = ", ".join([*sorted(REMOVERS), *self.models])
                 raise ValueError(f"no remover called '{name}'; there are {known or 'none'}, and module:Class")
-        for part, what in ((self.remover, "remover"), (self.judge, "judge")):
-            if part.preset == "sdxl" and part.base is None:
-                raise ValueError(f"{what}: the preset sdxl stands on SDXL-inpainting: name its folder under `base`")
+        if self.judge.preset == "sdxl" and self.judge.base is None:
+            raise ValueError("judge: the preset sdxl stands on SDXL-inpainting: name its folder under `base`")
         if self.rounds[0].kind == "auto" and self.keep == "promise" and not self.judge.pretrain_scenes:
             raise ValueError("the first round is automatic, and nobody has voted yet: begin with a human round")
         if set(self.judge.shares) != {"calibrate", "learn"}:
             raise ValueError("judge.shares are two: calibrate and learn")
         return self
+
+    def what(self) -> dict[str, Any]:
+        """What makes it this loop and no other: all but on how many workers it trains."""
+        return self.model_dump(mode="json", exclude={"remover": {"workers"}})
 
 
 def load(file: str | Path, overrides: Mapping[str, Any] | None = None) -> LoopRecipe:

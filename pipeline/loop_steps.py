@@ -2,29 +2,26 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from discriminator import calibration, network
+from discriminator import calibration, examples, network
 from discriminator import judge as judges
 from discriminator import train as judge_training
-from discriminator.codec import Pca
 from discriminator.evaluation import OneClass
 from manifests.ids import seed_for
 from pipeline import loop_judge, loop_models, loop_votes, oracle
-from pipeline.loop import Loop, Waiting
+from pipeline.loop import Loop, Waiting, idle
 from pipeline.loop_data import Reader, Ref, draw, make_candidates
 from pipeline.loop_measure import measure
-from removers import train as remover_training
-from removers.train import Item, Triplet
+from pipeline.train_workers import carry_out
+from removers.train import Item
 
 if TYPE_CHECKING:
     from annotator.items import Row
-
-FITTED = 400
-"""Pictures that the linear codec is fitted on, at most."""
 
 
 def initial(loop: Loop, number: int) -> dict[str, Any]:
@@ -40,9 +37,9 @@ def initial(loop: Loop, number: int) -> dict[str, Any]:
     for name, refs in (("initial", start), ("pool", pool), ("test", test)):
         text = json.dumps([asdict(ref) for ref in refs])
         loop.store.write(f"{name}.json", text.encode())
-    if recipe.remover.preset == "tiny" or recipe.judge.preset == "tiny":
+    if recipe.remover.preset == "tiny":
         size = loop_models.settings_of(recipe, False).size
-        pictures = [reader.row(ref)["source"] for ref in start[:FITTED]]
+        pictures = [reader.row(ref)["source"] for ref in start[: loop_models.FITTED]]
         loop_models.fit_codec(pictures, loop.folder / loop_models.CODEC, size)
     return {"initial": len(start), "pool": len(pool), "test": len(test)}
 
@@ -54,16 +51,10 @@ def refs(loop: Loop, name: str) -> list[Ref]:
 
 def training_set(loop: Loop, number: int) -> list[Item]:
     """The initial triplets and what the rounds up to this one added."""
-    reader = Reader(loop.store)
     found = refs(loop, "initial")
     for at in range(1, number + 1):
         found += refs(loop, f"rounds/{at:02d}/kept")
-    return [Item(ref.id, partial(_triplet, reader, ref)) for ref in found]
-
-
-def _triplet(reader: Reader, ref: Ref) -> Triplet:
-    row = reader.row(ref)
-    return Triplet(row["source"], row["target"], row["mask"], row.get("foreground_mask"))
+    return loop_models.items(loop.store, found)
 
 
 def train(loop: Loop, number: int) -> dict[str, Any]:
@@ -77,10 +68,20 @@ def tune(loop: Loop, number: int) -> dict[str, Any]:
 
 
 def _train(loop: Loop, number: int, start: Path | None) -> dict[str, Any]:
-    learner = loop_models.learner(loop.recipe, loop.folder, start)
-    given, settings = training_set(loop, number), loop_models.settings_of(loop.recipe, start is not None)
-    about = remover_training.train(learner, given, settings, loop.remover(number))
-    return {"triplets": about["triplets"], "steps": about["steps"]}
+    given, items, out = loop.recipe.remover, training_set(loop, number), loop.remover(number)
+    settings = loop_models.settings_of(loop.recipe, start is not None)
+    work = partial(loop_models.train, given, settings, items, loop.folder / loop_models.CODEC, start, out)
+    carry_out(work, given.workers, out, gpus=given.preset != "tiny")
+    return {"triplets": len(items), "steps": settings.steps}
+
+
+def distill(loop: Loop, number: int) -> dict[str, Any]:
+    """The last remover in four steps."""
+    given, items, out = loop.recipe.remover, training_set(loop, number), loop.distilled
+    settings = loop_models.distillation_settings(given, loop.recipe.seed)
+    teacher = loop_models.teacher(given, loop.remover(number), out)
+    carry_out(partial(loop_models.distil, given, settings, items, teacher, out), given.workers, out, gpus=True)
+    return {"triplets": len(items), "steps": settings.steps, "remover": str(out.relative_to(loop.folder))}
 
 
 def pretrain(loop: Loop, number: int) -> dict[str, Any]:
@@ -185,7 +186,12 @@ def judge(loop: Loop, number: int) -> dict[str, Any]:
     for at in range(1, number + 1):
         if loop.recipe.rounds[at - 1].kind == "human":
             given += loop_votes.examples_of(loop.round(at), _votes(loop, at), ["candidates"])
-    return _judge(loop, number, given, loop.recipe.judge.settings, loop.judge(number - 1) or loop.recipe.judge.start)
+    old = loop.judge(number - 1)
+    if old is not None:  # nothing of this round's votes was learned from yet: what the report shows of it
+        here = loop_votes.examples_of(loop.round(number), _votes(loop, number), ["candidates"])
+        with suppress(OneClass):
+            loop_judge.evaluate(judges.load(old, loop.recipe.judge.base), calibration.read_rule(old), here, old)
+    return _judge(loop, number, given, loop.recipe.judge.settings, old or loop.recipe.judge.start)
 
 
 def _judge(
@@ -199,9 +205,8 @@ def _judge(
     try:
         if start is not None:
             made = judges.load(start, recipe.base, train=True)
-        elif recipe.preset == "tiny":
-            made = judges.tiny(Pca.load(loop.folder / loop_models.CODEC), config, loop.recipe.seed)
         else:
+            examples.check(sides["learn"], "votes to learn from")
             made = loop_judge.fresh(config, sides["learn"], recipe.base, recipe.prompts, loop.recipe.seed)
         about = loop_judge.train(made, sides["learn"], settings, out, {"shares": recipe.shares})
         opened = judges.load(out, recipe.base)
@@ -236,10 +241,8 @@ def score(loop: Loop, number: int) -> dict[str, Any]:
 def add(loop: Loop, number: int) -> dict[str, Any]:
     """Which candidates join the training set, one a scene; and how many of them the truth agrees with, where known."""
     recipe, kind = loop.recipe, loop.recipe.rounds[number - 1].kind
-    candidates, waiting = _candidates(loop, number), 0
-    if recipe.keep == "nothing" or (recipe.keep == "humans" and kind == "auto"):
-        chosen: dict[str, float] = {}
-    elif recipe.keep == "everything":
+    candidates, waiting = {} if idle(recipe, number) else _candidates(loop, number), 0
+    if recipe.keep == "everything" or not candidates:
         chosen = dict.fromkeys(candidates, 0.0)
     elif kind == "human":
         counted = loop_votes.standing(_votes(loop, number))
@@ -262,7 +265,8 @@ def add(loop: Loop, number: int) -> dict[str, Any]:
     loop.round(number).write("kept.json", json.dumps([asdict(ref) for ref in kept]).encode())
     loop.round(number).write("kept.txt", "".join(f"{ref.id}\n" for ref in kept).encode())
     items = set(best.values())
-    truth = _truth(loop, number)
+    truth = _truth(loop, number, kind) if candidates else {}
+    loop.round(number).write("truth.json", json.dumps(truth, sort_keys=True).encode())
     known = [item for item in items if item in truth]
     return {
         "kind": kind, "candidates": len(candidates), "scenes": len(refs(loop, f"rounds/{number:02d}/scenes")),
@@ -305,20 +309,22 @@ def _scene(reader: Reader, loop: Loop, number: int, row: "Row") -> str:
     return found or row.id
 
 
-def _truth(loop: Loop, number: int) -> dict[str, bool]:
+def _truth(loop: Loop, number: int, kind: str) -> dict[str, bool]:
     """The oracle's verdicts on a round's candidates, for the account alone; empty where nothing is known."""
+    voted = kind == "human" and loop.recipe.reviewers == "oracle" and loop.recipe.keep != "everything"
     try:
-        return {row["item"]: row["verdict"] == "yes" for row in oracle.votes_on(loop.round(number))}
+        rows = _votes(loop, number) if voted else oracle.votes_on(loop.round(number))
+        return {row["item"]: row["verdict"] == "yes" for row in rows}
     except oracle.NoTruth:
         return {}
 
 
 def test(loop: Loop, number: int) -> dict[str, Any]:
     """The remover of this round on the frozen test set."""
-    return measure(loop, number, refs(loop, "test"))
+    return measure(loop, number, refs(loop, "test"), loop.recipe.measures)
 
 
 STEPS: Mapping[str, Callable[[Loop, int], dict[str, Any]]] = {
     "initial": initial, "train": train, "pretrain": pretrain, "draw": draw_scenes, "inpaint": inpaint, "votes": votes,
-    "judge": judge, "score": score, "add": add, "tune": tune, "test": test,
+    "judge": judge, "score": score, "add": add, "tune": tune, "test": test, "distill": distill,
 }  # fmt: skip

@@ -3,10 +3,15 @@
 All that comes from data passes `text` or `data` on its way into a page.
 """
 
+import base64
+import hashlib
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import pairwise
+from pathlib import Path
+from string import Template
 from typing import Any
 
 from manifests.schemas import PROVENANCE
@@ -26,6 +31,38 @@ ALT = {
     "difference": "heat map of the difference between source and target",
     "cut-out": "the object with its effects, cut out, on a checkerboard",
 }
+
+
+DRAWN = {"object": ("object", "M2 6H24"), "effects": ("object with effects", "M2 6H24"),
+         "box": ("detection", "M3 2H23V10H3Z"), "ground": ("ground", "M2 2H24V10H2Z")}  # fmt: skip
+
+
+def legend(drawn: Sequence[str] = tuple(DRAWN)) -> str:
+    """What is drawn over pictures, and how to look at them."""
+    keys = "".join(
+        f'<li><svg viewBox="0 0 26 12" aria-hidden="true"><path class="{kind}" d="{DRAWN[kind][1]}"/></svg>'
+        f"{DRAWN[kind][0]}</li>"
+        for kind in drawn
+    )
+    return (
+        f'<ul class="legend">{keys}<li><span class="ramp"></span>no difference to much</li>'
+        "<li>Point at a source, or hold it, to see its target. Click to enlarge.</li></ul>"
+    )
+
+
+def page(kicker: str, name: str, under: str, totals: str, sections: Mapping[str, str], main: str) -> str:
+    """A whole page: `report.html` with what is given.
+
+    Args:
+        name: data. under, totals, main: HTML. sections: ids of parts of `main` to what they are called.
+    """
+    template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
+    script = re.search(r"<script>(.*?)</script>", template, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode() if script else ""
+    links = "".join(f'<li><a href="#{id}">{title}</a></li>' for id, title in sections.items())
+    return Template(template).substitute(
+        script_hash=digest, kicker=kicker, name=text(name), under=under, totals=totals, nav=links, main=main
+    )
 
 
 def text(value: object) -> str:
@@ -184,13 +221,18 @@ def card(shown: Example) -> str:
     )
 
 
-def tile(shown: Example, number: int) -> str:
-    """An example on a contact sheet: its number, its label, its pictures and little else."""
+def tile(shown: Example, number: int, chips: Sequence[str] = ()) -> str:
+    """An example on a contact sheet: its number, its label, its pictures and little else.
+
+    Args:
+        chips: more to say of it, HTML.
+    """
     id = str(shown.row.get("id", ""))
     panels = "".join(_panel(panel, shown.row, f"{number}: ") for panel in shown.panels)
     if shown.fault:
         panels += empty(f"Its pictures cannot be read: {data(shown.fault)}")
     label = f"<span>{data(shown.row['label'])}</span>" if shown.row.get("label") else ""
+    label += "".join(f"<span>{chip}</span>" for chip in chips)
     return (
         f'<article class="card tile"><div class="panels">{panels}</div><div class="caption"><b>{number}</b>{label}'
         f'<code title="{text(id)}">{text(short(id))}</code></div></article>'
@@ -219,6 +261,22 @@ def _panel(panel: Panel, row: Mapping[str, Any], before: str = "") -> str:
         f'{_aspect(panel):.4f}"><img src="{panel.uri}" width="{panel.width}" height="{panel.height}" '
         f'alt="{text(alt)}">{over}<span class="tag">{text(panel.name.replace("_", " "))}</span></button>'
     )
+
+
+def numbers(lines: Sequence[Sequence[str]]) -> str:
+    """A table of numbers, text that is not escaped yet; the first line has the headings. A last column without one has
+    words."""
+    kind = "numbers" if lines[0][-1] else "numbers worded"
+    lines = [["–" if cell == "-" else cell for cell in line] for line in lines]
+    head = "".join(f'<th scope="col">{text(cell)}</th>' for cell in lines[0])
+    body = "".join(f"<tr>{''.join(f'<td>{text(cell)}</td>' for cell in line)}</tr>" for line in lines[1:])
+    return f'<div class="wide"><table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def plot(svg: str, alt: str) -> str:
+    """A chart that is an SVG file, within a page: as a picture, so that its style stays its own."""
+    encoded = base64.b64encode(svg.encode()).decode()
+    return f'<div class="wide"><img class="plot" src="data:image/svg+xml;base64,{encoded}" alt="{text(alt)}"></div>'
 
 
 def listing(heads: Mapping[str, int], rows: Sequence[Sequence[str]]) -> str:

@@ -1,13 +1,11 @@
 """One self-contained HTML page about a run, to look at: its funnel, its dataset, its pictures, what was dropped.
+Of a loop it is made by `loop_report`.
 
 Nothing in it depends on time, host or place, so that the same run gives the same page. What comes from data
 passes `text` or `data`; a content security policy lets no script but the page's own run, should that be forgotten.
 """
 
-import base64
 import dataclasses
-import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +28,16 @@ MEASURED_ROWS = 256  # whose masks are opened for the histograms
 SHEET_SIDE = 280  # px, long side of a picture on the contact sheet
 SHOWN_REASONS = 40
 SHOWN_DETAIL = 400
+MAIN = Template("""\
+<section id="pictures"><h2>Pictures</h2>
+$legend
+<nav aria-label="Flows"><ul>$nav</ul></nav>
+$pictures</section>
+$sheet
+<section id="dataset"><h2>Dataset</h2>$dataset</section>
+<section id="funnel"><h2>Funnel</h2>$funnel</section>
+<section id="dropped"><h2>Dropped</h2>$dropped</section>
+<section id="origins"><h2>Licences and weights</h2>$origins</section>""")
 
 
 @dataclass
@@ -66,18 +74,23 @@ class _Flow:
 
 
 def write(run: Store, out: Path | None = None, rows: int = 12, sheet: int = 40) -> str:
-    """Writes the page and returns its path.
+    """Writes the page of a run or of a loop and returns its path.
 
     Args:
         out: the page; `report.html` in the run where None.
-        rows: pictures shown of each flow.
+        rows: pictures shown of each flow; of a loop, candidates of each round that were kept, and others.
         sheet: simulated triplets on the contact sheet.
 
     Raises:
         NoRun
         StoreError: it cannot be written.
     """
-    page = render(run, rows, sheet).encode()
+    if run.exists("loop.json"):
+        from pipeline.loop_report import render as of_loop
+
+        page = of_loop(run, rows).encode()
+    else:
+        page = render(run, rows, sheet).encode()
     if out is None:
         run.write("report.html", page)
         return f"{run.uri}/report.html"
@@ -100,26 +113,25 @@ def render(run: Store, rows: int, sheet: int = 40) -> str:
     shown = [flow for flow in [*chosen, *others] if flow.roles.panels]
     pictures = sum(min(rows, flow.survey.rows) * flow.roles.panels for flow in shown)
     side = gallery.side_for(pictures, PICTURE_BYTES)
-    template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
-    script = re.search(r"<script>(.*?)</script>", template, re.DOTALL)
-    digest = base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode() if script else ""
     funnels = [markup.funnel(flow.account, flow.adds_up, flow.survey.faults) for flow in flows]
     galleries = [_pictures(run, flow, rows, side) for flow in shown]
     contact = _sheet(run, chosen, sheet)
-    return Template(template).substitute(
-        script_hash=digest,
-        name=text(ledger.name),
-        recipe=text(ledger.recipe),
-        totals=_totals(ledger, flows, chosen),
+    main = MAIN.substitute(
         nav="".join(f'<li><a href="#{flow.anchor}">{data(flow.name)}</a></li>' for flow in shown),
         funnel="".join(funnels) or empty("The run has no flows."),
         dataset=_dataset(run, plan, chosen),
         sheet=contact,
-        sheet_link='<li><a href="#sheet">Contact sheet</a></li>' if contact else "",
+        legend=markup.legend(),
         pictures="".join(galleries) or empty("No flow has pictures."),
         dropped="".join(_dropped(run, flow) for flow in flows) or empty("Nothing was dropped."),
         origins=_origins(flows),
     )
+    sections = {"pictures": "Pictures", "sheet": "Contact sheet", "dataset": "Dataset", "funnel": "Funnel",
+                "dropped": "Dropped", "origins": "Licences and weights"}  # fmt: skip
+    if not contact:
+        del sections["sheet"]
+    under = f"recipe <code>{text(ledger.recipe)}</code>"
+    return markup.page("report of a run", ledger.name, under, _totals(ledger, flows, chosen), sections, main)
 
 
 def _flows(run: Store, plan: Mapping[str, Any], ledger: Account) -> list[_Flow]:

@@ -1,7 +1,8 @@
 """A remover small enough to be trained on a CPU in a minute: SDXL-inpainting's classes at tiny width on a linear code.
 
 It predicts the picture itself in one step from pure noise, with its hole filled from the rim as the condition: a
-regressor. Its folder: `unet/` in diffusers' layout, `codec.safetensors`, `prompt.safetensors`, `remover.json`.
+regressor, until it learns textures by the energy score too (`Settings.objective`). Its folder: `unet/` in diffusers'
+layout, `codec.safetensors`, `prompt.safetensors`, `remover.json`.
 
 The codec comes from outside (`discriminator.codec.Pca`; its `load` opens the file), so that removers and judge share
 one without either knowing the other.

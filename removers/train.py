@@ -3,12 +3,10 @@
 The network is the 9-channel UNet (2 C + 1 for a codec of C channels): [noisy latents of the target, hole, latents of
 the source], all of it or a LoRA. Defaults are RORem's: noise prediction, masked source, constant rate. What a step
 sees follows from the seed and the step's number alone, so a killed training goes on to the same weights, bit for bit
-(same machine type, same threads).
+(same machine type, same threads, as many workers).
 """
 
 import json
-import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,10 +16,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from manifests.checkpoint import TrainingFailed
 from manifests.ids import stable_hash
-from removers import train_gaze
+from removers import lora, train_energy, train_gaze
 from removers.remover import crop_window, dilated, resized
-from removers.train_state import State, TrainingFailed
+from removers.train_loop import descend
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +61,8 @@ class Settings:
     """How it is trained.
 
     objective: `epsilon` predicts the noise at any timestep; `x0` the picture itself in one step from pure noise (the
-        last timestep of a schedule with no signal left there), which a small network learns in minutes.
+        last timestep of a schedule with no signal left there), which a small network learns in minutes; `energy` the
+        same by the energy score (`train_energy.py`), twice the work a triplet, textures in place of their mean.
     learn: everything, or a LoRA of that rank on the attentions. source: what the last channels show: the source with
         a grey hole, the whole source, or the source with its hole filled from the rim.
     crop: the hole with `context` hole sizes around it, as a remover is run later; or the whole picture, squeezed.
@@ -78,7 +78,7 @@ class Settings:
     decay: bool = False
     weight_decay: float = 1e-2
     clip: float = 1.0
-    objective: Literal["epsilon", "x0"] = "epsilon"
+    objective: Literal["epsilon", "x0", "energy"] = "epsilon"
     learn: Literal["all", "lora"] = "all"
     rank: int = 64
     source: Literal["masked", "whole", "prefilled"] = "masked"
@@ -104,7 +104,7 @@ class Learner:
 
     alphas: (T,) share of the signal's power that is left at each timestep. tokens (1, n, d), pooled (1, p): the prompt.
     save: writes what was learned; called with the learner, the tensors that changed by their stored names, and how the
-        training went.
+        training went. about: what it starts from. lora: a LoRA that the UNet is to start with, not yet in it.
     """
 
     unet: Any
@@ -116,6 +116,7 @@ class Learner:
     dtype: Any
     save: Callable[["Learner", Path, Mapping[str, Any], Mapping[str, Any]], None]
     about: Mapping[str, Any] = field(default_factory=dict)
+    lora: Mapping[str, "torch.Tensor"] | None = None
 
 
 def train(learner: Learner, given: Sequence[Item], settings: Settings, out: Path) -> dict[str, Any]:
@@ -123,79 +124,60 @@ def train(learner: Learner, given: Sequence[Item], settings: Settings, out: Path
 
     Raises:
         TrainingFailed: nothing to learn from, a loss that is not a number, a folder of another training.
+        WrongLora: what it starts from is a LoRA of another network or rank.
     """
-    import torch
-    from accelerate import Accelerator  # type: ignore[import-untyped]
-    from accelerate.state import AcceleratorState  # type: ignore[import-untyped]
-
-    if not given:
-        raise TrainingFailed("there are no triplets to learn from")
-    ordered = sorted(given, key=lambda one: one.id)
+    ordered = in_order(given)
 
     # what learns
     if settings.learn == "lora":
         add_lora(learner.unet, settings.rank, settings.seed)
+        if learner.lora:
+            put_lora(learner.unet, learner.lora)
     else:
+        if learner.lora:
+            lora.fuse(learner.unet, learner.lora)
         learner.unet.requires_grad_(True)
-    if settings.save_memory:
-        learner.unet.enable_gradient_checkpointing()
-    parameters = dict(learner.unet.named_parameters())
-    names = [name for name, value in parameters.items() if value.requires_grad]
-    for name in names:
-        parameters[name].data = parameters[name].data.float()  # half-precision weights lose small steps
-    optimizer = torch.optim.AdamW(
-        [parameters[name] for name in names], lr=settings.rate, weight_decay=settings.weight_decay
-    )
 
-    # where it runs: one process or many, by how the program was started
-    out.mkdir(parents=True, exist_ok=True)
-    AcceleratorState._reset_state()  # an earlier training of this process may have had another precision
-    accelerator: Any = Accelerator(
-        mixed_precision="bf16" if learner.dtype == torch.bfloat16 else settings.precision,
-        cpu=learner.device.type == "cpu",
-    )
-    model, optimizer = accelerator.prepare(learner.unet, optimizer)
-    rank, world = accelerator.process_index, accelerator.num_processes
-
-    # where it stands
-    made_with = {"settings": asdict(settings), "triplets": stable_hash([one.id for one in ordered])}
-    state = State(out, made_with | {"start": dict(learner.about)})
-    step = state.load(parameters, names, optimizer)
-    started, smooth = time.monotonic(), 0.0
-    while step < settings.steps:
+    def loss_of(model: Any, step: int, rank: int, world: int) -> "torch.Tensor":
         views, places = batch(ordered, settings, step, rank, world)
         noisy, given_channels, times, wanted, weight = feed(learner, settings, views, places)
-        for group in optimizer.param_groups:
-            group["lr"] = settings.rate * schedule(settings, step)
         with train_gaze.gazes(learner.unet, settings.token, settings.mask_loss > 0) as gazes:
             predicted = call(model, learner, settings.size, noisy, given_channels, times)
-            loss = (weight * (predicted.float() - wanted.float()) ** 2).mean()
+            loss: torch.Tensor
+            if settings.objective == "energy":
+                first, second = predicted.float().chunk(2)
+                loss = train_energy.score(first, second, wanted.float(), weight)
+            else:
+                loss = (weight * (predicted.float() - wanted.float()) ** 2).mean()
             if gazes:
-                loss = loss + settings.mask_loss * train_gaze.loss(gazes, foregrounds(views, learner.device))
-        if not math.isfinite(loss.item()):
-            raise TrainingFailed(
-                f"the loss is {loss.item()} at step {step}; the last checkpoint is of step {state.saved}. "
-                f"A smaller rate than {settings.rate} or another precision than '{settings.precision}' may help"
-            )
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_([parameters[name] for name in names], settings.clip)
-        optimizer.step()
-        optimizer.zero_grad()
-        step += 1
-        smooth = 0.95 * smooth + 0.05 * loss.item() if smooth else loss.item()
+                loss = loss + settings.mask_loss * train_gaze.loss(
+                    gazes, foregrounds(views, learner.device, len(predicted))
+                )
+        return loss
 
-        last = step == settings.steps
-        if accelerator.is_main_process and (last or step % settings.log_every == 0):
-            state.log({"step": step, "loss": smooth, "seconds": round(time.monotonic() - started, 1)})
-        if accelerator.is_main_process and (last or step % settings.checkpoint_every == 0):
-            state.save(parameters, names, optimizer, step)
-
-    # what was learned becomes a remover
-    accelerator.wait_for_everyone()
-    about = {"steps": step, "triplets": len(ordered), "settings": asdict(settings)}
-    if accelerator.is_main_process:
-        learner.save(learner, out, {stored_name(name): parameters[name].detach() for name in names}, about)
+    about = {"steps": settings.steps, "triplets": len(ordered), "settings": asdict(settings)}
+    descend(
+        learner.unet, learner.device, learner.dtype, settings, out, made_with(learner, ordered, settings), loss_of,
+        lambda tensors: learner.save(learner, out, stored(tensors), about),
+    )  # fmt: skip
     return about
+
+
+def in_order(given: Sequence[Item]) -> list[Item]:
+    """What is learned from, in an order that does not depend on where it was read.
+
+    Raises:
+        TrainingFailed: there is nothing.
+    """
+    if not given:
+        raise TrainingFailed("there are no triplets to learn from")
+    return sorted(given, key=lambda one: one.id)
+
+
+def made_with(learner: Learner, ordered: Sequence[Item], settings: Settings) -> dict[str, Any]:
+    """What makes this training another one than any other."""
+    triplets = stable_hash([one.id for one in ordered])
+    return {"settings": asdict(settings), "triplets": triplets, "start": dict(learner.about)}
 
 
 def batch(
@@ -232,10 +214,10 @@ def view(one: Triplet, settings: Settings, rng: np.random.Generator) -> Triplet:
     return Triplet(*parts)
 
 
-def feed(
-    learner: Learner, settings: Settings, views: Sequence[Triplet], places: Sequence[int]
-) -> tuple["torch.Tensor", "torch.Tensor", "torch.Tensor", "torch.Tensor", "torch.Tensor"]:
-    """Noisy latents, hole and source channels, timesteps, what is to be predicted, and the loss's weights."""
+def latents(
+    learner: Learner, settings: Settings, views: Sequence[Triplet]
+) -> tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]:
+    """Of a batch of n: the target (n, c, h, w), the hole (n, 1, h, w), and what the last channels show (n, c, h, w)."""
     import torch
 
     from removers.sdxl import latent_hole, to_tensor
@@ -245,29 +227,58 @@ def feed(
     with torch.no_grad():
         clean = learner.codec.encode(to_tensor([one.target for one in views], device, dtype)).to(dtype)
         known = learner.codec.encode(shown([one.source for one in views], holes, settings.source, device, dtype))
-    makers = [torch.Generator("cpu").manual_seed(settings.seed * 2**32 + place) for place in places]
-    noise = torch.stack([torch.randn(clean.shape[1:], generator=one) for one in makers]).to(device, dtype)
+    return clean, latent_hole(holes, clean.shape[2:]), known.to(dtype)
+
+
+def makers(settings: Settings, places: Sequence[int]) -> list["torch.Generator"]:
+    """A generator for each place of the training: its noise first, then what else is drawn for it."""
+    import torch
+
+    return [torch.Generator("cpu").manual_seed(settings.seed * 2**32 + place) for place in places]
+
+
+def noised(clean: "torch.Tensor", noise: "torch.Tensor", signal: "torch.Tensor") -> "torch.Tensor":
+    """sqrt(a) x0 + sqrt(1 - a) eps, in float32; `signal` (n,) is a, the share of the signal's power."""
+    share = signal.float().view(-1, 1, 1, 1)
+    return share.sqrt() * clean.float() + (1 - share).sqrt() * noise.float()
+
+
+def feed(
+    learner: Learner, settings: Settings, views: Sequence[Triplet], places: Sequence[int]
+) -> tuple["torch.Tensor", "torch.Tensor", "torch.Tensor", "torch.Tensor", "torch.Tensor"]:
+    """Noisy latents, hole and source channels, timesteps, what is to be predicted, and the loss's weights.
+
+    With the energy score the first three are there twice, one after the other, with another noise the second time.
+    """
+    import torch
+
+    clean, hole, known = latents(learner, settings, views)
+    drawn = makers(settings, places)
+    noise = torch.stack([torch.randn(clean.shape[1:], generator=one) for one in drawn]).to(clean)
     final = len(learner.alphas) - 1
     times = torch.stack(
         [
-            torch.tensor(final) if settings.objective == "x0" else torch.randint(0, final + 1, (), generator=one)
-            for one in makers
+            torch.randint(0, final + 1, (), generator=one) if settings.objective == "epsilon" else torch.tensor(final)
+            for one in drawn
         ]
-    ).to(device)
-    signal = learner.alphas.to(device)[times].view(-1, 1, 1, 1)
-    noisy = (signal.sqrt() * clean.float() + (1 - signal).sqrt() * noise.float()).to(dtype)
-    hole = latent_hole(holes, clean.shape[2:])
+    ).to(learner.device)
+    noisy = noised(clean, noise, learner.alphas.to(learner.device)[times]).to(learner.dtype)
     weight = settings.outside + (settings.inside - settings.outside) * hole.float()
     wanted = noise if settings.objective == "epsilon" else clean
-    return noisy, torch.cat([hole, known.to(dtype)], dim=1), times, wanted, weight
+    given = torch.cat([hole, known], dim=1)
+    if settings.objective == "energy":
+        other = torch.stack([torch.randn(clean.shape[1:], generator=one) for one in drawn]).to(clean)
+        again = noised(clean, other, learner.alphas.to(learner.device)[times]).to(learner.dtype)
+        noisy, given, times = torch.cat([noisy, again]), given.repeat(2, 1, 1, 1), times.repeat(2)
+    return noisy, given, times, wanted, weight
 
 
-def foregrounds(views: Sequence[Triplet], device: Any) -> "torch.Tensor":
-    """M_fg (n, 1, h, w) float; the mask where it is not known."""
+def foregrounds(views: Sequence[Triplet], device: Any, count: int) -> "torch.Tensor":
+    """M_fg (count, 1, h, w) float, again from the first one on if that is more; the mask where it is not known."""
     import torch
 
     found = [one.mask if one.foreground is None else one.foreground for one in views]
-    return torch.from_numpy(np.stack(found)[:, None]).to(device).float()
+    return torch.from_numpy(np.stack([found[k % len(found)] for k in range(count)])[:, None]).to(device).float()
 
 
 def shown(sources: Sequence[Array], holes: "torch.Tensor", how: str, device: Any, dtype: Any) -> "torch.Tensor":
@@ -299,25 +310,44 @@ def call(
     return answer
 
 
-def schedule(settings: Settings, step: int) -> float:
-    """Factor of the rate: up in a line, then constant, or down in a line to nothing."""
-    rising = min(1.0, (step + 1) / max(1, settings.warm_up))
-    return rising * (1 - step / settings.steps if settings.decay else 1.0)
+ATTENTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 
 
-def add_lora(unet: Any, rank: int, seed: int) -> None:
-    """Freezes the network but for a LoRA (alpha = rank) on its attentions."""
+def add_lora(unet: Any, rank: int, seed: int, targets: Sequence[str] = ATTENTIONS) -> None:
+    """Freezes the network but for a LoRA (alpha = rank) on the layers whose names end in `targets`."""
     import warnings
 
     import torch
     from peft import LoraConfig, inject_adapter_in_model
 
-    targets = ["to_q", "to_k", "to_v", "to_out.0"]
-    lora = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets)
+    config = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=list(targets))
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
-        inject_adapter_in_model(lora, unet)
+        inject_adapter_in_model(config, unet)
+
+
+def put_lora(unet: Any, tensors: Mapping[str, "torch.Tensor"]) -> None:
+    """A LoRA that was trained before, into the one that was just added.
+
+    Raises:
+        WrongLora: other layers, or another rank.
+    """
+    added = {stored_name(name): value for name, value in unet.named_parameters() if ".lora_" in name}
+    if odd := sorted(added.keys() ^ tensors.keys()):
+        raise lora.WrongLora(f"the LoRA to go on from is of another base: '{odd[0]}' is in one of the two alone")
+    for name, value in added.items():
+        if value.shape != tensors[name].shape:
+            raise lora.WrongLora(
+                f"the LoRA to go on from has {tuple(tensors[name].shape)} for '{name}', this training "
+                f"{tuple(value.shape)}: give it the same `rank`, or it is of another base"
+            )
+        value.data.copy_(tensors[name])
+
+
+def stored(tensors: Mapping[str, "torch.Tensor"]) -> dict[str, "torch.Tensor"]:
+    """Learned tensors by their names on disk."""
+    return {stored_name(name): value for name, value in tensors.items()}
 
 
 def stored_name(name: str) -> str:

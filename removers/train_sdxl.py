@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manifests.weights import device_and_type
-from removers import conditioning
-from removers.files import config_of, open_model
+from removers import conditioning, lora
+from removers.conditioning import Conditioning
+from removers.files import MissingWeights, config_of, open_model
 from removers.sdxl import HOLE_AND_SOURCE, Files, decode, encode
 from removers.train import Learner, write_unet
 
@@ -36,14 +38,14 @@ def learner(files: Files, device: str = "auto", dtype: str = "auto", prompt: str
     """An SDXL-inpainting model, ready to be trained. Its text encoders are used once and dropped.
 
     Raises:
-        MissingWeights: a file is not there, or the UNet takes other than 9 channels.
+        MissingWeights: a file is not there, the UNet takes other than 9 channels, or it does not predict noise.
+        WrongLora: `files.lora` cannot be read.
     """
     import diffusers
     import torch
 
-    from removers.files import MissingWeights
-
     where, kind = device_and_type(device, dtype)
+    begun = lora.read(files.lora) if files.lora else None
     home, vae_home = files.unet or files.base / "unet", files.vae or files.base / "vae"
     if (channels := config_of(home).get("in_channels")) != HOLE_AND_SOURCE:
         raise MissingWeights(f"the UNet in {home} takes {channels} channels, not {HOLE_AND_SOURCE}")
@@ -55,12 +57,62 @@ def learner(files: Files, device: str = "auto", dtype: str = "auto", prompt: str
     unet = open_model("UNet2DConditionModel", home, kind).to(where)
     overflows = kind == torch.float16 and config_of(vae_home).get("force_upcast", True)
     vae = open_model("AutoencoderKL", vae_home, torch.float32 if overflows else kind).to(where)
-    config = diffusers.DDPMScheduler.load_config(files.base / "scheduler", local_files_only=True)
+    scheduling = files.base / "scheduler"
+    if not (scheduling / "scheduler_config.json").is_file():
+        raise MissingWeights(f"no scheduler in {files.base}: it has no scheduler/scheduler_config.json")
+    config = diffusers.DDPMScheduler.load_config(scheduling, local_files_only=True)
+    if (predicts := config.get("prediction_type", "epsilon")) != "epsilon":
+        raise MissingWeights(
+            f"the model in {files.base} predicts '{predicts}'; only those that predict noise are trained"
+        )
     kind_of: Any = diffusers.DDPMScheduler
     scheduler = kind_of.from_config(config)
     said = said.to(where, kind)
-    about = {"base": str(files.base), "unet": str(home)}
-    return Learner(unet, Autoencoder(vae), scheduler.alphas_cumprod, said.tokens, said.pooled, where, kind, save, about)
+    about = {"base": str(files.base), "unet": str(home)} | ({"lora": str(files.lora)} if files.lora else {})
+    return Learner(
+        unet, Autoencoder(vae), scheduler.alphas_cumprod, said.tokens, said.pooled, where, kind, save, about, begun
+    )
+
+
+def guides(files: Files, prompt: str, negative: str, prompts: Path | None, at: Learner) -> Conditioning:
+    """What a distillation's teacher is told, and what it is told to avoid.
+
+    Args:
+        prompts: a file of `conditioning.save` that takes the place of the text encoders.
+
+    Raises:
+        MissingWeights: no encoders; or a file that says nothing of what is to be avoided.
+    """
+    if prompts is None:
+        said = conditioning.encode(files.base, prompt, negative, at.device, at.dtype)
+    elif not prompts.is_file():
+        raise MissingWeights(f"no file of prompt embeddings at {prompts}")
+    else:
+        said = conditioning.load(prompts)
+        if not said.negative_tokens.any():
+            raise MissingWeights(
+                f"{prompts} holds one prompt; a teacher is guided from a negative one to a positive one"
+            )
+    return said.to(at.device, at.dtype)
+
+
+def folded(files: Files, folder: Path) -> Files:
+    """The same with its LoRA folded into a UNet of its own, written to `folder` as a whole or not at all.
+
+    Raises:
+        MissingWeights, WrongLora
+    """
+    import torch
+
+    if files.lora is None:
+        return files
+    if not folder.is_dir():
+        unet = open_model("UNet2DConditionModel", files.unet or files.base / "unet", torch.float32)
+        lora.fuse(unet, lora.read(files.lora))
+        part = folder.with_name(f"{folder.name}.part")
+        write_unet(unet, part)
+        part.replace(folder)
+    return replace(files, unet=folder, lora=None)
 
 
 def save(made: Learner, out: Path, tensors: Mapping[str, Any], about: Mapping[str, Any]) -> None:

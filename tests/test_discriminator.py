@@ -1,5 +1,7 @@
 """The judge's network: published sizes and names, a head that learns, scores that are the same every time."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tiny_models
@@ -13,7 +15,7 @@ from safetensors.torch import save_file  # noqa: E402
 from discriminator import convert, heads, judge, network  # noqa: E402
 from discriminator.codec import Pca, Vae  # noqa: E402
 from discriminator.network import HEAD, Config, WrongJudge  # noqa: E402
-from discriminator.views import flipped, view, window  # noqa: E402
+from discriminator.views import flipped, turned, view, window  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -40,7 +42,7 @@ def candidate(seed=0, height=64, width=64):
 
 @pytest.fixture(scope="module")
 def codec():
-    return Pca.fit([picture(k) for k in range(12)])
+    return Pca.fit([picture(k) for k in range(12)], network.TINY.channels)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def prompt():
     return {"tokens": torch.randn(1, 77, 64, generator=made), "pooled": torch.randn(1, 32, generator=made)}
 
 
-def inputs(count=2, channels=16, side=16, tokens=64, pooled=32):
+def inputs(count=2, channels=network.TINY.channels, side=16, tokens=64, pooled=32):
     made = torch.Generator().manual_seed(0)
     mask = torch.zeros(count, 1, side, side)
     mask[..., 4:9, 5:8] = 1
@@ -200,6 +202,22 @@ def test_scores_are_the_same_alone_in_a_batch_and_after_saving(codec, tmp_path):
     }  # fmt: skip
 
 
+def test_several_looks_are_averaged(codec, tmp_path):
+    """A judge that looks four times gives the mean logit of the view as it is, mirrored, upside down and both, so that
+    a mirrored candidate scores the same; it still looks so after saving; five looks are refused."""
+    made = judge.tiny(codec, replace(network.TINY, looks=4), seed=3)
+    made.network.eval()
+    one = made.see(*candidate(1))
+    alone = replace(made, config=network.TINY)
+    each = alone.logits([one, flipped(one), turned(one, 2), flipped(turned(one, 2))])
+    assert made.logits([one])[0] == pytest.approx(each.mean(), abs=1e-6)
+    assert made.logits([flipped(one)])[0] == pytest.approx(each.mean(), abs=1e-6)
+    judge.save(made, tmp_path / "judge", network.plain_state(made.network), {}, whole=True)
+    assert np.array_equal(judge.load(tmp_path / "judge", device="cpu").logits([one, one]), made.logits([one, one]))
+    with pytest.raises(ValueError, match="looks is 5"):
+        replace(made, config=replace(network.TINY, looks=5)).logits([one])
+
+
 def test_a_lora_on_the_published_base_is_kept_alone(base, prompt, tmp_path):
     """On SDXL-inpainting only LoRA and head are written; loading needs the base, reads no tensor of its up blocks, and
     gives the trained judge's scores, the VAE's mode and no text encoder in memory."""
@@ -287,17 +305,22 @@ def test_the_full_size_files_of_rorem_fit():
 
 
 def test_the_linear_codec_keeps_pictures(codec):
-    """Encoding and decoding smooth pictures loses little (above 34 dB); components are orthonormal and of unit variance
-    on what they were fitted to; the same pictures give the same code."""
+    """Encoding and decoding smooth pictures with 16 of 48 components loses little (above 34 dB), with all of them
+    nothing; components are orthonormal; the same pictures give the same code; what the pictures it was fitted to lack
+    is not scaled up beyond what rounding would be."""
     pixels = torch.from_numpy(np.stack([picture(k) for k in range(4)]).transpose(0, 3, 1, 2).copy()).float() / 127.5 - 1
-    latents = codec.encode(pixels)
+    few = Pca.fit([picture(k) for k in range(12)], 16)
+    latents = few.encode(pixels)
     assert latents.shape == (4, 16, 16, 16)
-    error = (codec.decode(latents) - pixels).square().mean() / 4
+    error = (few.decode(latents) - pixels).square().mean() / 4
     assert -10 * torch.log10(error) > 34
-    assert torch.allclose(codec.components @ codec.components.T, torch.eye(16), atol=1e-5)
-    again = Pca.fit([picture(k) for k in range(12)])
-    assert torch.equal(again.components, codec.components)
-    assert (codec.factor, codec.channels) == (4, 16)
+    assert torch.allclose(few.components @ few.components.T, torch.eye(16), atol=1e-5)
+    assert torch.allclose(codec.decode(codec.encode(pixels)), pixels, atol=1e-4)
+    again = Pca.fit([picture(k) for k in range(12)], 16)
+    assert torch.equal(again.components, few.components)
+    assert (few.factor, few.channels) == (4, 16)
+    grey = Pca.fit([np.full((64, 64, 3), 90, np.uint8)], 48)
+    assert grey.encode(pixels).abs().max() < 2 * 4 * 3**0.5 / Pca.FLOOR
 
 
 def test_views_hold_the_mask_and_whatever_else_changed():

@@ -69,7 +69,7 @@ def test_bounds_at_the_edge():
     assert calibration.lower_bound(0, 5) == 0
     assert calibration.upper_bound(5, 5) == 1
     assert calibration.binomial_tail(2, 3, 0.5) == pytest.approx(0.5)
-    assert calibration.least_votes() == 42
+    assert calibration.least_votes() == 39
 
 
 def test_scaling_finds_the_temperature_and_the_shift():
@@ -146,10 +146,10 @@ def test_the_promise_holds_under_simulation():
     assert broken <= 3
     flips = np.random.default_rng(1).random(2000)
     assert keep_threshold(flips, votes_of(np.full(2000, 0.5))).threshold is None
-    few = keep_threshold(np.full(41, 0.99), np.ones(41))
+    few = keep_threshold(np.full(38, 0.99), np.ones(38))
     assert few.threshold is None
-    assert few.why == "41 votes, at least 42 are needed"
-    assert keep_threshold(np.linspace(0.9, 1, 42), np.ones(42)).threshold is not None
+    assert few.why == "38 votes, at least 39 are needed"
+    assert keep_threshold(np.linspace(0.9, 1, 39), np.ones(39)).threshold is not None
 
 
 def test_the_best_of_several_keeps_the_promise_too():

@@ -19,7 +19,9 @@ from discriminator.codec import Pca  # noqa: E402
 from discriminator.evaluation import OneClass  # noqa: E402
 from discriminator.examples import Example, Stored  # noqa: E402
 from discriminator.negatives import Case  # noqa: E402
-from discriminator.train import Settings, TrainingFailed  # noqa: E402
+from discriminator.train import Settings  # noqa: E402
+from discriminator.views import View  # noqa: E402
+from manifests.checkpoint import TrainingFailed  # noqa: E402
 from stages.score import Keep, KeepParams, Score, ScoreParams  # noqa: E402
 from stages.stage import Kept, Rejected  # noqa: E402
 
@@ -30,7 +32,7 @@ QUICK = Settings(steps=6, batch=4, rate=1e-3, warm_up=2, learn="all", evaluate_e
 
 @pytest.fixture(scope="module")
 def codec():
-    return Pca.fit([picture(k) for k in range(12)])
+    return Pca.fit([picture(k) for k in range(12)], network.TINY.channels)
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +174,26 @@ def test_a_step_is_its_seed_and_number(codec, votes):
     assert sum(seen) == 24
     assert train.schedule(QUICK, 0) == 0.5
     assert train.schedule(replace(QUICK, decay=True), 5) == pytest.approx(1 / 6)
+
+
+def test_candidates_are_varied_without_changing_what_is_seen():
+    """Mirrored, turned and recoloured, source, edited picture and mask stay in step: what differs, where and by how
+    much is the same; a setting that is off changes nothing; over many draws every turn and order of colours comes."""
+    view = View(*candidate(3))
+    off = replace(QUICK, flip=False, dilate=0.0)
+    assert all(
+        np.array_equal(a, b) for a, b in zip(examples.varied(view, np.random.default_rng(0), off), view, strict=True)
+    )
+    how = replace(off, flip=True, turn=True, recolour=True)
+    made = [examples.varied(view, np.random.default_rng(k), how) for k in range(300)]
+    change = np.abs(view.source.astype(int) - view.target)
+    for one in made:
+        away = np.abs(one.source.astype(int) - one.target)
+        assert np.array_equal(np.any(away, axis=2) & ~one.mask, np.zeros_like(one.mask))
+        assert sorted(away.sum((0, 1))) == sorted(change.sum((0, 1)))
+        assert one.mask.sum() == view.mask.sum()
+    assert len({one.mask.tobytes() for one in made}) == 8
+    assert len({one.source.tobytes() for one in made}) > 80  # of 8 places, 6 orders and 2 signs
 
 
 def test_opinions_and_splits():

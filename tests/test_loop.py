@@ -5,9 +5,12 @@ import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tiny_models
 from annotator_runs import CAPTURED, Run, row
 from conftest import ROOT, environment
 from typer.testing import CliRunner
@@ -20,11 +23,14 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from benchmarks import loop_scenes
+from benchmarks import loop_removers, loop_scenes
 from manifests.storage import Store
 from pipeline import loop, loop_cli, loop_data, loop_models, loop_steps, loop_table, oracle
 from pipeline.loop_recipe import LoopRecipe, load
 from pipeline.recipe import RecipeError
+from removers import rorem
+from removers.remover import remove
+from removers.sdxl import Files
 
 torch.set_num_threads(1)
 
@@ -61,7 +67,9 @@ def recipe_of(scenes, **changed):
 
 KILLER = """
 import json, os, signal, sys
-import torch, diffusers, accelerate
+import torch, torch.utils.tensorboard
+from accelerate import Accelerator  # here once, not in each of the processes that are killed
+from diffusers import UNet2DConditionModel
 torch.set_num_threads(1)
 from pathlib import Path
 from manifests.storage import Store
@@ -96,6 +104,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     """Every file of a loop that must not depend on what happened to it."""
     skip = {".lock", "begun.log", "log.jsonl", "loop.json", "checkpoint.json", "optimizer.pt"}
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in skip]
+    files = [path for path in files if not path.name.startswith("events.out.")]  # TensorBoard's, with the time in them
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
@@ -222,13 +231,17 @@ def test_other_recipes_and_mistakes_are_said(scenes, tmp_path):
         ({"rounds": [{"kind": "auto", "count": 4}]}, "begin with a human round"),
         ({"removers": ["lama"]}, "no remover called 'lama'"),
         ({"remover": {"preset": "sdxl"}}, "remover: the preset sdxl"),
+        ({"remover": {**REMOVER, "distill": {}}}, "distill: only a remover of many steps"),
+        ({"remover": {"base": "b", "distill": {}, "settings": {"objective": "x0"}}}, "distill: only a remover of many"),
+        ({"remover": {"base": "b", "distill": {}, "prompts": "p"}}, "under `distill.teacher_prompts`"),
+        ({"remover": {**REMOVER, "workers": -1}}, "remover.workers"),
         ({"roundz": []}, "roundz"),
     ):
         file = tmp_path / "wrong.yaml"
         file.write_text(yaml.safe_dump(recipe_of(scenes, **changed)))
         with pytest.raises(RecipeError, match=said):
             load(file)
-    gone = LoopRecipe.model_validate(recipe_of(scenes, removers=["nowhere:Gone"], keep="nothing"))
+    gone = LoopRecipe.model_validate(recipe_of(scenes, removers=["nowhere:Gone"], keep="humans"))
     with pytest.raises(RecipeError, match="cannot be imported"):
         loop.run(gone, tmp_path / "gone", lambda text: None)
 
@@ -254,13 +267,54 @@ def test_the_repositorys_loops_are_valid():
         recipe = load(ROOT / "recipes" / f"{name}.yaml")
         assert recipe.name == name
         assert loop_models.settings_of(recipe, True).rate > 0
-        assert loop.steps_of(recipe)[-1] == loop.Step("test", len(recipe.rounds))
+        last = "distill" if recipe.remover.distill else "test"
+        assert loop.steps_of(recipe)[-1] == loop.Step(last, len(recipe.rounds))
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_the_last_remover_is_distilled_and_its_folder_runs(scenes, tmp_path):
+    """With `remover.distill` the loop's last step leaves a LoRA on the last round's UNet that `rorem-lcm` runs in four
+    steps to another picture than without; taken away again that is another recipe."""
+    base = tiny_models.sdxl_folder(tmp_path / "base")
+    quick = {"size": 64, "batch": 2, "warm_up": 1, "rate": 1e-3}
+    remover = {
+        "preset": "sdxl", "base": str(base), "steps": 1, "settings": quick,
+        "distill": {"steps": 2, "settings": {"batch": 2, "rank": 4, "warm_up": 1, "rate": 0.01}},
+    }  # fmt: skip
+    test = [{"run": scenes, "flow": "rest", "split": "test", "limit": 1}]
+    told = recipe_of(
+        scenes, remover=remover, keep="nothing", rounds=[{"kind": "auto", "count": 1}], removers=[], test=test
+    )
+    recipe = LoopRecipe.model_validate(told)
+    made = loop.run(recipe, tmp_path / "loop", lambda text: None)
+    assert loop.steps_of(recipe)[-1] == loop.Step("distill", 1)
+    found = made.result("distill", 1)
+    assert (found["remover"], found["steps"]) == ("removers/lcm", 2)
+    record = json.loads((made.distilled / "training.json").read_text())
+    assert record["unet"] == str(made.remover(1) / "unet")
+    assert record["settings"]["size"] == 64
+    files = Files(base, unet=made.remover(1) / "unet", lora=made.distilled / "lora.safetensors")
+    options = replace(rorem.LCM_OPTIONS, size=64, device="cpu")
+    one, fills = row(0, "captured", 48), []
+    for lora in (files.lora, None):
+        make = rorem.rorem_lcm if lora else rorem.rorem
+        remover = make("lcm", replace(files, lora=lora), replace(options, scheduler="LCMScheduler"))
+        remover.setup()
+        fills.append(remove(remover, [one["source"]], [one["mask"]], [1], dilation=2)[0])
+    assert (fills[0] != fills[1]).any()
+    without = recipe.model_copy(update={"remover": recipe.remover.model_copy(update={"distill": None})})
+    with pytest.raises(loop.OtherLoop, match="differs in remover"):
+        loop.run(without, tmp_path / "loop", lambda text: None)
 
 
 def test_scenes_for_a_loop_follow_from_their_seed(assets, tmp_path):
     """Made twice they are the same to the byte; the hole differs from the truth, the rest does not; no photograph of
     the test flow is in another."""
     photos = loop_scenes.photographs(assets / "photos")
+    shared = loop_scenes.divided(photos)
+    names = [name for some in shared.values() for name, _ in some]
+    assert len(names) == len(set(names)) == len(photos)
+    assert set(shared) == {"initial", "judge", "pool", "test"}
     once, again = (loop_scenes.rows(photos[:4], 6, 2, "pool") for _ in range(2))
     for one, same in zip(once, again, strict=True):
         assert (one["source"] == same["source"]).all()
@@ -282,3 +336,19 @@ def test_the_judge_may_learn_before_any_vote_from_initial_triplets(scenes, tmp_p
     assert told["judge"] == "judges/00" or "why" in told
     assert made.result("score", 1) is not None
     assert not (tmp_path / "loop" / "rounds" / "00" / "votes").exists()
+
+
+def test_a_shifted_fill_finds_what_repeats():
+    """A picture that repeats itself is restored in its hole; where no part of the picture could fill the hole, the rim
+    is continued instead, and nothing outside the hole is asked for."""
+    tile = np.random.default_rng(3).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    picture = np.tile(tile, (8, 8, 1))
+    hole = np.zeros((64, 64), bool)
+    hole[20:33, 24:39] = True
+    spoiled = np.where(hole[..., None], np.uint8(9), picture)
+    made = loop_removers.Shifted().fill([spoiled], [hole], [1])[0]
+    assert np.abs(made[hole].astype(int) - picture[hole]).mean() < 3
+    large = np.zeros((64, 64), bool)
+    large[4:60, 4:60] = True
+    filled = loop_removers.Shifted().fill([spoiled], [large], [1])[0]
+    assert (filled == loop_removers.telea(spoiled, large)).all()

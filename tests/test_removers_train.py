@@ -15,12 +15,12 @@ pytest.importorskip("accelerate")
 from safetensors.torch import load_file  # noqa: E402
 
 from discriminator.codec import Pca  # noqa: E402
-from removers import rorem, tiny, train, train_gaze, train_sdxl  # noqa: E402
+from manifests.checkpoint import TrainingFailed  # noqa: E402
+from removers import rorem, tiny, train, train_energy, train_gaze, train_sdxl  # noqa: E402
 from removers.files import MissingWeights, open_model  # noqa: E402
 from removers.remover import Remover, remove  # noqa: E402
 from removers.sdxl import Files  # noqa: E402
 from removers.train import Item, Settings, Triplet  # noqa: E402
-from removers.train_state import TrainingFailed  # noqa: E402
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -114,6 +114,19 @@ def test_a_training_that_was_killed_goes_on_exactly(codec, tmp_path, monkeypatch
         train.train(learner(), items(11), settings, tmp_path / "killed")
 
 
+def test_tensorboard_shows_the_loss(codec, tmp_path):
+    """The events of a training hold its loss and its rate at each logged step, as its log does."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train.train(tiny.fresh(codec, seed=1), items(4), QUICK, tmp_path)
+    events = EventAccumulator(str(tmp_path / "remover")).Reload()
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    for key in ("loss", "rate"):
+        told = [(one.step, one.value) for one in events.Scalars(key)]
+        assert told == [(line["step"], pytest.approx(line[key], rel=1e-6)) for line in lines]
+    assert [line["step"] for line in lines] == [2, 4, 6]
+
+
 def test_a_trained_remover_is_trained_further(codec, tmp_path):
     """A folder opens again as what is trained, starts from its weights, and another start is another training."""
     train.train(tiny.fresh(codec, seed=1), items(10), QUICK, tmp_path / "one")
@@ -184,6 +197,51 @@ def test_what_the_network_sees_is_rorems(base):
     assert torch.allclose(wanted, clean, atol=1e-4)
 
 
+def test_the_energy_score_is_least_where_the_answers_are_distributed_as_the_truth():
+    """By hand: two equal answers are as far off as they are, two that lie around the truth less by half their distance.
+    Over normal truths, answers drawn likewise score .564 and the mean alone .798, so blurring does not pay; answers of
+    half or twice the spread score worse than the right one too."""
+    ones = torch.ones(1, 1, 2, 2)
+    alike = train_energy.score(3 * ones, 3 * ones, ones, ones)
+    assert alike.item() == pytest.approx(2, rel=1e-3)
+    around = train_energy.score(0 * ones, 2 * ones, ones, ones)
+    assert around.item() == pytest.approx(1 - 2 / 2 + 0, abs=1e-3)
+    assert train_energy.score(3 * ones, 3 * ones, ones, 0 * ones).item() == 0
+    drawn = torch.Generator().manual_seed(0)
+    # one number a square of 2 x 2, so that both scales see the same distances
+    first, second, truth = torch.randn(3, 20000, 1, 1, 1, generator=drawn).expand(-1, -1, -1, 2, 2).unbind()
+    weight = torch.ones_like(truth)
+    scores = {
+        spread: train_energy.score(spread * first, spread * second, truth, weight).item()
+        for spread in (0.0, 0.5, 1.0, 2.0)
+    }
+    assert scores[1.0] == pytest.approx(0.564, abs=0.01)
+    assert scores[0.0] == pytest.approx(0.798, abs=0.01)
+    assert min(scores, key=scores.__getitem__) == 1.0
+
+
+def test_the_energy_score_teaches_a_spread_that_the_mean_square_takes_away(codec, tmp_path):
+    """Holes whose truth is now dark, now bright, at random: tuned by the mean square the remover's answers to one
+    picture are all alike; tuned by the energy score, from the same start, they differ by the noise they began with."""
+
+    def unsure(seed):
+        source, target, mask, _ = triplet(seed)
+        shade = np.uint8(40 if seed % 2 else 220)
+        return Triplet(source, np.where(mask[..., None], shade, target).astype(np.uint8), mask)
+
+    given = [Item(f"u{seed:03d}", lambda seed=seed: unsure(seed)) for seed in range(40)]
+    spread = {}
+    for objective in ("x0", "energy"):
+        settings = replace(QUICK, steps=90, batch=6, rate=3e-3, decay=True, objective=objective, checkpoint_every=100)
+        train.train(tiny.fresh(codec, seed=1), given, settings, tmp_path / objective)
+        made = tiny.Tiny("tiny", tmp_path / objective, Pca.load)
+        made.setup()
+        one = unsure(901)
+        answers = remove(made, [one.source] * 12, [one.mask] * 12, list(range(12)), dilation=2)
+        spread[objective] = np.std([answer[one.mask].mean() for answer in answers])
+    assert spread["energy"] > 2 * spread["x0"], spread
+
+
 def test_the_mask_loss_is_objectclears_and_draws_the_gaze_onto_the_object(base, tmp_path):
     """On arrays: attention that is even gives 1, attention on the object alone gives 1 - its mean there; every
     cross-attention is heard, with gradients; trained with a heavy weight the loss falls."""
@@ -191,7 +249,7 @@ def test_the_mask_loss_is_objectclears_and_draws_the_gaze_onto_the_object(base, 
     settings = Settings(size=64, crop="whole", flip=False)
     views = [train.view(triplet(seed), settings, np.random.default_rng(0)) for seed in (1, 2)]
     noisy, given, times, *_ = train.feed(made, settings, views, [7, 8])
-    region = train.foregrounds(views, "cpu")
+    region = train.foregrounds(views, "cpu", 2)
 
     def measured():
         with train_gaze.gazes(made.unet, 5, True) as gazes:
@@ -248,6 +306,7 @@ def test_what_is_wrong_is_said(codec, base, tmp_path, monkeypatch):
     with pytest.raises(TrainingFailed, match="loss is nan at step 0"):
         train.train(bad, items(4), QUICK, tmp_path / "nan")
     assert not (tmp_path / "nan" / "remover.json").exists()
+    assert not (tmp_path / "nan" / "checkpoint.json").exists()
     folder = tmp_path / "four"
     (folder / "unet").mkdir(parents=True)
     for path in (base / "unet").iterdir():
