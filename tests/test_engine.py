@@ -245,7 +245,10 @@ def test_interrupted_it_says_how_to_go_on(undisturbed: Path, tmp_path: Path) -> 
     """Ctrl-C ends the run at once with exit code 130 and one sentence; the same command ends as if undisturbed."""
     recipe = write_recipe(tmp_path, **triplets(sleep_s=0.3))
     command = [sys.executable, "-m", "pipeline", "run", str(recipe), "--into", str(tmp_path / "run"), "--quiet"]
-    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )  # fmt: skip
     deadline = time.monotonic() + 60
     while not list((tmp_path / "run").glob("tables/made/lines/*.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
