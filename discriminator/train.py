@@ -60,7 +60,7 @@ class Settings:
 
 
 TINY = Settings(
-    steps=5000,
+    steps=9000,
     batch=16,
     rate=2e-3,
     warm_up=50,
