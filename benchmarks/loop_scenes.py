@@ -35,6 +35,8 @@ COLUMNS: Schema = {**PROVENANCE, **TRIPLET}
 SHARD = 100
 FEW = 5
 """Photographs of the initial scenes."""
+LEAST = 20
+"""Photographs without which the flows would have hardly any each."""
 RENDERED = {"initial": 10, "judge": 30, "pool": 80, "test": 60}
 """Rendered scenes of each flow."""
 STUDIO_SEED, STUDIO_SIDE = 52000, 96
@@ -170,7 +172,10 @@ def main() -> None:
     for name, default in (("seed", 0), ("initial", 50), ("judge", 1000), ("pool", 2000), ("test", 540)):
         parser.add_argument(f"--{name}", type=int, default=default)
     given = parser.parse_args()
-    shared = divided(photographs(given.photos))
+    photos = photographs(given.photos)
+    if len(photos) < LEAST:
+        parser.error(f"{given.photos} has {len(photos)} photographs of over {DRAWN} px a side; it takes {LEAST}")
+    shared = divided(photos)
     made = rendered(RENDERED)
     flows = {
         name: made[name] + rows(shared[name], getattr(given, name), given.seed + 1000 * place, name)
