@@ -250,13 +250,19 @@ class Rule:
     removers: Mapping[str, Keep]
     picked: bool = False
 
-    def decide(self, probability: float, remover: str | None) -> Literal["keep", "drop", "people"]:
+    def decide(
+        self, probability: float, remover: str | None, overall: bool = False
+    ) -> Literal["keep", "drop", "people"]:
         """Keep or drop; `people` where the remover has too few votes for a threshold of its own.
+
+        With `overall` the threshold is that for all removers alike, which leaves nothing to people.
 
         A remover that has votes enough and no threshold that holds is dropped: its candidates are known to be bad.
         """
-        rule = self.removers.get(remover or "")
-        if rule is None or (rule.threshold is None and rule.count < least_votes(self.promise, self.confidence)):
+        rule = self.overall if overall else self.removers.get(remover or "")
+        if rule is None or (
+            not overall and rule.threshold is None and rule.count < least_votes(self.promise, self.confidence)
+        ):
             return "people"
         return "keep" if rule.threshold is not None and probability > rule.threshold else "drop"
 

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from pipeline.options import given as given_options
+
 discriminator = typer.Typer(
     help="Train, calibrate and evaluate the judge of candidates on the votes of a review.",
     no_args_is_help=True,
@@ -53,18 +55,6 @@ def _side(folder: Path, examples: Any, side: str) -> Any:
     return loop_votes.sides(examples, told["shares"], told["seed"])[side]
 
 
-def _given(overrides: list[str]) -> dict[str, Any]:
-    import yaml
-
-    found = {}
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"'{override}': expected KEY=VALUE, for example steps=3000", param_hint="--set")
-        found[key] = yaml.safe_load(text)
-    return found
-
-
 @discriminator.command()
 def train(
     run: Run,
@@ -101,7 +91,9 @@ def train(
         raise typer.BadParameter(f"'{preset}': it is {', '.join(network.PRESETS)}", param_hint="--preset")
     defaults = training.TINY if preset == "tiny" else training.Settings()
     try:
-        config, settings = loop_judge.adjusted(network.PRESETS[preset], replace(defaults, seed=seed), _given(set or []))
+        config, settings = loop_judge.adjusted(
+            network.PRESETS[preset], replace(defaults, seed=seed), given_options(set)
+        )
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--set") from None
     given, whose = _examples(run, votes, reviewers, flow)

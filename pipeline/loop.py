@@ -106,6 +106,10 @@ class Loop:
         """The run of a round; 0 is the judge's training before any vote."""
         return self.store.sub(f"rounds/{number:02d}")
 
+    def votes(self, number: int) -> Path:
+        """Folder of the votes of a round."""
+        return self.folder / "rounds" / f"{number:02d}" / "votes"
+
     def judge(self, number: int) -> Path | None:
         """Folder of the newest judge up to a round; None where there is none yet."""
         for at in range(number, -1, -1):

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from pipeline.options import given
+
 WAITS = 3
 """Exit code where a human round waits for votes."""
 
@@ -38,19 +40,11 @@ def run(
     ] = None,
 ) -> None:
     """Run a loop, or go on where it was left; stops where a human round waits for votes (exit code 3)."""
-    import yaml
-
     from pipeline import loop as conductor
     from pipeline.loop_recipe import load
     from pipeline.loop_table import text
 
-    given: dict[str, Any] = {}
-    for override in set or []:
-        key, equals, value = override.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"'{override}': expected KEY=VALUE", param_hint="--set")
-        given[key] = yaml.safe_load(value)
-    read = load(recipe, given)
+    read = load(recipe, given(set))
     folder = into or Path("loops") / read.name
     try:
         made = conductor.run(read, folder, typer.echo)

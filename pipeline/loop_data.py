@@ -20,6 +20,8 @@ from removers.remover import NoContext, NothingToFill, Remover, hole_of, remove
 
 DRAWN: Schema = {**PROVENANCE, **TRIPLET}
 CANDIDATES: Schema = {**PROVENANCE, **TRIPLET, "hole_dilation": Kind.INT}
+TRUTH = "truth.json"
+"""In a round: the oracle's verdicts on its candidates, by item, for the account alone."""
 CARRIED = ("scene_id", "split", "origin", "label", "licence", "stages", "weights")
 
 
@@ -159,16 +161,21 @@ def _commit_candidates(
             one, [row["source"] for row in going], [row["mask"] for row in going], seeds, dilation, context
         )
         for row, target, own in zip(going, targets, seeds, strict=True):
-            carried = {name: row.get(name) for name in CARRIED}
-            made.append(
-                carried
-                | {"id": child_id(row["id"], f"{number}.{one.name}"), "kind": "edited", "parents": [row["id"]]}
-                | {"source": row["source"], "target": target, "mask": row["mask"], "seed": own}
-                | {"remover": one.name, "round": number, "hole_dilation": dilation}
-            )
+            made.append(candidate(row, f"{number}.{one.name}", target, own, one.name, number, dilation))
     reasons = Counter(one.reason for one in dropped)
     counts = [StageCount("inpaint", len(rows), len(going), len(made), dict(reasons))]
     commit(store, shard, "", len(rows), encode_records(made, CANDIDATES), dropped, counts)
+
+
+def candidate(
+    row: Mapping[str, Any], name: str, target: Any, seed: int, remover: str, number: int, dilation: int
+) -> dict[str, Any]:
+    """The row of what a remover made of another row in a round; `name` tells it from that row's other candidates."""
+    return {carried: row.get(carried) for carried in CARRIED} | {
+        "id": child_id(row["id"], name), "kind": "edited", "parents": [row["id"]], "source": row["source"],
+        "target": target, "mask": row["mask"], "seed": seed, "remover": remover, "round": number,
+        "hole_dilation": dilation,
+    }  # fmt: skip
 
 
 def records(reader: Reader, refs: Sequence[Ref], at_once: int) -> Iterator[list[dict[str, Any]]]:

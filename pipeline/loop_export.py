@@ -84,16 +84,12 @@ def triplets(loop: Loop) -> LoopTables:
 
 def votes(loop: Loop) -> LoopTables:
     """Candidates that the votes of human rounds accept or refuse, with that verdict: what a judge learns from."""
-    from annotator.items import rows_of
-
     found, told = list[Ref](), dict[str, dict[str, Any]]()
     for number, one in enumerate(loop.recipe.rounds, 1):
         if one.kind != "human" or loop.result("votes", number) is None:
             continue
-        folder = loop.folder / "rounds" / f"{number:02d}" / "votes"
-        cast, _ = loop_votes.read(sorted(folder.glob("*.jsonl")), loop.recipe.reviewers)
-        tallies = loop_votes.standing({row["nonce"]: row for row in cast}.values())
-        for item, row in _items(rows_of(loop.round(number), ["candidates"])).items():
+        tallies = loop_votes.standing(loop_votes.of_folder(loop.votes(number), loop.recipe.reviewers))
+        for item, row in loop_votes.candidates_of(loop.round(number)).items():
             tally = tallies.get(item)
             if tally is not None and tally["yes"] != tally["no"]:
                 table, shard, at = row.place
@@ -122,17 +118,9 @@ def tables_of(loop: Loop, flow: str) -> LoopTables:
     return found
 
 
-def _items(rows: Sequence[Any]) -> dict[str, Any]:
-    from annotator.items import item_id
-
-    return {item_id(row.place, "target"): row for row in rows}
-
-
 def _scores(loop: Loop, number: int) -> dict[str, float]:
     """A round's scores by the ids of its candidates."""
-    from annotator.items import rows_of
-
     run = loop.round(number)
     by_item = json.loads(run.read("scores.json"))
-    rows = _items(rows_of(run, ["candidates"]))
+    rows = loop_votes.candidates_of(run)
     return {rows[item].id: score for item, score in by_item.items()}

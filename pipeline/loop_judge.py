@@ -162,9 +162,12 @@ def calibrate(
     return rule
 
 
-def evaluate(judge: Judge, rule: Rule, given: Sequence[Voted], out: Path) -> dict[str, Any]:
+def evaluate(judge: Judge, rule: Rule, given: Sequence[Voted], out: Path, overall: bool = False) -> dict[str, Any]:
     """Writes `evaluation.json` and `evaluation.svg`: ranking, calibration, and whether the promise holds, on votes that
     neither training nor calibration has seen.
+
+    Args:
+        overall: the promise as it is kept with one threshold for all removers.
 
     Raises:
         OneClass, WrongJudge; nothing is written.
@@ -174,7 +177,7 @@ def evaluate(judge: Judge, rule: Rule, given: Sequence[Voted], out: Path) -> dic
     probabilities = rule.calibration(logits(judge, given))
     found = evaluation.evaluate(probabilities, votes, removers)
     picked = calibration.best_of_each(probabilities, scenes) if rule.picked else np.arange(len(votes))
-    decided = np.array([rule.decide(float(probabilities[k]), removers[k]) for k in picked])
+    decided = np.array([rule.decide(float(probabilities[k]), removers[k], overall) for k in picked])
     kept = picked[decided == "keep"]
     yes = int((votes[kept] > 0.5).sum())
     low, high = calibration.interval(yes, len(kept)) if len(kept) else (0.0, 1.0)

@@ -7,13 +7,13 @@ from typing import Any
 
 from discriminator import calibration, remove_metric
 from discriminator import judge as judges
-from manifests.ids import child_id, seed_for, shard_id
+from manifests.ids import seed_for, shard_id
 from manifests.schemas import encode_records
 from manifests.shards import Line, StageCount, commit, write_manifest
 from manifests.storage import Store
 from pipeline import loop_models, loop_votes, oracle
 from pipeline.loop import Loop
-from pipeline.loop_data import CANDIDATES, CARRIED, Reader, Ref, records
+from pipeline.loop_data import CANDIDATES, Reader, Ref, candidate, records
 from pipeline.measures import Measures, Opened, mean_of, psnr, share_of
 from removers.remover import hole_of, remove
 
@@ -127,10 +127,7 @@ class _Kept:
     def add(self, rows: Sequence[Mapping[str, Any]], targets: Sequence[Any], seeds: Sequence[int]) -> None:
         recipe = self.loop.recipe
         made = [
-            {name: row.get(name) for name in CARRIED}
-            | {"id": child_id(row["id"], f"test.{self.number}"), "kind": "edited", "parents": [row["id"]]}
-            | {"source": row["source"], "target": target, "mask": row["mask"], "seed": seed}
-            | {"remover": loop_models.CURRENT, "round": self.number, "hole_dilation": recipe.dilation}
+            candidate(row, f"test.{self.number}", target, seed, loop_models.CURRENT, self.number, recipe.dilation)
             for row, target, seed in zip(rows, targets, seeds, strict=True)
         ]
         # the round is in the shard's name: an item of a review is named by its place

@@ -19,12 +19,11 @@ from manifests.shards import read_manifest
 from manifests.storage import Store
 from pipeline import gallery, loop_charts, loop_table, loop_votes, markup, oracle
 from pipeline.loop import Loop
+from pipeline.loop_data import TRUTH
 from pipeline.loop_judge import EVALUATION
 from pipeline.markup import counted, data, empty, numbers, plot, text
 
 PICTURE_BYTES = 4_000_000
-TRUTH = "truth.json"
-"""In an automatic round: the oracle's verdicts on its candidates, by item, for the account alone."""
 PICTURES = {name: TRIPLET[name] for name in ("source", "target", "mask")}
 LIGHT = {name: TRIPLET[name] for name in ("id", "label", "remover")}
 ROLES = gallery.Roles("source", "target", None, (), PICTURES)
@@ -107,11 +106,10 @@ def _json(run: Store, name: str, kind: type[Any]) -> Any:
 
 def _said(loop: Loop, number: int) -> dict[str, str]:
     """What the votes that count say of each item: `yes`, `no`, `2 yes, 1 no`; a single no with its reason."""
-    folder = loop.folder / "rounds" / f"{number:02d}" / "votes"
-    rows, _ = loop_votes.read(sorted(folder.glob("*.jsonl")), loop.recipe.reviewers)
+    rows = loop_votes.of_folder(loop.votes(number), loop.recipe.reviewers)
     reasons = {row["item"]: row["reason"] for row in rows if row.get("reason")}
     found = {}
-    for item, tally in loop_votes.standing({row["nonce"]: row for row in rows}.values()).items():
+    for item, tally in loop_votes.standing(rows).items():
         if tally.total() > 1:
             found[item] = ", ".join(f"{count} {verdict}" for verdict, count in tally.most_common())
         else:

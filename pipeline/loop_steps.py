@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from discriminator import calibration, examples, network
 from discriminator import judge as judges
 from discriminator import train as judge_training
@@ -15,7 +17,7 @@ from discriminator.evaluation import OneClass
 from manifests.ids import seed_for
 from pipeline import loop_judge, loop_models, loop_votes, oracle
 from pipeline.loop import Loop, Waiting, idle
-from pipeline.loop_data import Reader, Ref, draw, make_candidates
+from pipeline.loop_data import TRUTH, Reader, Ref, draw, make_candidates
 from pipeline.loop_measure import measure
 from pipeline.train_workers import carry_out
 from removers.train import Item
@@ -131,14 +133,14 @@ def votes(loop: Loop, number: int) -> dict[str, Any]:
         Waiting
     """
     recipe, run = loop.recipe, loop.round(number)
-    folder = loop.folder / "rounds" / f"{number:02d}" / "votes"
+    folder = loop.votes(number)
     if recipe.reviewers == "oracle":
         oracle.write(list(oracle.votes_on(run)), run.sub("votes"))
     else:
-        _export(loop.folder / "rounds" / f"{number:02d}", run)
+        _export(folder.parent, run)
     rows = _votes(loop, number)
     counted = loop_votes.standing(rows)
-    candidates = _candidates(loop, number)
+    candidates = loop_votes.candidates_of(loop.round(number))
     have = sum(sum(counted[item].values()) >= recipe.votes for item in candidates if item in counted)
     if have < recipe.enough * len(candidates):
         raise Waiting(
@@ -166,32 +168,25 @@ def _export(folder: Path, run: Any) -> None:
 
 
 def _votes(loop: Loop, number: int) -> list[dict[str, Any]]:
-    """A round's votes, of the sort that the recipe asks for and no other; the same entry once."""
-    folder = loop.folder / "rounds" / f"{number:02d}" / "votes"
-    files = sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
-    rows, _ = loop_votes.read(files, loop.recipe.reviewers)
-    return list({row["nonce"]: row for row in rows}.values())
-
-
-def _candidates(loop: Loop, number: int) -> "dict[str, Row]":
-    """A round's candidates by the id of their item."""
-    from annotator.items import item_id, rows_of
-
-    return {item_id(row.place, "target"): row for row in rows_of(loop.round(number), ["candidates"])}
+    """A round's votes, of the sort that the recipe asks for and no other."""
+    return loop_votes.of_folder(loop.votes(number), loop.recipe.reviewers)
 
 
 def judge(loop: Loop, number: int) -> dict[str, Any]:
     """The judge learns from all votes so far, and thresholds are chosen anew."""
-    given = []
-    for at in range(1, number + 1):
-        if loop.recipe.rounds[at - 1].kind == "human":
-            given += loop_votes.examples_of(loop.round(at), _votes(loop, at), ["candidates"])
+    given = {
+        at: loop_votes.examples_of(loop.round(at), _votes(loop, at), ["candidates"])
+        for at in range(1, number + 1)
+        if loop.recipe.rounds[at - 1].kind == "human"
+    }
     old = loop.judge(number - 1)
     if old is not None:  # nothing of this round's votes was learned from yet: what the report shows of it
-        here = loop_votes.examples_of(loop.round(number), _votes(loop, number), ["candidates"])
         with suppress(OneClass):
-            loop_judge.evaluate(judges.load(old, loop.recipe.judge.base), calibration.read_rule(old), here, old)
-    return _judge(loop, number, given, loop.recipe.judge.settings, old or loop.recipe.judge.start)
+            rule = calibration.read_rule(old)
+            overall = loop.recipe.judge.thresholds == "overall"
+            loop_judge.evaluate(judges.load(old, loop.recipe.judge.base), rule, given[number], old, overall)
+    learned = [one for examples_of_round in given.values() for one in examples_of_round]
+    return _judge(loop, number, learned, loop.recipe.judge.settings, old or loop.recipe.judge.start)
 
 
 def _judge(
@@ -230,7 +225,7 @@ def score(loop: Loop, number: int) -> dict[str, Any]:
 
     opened, rule = judges.load(folder, loop.recipe.judge.base), calibration.read_rule(folder)
     tables, found = Tables(loop.round(number)), dict[str, float]()
-    for item, row in _candidates(loop, number).items():
+    for item, row in loop_votes.candidates_of(loop.round(number)).items():
         one = tables.row(*row.place[:2], row.place[2], ("source", "target", "mask"))
         logit = opened.logits([opened.see(one["source"], one["target"], one["mask"])])
         found[item] = float(rule.calibration(logit)[0])
@@ -241,7 +236,7 @@ def score(loop: Loop, number: int) -> dict[str, Any]:
 def add(loop: Loop, number: int) -> dict[str, Any]:
     """Which candidates join the training set, one a scene; and how many of them the truth agrees with, where known."""
     recipe, kind = loop.recipe, loop.recipe.rounds[number - 1].kind
-    candidates, waiting = {} if idle(recipe, number) else _candidates(loop, number), 0
+    candidates, waiting = {} if idle(recipe, number) else loop_votes.candidates_of(loop.round(number)), 0
     if recipe.keep == "everything" or not candidates:
         chosen = dict.fromkeys(candidates, 0.0)
     elif kind == "human":
@@ -265,8 +260,8 @@ def add(loop: Loop, number: int) -> dict[str, Any]:
     loop.round(number).write("kept.json", json.dumps([asdict(ref) for ref in kept]).encode())
     loop.round(number).write("kept.txt", "".join(f"{ref.id}\n" for ref in kept).encode())
     items = set(best.values())
-    truth = _truth(loop, number, kind) if candidates else {}
-    loop.round(number).write("truth.json", json.dumps(truth, sort_keys=True).encode())
+    truth = _truth(loop, number) if candidates else {}
+    loop.round(number).write(TRUTH, json.dumps(truth, sort_keys=True).encode())
     known = [item for item in items if item in truth]
     return {
         "kind": kind, "candidates": len(candidates), "scenes": len(refs(loop, f"rounds/{number:02d}/scenes")),
@@ -283,16 +278,14 @@ def _promised(loop: Loop, number: int, candidates: "Mapping[str, Row]") -> tuple
         return {}, 0
     rule = calibration.read_rule(folder)
     reader = Reader(loop.store)
-    best: dict[str, str] = {}
-    for item in sorted(scores, key=lambda item: (-scores[item], item)):
-        best.setdefault(_scene(reader, loop, number, candidates[item]), item)
+    items = sorted(scores)
+    scenes = [_scene(reader, loop, number, candidates[item]) for item in items]
     chosen, waiting = {}, 0
-    for item in best.values():  # the promise was shown for each scene's best candidate, and holds for no other
-        decided = (
-            rule.decide(scores[item], candidates[item].remover)
-            if loop.recipe.judge.thresholds == "remover"
-            else ("keep" if rule.overall.threshold is not None and scores[item] > rule.overall.threshold else "drop")
-        )
+    overall = loop.recipe.judge.thresholds == "overall"
+    # the promise was shown for each scene's best candidate, and holds for no other
+    for at in calibration.best_of_each(np.array([scores[item] for item in items]), scenes):
+        item = items[at]
+        decided = rule.decide(scores[item], candidates[item].remover, overall)
         waiting += decided == "people"
         if decided == "keep":
             chosen[item] = scores[item]
@@ -309,9 +302,9 @@ def _scene(reader: Reader, loop: Loop, number: int, row: "Row") -> str:
     return found or row.id
 
 
-def _truth(loop: Loop, number: int, kind: str) -> dict[str, bool]:
+def _truth(loop: Loop, number: int) -> dict[str, bool]:
     """The oracle's verdicts on a round's candidates, for the account alone; empty where nothing is known."""
-    voted = kind == "human" and loop.recipe.reviewers == "oracle" and loop.recipe.keep != "everything"
+    voted = loop.recipe.reviewers == "oracle" and loop.result("votes", number) is not None
     try:
         rows = _votes(loop, number) if voted else oracle.votes_on(loop.round(number))
         return {row["item"]: row["verdict"] == "yes" for row in rows}

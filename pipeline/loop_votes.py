@@ -4,13 +4,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from discriminator.examples import Stored, opinion
 from manifests.ids import split_of
 from manifests.storage import Store
 from manifests.tables import Tables
 from pipeline import oracle
+
+if TYPE_CHECKING:
+    from annotator.items import Row
 
 SIDES: Mapping[str, float] = {"evaluate": 0.15, "calibrate": 0.35, "learn": 0.5}
 """What a scene's votes are for. Thresholds need about as many as learning: they have to show what they promise."""
@@ -45,6 +48,19 @@ def read(files: Sequence[Path], whose: Whose | None = None) -> tuple[list[dict[s
     found: Whose = whose if whose is not None else next(iter(sorts), "people")
     rows = [row for row in rows if (row["reviewer"] == oracle.NAME) == (found == "oracle")]
     return sorted(rows, key=lambda row: (row["time"], row.get("seq") or 0)), found
+
+
+def of_folder(folder: Path, whose: Whose) -> list[dict[str, Any]]:
+    """The votes of one sort in a folder's `*.jsonl`, oldest first, the same entry once; none where it is not there."""
+    rows, _ = read(sorted(folder.glob("*.jsonl")), whose)
+    return list({row["nonce"]: row for row in rows}.values())
+
+
+def candidates_of(run: Store) -> "dict[str, Row]":
+    """A round's candidates by the id of their item."""
+    from annotator.items import item_id, rows_of
+
+    return {item_id(row.place, "target"): row for row in rows_of(run, ["candidates"])}
 
 
 def standing(rows: Iterable[Mapping[str, Any]]) -> dict[str, Counter[str]]:

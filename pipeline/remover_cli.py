@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.options import given as given_options
+
 remover = typer.Typer(
     help="Train a remover on the triplets of runs, and distil it into one that needs four steps.",
     no_args_is_help=True,
@@ -28,18 +30,6 @@ Workers = Annotated[
     int, typer.Option(min=0, help="0 trains in this process; more in so many of Ray Train, one GPU each.")
 ]
 Seed = Annotated[int, typer.Option(min=0)]
-
-
-def _given(overrides: list[str] | None) -> dict[str, Any]:
-    import yaml
-
-    found = {}
-    for override in overrides or []:
-        key, equals, text = override.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"'{override}': expected KEY=VALUE, for example steps=3000", param_hint="--set")
-        found[key] = yaml.safe_load(text)
-    return found
 
 
 def _rows(runs: list[str], flows: list[str], split: str | None, seed: int) -> tuple[Any, list[Any]]:
@@ -109,7 +99,7 @@ def train(
 
     from pipeline import loop_models
 
-    given = _training(preset=preset, base=base, prompts=prompts, settings=_given(set), workers=workers)
+    given = _training(preset=preset, base=base, prompts=prompts, settings=given_options(set), workers=workers)
     settings = loop_models.training_settings(given, seed, tune=False)
     reader, refs = _rows(runs, flow, split, seed)
     codec = out / loop_models.CODEC
@@ -144,7 +134,7 @@ def distill(
 
     from pipeline import loop_models
 
-    asked = {"teacher_prompts": teacher_prompts, "settings": _given(set)}
+    asked = {"teacher_prompts": teacher_prompts, "settings": given_options(set)}
     given = _training(preset="sdxl", base=base, prompts=prompts, workers=workers, distill=asked)
     settings = loop_models.distillation_settings(given, seed)
     settings.check()
