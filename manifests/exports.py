@@ -142,8 +142,7 @@ def raw_row(tables: Tables, row: Row, columns: Sequence[str]) -> dict[str, Any]:
     """A row as it is encoded on disk, references followed; columns it lacks are None."""
 
     def read(table: str, shard: str, index: int) -> dict[str, Any]:
-        stored = tables.shard(table, shard)
-        raw: dict[str, Any] = stored.slice(index, 1).to_pylist()[0]
+        raw: dict[str, Any] = tables.encoded(table, shard, index).to_pylist()[0]
         if raw.get("ref_shard") is not None:
             raw = read(raw["ref_table"], raw["ref_shard"], raw["ref_row"]) | raw
         return raw
@@ -153,7 +152,7 @@ def raw_row(tables: Tables, row: Row, columns: Sequence[str]) -> dict[str, Any]:
 
 
 def _fetched(tables: Tables, rows: Sequence[Row], columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows as they are encoded, in their order; fetched shard by shard, so that each shard is read once."""
+    """Rows as they are encoded, in their order; fetched shard by shard, so that each row group is read once."""
     order = {row.id: index for index, row in enumerate(rows)}
     fetched: list[dict[str, Any]] = [{}] * len(rows)
     for row in sorted(rows, key=lambda row: (row.table, row.shard, row.row)):

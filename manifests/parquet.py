@@ -10,23 +10,41 @@ import pyarrow.parquet as pq
 ROW_GROUP_BYTES = 128 * 2**20
 
 
-def read_parquet(source: IO[bytes], columns: Sequence[str] | None = None) -> pa.Table:
-    """A file's rows, or only the named columns, in their order.
+def read_parquet(
+    source: IO[bytes],
+    columns: Sequence[str] | None = None,
+    group: int | None = None,
+    footer: pq.FileMetaData | None = None,
+) -> pa.Table:
+    """A file's rows, or those of one row group; all columns, or only the named ones, in their order.
+
+    Args:
+        footer: the file's, where it was read before.
 
     Arrow's readers fetch a Python file ahead in threads of their own unless told not to. Now and then one of them
     outlives the interpreter, which then aborts at exit (apache/arrow#34314, #50482).
     """
-    with pq.ParquetFile(source, pre_buffer=False) as file:
-        table = file.read(columns=list(columns) if columns is not None else None, use_threads=False)
+    names = list(columns) if columns is not None else None
+    with pq.ParquetFile(source, metadata=footer, pre_buffer=False) as file:
+        if group is None:
+            table = file.read(columns=names, use_threads=False)
+        else:
+            table = file.read_row_group(group, columns=names, use_threads=False)
     return table.select(list(columns)) if columns is not None else table
 
 
 def parquet_bytes(table: pa.Table, row_group_rows: int | None = None) -> bytes:
-    """A table as Parquet: picture columns uncompressed and PLAIN, page index on, row groups of 128 MiB at most."""
+    """A table as Parquet: picture columns uncompressed and PLAIN, page index on, row groups of 128 MiB at most.
+
+    Args:
+        row_group_rows: and of at most so many rows, where rows have pictures and are to be read singly.
+    """
     pictures = [name for name in table.column_names if pa.types.is_struct(table.schema.field(name).type)]
     leaves = [f"{name}.{leaf}" for name in pictures for leaf in ("bytes", "path")]
     others = [name for name in table.column_names if name not in pictures]
-    rows = row_group_rows or max(1, int(table.num_rows * min(1.0, ROW_GROUP_BYTES / max(1, table.nbytes))))
+    rows = max(1, int(table.num_rows * min(1.0, ROW_GROUP_BYTES / max(1, table.nbytes))))
+    if row_group_rows and pictures:
+        rows = min(rows, row_group_rows)
     out = io.BytesIO()
     pq.write_table(
         table,

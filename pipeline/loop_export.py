@@ -46,22 +46,24 @@ class LoopTables(Tables):
         run, table = self._names[name]
         return _Part(self._reader.tables(run).table(table), name, self._ids[run, table])
 
-    def shard(self, name: str, shard: str) -> pa.Table:
-        """A shard with what is told of its rows; a reference in it names its table as this class does."""
+    def encoded(self, name: str, shard: str, row: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """A row with what is told of it; a reference in it names its table as this class does."""
         run, _, table = name.rpartition(" ")
-        found = self._reader.tables(run).shard(table, shard)
-        ids = found["id"].to_pylist()
-        for column in ("score", "verdict"):
-            if column in found.column_names and any(column in self._told.get(id, {}) for id in ids):
-                old = found[column].to_pylist()
-                new = [self._told.get(id, {}).get(column, value) for id, value in zip(ids, old, strict=True)]
-                at = found.column_names.index(column)
-                found = found.set_column(at, found.schema.field(at), pa.array(new, found.schema.field(at).type))
-        if "ref_table" in found.column_names:
-            at = found.column_names.index("ref_table")
-            there = [None if one is None else f"{run} {one}" for one in found["ref_table"].to_pylist()]
-            found = found.set_column(at, found.schema.field(at), pa.array(there, pa.string()))
+        found = self._reader.tables(run).encoded(table, shard, row, columns)
+        if "id" in found.column_names:
+            told = self._told.get(found["id"][0].as_py(), {})
+            for column in ("score", "verdict"):
+                if column in found.column_names and column in told:
+                    found = _put(found, column, told[column])
+        if "ref_table" in found.column_names and (there := found["ref_table"][0].as_py()) is not None:
+            found = _put(found, "ref_table", f"{run} {there}")
         return found
+
+
+def _put(row: pa.Table, column: str, value: Any) -> pa.Table:
+    """A table of one row with another value in a column."""
+    at = row.column_names.index(column)
+    return row.set_column(at, row.schema.field(at), pa.array([value], row.schema.field(at).type))
 
 
 def triplets(loop: Loop) -> LoopTables:

@@ -162,7 +162,7 @@ def test_its_triplets_are_one_dataset(made: loop.Loop, tmp_path: Path) -> None:
     assert "verdicts by the oracle" in (tmp_path / "plain" / "README.md").read_text()
     kept = loop_steps.refs(made, "rounds/02/kept")[0]
     ours = next(one for one in rows if one["id"] == kept.id)
-    theirs = Tables(made.round(2)).shard(kept.table, kept.shard).slice(kept.row, 1).to_pylist()[0]
+    theirs = Tables(made.round(2)).encoded(kept.table, kept.shard, kept.row).to_pylist()[0]
     assert ours["target"] == theirs["target"]
     scores = json.loads(made.round(2).read("scores.json"))
     assert ours["score"] == max(scores.values()) or ours["score"] in scores.values()
