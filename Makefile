@@ -20,7 +20,7 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The loop at tiny size beside its controls, about 25 minutes on two cores; PHOTOS=FOLDER: some dozens of photographs.
+# The loop at tiny size beside its controls, about 21 minutes on two cores; PHOTOS=FOLDER: some dozens of photographs.
 loop-demo: $(VENV)/.ready
 	$(ENV) $(BIN)/python -m benchmarks.loop_arms runs/loop-demo $(if $(PHOTOS),--photos $(PHOTOS))
 

@@ -30,7 +30,8 @@ HONEYPOTS = 2000  # rows with a true target that are used, at most
 EXAMPLES = 2
 SHOWN = ("source", "target", "mask")
 LIGHT = (
-    "kind", "label", "remover", "round", "score", "verdict", "hole_dilation", "ref_table", "ref_shard", "ref_row",
+    "scene_id", "kind", "label", "remover", "round", "score", "verdict", "hole_dilation", "ref_table", "ref_shard",
+    "ref_row",
 )  # fmt: skip
 
 
@@ -45,6 +46,7 @@ class Row:
     id: str
     flow: str
     place: tuple[str, str, int]  # table, shard, row of its pictures
+    scene: str  # its own id where it has none
     kind: str
     label: str | None = None
     remover: str | None = None
@@ -132,7 +134,8 @@ def _rows(table: Table) -> Iterator[Row]:
         if value["ref_shard"] is not None:
             place = (value["ref_table"], value["ref_shard"], value["ref_row"])
         yield Row(
-            id, table.name, place, value["kind"], value["label"], value["remover"], value["round"], value["score"],
+            id, table.name, place, value["scene_id"] or id, value["kind"], value["label"], value["remover"],
+            value["round"], value["score"],
             None if value["hole_dilation"] is None else int(value["hole_dilation"]), value["verdict"] is not None,
         )  # fmt: skip
 

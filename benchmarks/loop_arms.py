@@ -65,6 +65,13 @@ def call(arguments: Sequence[str], log: Path) -> None:
             raise SystemExit(f"{' '.join(arguments)[:200]} failed; its last words are in {log}")
 
 
+def start(folder: Path, seed: int, photos: str) -> None:
+    """A seed's scenes, its first arm, and what the others share with it."""
+    scenes(folder, seed, photos)
+    arm(folder, seed, ARMS[0])
+    share_start(folder, seed)
+
+
 def share_start(folder: Path, seed: int) -> None:
     """Gives the other arms what the first one has of the steps before any round: no arm's recipe touches them."""
     first = folder / f"{seed}-{ARMS[0]}"
@@ -180,11 +187,11 @@ def main() -> None:
                 job.result()
             print(f"{(time.monotonic() - began) / 60:5.1f} min  {told}", flush=True)
 
-        wait([pool.submit(scenes, folder, seed, given.photos) for seed in seeds], "scenes")
+        # the rendered scenes are the same for all seeds: rendered once, they are at hand
+        wait([pool.submit(scenes, folder, 1, given.photos)], "scenes")
+        starts = [pool.submit(start, folder, seed, given.photos) for seed in seeds]
         judge = pool.submit(first_judge, folder)
-        wait([pool.submit(arm, folder, seed, ARMS[0]) for seed in seeds], f"arm '{ARMS[0]}'")
-        for seed in seeds:
-            share_start(folder, seed)
+        wait(starts, f"arm '{ARMS[0]}'")
         # the loop last: by then there is the judge that it begins with
         others = {name: [pool.submit(arm, folder, seed, name) for seed in seeds] for name in ARMS[1:-1]}
         wait([judge], "the judge to begin with")

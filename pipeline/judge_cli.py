@@ -139,7 +139,7 @@ def calibrate(
     judges.files(judge, base)
     given, whose = _examples(run, votes, reviewers, flow)
     held = _side(judge, given, "calibrate")
-    opened = judges.load(judge, base)
+    opened = loop_judge.opened(judge, base)
     rule = loop_judge.calibrate(opened, judge, held, how, promise, confidence, best=not each)
     typer.echo(f"{judge}: calibrated on {len(held)} candidates ({whose}); promise {promise:.2f} at {confidence:.0%}")
     for name, keep in {**rule.removers, "overall": rule.overall}.items():
@@ -171,7 +171,7 @@ def evaluate(
     rule = read_rule(judge)
     given, whose = _examples(run, votes, reviewers, flow)
     held = _side(judge, given, "evaluate")
-    found = loop_judge.evaluate(judges.load(judge, base), rule, held, out or judge)
+    found = loop_judge.evaluate(loop_judge.opened(judge, base), rule, held, out or judge)
     kept = found["promise"]
     typer.echo(f"{len(held)} candidates ({whose}): AUC {found['auc']:.3f}, calibration error {found['ece']:.3f}")
     if kept["kept"]:

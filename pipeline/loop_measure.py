@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from discriminator import calibration, remove_metric
-from discriminator import judge as judges
 from manifests.ids import seed_for, shard_id
 from manifests.schemas import encode_records
 from manifests.shards import Line, StageCount, commit, write_manifest
 from manifests.storage import Store
-from pipeline import loop_models, loop_votes, oracle
+from pipeline import loop_judge, loop_models, loop_votes, oracle
 from pipeline.loop import Loop
 from pipeline.loop_data import CANDIDATES, Reader, Ref, candidate, records
 from pipeline.measures import Measures, Opened, mean_of, psnr, share_of
@@ -90,7 +89,8 @@ class _Judged:
         if self.folder is None:
             self.absent = dict.fromkeys(("judged", "judged_kept"), "no judge has been trained yet")
             return
-        self.judge, self.rule = judges.load(self.folder, loop.recipe.judge.base), calibration.read_rule(self.folder)
+        self.judge = loop_judge.opened(self.folder, loop.recipe.judge.base)
+        self.rule = calibration.read_rule(self.folder)
         own = self.rule.removers.get(loop_models.CURRENT)
         keep = self.rule.overall if loop.recipe.judge.thresholds == "overall" else own
         self.threshold = keep.threshold if keep else None

@@ -15,6 +15,7 @@ from discriminator import judge as judges
 from discriminator import train as judge_training
 from discriminator.evaluation import OneClass
 from manifests.ids import seed_for
+from manifests.tables import Tables
 from pipeline import loop_judge, loop_models, loop_votes, oracle
 from pipeline.loop import Loop, Waiting, idle
 from pipeline.loop_data import TRUTH, Reader, Ref, draw, make_candidates
@@ -184,7 +185,7 @@ def judge(loop: Loop, number: int) -> dict[str, Any]:
         with suppress(OneClass):
             rule = calibration.read_rule(old)
             overall = loop.recipe.judge.thresholds == "overall"
-            loop_judge.evaluate(judges.load(old, loop.recipe.judge.base), rule, given[number], old, overall)
+            loop_judge.evaluate(loop_judge.opened(old, loop.recipe.judge.base), rule, given[number], old, overall)
     learned = [one for examples_of_round in given.values() for one in examples_of_round]
     return _judge(loop, number, learned, loop.recipe.judge.settings, old or loop.recipe.judge.start)
 
@@ -204,7 +205,7 @@ def _judge(
             examples.check(sides["learn"], "votes to learn from")
             made = loop_judge.fresh(config, sides["learn"], recipe.base, recipe.prompts, loop.recipe.seed)
         about = loop_judge.train(made, sides["learn"], settings, out, {"shares": recipe.shares})
-        opened = judges.load(out, recipe.base)
+        opened = loop_judge.opened(out, recipe.base)
         rule = loop_judge.calibrate(opened, out, sides["calibrate"], "scaling", recipe.promise, recipe.confidence)
     except OneClass as error:  # nothing can be learned from them; automatic rounds keep nothing, and it is said
         return {"judge": None, "why": str(error)}
@@ -221,14 +222,16 @@ def score(loop: Loop, number: int) -> dict[str, Any]:
     if folder is None:
         loop.round(number).write("scores.json", b"{}")
         return {"judge": None, "why": "no judge could be trained on the votes so far"}
-    from manifests.tables import Tables
-
-    opened, rule = judges.load(folder, loop.recipe.judge.base), calibration.read_rule(folder)
+    opened, rule = loop_judge.opened(folder, loop.recipe.judge.base), calibration.read_rule(folder)
     tables, found = Tables(loop.round(number)), dict[str, float]()
-    for item, row in loop_votes.candidates_of(loop.round(number)).items():
-        one = tables.row(*row.place[:2], row.place[2], ("source", "target", "mask"))
-        logit = opened.logits([opened.see(one["source"], one["target"], one["mask"])])
-        found[item] = float(rule.calibration(logit)[0])
+    candidates = list(loop_votes.candidates_of(loop.round(number)).items())
+    for start in range(0, len(candidates), loop_judge.AT_ONCE):
+        part = candidates[start : start + loop_judge.AT_ONCE]
+        rows = [tables.row(*row.place, ("source", "target", "mask")) for _, row in part]
+        scores = rule.calibration(
+            opened.logits([opened.see(one["source"], one["target"], one["mask"]) for one in rows])
+        )
+        found |= {item: float(score) for (item, _), score in zip(part, scores, strict=True)}
     loop.round(number).write("scores.json", json.dumps(found, sort_keys=True).encode())
     return {"judge": folder.name, "scored": len(found)}
 
@@ -249,9 +252,8 @@ def add(loop: Loop, number: int) -> dict[str, Any]:
     else:
         chosen, waiting = _promised(loop, number, candidates)
     best: dict[str, str] = {}
-    reader = Reader(loop.store)
     for item in sorted(chosen, key=lambda item: (-chosen[item], seed_for(recipe.seed, "keep", item))):
-        best.setdefault(_scene(reader, loop, number, candidates[item]), item)
+        best.setdefault(candidates[item].scene, item)
     kept = [
         Ref(_own(number), row.place[0], row.place[1], row.place[2], row.id, scene, row.label)
         for scene, item in sorted(best.items())
@@ -277,9 +279,8 @@ def _promised(loop: Loop, number: int, candidates: "Mapping[str, Row]") -> tuple
     if folder is None or not scores:
         return {}, 0
     rule = calibration.read_rule(folder)
-    reader = Reader(loop.store)
     items = sorted(scores)
-    scenes = [_scene(reader, loop, number, candidates[item]) for item in items]
+    scenes = [candidates[item].scene for item in items]
     chosen, waiting = {}, 0
     overall = loop.recipe.judge.thresholds == "overall"
     # the promise was shown for each scene's best candidate, and holds for no other
@@ -294,12 +295,6 @@ def _promised(loop: Loop, number: int, candidates: "Mapping[str, Row]") -> tuple
 
 def _own(number: int) -> str:
     return f"./rounds/{number:02d}"
-
-
-def _scene(reader: Reader, loop: Loop, number: int, row: "Row") -> str:
-    table, shard, at = row.place
-    found: str | None = reader.tables(_own(number)).row(table, shard, at, ("scene_id",))["scene_id"]
-    return found or row.id
 
 
 def _truth(loop: Loop, number: int) -> dict[str, bool]:

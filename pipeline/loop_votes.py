@@ -101,8 +101,7 @@ def examples_of(run: Store, rows: Sequence[Mapping[str, Any]], flows: Sequence[s
         said = opinion(tally["yes"], tally["no"], tally["unsure"])
         if said is None:
             continue
-        scene = tables.row(*row.place[:2], row.place[2], ("scene_id",))["scene_id"] or row.id
-        made.append(Stored(partial(_pictures, tables, row.place), said.vote, scene, row.remover or "", said.weight))
+        made.append(Stored(partial(_pictures, tables, row.place), said.vote, row.scene, row.remover or "", said.weight))
     return made
 
 

@@ -10,7 +10,8 @@ asked for at the same share of it, for a fill need not repeat what was behind a 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,9 +20,6 @@ import numpy.typing as npt
 from manifests.ids import stable_hash
 from manifests.storage import Store
 from manifests.tables import Tables
-
-if TYPE_CHECKING:
-    from annotator.items import Row
 
 Array = npt.NDArray[Any]
 
@@ -34,6 +32,8 @@ HOLE = 23.0
 """Square root of a hole's area, px, at which lengths are as `Limits` has them."""
 PICTURE = 64.0
 """Shorter side of a picture at which lengths never grow, px."""
+TRUTHS = 64
+"""Scenes whose truth is kept in memory: candidates of a shard's scenes come remover by remover."""
 
 
 class NoTruth(ValueError):
@@ -200,32 +200,36 @@ def votes_on(run: Store, flows: Sequence[str] = (), limits: Limits = LIMITS) -> 
 
     tables = Tables(run)
     truths = {row.id: row for row in rows_of(run) if row.kind in TRUE_KINDS}
-    found = 0
     candidates = [row for row in rows_of(run, flows) if row.kind == "edited"]
-    for row in sorted(candidates, key=lambda row: row.id):
-        table, shard, number = row.place
-        whole = tables.row(table, shard, number, ("source", "target", "mask", "parents"))
+    opinions: dict[str, Opinion] = {}
+
+    @lru_cache(TRUTHS)
+    def true_row(table: str, shard: str, row: int) -> dict[str, Any]:
+        return tables.row(table, shard, row, ("target", "mask", "foreground_mask"))
+
+    for row in sorted(candidates, key=lambda row: row.place):  # as they are on disk
+        whole = tables.row(*row.place, ("source", "target", "mask", "parents"))
         truth = next((truths[id] for id in whole.get("parents") or () if id in truths), None)
-        if truth is None:
-            continue
-        found += 1
-        opinion = _on_row(tables, whole, truth, row.dilation or 0, limits)
-        item = item_id(row.place, Variant.TARGET)
+        if truth is not None:
+            opinions[row.id] = _on_row(whole, true_row(*truth.place), row.dilation or 0, limits)
+    voted = sorted((row for row in candidates if row.id in opinions), key=lambda row: row.id)
+    for found, row in enumerate(voted, 1):
+        table, shard, number = row.place
+        opinion, item = opinions[row.id], item_id(row.place, Variant.TARGET)
         yield dict.fromkeys(VOTES.names) | {
             "item": item, "reviewer": NAME, "seq": found, "time": 0.0, "action": str(Action.VOTE),
             "verdict": opinion.verdict, "reason": opinion.reason, "version": f"oracle {VERSION}",
             "nonce": stable_hash([NAME, VERSION, item]), "row_id": row.id, "flow": row.flow, "place_table": table,
             "place_shard": shard, "place_row": number, "variant": str(Variant.TARGET), "kind": str(ItemKind.CANDIDATE),
         }  # fmt: skip
-    if not found:
+    if not voted:
         raise NoTruth(
             f"{run.uri}: none of its {len(candidates)} candidates was made from a captured or simulated triplet, so an "
             "oracle has nothing to compare with: have people review them (rasura review)"
         )
 
 
-def _on_row(tables: Tables, row: Mapping[str, Any], truth: "Row", dilation: int, limits: Limits) -> Opinion:
-    true = tables.row(*truth.place, ("target", "mask", "foreground_mask"))
+def _on_row(row: Mapping[str, Any], true: Mapping[str, Any], dilation: int, limits: Limits) -> Opinion:
     hole = row["mask"]
     if dilation:
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * dilation + 1, 2 * dilation + 1))

@@ -13,12 +13,13 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 pytest.importorskip("accelerate")
 
+from discriminator import judge as judges  # noqa: E402
 from discriminator import train as training  # noqa: E402
 from discriminator.calibration import FILE, NotCalibrated, read_rule  # noqa: E402
 from discriminator.evaluation import OneClass  # noqa: E402
 from discriminator.judge import WrongJudge  # noqa: E402
 from manifests.storage import Store  # noqa: E402
-from pipeline import judge_cli, loop_votes, oracle  # noqa: E402
+from pipeline import judge_cli, loop_judge, loop_votes, oracle  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -89,6 +90,20 @@ def test_it_trains_calibrates_and_evaluates_on_scenes_of_their_own(run, votes, j
     assert sum(map(len, scenes)) == len(set.union(*scenes)) == SCENES
     assert sum(map(len, sides.values())) == 2 * SCENES
     assert found["count"] == len(sides["evaluate"])
+
+
+def test_many_at_a_time_score_as_one_at_a_time(run, votes, judge):
+    """The loop lets a tiny judge take many candidates at a time: the same logits as alone but for rounding, and the
+    same to the last bit when it is asked again, the last batch's fillers left out."""
+    given = loop_votes.examples_of(run, list(oracle.votes_on(run)))
+    opened = loop_judge.opened(judge, None)
+    assert len(given) > opened.batch > 1
+    together = loop_judge.logits(opened, given)
+    alone = loop_judge.logits(judges.load(judge), given)
+    assert together.shape == (len(given),)
+    np.testing.assert_allclose(together, alone, atol=1e-4)
+    assert together.std() > 0.1
+    assert (loop_judge.logits(loop_judge.opened(judge, None), given) == together).all()
 
 
 def test_votes_that_cannot_be_used_are_said_and_leave_nothing(run, votes, judge, tmp_path):
