@@ -7,7 +7,16 @@ import sys
 import benchmarks
 
 # What takes a folder and hours is run by itself: `python -m benchmarks.loop_arms FOLDER`.
-NOT_MEASUREMENTS = {"__main__", "common", "judge_tiny", "loop_arms", "loop_removers", "loop_scenes", "loop_start"}
+NOT_MEASUREMENTS = {
+    "__main__",
+    "common",
+    "judge_kinds",
+    "judge_tiny",
+    "loop_arms",
+    "loop_removers",
+    "loop_scenes",
+    "loop_start",
+}
 
 
 def main() -> None:

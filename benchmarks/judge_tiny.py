@@ -3,7 +3,7 @@
 Scenes of 64 px (`loop_scenes`); of each, five of eleven kinds of candidates; a twelfth kind is only tested on. Verdicts
 are the oracle's. A quarter of the photographs is for testing, some of the others for calibration alone.
   python -m benchmarks.judge_tiny FOLDER [--photos FOLDER] [--seed N] [--scenes N] [--set KEY=VALUE …]
-                                         [--side calibrate|test] [--bases]
+                                         [--side calibrate|test] [--bases] [--more] [--seen-too]
 The candidates are kept in FOLDER; a judge that was begun there goes on. Options are chosen by `--side calibrate`, which
 leaves the test photographs alone.
 """
@@ -22,98 +22,19 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks import loop_removers
 from benchmarks.common import ROOT
+from benchmarks.judge_kinds import KINDS, MORE, TRUE, UNSEEN, shifted
 from benchmarks.loop_scenes import photographs, scene
 from discriminator.examples import Example
-from discriminator.negatives import Case, ghost, hallucination, wrong_patch
-from manifests.boxes import bounds
+from discriminator.negatives import Case
 from pipeline import oracle
 
 Array = npt.NDArray[Any]
-Rng = np.random.Generator
 
 EACH = 5
 """Kinds of candidates drawn for a scene."""
 SCENES = {"learn": 6000, "calibrate": 400, "test": 600, "learn-more": 300}
 """Of each side; a few more of the photographs to learn from, for what is learned on a trained base."""
-
-
-def telea(case: Case, rng: Rng) -> Array:
-    return loop_removers.telea(case.source, case.mask)
-
-
-def stokes(case: Case, rng: Rng) -> Array:
-    return np.asarray(cv2.inpaint(case.source, case.mask.astype(np.uint8), 3, cv2.INPAINT_NS))
-
-
-def smeared(case: Case, rng: Rng) -> Array:
-    """Telea's fill without what texture it has."""
-    return pasted(cv2.GaussianBlur(telea(case, rng), (0, 0), 3), case)
-
-
-def left(case: Case, rng: Rng) -> Array:
-    return case.source.copy()
-
-
-def shadow(case: Case, rng: Rng) -> Array:
-    """The truth under the object, the shadow still there; where there is none, a ghost."""
-    if case.effects is None or not case.effects.any():
-        return ghost(case, rng)
-    return np.where(case.effects[..., None], case.source, case.truth)
-
-
-def truth(case: Case, rng: Rng) -> Array:
-    return case.truth.copy()
-
-
-def noisy(case: Case, rng: Rng) -> Array:
-    made = case.truth + rng.normal(0, 4, case.truth.shape)
-    return pasted(np.clip(np.rint(made), 0, 255).astype(np.uint8), case)
-
-
-def soft(case: Case, rng: Rng) -> Array:
-    """The truth, blurred by 0.6 to 2 px."""
-    return pasted(cv2.GaussianBlur(case.truth, (0, 0), rng.uniform(0.6, 2)), case)
-
-
-def shifted(case: Case, rng: Rng) -> Array:
-    """What lies beside the hole, copied into it; round the picture's edge where there is no room beside it."""
-    height, width = case.mask.shape
-    x0, y0, x1, y1 = bounds(case.mask)
-    ways = [(0, x1 - x0), (0, x0 - x1), (y1 - y0, 0), (y0 - y1, 0)]
-    inside = [
-        (down, right)
-        for down, right in ways
-        if y0 - down >= 0 and y1 - down <= height and x0 - right >= 0 and x1 - right <= width
-    ]
-    way = (inside or ways)[int(rng.integers(len(inside or ways)))]
-    return pasted(np.roll(case.source, way, (0, 1)), case)
-
-
-def pasted(fill: Array, case: Case) -> Array:
-    """The fill in the hole, the picture elsewhere."""
-    return np.where(case.mask[..., None], fill, case.source)
-
-
-KINDS: Mapping[str, Callable[[Case, Rng], Array]] = {
-    "telea": telea,
-    "navier-stokes": stokes,
-    "smeared": smeared,
-    "object left": left,
-    "ghost": ghost,
-    "wrong patch": wrong_patch,
-    "shadow left": shadow,
-    "truth": truth,
-    "truth, noisy": noisy,
-    "truth, soft": soft,
-    "hallucination": hallucination,
-}
-UNSEEN = "shifted copy"
-TRUE = ("truth", "truth, noisy")
-"""What no remover makes, and a judge may know by its texture; `auc_fills` is without them."""
-
-
 AT_ONCE = 64
 """Candidates scored at a time; alone, as the product scores them on a CPU, it takes four times as long."""
 GIVEN = {"negatives": 0.0, "dilate": 0.0}
@@ -162,6 +83,19 @@ def candidates(photos: Sequence[tuple[str, Array]], count: int, seed: int) -> di
     return {name: np.array(values) for name, values in {**scenes, **made}.items()}
 
 
+def further(found: Mapping[str, Array]) -> dict[str, Array]:
+    """One candidate of each further kind for every scene, as `candidates` has them."""
+    made: dict[str, list[Any]] = {"target": [], "of": [], "kind": [], "yes": []}
+    for number, (source, truth, mask) in enumerate(zip(found["source"], found["truth"], found["mask"], strict=True)):
+        case, rng = Case(source, truth, mask, None, truth), np.random.default_rng([len(SCENES), number])
+        for kind, make in MORE.items():
+            target = make(case, rng)
+            yes = oracle.judge(target, truth, source, mask).verdict == "yes"
+            for name, value in zip(made, (target, number, kind, yes), strict=True):
+                made[name].append(value)
+    return {name: np.array(values) for name, values in made.items()}
+
+
 def divided(photos: Sequence[tuple[str, Array]]) -> dict[str, list[tuple[str, Array]]]:
     """Every fourth photograph tests, every seventh of the others calibrates."""
     rest = [one for index, one in enumerate(photos) if index % 4]
@@ -172,13 +106,12 @@ def divided(photos: Sequence[tuple[str, Array]]) -> dict[str, list[tuple[str, Ar
     }
 
 
-def stored(folder: Path, photos: Sequence[tuple[str, Array]], side: str, count: int) -> dict[str, Array]:
-    """Candidates of a side's photographs: from the folder, or made and kept there."""
-    path = folder / f"{side}-{count}.npz"
+def stored(path: Path, make: Callable[[], Mapping[str, Array]]) -> dict[str, Array]:
+    """Candidates from a file, or made and kept there."""
     if not path.is_file():
         part = path.with_suffix(".part")
         with part.open("wb") as file:
-            made: Any = candidates(divided(photos)[side.split("-")[0]], count, [*SCENES].index(side))
+            made: Any = make()
             np.savez(file, **made)
         part.replace(path)
     with np.load(path) as found:
@@ -263,6 +196,10 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=SCENES["learn"])
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--bases", action="store_true", help="and a LoRA against the head alone, see `on_bases`")
+    parser.add_argument("--more", action="store_true", help="learn from six further kinds too")
+    parser.add_argument(
+        "--seen-too", action="store_true", help="learn from the twelfth kind too: what can be had on it"
+    )
     parser.add_argument("--side", choices=("calibrate", "test"), default="test")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
@@ -276,12 +213,25 @@ def main() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     photos = photographs(given.photos)
-    data = {side: stored(given.folder, photos, side, SCENES[side]) for side in ("learn", "calibrate", given.side)}
+
+    def of_side(side: str) -> dict[str, Array]:
+        of, count, place = divided(photos)[side.split("-")[0]], SCENES[side], [*SCENES].index(side)
+        return stored(given.folder / f"{side}-{count}.npz", partial(candidates, of, count, place))
+
+    data = {side: of_side(side) for side in ("learn", "calibrate", given.side)}
     asked = dict(one.split("=", 1) for one in given.set)
     changed = {**GIVEN, "seed": given.seed, **{key: yaml.safe_load(value) for key, value in asked.items()}}
     config, settings = loop_judge.adjusted(network.TINY, train.TINY, changed)
     learn = examples(data["learn"], "learn")[: EACH * given.scenes]
-    out = given.folder / "-".join(["judge", str(given.scenes), *(f"{key}={value}" for key, value in changed.items())])
+    parts = ["judge", str(given.scenes), *(f"{key}={value}" for key, value in changed.items())]
+    if given.seen_too:
+        learn += examples(data["learn"], "learn", unseen=True)[: given.scenes]
+        parts.append("seen-too")
+    if given.more:
+        made = stored(given.folder / f"learn-{SCENES['learn']}-more.npz", partial(further, data["learn"]))
+        learn += examples(data["learn"] | made, "learn")[: len(MORE) * given.scenes]
+        parts.append("more")
+    out = given.folder / "-".join(parts)
     started, wall = spent(), time.monotonic()
     judge = loop_judge.fresh(config, learn, None, None, given.seed)
     about = loop_judge.train(judge, learn, settings, out)
@@ -299,7 +249,7 @@ def main() -> None:
         ranking = "    -" if one["auc"] is None else f"{one['auc']:5.3f}"
         print(f"{kind:<14} AUC {ranking}  yes {100 * one['yes']:5.1f} %  of {one['count']}")
     if given.bases:
-        more = examples(stored(given.folder, photos, "learn-more", SCENES["learn-more"]), "learn-more")
+        more = examples(of_side("learn-more"), "learn-more")
         fresh = partial(loop_judge.fresh, config, learn, None, None, given.seed)
         found["bases"] = on_bases(out, fresh, settings, more, given.side, data[given.side])
     found |= cost | {"side": given.side, "learned": len(learn), "best_step": about["best_step"],
