@@ -3,7 +3,8 @@
 Scenes of 64 px (`loop_scenes`); of each, five of eleven kinds of candidates; a twelfth kind is only tested on. Verdicts
 are the oracle's. A quarter of the photographs is for testing, some of the others for calibration alone.
   python -m benchmarks.judge_tiny FOLDER [--photos FOLDER] [--seed N] [--scenes N] [--set KEY=VALUE …]
-                                         [--side calibrate|test] [--bases] [--more] [--seen-too]
+                                         [--side calibrate|test] [--threads N] [--bases]
+                                         [--more] [--seen-too]
 The candidates are kept in FOLDER; a judge that was begun there goes on. Options are chosen by `--side calibrate`, which
 leaves the test photographs alone.
 """
@@ -194,6 +195,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, default=ROOT.parent / "shared" / "assets" / "photos")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scenes", type=int, default=SCENES["learn"])
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--bases", action="store_true", help="and a LoRA against the head alone, see `on_bases`")
     parser.add_argument("--more", action="store_true", help="learn from six further kinds too")
@@ -210,7 +212,7 @@ def main() -> None:
     from discriminator import network, train
     from pipeline import loop_judge
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(given.threads)
     cv2.setNumThreads(1)
     photos = photographs(given.photos)
 
@@ -253,7 +255,8 @@ def main() -> None:
         fresh = partial(loop_judge.fresh, config, learn, None, None, given.seed)
         found["bases"] = on_bases(out, fresh, settings, more, given.side, data[given.side])
     found |= cost | {"side": given.side, "learned": len(learn), "best_step": about["best_step"],
-                     "steps": about["step"], "seed": given.seed, "set": given.set}  # fmt: skip
+                     "steps": about["step"], "seed": given.seed, "threads": given.threads,
+                     "set": given.set}  # fmt: skip
     (out / f"{given.side}.json").write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps({key: round(value, 4) if isinstance(value, float) else value
                       for key, value in found.items() if key != "kinds"}))  # fmt: skip

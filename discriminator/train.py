@@ -60,7 +60,7 @@ class Settings:
 
 
 TINY = Settings(
-    steps=9000,
+    steps=7500,
     batch=16,
     rate=2e-3,
     warm_up=50,
@@ -68,7 +68,7 @@ TINY = Settings(
     learn="all",
     turn=True,
     recolour=True,
-    evaluate_every=500,
+    evaluate_every=1500,
     checkpoint_every=500,
 )
 
