@@ -36,8 +36,6 @@ EACH = 5
 """Kinds of candidates drawn for a scene."""
 SCENES = {"learn": 6000, "calibrate": 400, "test": 600, "learn-more": 300}
 """Of each side; a few more of the photographs to learn from, for what is learned on a trained base."""
-AT_ONCE = 64
-"""Candidates scored at a time; alone, as the product scores them on a CPU, it takes four times as long."""
 GIVEN = {"negatives": 0.0, "dilate": 0.0}
 """Settings of its training: no failures made on purpose, and masks as they are, for the candidates have both."""
 
@@ -133,7 +131,7 @@ def measured(judge: Any, found: Mapping[str, Array], side: str, rule: Any = None
     from discriminator import evaluation
     from pipeline import loop_judge
 
-    judge.batch = AT_ONCE
+    judge.batch = loop_judge.AT_ONCE
     seen, unseen = examples(found, side), examples(found, side, unseen=True)
     logits, other = (loop_judge.logits(judge, given) for given in (seen, unseen))
     votes, others = (np.array([one.vote for one in given]) for given in (seen, unseen))
@@ -239,7 +237,7 @@ def main() -> None:
     about = loop_judge.train(judge, learn, settings, out)
     cost = {"train_cpu_s": round(spent() - started), "train_wall_s": round(time.monotonic() - wall)}
     judge.network.eval()
-    judge.batch = AT_ONCE
+    judge.batch = loop_judge.AT_ONCE
     told = {}
     for looks in (4, 1):  # the judge as it is last: its calibration is what stays in the folder
         judge.config = replace(config, looks=looks)

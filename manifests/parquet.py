@@ -30,7 +30,7 @@ def read_parquet(
             table = file.read(columns=names, use_threads=False)
         else:
             table = file.read_row_group(group, columns=names, use_threads=False)
-    return table.select(list(columns)) if columns is not None else table
+    return table if names is None else table.select(names)
 
 
 def parquet_bytes(table: pa.Table, row_group_rows: int | None = None) -> bytes:
