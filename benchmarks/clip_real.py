@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 
 from benchmarks.common import ASSETS, say
-from manifests.storage import Store
-from stages.sources.clips import Clip, ClipParams
-from stages.sources.files import RunContext
-from stages.stage import Kept
+from rasura.manifests.storage import Store
+from rasura.stages.sources.clip.clip import Clip, ClipParams
+from rasura.stages.sources.files import RunContext
+from rasura.stages.stage import Kept
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import psutil
 import yaml
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "support")]
 ASSETS = Path(os.environ.get("RASURA_ASSETS", ROOT.parent / "shared" / "assets"))
 
 
@@ -44,9 +44,9 @@ def rasura(*arguments: object, memory: bool = False, **env: str) -> tuple[float,
     Memory is looked at only where asked for, since looking takes time itself. It is the sum over processes of what is
     theirs alone (USS), so that what Ray shares is not counted twice.
     """
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")])
     start = time.perf_counter()
-    command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
+    command = [sys.executable, "-m", "rasura", *map(str, arguments)]
     out = subprocess.DEVNULL
     process = subprocess.Popen(
         command, stdout=out, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path, **env}

@@ -18,12 +18,12 @@ import numpy as np
 from benchmarks.common import ASSETS, say
 from benchmarks.pairs_real import chain
 from benchmarks.studio_truth import DEGRADED, scenes
-from manifests.images import decode_image
-from stages.matte import Matte, MatteParams, layers_from_pair
-from stages.matting.layers import compose, psnr
-from stages.pair import dilate
-from stages.sources.studio import Degrade
-from stages.stage import Kept, Record
+from rasura.manifests.images import decode_image
+from rasura.stages.matte import Matte, MatteParams, layers_from_pair
+from rasura.stages.matting.layers import compose, psnr
+from rasura.stages.pair import dilate
+from rasura.stages.sources.studio.studio import Degrade
+from rasura.stages.stage import Kept, Record
 
 EDGE_SEED, EDGE_CASES, EDGE_SIZE = 40_000, 10, (400, 320)
 
@@ -103,7 +103,7 @@ def photographs() -> list[Any]:
 
 def edge_case(kind: str, index: int, photos: list[Any]) -> dict[str, Any]:
     """A pair whose coverage is known: an oval with strands, with motion along x, or with lens blur."""
-    from pair_scenes import camera, floor
+    from support.pair_scenes import camera, floor
 
     rng = np.random.default_rng([EDGE_SEED, index])
     (width, height), scale = EDGE_SIZE, 4

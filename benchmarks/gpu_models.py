@@ -102,11 +102,11 @@ def main() -> None:
     from diffusers import AutoencoderKL, LCMScheduler, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    from discriminator import network
-    from discriminator.codec import Vae
-    from discriminator.judge import Judge
-    from removers import rorem, sdxl
-    from removers.conditioning import Conditioning
+    from rasura.discriminator import network
+    from rasura.discriminator.model import Judge
+    from rasura.networks.pca_codec import Vae
+    from rasura.removers import rorem, sdxl
+    from rasura.removers.conditioning import Conditioning
 
     cuda = torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
@@ -116,7 +116,7 @@ def main() -> None:
         unet, vae, encoders, size, batch = network.SDXL_UNET, VAE, (ENCODER, ENCODER_2), 512, BATCH or 32
     else:
         torch.set_num_threads(1)
-        import tiny_models
+        from support import tiny_models
 
         small = {"vocab_size": 99, "hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 2,
                  "num_attention_heads": 4, "projection_dim": 32}  # fmt: skip

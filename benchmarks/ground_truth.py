@@ -23,13 +23,13 @@ import numpy as np
 
 from benchmarks.common import ASSETS, say
 from benchmarks.studio_truth import DEGRADED, SCENES, SEED, scenes
-from manifests.storage import Store
-from stages.background import Background
-from stages.floor.depth import inverse_depth
-from stages.ground import Ground, GroundParams
-from stages.sources.files import RunContext
-from stages.sources.studio import Degrade, Studio, StudioParams
-from stages.stage import Kept, Record
+from rasura.manifests.storage import Store
+from rasura.stages.background import Background
+from rasura.stages.ground import Ground, GroundParams
+from rasura.stages.ground_plane.depth import inverse_depth
+from rasura.stages.sources.files import RunContext
+from rasura.stages.sources.studio.studio import Degrade, Studio, StudioParams
+from rasura.stages.stage import Kept, Record
 
 POINTS = 400  # pairs of points of the true floor
 THINGS = 10  # scenes that are described for `with_things`; about half have more than one object

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks import loop_removers
-from discriminator.negatives import Case, ghost, hallucination, wrong_patch
-from manifests.boxes import bounds
+from rasura.discriminator.augment import Case, ghost, hallucination, wrong_patch
+from rasura.manifests.boxes import bounds
 
 Array = npt.NDArray[Any]
 Rng = np.random.Generator

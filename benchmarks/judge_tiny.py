@@ -26,9 +26,9 @@ import numpy.typing as npt
 from benchmarks.common import ROOT
 from benchmarks.judge_kinds import KINDS, MORE, TRUE, UNSEEN, shifted
 from benchmarks.loop_scenes import photographs, scene
-from discriminator.examples import Example
-from discriminator.negatives import Case
-from pipeline import oracle
+from rasura.discriminator.augment import Case
+from rasura.discriminator.dataset import Example
+from rasura.pipeline.training import oracle
 
 Array = npt.NDArray[Any]
 
@@ -128,8 +128,8 @@ def examples(found: Mapping[str, Array], side: str, unseen: bool = False) -> lis
 
 def measured(judge: Any, found: Mapping[str, Array], side: str, rule: Any = None) -> dict[str, Any]:
     """Ranking on one side's candidates, of each kind too, with its share of yes; calibration where there is a rule."""
-    from discriminator import evaluation
-    from pipeline import loop_judge
+    from rasura.discriminator import evaluation
+    from rasura.pipeline.training import discriminator as loop_judge
 
     judge.batch = loop_judge.AT_ONCE
     seen, unseen = examples(found, side), examples(found, side, unseen=True)
@@ -165,8 +165,8 @@ def on_bases(folder: Path, fresh: Callable[[], Any], settings: Any, more: list[E
     """What a few votes teach a new head, with and without a LoRA, on a base that was trained before or is random."""
     import torch
 
-    from discriminator import judge as judges
-    from discriminator import network, train
+    from rasura.discriminator import model as judges
+    from rasura.discriminator import network, train
 
     told = {}
     for name, (learn, trained) in BASES.items():
@@ -207,8 +207,8 @@ def main() -> None:
     import torch
     import yaml
 
-    from discriminator import network, train
-    from pipeline import loop_judge
+    from rasura.discriminator import network, train
+    from rasura.pipeline.training import discriminator as loop_judge
 
     torch.set_num_threads(given.threads)
     cv2.setNumThreads(1)

@@ -101,8 +101,8 @@ def arm(folder: Path, seed: int, name: str) -> None:
 
 def table(folder: Path, seeds: int) -> str:
     """Every arm's rounds, with what was kept and truly yes; then the loop against each control."""
-    from pipeline.loop import Loop
-    from pipeline.loop_table import rows
+    from rasura.pipeline.loop.state import Loop
+    from rasura.pipeline.loop.table import rows
 
     lines = ["seed arm         round           kept  true yes  total  success %      PSNR hole"]
     last: dict[tuple[int, str], list[bool]] = {}
@@ -139,9 +139,9 @@ def table(folder: Path, seeds: int) -> str:
 
 def chart(folder: Path, seeds: int) -> str:
     """Success and PSNR in the hole by round, the mean of the seeds, as an SVG file."""
-    from pipeline import loop_charts
-    from pipeline.loop import Loop
-    from pipeline.loop_table import rows
+    from rasura.pipeline.loop.state import Loop
+    from rasura.pipeline.loop.table import rows
+    from rasura.pipeline.report import loop_charts
 
     lines: dict[str, dict[str, list[tuple[float, float]]]] = {"success": {}, "psnr": {}}
     errors: dict[str, dict[str, list[float]]] = {"success": {}, "psnr": {}}

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from removers.remover import Capability
+from rasura.removers.base import Capability
 
 Array = npt.NDArray[Any]
 

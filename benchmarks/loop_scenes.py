@@ -21,11 +21,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from manifests.ids import content_id
-from manifests.schemas import PROVENANCE, TRIPLET, Schema, encode_records
-from manifests.shards import StageCount, commit, write_manifest
-from manifests.storage import Store
-from stages.sources.studio import Studio, StudioParams
+from rasura.manifests.ids import content_id
+from rasura.manifests.schemas import PROVENANCE, TRIPLET, Schema, encode_records
+from rasura.manifests.shards import StageCount, commit, write_manifest
+from rasura.manifests.storage import Store
+from rasura.stages.sources.studio.studio import Studio, StudioParams
 
 Array = npt.NDArray[Any]
 

@@ -12,14 +12,16 @@ from pathlib import Path
 import torch
 
 from benchmarks import loop_removers
-from discriminator import network
-from discriminator import train as training
-from manifests.storage import Store
-from pipeline import loop_judge, loop_votes, oracle
-from pipeline.loop_data import Reader, make_candidates
-from pipeline.loop_recipe import Rows
-from removers.remover import Remover
-from stages.inpaint import REMOVERS
+from rasura.discriminator import network
+from rasura.discriminator import train as training
+from rasura.manifests.storage import Store
+from rasura.pipeline.loop.candidates import Reader, make_candidates
+from rasura.pipeline.loop.recipe import Rows
+from rasura.pipeline.training import discriminator as loop_judge
+from rasura.pipeline.training import oracle
+from rasura.pipeline.training import votes as loop_votes
+from rasura.removers.base import Remover
+from rasura.stages.inpaint import REMOVERS
 
 SEED = 1
 

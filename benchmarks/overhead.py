@@ -14,12 +14,12 @@ from typing import Any
 import cv2
 
 from benchmarks.common import events, rasura, recipe, say, scratch
-from manifests.shards import commit
-from manifests.storage import Store
-from pipeline.plan import plan, shards
-from pipeline.recipe import load
-from pipeline.work import Blame, Shipment, Watch, encode, run_group
-from stages.stage import Source
+from rasura.manifests.shards import commit
+from rasura.manifests.storage import Store
+from rasura.pipeline.engine.execute import Blame, Shipment, Watch, encode, run_group
+from rasura.pipeline.recipe.load import load
+from rasura.pipeline.recipe.plan import plan, shards
+from rasura.stages.stage import Source
 
 ROWS, SIDE, ROUNDS = 1024, 512, 4
 REPEATS = 3

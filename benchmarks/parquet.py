@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.common import say, scratch
-from manifests.parquet import read_parquet
-from manifests.schemas import TRIPLET, arrow_schema
-from manifests.shards import commit
-from manifests.storage import Store
-from manifests.tables import Tables
+from rasura.manifests.parquet import read_parquet
+from rasura.manifests.schemas import TRIPLET, arrow_schema
+from rasura.manifests.shards import commit
+from rasura.manifests.storage import Store
+from rasura.manifests.tables import Tables
 
 ROWS, SHARDS, PICTURE = 64, 24, 300_000
 READ = 200

@@ -19,15 +19,15 @@ import cv2
 import numpy as np
 
 from benchmarks.common import ASSETS, say
-from manifests.storage import Store
-from stages.composite import Composite, CompositeParams
-from stages.floor.things import SPREAD
-from stages.ground import Ground, GroundParams
-from stages.sources import studio_render
-from stages.sources.files import RunContext
-from stages.sources.studio import Studio, StudioParams
-from stages.sources.studio_meshes import object_meshes
-from stages.stage import Kept, Record
+from rasura.manifests.storage import Store
+from rasura.stages.composite import Composite, CompositeParams
+from rasura.stages.ground import Ground, GroundParams
+from rasura.stages.ground_plane.known_objects import SPREAD
+from rasura.stages.sources.files import RunContext
+from rasura.stages.sources.studio import render as studio_render
+from rasura.stages.sources.studio.meshes import object_meshes
+from rasura.stages.sources.studio.studio import Studio, StudioParams
+from rasura.stages.stage import Kept, Record
 
 SCENES, SEED = 12, 20_000  # as in `studio_truth`
 SIZE = (480, 320)

@@ -13,10 +13,10 @@ import numpy as np
 
 from benchmarks.common import ASSETS, say
 from benchmarks.studio_truth import scenes
-from manifests.images import decode_image, decode_mask
-from stages.pair import Pair, PairParams, dilate
-from stages.sources.studio import Degrade
-from stages.stage import Kept
+from rasura.manifests.images import decode_image, decode_mask
+from rasura.stages.pair import Pair, PairParams, dilate
+from rasura.stages.sources.studio.studio import Degrade
+from rasura.stages.stage import Kept
 
 STILL = 0.4  # px of pair_motion up to which a camera counts as fixed
 TIMES = 3  # shifts a pair

@@ -40,10 +40,10 @@ POLICY = ("votes=2", "near_votes=2", "most_votes=2", "honeypots=0.05", "lease_mi
 def make_candidates(folder: Path, count: int) -> None:
     """A run with many candidates whose pictures are small and the same: the queue does not look at them."""
     import pyarrow as pa
-    from annotator_runs import CANDIDATES, CAPTURED, Run, row
+    from support.annotator_runs import CANDIDATES, CAPTURED, Run, row
 
-    from manifests.schemas import encode_records
-    from manifests.shards import StageCount, commit, write_manifest
+    from rasura.manifests.schemas import encode_records
+    from rasura.manifests.shards import StageCount, commit, write_manifest
 
     run = Run(folder)
     run.flow("captured", [row(n, "captured", 16) for n in range(60)], CAPTURED)
@@ -74,7 +74,7 @@ class Server:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        code = "from pipeline.review_cli import review; review()"
+        code = "from rasura.pipeline.cli.review import review; review()"
         sets = [word for value in POLICY for word in ("--set", value)]
         self.command = [sys.executable, "-c", code, str(run), "--port", str(self.port), "--database", database, *sets]
         self.process: subprocess.Popen[bytes] | None = None
@@ -223,8 +223,8 @@ def examine(database: str, every: Sequence[tuple[str, str]]) -> dict[str, int]:
     """What the database holds, against what was acknowledged; and whether anything does not add up."""
     from sqlalchemy import func, select
 
-    from annotator.account import account, faults
-    from annotator.database import Database, items, log, standing
+    from rasura.annotator.stats.accounting import account, faults
+    from rasura.annotator.store.database import Database, items, log, standing
 
     opened = Database(database)
     with opened.read() as connection:
@@ -253,8 +253,8 @@ def examine(database: str, every: Sequence[tuple[str, str]]) -> dict[str, int]:
 
 
 def main() -> None:
-    from annotator.database import Database
-    from annotator.people import add_reviewer
+    from rasura.annotator.store.database import Database
+    from rasura.annotator.store.reviewers import add_reviewer
 
     with scratch() as folder:
         make_candidates(folder / "run", ITEMS)

@@ -16,9 +16,9 @@ from benchmarks.common import ASSETS, say
 from benchmarks.compose_truth import masked
 from benchmarks.pairs_real import chain
 from benchmarks.studio_truth import DEGRADED, scenes
-from stages.shadow import Shadow, ShadowParams, cluster
-from stages.sources.studio import Degrade
-from stages.stage import Kept, Record
+from rasura.stages.shadow import Shadow, ShadowParams, cluster
+from rasura.stages.sources.studio.studio import Degrade
+from rasura.stages.stage import Kept, Record
 
 SETS = {21_000: 16, 41_000: 8}  # seed: number of scenes
 

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 
 from benchmarks.common import ASSETS, say
-from manifests.images import decode_image, decode_mask, decode_rgba, encode_image, encode_mask
-from stages.composite import Composite, CompositeParams
-from stages.stage import Kept, Record
+from rasura.manifests.images import decode_image, decode_mask, decode_rgba, encode_image, encode_mask
+from rasura.stages.composite import Composite, CompositeParams
+from rasura.stages.stage import Kept, Record
 
 SIDE = 512
 TRIPLETS = 120

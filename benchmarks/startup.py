@@ -12,7 +12,7 @@ def main() -> None:
     times = []
     for _ in range(7):
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "pipeline", "--help"], check=True, capture_output=True, cwd=ROOT)
+        subprocess.run([sys.executable, "-m", "rasura", "--help"], check=True, capture_output=True, cwd=ROOT)
         times.append(time.perf_counter() - start)
     say("help", seconds=round(statistics.median(times), 3))
 

@@ -14,11 +14,11 @@ import numpy as np
 
 from benchmarks.common import ASSETS, say
 from benchmarks.pairs_real import chain
-from manifests.images import Mask
-from manifests.storage import Store
-from stages.sources.files import RunContext
-from stages.sources.studio import Degrade, Studio, StudioParams
-from stages.stage import Kept, Record
+from rasura.manifests.images import Mask
+from rasura.manifests.storage import Store
+from rasura.stages.sources.files import RunContext
+from rasura.stages.sources.studio.studio import Degrade, Studio, StudioParams
+from rasura.stages.stage import Kept, Record
 
 SCENES, SEED = 12, 20_000
 DEGRADED = Degrade(noise=2.0, jpeg=85, shift=1.0, flicker=0.05)

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from discriminator.evaluation import OneClass
+from rasura.discriminator.evaluation import OneClass
 
 Array = npt.NDArray[Any]
 

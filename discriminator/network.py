@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from discriminator import heads
+from rasura.discriminator import heads
 
 if TYPE_CHECKING:
     import torch

@@ -16,13 +16,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from discriminator import evaluation, examples, network
-from discriminator import judge as judges
-from discriminator.examples import Voted
-from discriminator.judge import Judge
-from discriminator.views import View
-from manifests.checkpoint import Checkpoint, TrainingFailed
-from manifests.ids import stable_hash
+from rasura.discriminator import dataset as examples
+from rasura.discriminator import evaluation, network
+from rasura.discriminator import model as judges
+from rasura.discriminator.crops import View
+from rasura.discriminator.dataset import Voted
+from rasura.discriminator.model import Judge
+from rasura.manifests.ids import stable_hash
+from rasura.networks.checkpoint import Checkpoint, TrainingFailed
 
 Array = npt.NDArray[Any]
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from manifests.images import Mask
+from rasura.manifests.images import Mask
 
 Box = tuple[int, int, int, int]
 

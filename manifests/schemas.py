@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from manifests import images
+from rasura.manifests import images
 
 
 class Kind(StrEnum):

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, field
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from manifests.parquet import parquet_bytes, read_parquet
-from manifests.schemas import Kind, Schema
-from manifests.storage import Store, StoreError
+from rasura.manifests.parquet import parquet_bytes, read_parquet
+from rasura.manifests.schemas import Kind, Schema
+from rasura.manifests.storage import Store, StoreError
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from manifests.parquet import read_parquet
-from manifests.schemas import PICTURES, Kind, Schema, decode_value, schema_of
-from manifests.shards import DROPPED, Line, read_manifest
-from manifests.storage import Store
+from rasura.manifests.parquet import read_parquet
+from rasura.manifests.schemas import PICTURES, Kind, Schema, decode_value, schema_of
+from rasura.manifests.shards import DROPPED, Line, read_manifest
+from rasura.manifests.storage import Store
 
 REFERENCE: Schema = {"ref_table": Kind.STRING, "ref_shard": Kind.STRING, "ref_row": Kind.INT}
 CACHED_BYTES = 64 * 2**20

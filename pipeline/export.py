@@ -6,14 +6,14 @@ from typing import Any
 
 import yaml
 
-from manifests import exports_rorem
-from manifests.exports import Layout, Plain, export
-from manifests.exports_ober import OberLayout
-from manifests.ids import stable_hash
-from manifests.storage import Store
-from manifests.tables import NoTable, Table, Tables
-from pipeline.ledger import about, lines_of
-from pipeline.recipe import Dataset, Recipe
+from rasura.manifests.formats import rorem_export as exports_rorem
+from rasura.manifests.formats.huggingface import Layout, Plain, export
+from rasura.manifests.formats.ober_export import OberLayout
+from rasura.manifests.ids import stable_hash
+from rasura.manifests.storage import Store
+from rasura.manifests.tables import NoTable, Table, Tables
+from rasura.pipeline.recipe.load import Dataset, Recipe
+from rasura.pipeline.run.accounting import about, lines_of
 
 PARQUET: Mapping[str, Callable[[Sequence[Table]], Layout]] = {"huggingface": Plain, "ober": OberLayout}
 LAYOUTS: Mapping[str, Callable[..., Any]] = {**PARQUET, exports_rorem.NAME: exports_rorem.export_rorem}
@@ -47,8 +47,8 @@ def export_run(store: Store, out: Store, layout: str = "huggingface", flows: Seq
 
 
 def _export_loop(store: Store, out: Store, layout: str, flows: Sequence[str]) -> dict[str, Any]:
-    from pipeline.loop import Loop
-    from pipeline.loop_export import FLOWS, tables_of
+    from rasura.pipeline.loop.export import FLOWS, tables_of
+    from rasura.pipeline.loop.state import Loop
 
     if len(flows) > 1:
         raise NoTable(f"a loop's flows ({', '.join(FLOWS)}) are datasets of their own: name one")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from removers.files import MissingWeights, model_files, variant
+from rasura.networks.diffusers_files import MissingWeights, model_files, variant
 
 if TYPE_CHECKING:
     import torch

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from removers import fusion, sdxl
-from removers.files import MissingWeights, model_files, variant
-from removers.remover import Capability, Filled
-from removers.sdxl import Files, Options, Parts, Sdxl
+from rasura.networks.diffusers_files import MissingWeights, model_files, variant
+from rasura.removers import fusion, sdxl
+from rasura.removers.base import Capability, Filled
+from rasura.removers.sdxl import Files, Options, Parts, Sdxl
 
 if TYPE_CHECKING:
     import torch

@@ -5,8 +5,8 @@ Sources: `diffusers/stable-diffusion-xl-1.0-inpainting-0.1`; RORem (arXiv 2501.0
 
 from dataclasses import replace
 
-from removers.remover import Capability
-from removers.sdxl import Files, Options, Sdxl
+from rasura.removers.base import Capability
+from rasura.removers.sdxl import Files, Options, Sdxl
 
 PROMPT = "4K, high quality, masterpiece, Highly detailed, Sharp focus, Professional, photorealistic, realistic"
 NEGATIVE = "low quality, worst, bad proportions, blurry, extra finger, Deformed, disfigured, unclear background"

@@ -16,11 +16,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from manifests.weights import device_and_type
-from removers import conditioning, lora
-from removers.conditioning import Conditioning
-from removers.files import MissingWeights, config_of, model_files, open_model
-from removers.remover import Capability, Filled
+from rasura.networks import lora
+from rasura.networks.diffusers_files import MissingWeights, config_of, model_files, open_model
+from rasura.networks.weights import device_and_type
+from rasura.removers import conditioning
+from rasura.removers.base import Capability, Filled
+from rasura.removers.conditioning import Conditioning
 
 if TYPE_CHECKING:
     import torch

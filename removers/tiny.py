@@ -4,7 +4,7 @@ It predicts the picture itself in one step from pure noise, with its hole filled
 regressor, until it learns textures by the energy score too (`Settings.objective`). Its folder: `unet/` in diffusers'
 layout, `codec.safetensors`, `prompt.safetensors`, `remover.json`.
 
-The codec comes from outside (`discriminator.codec.Pca`; its `load` opens the file), so that removers and judge share
+The codec comes from outside (`networks.pca_codec.Pca`; its `load` opens the file), so that removers and judge share
 one without either knowing the other.
 """
 
@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from removers.files import MissingWeights, model_files, open_model
-from removers.remover import Capability
-from removers.train import Codec, Learner, Settings, call, shown, write_unet
+from rasura.networks.diffusers_files import MissingWeights, model_files, open_model
+from rasura.removers.base import Capability
+from rasura.removers.training.train import Codec, Learner, Settings, call, shown, write_unet
 
 Array = npt.NDArray[Any]
 
@@ -143,7 +143,7 @@ def save(made: Learner, out: Path, tensors: Mapping[str, Any], about: Mapping[st
     """Writes the folder, `remover.json` last: a folder without it is no remover."""
     from safetensors.torch import save_file
 
-    from manifests.ids import content_id_of_file
+    from rasura.manifests.ids import content_id_of_file
 
     codec: Any = made.codec
     (out / RECORD).unlink(missing_ok=True)
@@ -198,7 +198,7 @@ def one_step(
     """Filled pictures (h, w, 3) uint8, from pure noise in one step."""
     import torch
 
-    from removers.sdxl import latent_hole, noise_for, to_pictures
+    from rasura.removers.sdxl import latent_hole, noise_for, to_pictures
 
     with torch.inference_mode():
         masks = torch.from_numpy(np.stack(holes)[:, None]).to(learner.device, learner.dtype)

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from manifests.images import RGB, Mask
-from manifests.schemas import Kind
-from stages.effects import WHITE_SHARE, components, hysteresis, keep_components, near, steady_difference
-from stages.pair import dilate
-from stages.stage import Kept, Outcome, Params, Record, Stage
+from rasura.manifests.images import RGB, Mask
+from rasura.manifests.schemas import Kind
+from rasura.stages.effects import WHITE_SHARE, components, hysteresis, keep_components, near, steady_difference
+from rasura.stages.pair import dilate
+from rasura.stages.stage import Kept, Outcome, Params, Record, Stage
 
 Box = npt.NDArray[np.float64]
 

@@ -1,8 +1,8 @@
 """The empty scene of a pair or a triplet as a photo of its own: a background that things can be pasted onto."""
 
-from manifests.ids import child_id
-from manifests.schemas import Kind, Schema
-from stages.stage import Kept, MissingColumns, Outcome, Record, Stage
+from rasura.manifests.ids import child_id
+from rasura.manifests.schemas import Kind, Schema
+from rasura.stages.stage import Kept, MissingColumns, Outcome, Record, Stage
 
 PAIR = frozenset({"input", "gt", "given_mask", "label"})
 TRIPLET = frozenset(

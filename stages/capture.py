@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from manifests.images import RGB, Mask
-from manifests.schemas import Kind
-from stages.effects import difference
-from stages.pair import dilate, disc
-from stages.stage import Kept, Outcome, Params, Record, Rejected, Stage
+from rasura.manifests.images import RGB, Mask
+from rasura.manifests.schemas import Kind
+from rasura.stages.effects import difference
+from rasura.stages.pair import dilate, disc
+from rasura.stages.stage import Kept, Outcome, Params, Record, Rejected, Stage
 
 
 def feather_weight(foreground_mask: Mask, object_mask: Mask, feather: int) -> npt.NDArray[np.float32]:

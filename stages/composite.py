@@ -13,16 +13,16 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, field_validator
 
-from manifests.schemas import Kind, Schema
-from stages import stage
-from stages.pasting.class_places import misplaced
-from stages.pasting.cutouts import Cutout, cut_sides, cutout, facing, mirrored, turned_by
-from stages.pasting.degrade import degraded
-from stages.pasting.harmonise import Mood
-from stages.pasting.laying import Layer, Matching, lay, triplet, visible
-from stages.pasting.placing import Limits, Spot, collide, floor_disc, gaussian, overlap, standing
-from stages.pasting.projection import View, view_of
-from stages.stage import Kept, Outcome, Record, Rejected, Stage
+from rasura.manifests.schemas import Kind, Schema
+from rasura.stages import stage
+from rasura.stages.compositing.class_places import misplaced
+from rasura.stages.compositing.cutouts import Cutout, cut_sides, cutout, facing, mirrored, turned_by
+from rasura.stages.compositing.degrade import degraded
+from rasura.stages.compositing.harmonize import Mood
+from rasura.stages.compositing.placement import Limits, Spot, collide, floor_disc, gaussian, overlap, standing
+from rasura.stages.compositing.projection import View, view_of
+from rasura.stages.compositing.rendering import Layer, Matching, lay, triplet, visible
+from rasura.stages.stage import Kept, Outcome, Record, Rejected, Stage
 
 Array = npt.NDArray[Any]
 Sizes = dict[str, tuple[float, float, float]]

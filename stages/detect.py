@@ -9,14 +9,14 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from manifests.ids import child_id
-from manifests.images import RGB
-from manifests.schemas import Kind, Schema
-from manifests.weights import Reference, Revision, listed, resolve, single
-from stages import stage
-from stages.detectors.boxes import Detection, Detector, box_area, box_cut, fit_to_mask, strongest
-from stages.detectors.classes import COCO, NOT_OBJECTS
-from stages.stage import Kept, Outcome, Record, Stage, picture_column
+from rasura.manifests.ids import child_id
+from rasura.manifests.images import RGB
+from rasura.manifests.schemas import Kind, Schema
+from rasura.networks.weights import Reference, Revision, listed, resolve, single
+from rasura.stages import stage
+from rasura.stages.detectors.boxes import Detection, Detector, box_area, box_cut, fit_to_mask, strongest
+from rasura.stages.detectors.classes import COCO, NOT_OBJECTS
+from rasura.stages.stage import Kept, Outcome, Record, Stage, picture_column
 
 ASKED = ("grounding-dino", "groundingdino-original")  # backends that are asked in words
 
@@ -116,11 +116,11 @@ class Detect(Stage):
         path = resolve(params.weights, params.revision)
         match params.backend:
             case "grounding-dino":
-                from stages.detectors.grounding_dino import GroundingDino
+                from rasura.stages.detectors.grounding_dino import GroundingDino
 
                 return GroundingDino(path, params.include, params.min_score, params.text_threshold)
             case "groundingdino-original":
-                from stages.detectors.grounding_dino_original import GroundingDinoOriginal
+                from rasura.stages.detectors.grounding_dino_original import GroundingDinoOriginal
 
                 config = resolve(params.config or "")
                 text_encoder = resolve(params.text_encoder or "", params.text_encoder_revision, ("*.json", "*.txt"))
@@ -128,11 +128,11 @@ class Detect(Stage):
                     single(path), config, text_encoder, params.include, params.min_score, params.text_threshold
                 )
             case "yolo":
-                from stages.detectors.yolo import Yolo
+                from rasura.stages.detectors.yolo import Yolo
 
                 return Yolo(single(path), params.min_score, params.nms, params.side)
             case _:
-                from stages.detectors.yolox import YoloxOnnx
+                from rasura.stages.detectors.yolox import YoloxOnnx
 
                 return YoloxOnnx(single(path, [".onnx"]), params.min_score)
 

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from manifests.images import RGB, Mask
-from manifests.schemas import Kind
-from stages.pair import blur, box_mean, channel_max, channel_mean, dilate, disc, range_distance
-from stages.stage import Kept, Outcome, Params, Record, Rejected, Stage
+from rasura.manifests.images import RGB, Mask
+from rasura.manifests.schemas import Kind
+from rasura.stages.pair import blur, box_mean, channel_max, channel_mean, dilate, disc, range_distance
+from rasura.stages.stage import Kept, Outcome, Params, Record, Rejected, Stage
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]

@@ -17,13 +17,15 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from manifests.schemas import Kind, Schema
-from manifests.weights import Reference, Revision, listed, resolve, single
-from stages import stage
-from stages.detectors.boxes import Detection, Detector, strongest
-from stages.floor import classes as floor_classes
-from stages.floor import depth
-from stages.floor.plane import (
+from rasura.manifests.schemas import Kind, Schema
+from rasura.networks.weights import Reference, Revision, listed, resolve, single
+from rasura.stages import stage
+from rasura.stages.compositing.class_places import place_of
+from rasura.stages.detectors.boxes import Detection, Detector, strongest
+from rasura.stages.ground_plane import classes as floor_classes
+from rasura.stages.ground_plane import depth
+from rasura.stages.ground_plane.known_objects import Prior, Sighting, camera, feet_of, sightings, within
+from rasura.stages.ground_plane.plane import (
     fit_floor,
     flat_part,
     is_floor,
@@ -34,10 +36,8 @@ from stages.floor.plane import (
     relative_error,
     scale_of_plane,
 )
-from stages.floor.region import calm_region, guessed_plane, horizon_guess, tidy, water_likeness
-from stages.floor.things import Prior, Sighting, camera, feet_of, sightings, within
-from stages.pasting.class_places import place_of
-from stages.stage import Kept, MissingColumns, Outcome, Record, Rejected, Stage
+from rasura.stages.ground_plane.region import calm_region, guessed_plane, horizon_guess, tidy, water_likeness
+from rasura.stages.stage import Kept, MissingColumns, Outcome, Record, Rejected, Stage
 
 Array = npt.NDArray[Any]
 
@@ -236,7 +236,7 @@ class Ground(Stage):
             self.classifier = floor_classes.Mask2Former(folder, p.class_mode, p.class_score)
             self.ids = floor_classes.standable_ids(self.classifier.labels, p.standable)
         if p.things is not None:
-            from stages.detectors.yolox import YoloxOnnx
+            from rasura.stages.detectors.yolox import YoloxOnnx
 
             self.detector = YoloxOnnx(single(resolve(p.things), [".onnx"]), OCCUPIED)
 

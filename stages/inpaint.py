@@ -8,14 +8,14 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from manifests.ids import child_id, seed_for
-from manifests.schemas import PICTURES, Kind, Schema
-from manifests.weights import Reference, Revision, resolve
-from removers import objectclear, opencv, rorem
-from removers.remover import NoContext, NothingToFill, Remover, hole_of, remove
-from removers.sdxl import Files, Options, Sdxl
-from stages import stage
-from stages.stage import Kept, MissingColumns, Outcome, Record, Rejected, Stage
+from rasura.manifests.ids import child_id, seed_for
+from rasura.manifests.schemas import PICTURES, Kind, Schema
+from rasura.networks.weights import Reference, Revision, resolve
+from rasura.removers import objectclear, opencv, rorem
+from rasura.removers.base import NoContext, NothingToFill, Remover, hole_of, remove
+from rasura.removers.sdxl import Files, Options, Sdxl
+from rasura.stages import stage
+from rasura.stages.stage import Kept, MissingColumns, Outcome, Record, Rejected, Stage
 
 REMOVERS: dict[str, Callable[[], Remover]] = {"telea": opencv.telea, "ns": opencv.ns}
 """Removers that need no weights, by the name that a recipe uses."""

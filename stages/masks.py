@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, field_validator
 
-from manifests.boxes import bounds
-from manifests.images import Mask
-from manifests.schemas import Kind, Schema
-from stages import stage
-from stages.split import objects
-from stages.stage import Kept, Outcome, Record, Rejected, Stage
+from rasura.manifests.boxes import bounds
+from rasura.manifests.images import Mask
+from rasura.manifests.schemas import Kind, Schema
+from rasura.stages import stage
+from rasura.stages.split import objects
+from rasura.stages.stage import Kept, Outcome, Record, Rejected, Stage
 
 Rng = np.random.Generator
 Family = Literal["shape", "coarse", "dilated", "box", "brush"]

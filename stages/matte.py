@@ -7,10 +7,10 @@ black on the effects, so it can only darken; what brightens (reflections, bounce
 import numpy as np
 from pydantic import Field
 
-from manifests.images import RGB, Mask
-from manifests.schemas import Kind
-from stages.matting.edges import depth_outside, edge_layers
-from stages.matting.layers import (
+from rasura.manifests.images import RGB, Mask
+from rasura.manifests.schemas import Kind
+from rasura.stages.matting.edges import depth_outside, edge_layers
+from rasura.stages.matting.layers import (
     RGBA,
     added_light,
     compose,
@@ -21,8 +21,8 @@ from stages.matting.layers import (
     shadow_alpha,
     stacked,
 )
-from stages.pair import box_mean
-from stages.stage import Kept, Outcome, Params, Record, Rejected, Stage
+from rasura.stages.pair import box_mean
+from rasura.stages.stage import Kept, Outcome, Params, Record, Rejected, Stage
 
 
 def layers_from_pair(

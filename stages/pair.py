@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from manifests.images import RGB, Mask
-from manifests.schemas import Kind
-from stages.stage import Kept, Outcome, Params, Record, Rejected, Stage
+from rasura.manifests.images import RGB, Mask
+from rasura.manifests.schemas import Kind
+from rasura.stages.stage import Kept, Outcome, Params, Record, Rejected, Stage
 
 Floats = npt.NDArray[np.float32]
 

@@ -8,36 +8,36 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from stages.stage import Source, Stage
+from rasura.stages.stage import Source, Stage
 
 SOURCES = {
-    "photos": "stages.sources.photos:Photos",
-    "pairs": "stages.sources.pairs:Pairs",
-    "clip": "stages.sources.clips:Clip",
-    "studio": "stages.sources.studio:Studio",
-    "flow": "stages.sources.flow:Flow",
-    "draws": "stages.sources.draws:Draws",
-    "ober": "stages.sources.ober:Ober",
-    "rorem": "stages.sources.rorem:Rorem",
+    "photos": "rasura.stages.sources.photos:Photos",
+    "pairs": "rasura.stages.sources.pairs:Pairs",
+    "clip": "rasura.stages.sources.clip.clip:Clip",
+    "studio": "rasura.stages.sources.studio.studio:Studio",
+    "flow": "rasura.stages.sources.flow:Flow",
+    "draws": "rasura.stages.sources.draws:Draws",
+    "ober": "rasura.stages.sources.ober:Ober",
+    "rorem": "rasura.stages.sources.rorem:Rorem",
 }
 STAGES = {
-    "background": "stages.background:Background",
-    "pair": "stages.pair:Pair",
-    "effects": "stages.effects:Effects",
-    "segment": "stages.segment:Segment",
-    "detect": "stages.detect:Detect",
-    "audit": "stages.audit:Audit",
-    "shadow": "stages.shadow:Shadow",
-    "matte": "stages.matte:Matte",
-    "capture": "stages.capture:Capture",
-    "split": "stages.split:Split",
-    "ground": "stages.ground:Ground",
-    "composite": "stages.composite:Composite",
-    "masks": "stages.masks:Masks",
-    "inpaint": "stages.inpaint:Inpaint",
-    "score": "stages.score:Score",
-    "keep": "stages.score:Keep",
-    "select": "stages.select:Select",
+    "background": "rasura.stages.background:Background",
+    "pair": "rasura.stages.pair:Pair",
+    "effects": "rasura.stages.effects:Effects",
+    "segment": "rasura.stages.segment:Segment",
+    "detect": "rasura.stages.detect:Detect",
+    "audit": "rasura.stages.audit:Audit",
+    "shadow": "rasura.stages.shadow:Shadow",
+    "matte": "rasura.stages.matte:Matte",
+    "capture": "rasura.stages.capture:Capture",
+    "split": "rasura.stages.split:Split",
+    "ground": "rasura.stages.ground:Ground",
+    "composite": "rasura.stages.composite:Composite",
+    "masks": "rasura.stages.masks:Masks",
+    "inpaint": "rasura.stages.inpaint:Inpaint",
+    "score": "rasura.stages.score:Score",
+    "keep": "rasura.stages.score:Keep",
+    "select": "rasura.stages.select:Select",
 }
 
 

@@ -6,12 +6,12 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from discriminator import judge as judges
-from discriminator.calibration import Rule, read_rule
-from manifests.schemas import Kind, Schema
-from manifests.weights import Reference, Revision, resolve
-from stages import stage
-from stages.stage import Kept, Outcome, Record, Rejected, Stage
+from rasura.discriminator import model as judges
+from rasura.discriminator.calibration import Rule, read_rule
+from rasura.manifests.schemas import Kind, Schema
+from rasura.networks.weights import Reference, Revision, resolve
+from rasura.stages import stage
+from rasura.stages.stage import Kept, Outcome, Record, Rejected, Stage
 
 
 class ScoreParams(stage.Params):

@@ -9,14 +9,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from manifests.images import RGB, Mask
-from manifests.schemas import Kind, Schema
-from manifests.weights import Reference, Revision, listed, resolve, single
-from stages.pair import dilate
-from stages.segmenters.grabcut import cut_box
-from stages.segmenters.object_of_pair import Box, object_of_pair, tidy
-from stages.segmenters.sam import Embedding, Floats, Promptable, points_prompt
-from stages.stage import Kept, MissingColumns, Outcome, Params, Record, Rejected, Stage, picture_column
+from rasura.manifests.images import RGB, Mask
+from rasura.manifests.schemas import Kind, Schema
+from rasura.networks.weights import Reference, Revision, listed, resolve, single
+from rasura.stages.pair import dilate
+from rasura.stages.segmenters.grabcut import cut_box
+from rasura.stages.segmenters.object_of_pair import Box, object_of_pair, tidy
+from rasura.stages.segmenters.sam import Embedding, Floats, Promptable, points_prompt
+from rasura.stages.stage import Kept, MissingColumns, Outcome, Params, Record, Rejected, Stage, picture_column
 
 MARGIN = 2  # px by which M_fg reaches over M_o: an object's rim is mixed with what lies behind it
 SEEN = 2  # pictures whose embeddings are kept
@@ -141,16 +141,16 @@ class Segment(Stage):
         params = self.params
         match params.backend:
             case "sam-onnx":
-                from stages.segmenters.sam_onnx import SamOnnx
+                from rasura.stages.segmenters.sam_onnx import SamOnnx
 
                 encoder, decoder = (resolve(name or "", params.revision) for name in (params.encoder, params.decoder))
                 self.sam = SamOnnx(encoder, decoder)
             case "sam":
-                from stages.segmenters.sam_original import SamTorch
+                from rasura.stages.segmenters.sam_original import SamTorch
 
                 self.sam = SamTorch(single(resolve(params.weights or "", params.revision)))
             case "sam2" | "sam-hf":
-                from stages.segmenters.sam_transformers import SamTransformers
+                from rasura.stages.segmenters.sam_transformers import SamTransformers
 
                 model = "sam2" if params.backend == "sam2" else "sam"
                 self.sam = SamTransformers(resolve(params.weights or "", params.revision), model)

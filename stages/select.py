@@ -4,10 +4,10 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from manifests.schemas import Schema
-from stages import stage
-from stages.registry import nearest
-from stages.stage import Kept, MissingColumns, Outcome, Record, Rejected, Stage
+from rasura.manifests.schemas import Schema
+from rasura.stages import stage
+from rasura.stages.registry import nearest
+from rasura.stages.stage import Kept, MissingColumns, Outcome, Record, Rejected, Stage
 
 
 class Rule(stage.Params):

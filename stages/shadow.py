@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from manifests.images import RGB, Mask
-from manifests.schemas import Kind
-from stages.matting.layers import Floats, shadow_alpha
-from stages.pair import blur, dilate
-from stages.shading.solids import Floor, level_floor
-from stages.shading.sun import Sun, fit_sun
-from stages.stage import Kept, Outcome, Params, Record, Stage
+from rasura.manifests.images import RGB, Mask
+from rasura.manifests.schemas import Kind
+from rasura.stages.matting.layers import Floats, shadow_alpha
+from rasura.stages.pair import blur, dilate
+from rasura.stages.shadow_fit.solids import Floor, level_floor
+from rasura.stages.shadow_fit.sun import Sun, fit_sun
+from rasura.stages.stage import Kept, Outcome, Params, Record, Stage
 
 Array = npt.NDArray[Any]
 

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from manifests.ids import child_id
-from manifests.images import Mask
-from manifests.schemas import PICTURES, PROVENANCE, Kind, Schema
-from stages import stage
-from stages.stage import Kept, Outcome, Record, Rejected, Stage
+from rasura.manifests.ids import child_id
+from rasura.manifests.images import Mask
+from rasura.manifests.schemas import PICTURES, PROVENANCE, Kind, Schema
+from rasura.stages import stage
+from rasura.stages.stage import Kept, Outcome, Record, Rejected, Stage
 
 Labels = npt.NDArray[np.int32]
 Layer = npt.NDArray[np.uint8]

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from manifests.ids import seed_for
-from manifests.schemas import Schema
-from manifests.tables import Tables
+from rasura.manifests.ids import seed_for
+from rasura.manifests.schemas import Schema
+from rasura.manifests.tables import Tables
 
 Record = dict[str, Any]
 """One record: column name to value. Pictures are arrays as in `manifests.images`. They may be read-only."""

@@ -12,7 +12,8 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 TESTS = Path(__file__).parent
-sys.path.insert(0, str(TESTS))
+SUPPORT = TESTS / "support"
+sys.path[:0] = [str(TESTS), str(SUPPORT)]
 
 ASSETS = Path(os.environ.get("RASURA_ASSETS", ROOT.parent / "shared" / "assets"))
 
@@ -34,7 +35,7 @@ def write_recipe(folder: Path, **keys: object) -> Path:
 
 def environment(**more: str) -> dict[str, str]:
     """The environment of a `rasura` process that can import the tests' own stages."""
-    path = os.pathsep.join([str(ROOT), str(TESTS)])
+    path = os.pathsep.join([str(ROOT), str(SUPPORT)])
     return {**os.environ, "PYTHONPATH": path, "RAY_USAGE_STATS_ENABLED": "0", "COLUMNS": "200", **more}
 
 
@@ -42,7 +43,7 @@ def rasura(
     *arguments: object, check: bool = True, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Runs the command line in a process of its own."""
-    command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
+    command = [sys.executable, "-m", "rasura", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=dict(env or environment()), timeout=300)
     if check and done.returncode:
         raise AssertionError(f"{' '.join(command)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from manifests.images import RGB, Mask
+from rasura.manifests.images import RGB, Mask
 
 Array = npt.NDArray[Any]
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from manifests import weights
-from manifests.images import RGB
-from stages.detectors.boxes import Detection, by_size
-from stages.detectors.text import named, offsets_of, prompts
+from rasura.manifests.images import RGB
+from rasura.networks import weights
+from rasura.stages.detectors.boxes import Detection, by_size
+from rasura.stages.detectors.text import named, offsets_of, prompts
 
 
 class GroundingDino:

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from manifests import weights
-from manifests.images import RGB
-from stages.detectors.boxes import Detection, by_size
-from stages.detectors.text import named, offsets_of, prompts
+from rasura.manifests.images import RGB
+from rasura.networks import weights
+from rasura.stages.detectors.boxes import Detection, by_size
+from rasura.stages.detectors.text import named, offsets_of, prompts
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SPARE = ("label_enc.", "bert.embeddings.position_ids")  # of training, and a buffer: in the checkpoints, not the model

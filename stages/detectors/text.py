@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.detectors.boxes import Array, Detection, clipped
+from rasura.stages.detectors.boxes import Array, Detection, clipped
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from manifests import weights
-from manifests.images import RGB
-from stages.detectors.boxes import Detection, by_size
+from rasura.manifests.images import RGB
+from rasura.networks import weights
+from rasura.stages.detectors.boxes import Detection, by_size
 
 MOST = 300  # boxes of one picture
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from manifests.images import RGB
-from manifests.weights import BadWeights
-from stages.detectors.boxes import Array, Detection, clipped
-from stages.detectors.classes import COCO
-from stages.onnx import network
+from rasura.manifests.images import RGB
+from rasura.networks.onnx import network
+from rasura.networks.weights import BadWeights
+from rasura.stages.detectors.boxes import Array, Detection, clipped
+from rasura.stages.detectors.classes import COCO
 
 STRIDES = (8, 16, 32)
 PAD = 114  # grey around the letterboxed picture, as in YOLOX's training

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from manifests.images import RGB, Mask
-from stages.matting.layers import Floats
-from stages.pair import blur, box_mean, dilate, disc
+from rasura.manifests.images import RGB, Mask
+from rasura.stages.matting.layers import Floats
+from rasura.stages.pair import blur, box_mean, dilate, disc
 
 Ints = npt.NDArray[np.int64]
 

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from manifests.images import RGB, Mask
-from stages.pair import blur, box_mean
+from rasura.manifests.images import RGB, Mask
+from rasura.stages.pair import blur, box_mean
 
 Floats = npt.NDArray[np.float32]
 RGBA = npt.NDArray[np.uint8]

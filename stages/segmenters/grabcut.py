@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from manifests.images import RGB, Mask
+from rasura.manifests.images import RGB, Mask
 
 WORK_SIDE = 512  # longest side at which the cut is made: its cost grows faster than the picture
 

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from manifests.images import RGB, Mask
-from stages.effects import (
+from rasura.manifests.images import RGB, Mask
+from rasura.stages.effects import (
     components,
     difference,
     fill_holes,
@@ -22,9 +22,9 @@ from stages.effects import (
     near,
     object_core,
 )
-from stages.pair import dilate, disc
-from stages.segmenters.grabcut import cut_seeded
-from stages.segmenters.sam import Floats, Promptable, points_prompt
+from rasura.stages.pair import dilate, disc
+from rasura.stages.segmenters.grabcut import cut_seeded
+from rasura.stages.segmenters.sam import Floats, Promptable, points_prompt
 
 Box = tuple[int, int, int, int]
 

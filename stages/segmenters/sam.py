@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from manifests.images import RGB
+from rasura.manifests.images import RGB
 
 Floats = npt.NDArray[np.float32]
 Region = tuple[int, int, int, int]  # x0, y0, x1, y1, the last two exclusive

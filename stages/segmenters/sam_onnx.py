@@ -9,10 +9,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from manifests.images import RGB
-from manifests.weights import BadWeights
-from stages.onnx import network
-from stages.segmenters.sam import PADDING, Embedding, Floats, Region, cropped
+from rasura.manifests.images import RGB
+from rasura.networks.onnx import network
+from rasura.networks.weights import BadWeights
+from rasura.stages.segmenters.sam import PADDING, Embedding, Floats, Region, cropped
 
 SIDE = 1024  # the encoder's square input; the picture's longer side fills it
 GRID = 256  # side of the decoder's masks

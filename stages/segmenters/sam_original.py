@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from manifests import weights
-from manifests.images import RGB
-from stages.segmenters.sam import Embedding, Floats, Region, cropped, parted
+from rasura.manifests.images import RGB
+from rasura.networks import weights
+from rasura.stages.segmenters.sam import Embedding, Floats, Region, cropped, parted
 
 HEADS = 8  # of the decoder; in all published models
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from manifests import weights
-from manifests.images import RGB
-from stages.segmenters.sam import Embedding, Floats, Region, cropped, parted
+from rasura.manifests.images import RGB
+from rasura.networks import weights
+from rasura.stages.segmenters.sam import Embedding, Floats, Region, cropped, parted
 
 # Published SAM 2 checkpoints are of the video model, which has the picture model's tensors and those of its memory.
 VIDEO = ("memory_", "mask_downsample", "object_pointer_", "temporal_positional_", "no_object_", "occlusion_")

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from manifests.ids import seed_for
-from stages.pasting.projection import view_of
+from rasura.manifests.ids import seed_for
+from rasura.stages.compositing.projection import view_of
 
 DIRECTIONS = 8  # bins of 45 degrees, centred on 0, 45, …
 SIZES = (0.005, 0.02, 0.08)  # shares of the picture between tiny, small, middling and large objects

@@ -7,12 +7,22 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BeforeValidator, Field, field_validator
 
-from manifests.ids import seed_for, stable_hash
-from manifests.schemas import PROVENANCE, Kind, Schema
-from stages import stage
-from stages.sources.balance import Balance, CutOut, Light, Limits, compatible, seen_from, size_of, view_gap, views_of
-from stages.sources.files import RunContext
-from stages.stage import Kept, MissingColumns, Outcome, Record, Source
+from rasura.manifests.ids import seed_for, stable_hash
+from rasura.manifests.schemas import PROVENANCE, Kind, Schema
+from rasura.stages import stage
+from rasura.stages.sources.balance import (
+    Balance,
+    CutOut,
+    Light,
+    Limits,
+    compatible,
+    seen_from,
+    size_of,
+    view_gap,
+    views_of,
+)
+from rasura.stages.sources.files import RunContext
+from rasura.stages.stage import Kept, MissingColumns, Outcome, Record, Source
 
 SHADOW = ["shadow_azimuth", "shadow_elevation", "shadow_confidence", "shadow_softness"]
 PLANE = ["ground_plane", "ground_focal", "ground_metric", "ground_view_error", "ground_size_error"]

@@ -15,9 +15,9 @@ import fsspec
 import pyarrow as pa
 from pydantic import AfterValidator
 
-from manifests.ids import content_id, content_id_of_file
-from manifests.storage import Store, is_remote
-from manifests.tables import Tables
+from rasura.manifests.ids import content_id, content_id_of_file
+from rasura.manifests.storage import Store, is_remote
+from rasura.manifests.tables import Tables
 
 
 class ChangedInput(RuntimeError):

@@ -10,12 +10,12 @@ from typing import Any
 
 from pydantic import Field
 
-from manifests.ids import seed_for
-from manifests.schemas import PICTURES, Kind, Schema
-from manifests.tables import REFERENCE
-from stages import stage
-from stages.sources.files import RunContext
-from stages.stage import Kept, MissingColumns, Outcome, Record, Rejected, Source
+from rasura.manifests.ids import seed_for
+from rasura.manifests.schemas import PICTURES, Kind, Schema
+from rasura.manifests.tables import REFERENCE
+from rasura.stages import stage
+from rasura.stages.sources.files import RunContext
+from rasura.stages.stage import Kept, MissingColumns, Outcome, Record, Rejected, Source
 
 COUNTABLE = (Kind.STRING, Kind.INT, Kind.BOOL)
 

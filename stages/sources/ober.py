@@ -5,12 +5,12 @@ from typing import Any, Literal, cast
 
 from pydantic import Field
 
-from manifests.ids import content_id
-from manifests.images import MAX_PIXELS, decode_image, decode_mask
-from manifests.ober import NotOber, Reader, listing
-from manifests.schemas import PROVENANCE, Kind, Schema
-from stages import stage
-from stages.sources.files import (
+from rasura.manifests.formats.ober import NotOber, Reader, listing
+from rasura.manifests.ids import content_id
+from rasura.manifests.images import MAX_PIXELS, decode_image, decode_mask
+from rasura.manifests.schemas import PROVENANCE, Kind, Schema
+from rasura.stages import stage
+from rasura.stages.sources.files import (
     ChangedInput,
     MissingInput,
     RunContext,
@@ -19,8 +19,8 @@ from stages.sources.files import (
     origin_of,
     unreadable_id,
 )  # fmt: skip
-from stages.sources.photos import fit
-from stages.stage import Kept, Outcome, Record, Rejected, Source
+from rasura.stages.sources.photos import fit
+from rasura.stages.stage import Kept, Outcome, Record, Rejected, Source
 
 PAIR: Schema = {"input": Kind.RGB, "gt": Kind.RGB, "given_mask": Kind.MASK, "given_foreground_mask": Kind.MASK}
 MADE: Schema = {

@@ -5,11 +5,11 @@ from pathlib import PurePath
 
 from pydantic import Field
 
-from manifests.ids import content_id, stable_hash
-from manifests.images import MAX_PIXELS, decode_image, decode_mask
-from manifests.schemas import PROVENANCE, Kind
-from stages import stage
-from stages.sources.files import (
+from rasura.manifests.ids import content_id, stable_hash
+from rasura.manifests.images import MAX_PIXELS, decode_image, decode_mask
+from rasura.manifests.schemas import PROVENANCE, Kind
+from rasura.stages import stage
+from rasura.stages.sources.files import (
     ChangedInput,
     Found,
     MissingInput,
@@ -21,8 +21,8 @@ from stages.sources.files import (
     read_checked,
     scene_of,
 )
-from stages.sources.photos import ParquetRows, cell_bytes, fit, row_ids, row_items
-from stages.stage import Kept, Outcome, Record, Rejected, Source
+from rasura.stages.sources.photos import ParquetRows, cell_bytes, fit, row_ids, row_items
+from rasura.stages.stage import Kept, Outcome, Record, Rejected, Source
 
 PARTS = ("input", "gt", "mask")
 

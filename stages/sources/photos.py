@@ -7,11 +7,11 @@ import cv2
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from manifests.ids import content_id
-from manifests.images import MAX_PIXELS, RGB, decode_image, field_of_view
-from manifests.schemas import PROVENANCE, Kind
-from stages import stage
-from stages.sources.files import (
+from rasura.manifests.ids import content_id
+from rasura.manifests.images import MAX_PIXELS, RGB, decode_image, field_of_view
+from rasura.manifests.schemas import PROVENANCE, Kind
+from rasura.stages import stage
+from rasura.stages.sources.files import (
     ChangedInput,
     MissingInput,
     Pattern,
@@ -23,7 +23,7 @@ from stages.sources.files import (
     scene_of,
     unreadable_id,
 )  # fmt: skip
-from stages.stage import Kept, Outcome, Record, Source
+from rasura.stages.stage import Kept, Outcome, Record, Source
 
 
 class PhotosParams(stage.Params):

@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from manifests.ids import stable_hash
-from manifests.images import MAX_PIXELS, decode_image, decode_mask
-from manifests.rorem import ABOUT, PARTS, Entry, NotRorem, entries, name_of, verdict_of
-from manifests.schemas import PROVENANCE, Kind, Schema
-from stages import stage
-from stages.sources.files import (
+from rasura.manifests.formats.rorem import ABOUT, PARTS, Entry, NotRorem, entries, name_of, verdict_of
+from rasura.manifests.ids import stable_hash
+from rasura.manifests.images import MAX_PIXELS, decode_image, decode_mask
+from rasura.manifests.schemas import PROVENANCE, Kind, Schema
+from rasura.stages import stage
+from rasura.stages.sources.files import (
     Found,
     MissingInput,
     Pattern,
@@ -23,8 +23,8 @@ from stages.sources.files import (
     read_checked,
     scene_of,
 )
-from stages.sources.photos import fit
-from stages.stage import Kept, Outcome, Record, Rejected, Source
+from rasura.stages.sources.photos import fit
+from rasura.stages.stage import Kept, Outcome, Record, Rejected, Source
 
 MADE: Schema = {
     "kind": Kind.STRING,

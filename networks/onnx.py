@@ -1,0 +1,30 @@
+"""Networks in ONNX form: one thread a worker, on the GPU where ONNX Runtime has one."""
+
+from pathlib import Path
+from typing import Any
+
+from rasura.networks.weights import BadWeights
+
+PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
+
+
+def network(path: Path) -> Any:
+    """An inference session of a network; its results do not depend on how many cores there are.
+
+    Raises:
+        BadWeights: the file is not there, or is no network.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    available = onnxruntime.get_available_providers()
+    providers = [name for name in PROVIDERS if name in available]
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # its own classes, one a kind of fault, below Exception
+        if type(error).__module__.startswith("onnxruntime"):
+            line = " ".join(str(error).split())[:200]
+            raise BadWeights(f"'{path}' cannot be opened as an ONNX network: {line}") from error
+        raise

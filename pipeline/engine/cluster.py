@@ -1,0 +1,90 @@
+"""Ray, started quietly on this machine, or joined where there is a cluster."""
+
+import contextlib
+import io
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from rasura.pipeline.recipe.load import Engine
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray lowers its workers' priority to 15 by default; ours are the job itself, not background work
+    "RAY_worker_niceness": "0",
+    "RAY_DEDUP_LOGS": "0",
+    # nobody looks at its metrics here, and on two cores collecting them is felt
+    "RAY_enable_metrics_collection": "0",
+    "RAY_task_events_report_interval_ms": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # one worker a core, one thread each: else one "CPU" uses two
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+
+
+class _WithoutRaylet(io.TextIOBase):
+    """Standard output less the notices of the raylet, which Ray prints there whatever it is told."""
+
+    def __init__(self, out: IO[str]) -> None:
+        self._out = out
+        self._skipping = False
+
+    def write(self, text: str) -> int:
+        if "(raylet" in text:
+            self._skipping = not text.endswith("\n")
+            return len(text)
+        if self._skipping:
+            self._skipping = "\n" not in text
+            return len(text)
+        return self._out.write(text)
+
+    def flush(self) -> None:
+        self._out.flush()
+
+    def isatty(self) -> bool:
+        return self._out.isatty()
+
+    def fileno(self) -> int:
+        return self._out.fileno()
+
+
+@contextlib.contextmanager
+def cluster(engine: Engine) -> Iterator[None]:
+    """Ray while the context lasts: the cluster at RAY_ADDRESS (set inside `ray job submit`), else this machine."""
+    for key, value in QUIET.items():
+        os.environ.setdefault(key, value)
+    # workers import what the driver can: also stages that stand in a folder of the user's own
+    paths = [str(Path(entry or ".").absolute()) for entry in sys.path if not entry.endswith(".zip")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS")
+    if address and address != "local":
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    else:
+        ray.init(
+            address="local",
+            num_cpus=engine.workers or os.cpu_count() or 1,
+            resources=_custom_resources(),
+            object_store_memory=engine.object_store_mb * 2**20,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            _temp_dir=os.environ.get("RASURA_RAY_TMP") or str(Path(tempfile.gettempdir()) / "rasura-ray"),
+        )
+    try:
+        with contextlib.redirect_stdout(_WithoutRaylet(sys.stdout)):
+            yield
+    finally:
+        ray.shutdown()
+
+
+def _custom_resources() -> dict[str, float]:
+    """Custom resources of this machine, from RASURA_RESOURCES (`name=amount,…`), for stages that ask for them."""
+    text = os.environ.get("RASURA_RESOURCES", "")
+    return {name: float(amount) for name, _, amount in (part.partition("=") for part in text.split(",")) if name}

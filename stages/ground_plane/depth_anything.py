@@ -1,0 +1,65 @@
+"""Depth Anything V1 and V2 in transformers' form.
+
+Its relative checkpoints give disparity up to a factor, with the sky at 0; its metric ones (`depth_estimation_type:
+metric` in their configuration) give metres.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from rasura.networks.weights import pretrained, processor
+from rasura.stages.ground_plane.depth import by_shape, inverse_depth, positive
+
+Array = npt.NDArray[Any]
+
+
+def padded(picture: Array, thinnest: int) -> Array:
+    """The picture with its last row or column repeated until it is no thinner than 1 : `thinnest`."""
+    height, width = picture.shape[:2]
+    least = -(-max(height, width) // thinnest)
+    below, right = max(0, least - height), max(0, least - width)
+    if not below and not right:
+        return picture
+    return np.asarray(cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_REPLICATE))
+
+
+class DepthAnything:
+    """A checkpoint from a folder that `save_pretrained` or the hub made; safetensors only."""
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import AutoImageProcessor, DepthAnythingForDepthEstimation
+
+        self.model = pretrained(DepthAnythingForDepthEstimation, folder, ["depth_anything"])
+        self.processor = processor(AutoImageProcessor, folder)
+        # a picture that is thinner than one patch of the network's input would be scaled to nothing
+        size = self.processor.size
+        self.thinnest = max(1, min(size["height"], size["width"]) // (self.processor.ensure_multiple_of or 1))
+        self.metric = self.model.config.depth_estimation_type == "metric"
+
+    def values(self, pictures: Sequence[Array]) -> list[Array]:
+        """The network's own maps, at its output's resolution, (h', w') float32. One batch a shape."""
+        import torch
+
+        maps: list[Array] = [np.empty((0, 0), np.float32)] * len(pictures)
+        whole = [np.array(padded(picture, self.thinnest)) for picture in pictures]  # torch takes no read-only ones
+        for places in by_shape(whole):
+            given = self.processor(
+                images=[whole[k] for k in places], return_tensors="pt", input_data_format="channels_last"
+            )
+            with torch.inference_mode():
+                out = self.model(pixel_values=given["pixel_values"].to(self.model.device)).predicted_depth
+            for k, one in zip(places, out.float().cpu().numpy(), strict=True):
+                rows, columns = whole[k].shape[:2]
+                height = max(1, round(one.shape[0] * pictures[k].shape[0] / rows))
+                width = max(1, round(one.shape[1] * pictures[k].shape[1] / columns))
+                maps[k] = one[:height, :width]
+        return maps
+
+    def inverse(self, pictures: Sequence[Array]) -> list[Array]:
+        maps = self.values(pictures)
+        return [inverse_depth(np.maximum(one, 0), 1.0) if self.metric else positive(one) for one in maps]

@@ -1,0 +1,221 @@
+"""Source `studio`: rendered fixed-camera pairs with exact truth, from nothing but a seed.
+
+Mitsuba is an extra (`rasura[studio]`) and is imported when the first pair is rendered. A pair is rendered once: the
+cache holds it under the hash of its description, the render settings and the renderer's versions.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from rasura.manifests.ids import seed_for, stable_hash
+from rasura.manifests.schemas import PROVENANCE, Kind, Schema
+from rasura.stages.sources.studio import develop as studio_develop
+from rasura.stages.sources.studio import render as studio_render
+from rasura.stages.sources.studio import scene as studio_scene
+from rasura.stages.stage import Kept, Outcome, Params, Record, Source
+
+log = logging.getLogger(__name__)
+
+ARRAYS: Mapping[str, tuple[type[np.generic], int]] = {
+    # what `studio_render.render` gives: type, number of axes
+    "input": (np.uint8, 3),
+    "gt": (np.uint8, 3),
+    "object_mask": (np.bool_, 2),
+    "foreground_mask": (np.bool_, 2),
+    "floor": (np.bool_, 2),
+    "depth": (np.uint16, 2),
+}
+PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
+
+
+class Degrade(Params):
+    """What a real camera does to a pair. All off by default. The truth stays exact in the grid of `input`."""
+
+    noise: float = Field(
+        0.0, ge=0, le=50, description="Standard deviation of the sensor noise, grey levels, both pictures."
+    )
+    jpeg: int | None = Field(None, ge=1, le=100, description="JPEG quality that both pictures go through; null: none.")
+    shift: float = Field(
+        0.0, ge=0, le=16, description="`gt` is moved by up to this many pixels, in a random direction."
+    )
+    flicker: float = Field(0.0, ge=0, le=0.5, description="`gt`'s exposure changes by up to this share.")
+
+
+class StudioParams(Params):
+    count: int = Field(16, ge=1, description="Number of scenes.")
+    seed: int | None = Field(None, ge=0, description="Seed of the scenes; null: the recipe's.")
+    width: int = Field(360, ge=16, le=4096, description="Width of the pictures, pixels.")
+    height: int = Field(240, ge=16, le=4096, description="Height of the pictures, pixels.")
+    spp: Literal[4, 16, 64, 256, 1024] = Field(
+        16, description="Light paths a pixel: four times as many halve the noise."
+    )
+    light: studio_scene.Light = Field("mixed", description="sun, lamp, soft (no direction), or mixed: all of them.")
+    remove: Literal["all", "one"] = Field("all", description="Remove all objects of a scene, or only its largest.")
+    textures: str | None = Field(
+        None, description="Folder of photographs that cover floor and walls; null: procedural."
+    )
+    degrade: Degrade = Field(Degrade(), description="Noise, compression, shift and flicker of a real camera.")
+    cache: str | None = Field(
+        None, description="Folder of finished renders; null: rasura/studio in the user's cache folder."
+    )
+    licence: str = Field(
+        "Apache-2.0", description="Licence written into the records. With `textures`, what they allow."
+    )
+
+
+def cache_folder(given: str | None) -> Path:
+    """The cache folder: as given, else below XDG_CACHE_HOME, else below ~/.cache."""
+    if given is not None:
+        return Path(given).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rasura" / "studio"
+
+
+def load_render(path: Path) -> dict[str, Any] | None:
+    """A finished render, or None where there is none, or one that is damaged."""
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in ARRAYS}
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        log.warning("the cached render %s is damaged (%s) and is made again", path, error)
+        return None
+    fits = all(
+        (arrays[name].dtype, arrays[name].ndim) == (np.dtype(kind), axes) for name, (kind, axes) in ARRAYS.items()
+    )
+    return arrays if fits and len({array.shape[:2] for array in arrays.values()}) == 1 else None
+
+
+def save_render(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Writes a render so that a reader sees all of it or nothing. A cache that cannot be written is only a warning."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(buffer.getvalue())
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        log.warning("the render cannot be cached as %s: %s", path, error)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def photographs(folder: Path) -> dict[str, str]:
+    """Pictures of a folder: sha256 to path.
+
+    Raises:
+        FileNotFoundError: no such folder, or no picture in it.
+    """
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES) if folder.is_dir() else []
+    if not paths:
+        raise FileNotFoundError(f"studio: no photographs ({', '.join(sorted(PHOTO_SUFFIXES))}) in {folder}")
+    return {hashlib.sha256(path.read_bytes()).hexdigest(): str(path.resolve()) for path in paths}
+
+
+class Studio(Source):
+    """Rendered fixed-camera pairs with exact truth, from nothing but a seed."""
+
+    name = "studio"
+    version = "1"
+    gives: ClassVar[Schema] = {
+        **{column: PROVENANCE[column] for column in ("id", "scene_id", "split", "origin", "licence", "parents")},
+        "label": Kind.STRING,
+        "input": Kind.RGB,
+        "gt": Kind.RGB,
+        "given_mask": Kind.MASK,
+        "true_object_mask": Kind.MASK,
+        "true_foreground_mask": Kind.MASK,
+        "true_depth": Kind.DEPTH,  # of `gt`, mm along the viewing axis; 0: nothing there, 65535: that far or farther
+        "true_floor": Kind.MASK,
+        "light_azimuth": Kind.FLOAT,
+        "light_elevation": Kind.FLOAT,
+        "camera_fov": Kind.FLOAT,  # degrees, horizontal
+    }
+    item_columns: ClassVar[Schema] = {"id": Kind.STRING, "origin": Kind.STRING, "scene": Kind.STRING}
+    time_limit_s = 300.0
+    Params = StudioParams
+
+    def items(self, run: Any = None) -> list[Record]:
+        """One item a scene; `scene` is JSON: the description, its settings, and where its photographs lie.
+
+        Raises:
+            ImportError: mitsuba is not installed.
+            FileNotFoundError: the folder of textures is empty or missing.
+        """
+        if find_spec("mitsuba") is None:
+            raise ImportError(studio_render.NO_MITSUBA)
+        p = self.params
+        seed = self.seed if p.seed is None else p.seed
+        photos = {} if p.textures is None else photographs(Path(p.textures).expanduser())
+        listed = []
+        for index in range(p.count):
+            scene = studio_scene.describe(seed, index, p.width / p.height, p.light, p.remove, tuple(photos))
+            planes = [plane["texture"] for plane in (scene["floor"], scene["wall"]) if plane]
+            used = {t["sha256"]: photos[t["sha256"]] for t in planes if t["kind"] == "photo"}
+            settings = {"width": p.width, "height": p.height, "spp": p.spp}
+            item_id = stable_hash([self.version, scene, settings, p.degrade.model_dump()])
+            text = json.dumps({"scene": scene, "settings": settings, "photos": used}, sort_keys=True)
+            listed.append({"id": item_id, "origin": f"studio:{seed}/{index}", "scene": text})
+        return listed
+
+    def rendered(self, item: Record) -> dict[str, Any]:
+        """The item's clean arrays (`studio_render.render`), from the cache or rendered now.
+
+        Raises:
+            ImportError: mitsuba is not installed.
+        """
+        told = json.loads(item["scene"])
+        if find_spec("mitsuba") is None:
+            raise ImportError(studio_render.NO_MITSUBA)
+        made_by = [studio_render.VERSION, version("mitsuba"), np.__version__]
+        path = cache_folder(self.params.cache) / f"{stable_hash([told['scene'], told['settings'], made_by])}.npz"
+        arrays = load_render(path)
+        if arrays is None:
+            arrays = studio_render.render(told["scene"], photos=told["photos"], **told["settings"])
+            save_render(path, arrays)
+        return arrays
+
+    def process_one(self, record: Record) -> Outcome:
+        arrays = self.rendered(record)
+        scene = json.loads(record["scene"])["scene"]
+        # From the id alone: an id must not stand for two contents, whatever the recipe's seed
+        rng = np.random.default_rng(seed_for(0, self.name, record["id"]))
+        source, clean = studio_develop.degraded(arrays["input"], arrays["gt"], rng, **self.params.degrade.model_dump())
+        kept = {
+            "id": record["id"],
+            "scene_id": record["id"],
+            "split": None,
+            "origin": record["origin"],
+            "licence": self.params.licence,
+            "parents": [],
+            "label": scene["objects"][0]["name"],
+            "input": source,
+            "gt": clean,
+            "given_mask": None,
+            "true_object_mask": arrays["object_mask"],
+            "true_foreground_mask": arrays["foreground_mask"],
+            "true_depth": arrays["depth"],
+            "true_floor": arrays["floor"],
+            "light_azimuth": scene["light"]["azimuth"],
+            "light_elevation": scene["light"]["elevation"],
+            "camera_fov": scene["camera"]["fov"],
+        }
+        return Kept([kept])

@@ -1,0 +1,46 @@
+"""Reading and writing Parquet: what comes back, and what is left running."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rasura.manifests.parquet import parquet_bytes, read_parquet
+
+PROBE = """
+import io, os, sys
+import pyarrow, pyarrow.parquet
+from manifests.parquet import read_parquet
+before = set(os.listdir("/proc/self/task"))
+with open(sys.argv[1], "rb") as source:
+    rows = read_parquet(source, ["b", "a"]).num_rows
+names = [open(f"/proc/self/task/{task}/comm").read().strip() for task in set(os.listdir("/proc/self/task")) - before]
+print(rows, *[name for name in names if not name.startswith("jemalloc")])
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.parquet"
+    path.write_bytes(parquet_bytes(pa.table({"a": list(range(1000)), "b": [f"row {n}" for n in range(1000)]})))
+    return path
+
+
+def test_columns_come_in_the_order_asked_for(file: Path) -> None:
+    """Columns come in the order in which they were named, all of them where none is."""
+    with file.open("rb") as source:
+        assert read_parquet(source, ["b", "a"]).column_names == ["b", "a"]
+    with file.open("rb") as source:
+        assert read_parquet(source).equals(pq.ParquetFile(file).read())
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads are counted in /proc")  # noqa: PTH112
+def test_reading_leaves_no_thread_behind(file: Path) -> None:
+    """No thread of Arrow's is alive after a read: one that outlives the interpreter aborts it at exit, after all its
+    work was done and printed."""
+    run = subprocess.run([sys.executable, "-c", PROBE, str(file)], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["1000"]

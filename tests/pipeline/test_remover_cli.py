@@ -1,0 +1,144 @@
+"""`rasura remover …`: trains on the triplets of runs, goes on where it was, distils; what is wrong is one sentence, and
+nothing is half written."""
+
+import json
+
+import pytest
+import yaml
+from support import tiny_models
+from support.annotator_runs import CAPTURED, Run, row
+from typer.testing import CliRunner
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+pytest.importorskip("accelerate")
+
+from safetensors.torch import load_file
+
+from rasura.manifests.formats.huggingface import NotTriplets
+from rasura.manifests.schemas import PROVENANCE, Kind
+from rasura.manifests.tables import NoTable
+from rasura.networks.checkpoint import TrainingFailed
+from rasura.networks.diffusers_files import MissingWeights
+from rasura.networks.lora import WrongLora
+from rasura.networks.pca_codec import Pca
+from rasura.pipeline.cli import remover as remover_cli
+from rasura.pipeline.recipe.load import RecipeError
+from rasura.removers import tiny
+from rasura.removers.base import remove
+from rasura.stages.inpaint import MODELS, ModelParams
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Two flows of captured scenes, and one of photos."""
+    made = Run(tmp_path_factory.mktemp("scenes") / "run")
+    made.flow("start", [row(n, "captured", 48) for n in range(6)], CAPTURED)
+    made.flow("more", [row(n, "captured", 48, split="test" if n == 9 else "train") for n in range(6, 10)], CAPTURED)
+    photos = [{name: row(n, "captured", 48)[name] for name in ("id", "source")} for n in range(2)]
+    made.flow("photos", photos, {**PROVENANCE, "source": Kind.RGB})
+    return made.store.uri
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tiny_models.sdxl_folder(tmp_path_factory.mktemp("base") / "sdxl")
+
+
+def call(*arguments, code=0):
+    """Runs a command; what it printed. Its errors come through as they are."""
+    done = CliRunner().invoke(remover_cli.remover, [str(one) for one in arguments], catch_exceptions=False)
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+def settings(**changed):
+    return [part for name, value in changed.items() for part in ("--set", f"{name}={value}")]
+
+
+QUICK = settings(steps=2, batch=2, warm_up=1, rate=0.003)
+
+
+def test_a_tiny_remover_is_trained_goes_on_and_runs(run, tmp_path):
+    """On the flows that are named, of one split where that is asked for; the folder is a remover; told again nothing is
+    done twice; `--from` goes on from it in another folder."""
+    out = tmp_path / "one"
+    flows = ("--flow", "start", "--flow", "more")
+    assert "learned from 9 triplets in 2 steps" in call(
+        "train", run, *flows, "--split", "train", "--preset", "tiny", "--out", out, *QUICK
+    )
+    before = (out / "log.jsonl").read_text()
+    call("train", run, *flows, "--split", "train", "--preset", "tiny", "--out", out, *QUICK)
+    assert (out / "log.jsonl").read_text() == before
+    call("train", run, *flows, "--preset", "tiny", "--from", out, "--out", tmp_path / "two", *QUICK)
+    made = tiny.Tiny("tiny", tmp_path / "two", Pca.load)
+    made.weights()
+    made.setup()
+    one = row(20, "captured", 48)
+    fill = remove(made, [one["source"]], [one["mask"]], [1], dilation=2)[0]
+    assert (fill != one["source"]).any()
+    with pytest.raises(TrainingFailed, match="other triplets"):
+        call("train", run, "--flow", "start", "--preset", "tiny", "--out", out, *QUICK)
+
+
+def test_a_trained_lora_is_distilled_and_what_is_printed_runs_it(run, base, tmp_path):
+    """SDXL-inpainting is trained as a LoRA and that distilled into four steps; the line that `distill` prints is a
+    model of a recipe, and runs."""
+    first, out = tmp_path / "first", tmp_path / "lcm"
+    small = settings(size=64, crop="whole")
+    call(
+        "train", run, "--flow", "start", "--base", base, "--out", first, *QUICK, *small, *settings(learn="lora", rank=2)
+    )
+    text = call(
+        "distill", run, "--flow", "start", "--base", base, "--from", first, "--out", out, *QUICK, *small,
+        *settings(rank=4),
+    )  # fmt: skip
+    told = yaml.safe_load(text.splitlines()[-1])
+    model = ModelParams.model_validate(told | {"size": 64, "device": "cpu"})
+    make, defaults = MODELS[model.kind]
+    remover = make("lcm", model.files(), model.options(defaults))
+    remover.weights()
+    remover.setup()
+    one = row(20, "captured", 48)
+    fill = remove(remover, [one["source"]], [one["mask"]], [1], dilation=2)[0]
+    assert (fill != one["source"]).any()
+    assert remover.parts.scheduler.config._class_name == "LCMScheduler"
+    record = json.loads((out / "training.json").read_text())
+    assert record["prompt"].startswith("4K, high quality")
+    assert {len(value) for name, value in load_file(out / "lora.safetensors").items() if "lora_A" in name} == {4}
+
+
+def test_what_is_wrong_is_one_sentence_and_leaves_nothing(run, base, tmp_path):
+    """Rows that are no triplets, a flow or split that is not there, a base that is none, a LoRA of another base, a
+    setting that there is not."""
+    out = tmp_path / "out"
+    tinily, largely = ("--preset", "tiny", "--out", out, *QUICK), ("--base", base, "--out", out, *QUICK)
+    for wrong, error, said in (
+        (("train", run, "--flow", "photos", *tinily), NotTriplets, "no mask, target"),
+        (("train", run, "--flow", "nowhere", *tinily), NoTable, "no complete table 'nowhere'"),
+        (("train", run, "--flow", "more", "--split", "none", *tinily), TrainingFailed, "no triplets.*split 'none'"),
+        (("train", run, "--flow", "more", *tinily, "--set", "stepz=3"), RecipeError, "no 'stepz'"),
+        (("train", run, "--flow", "more", *tinily, "--set", "batch=many"), RecipeError, "batch: .*'many'"),
+        (("train", run, "--flow", "more", "--base", tmp_path, "--out", out, *QUICK), MissingWeights, "no model in"),
+        (("train", run, "--flow", "more", *largely, "--from", tmp_path), MissingWeights, "no remover in"),
+        (("distill", run, "--flow", "more", *largely, "--from", tmp_path), MissingWeights, "no remover in"),
+        (("distill", run, "--flow", "more", *largely, "--from", base, "--set", "objective=x0"), TrainingFailed, "'x0'"),
+    ):
+        with pytest.raises(error, match=said) as told:
+            call(*wrong)
+        assert "\n" not in str(told.value)
+        assert not out.exists()
+    assert "name its folder under `base`" in call("train", run, "--flow", "more", "--out", out, code=2)
+    assert "KEY=VALUE" in call("train", run, "--flow", "more", "--out", out, "--set", "x", code=2)
+    other = tmp_path / "other"
+    other.mkdir()
+    shapes = {"unet.mid_block.nowhere.lora_A.weight": (4, 8), "unet.mid_block.nowhere.lora_B.weight": (8, 4)}
+    from safetensors.torch import save_file
+
+    save_file(tiny_models.lora_tensors(shapes), other / "lora.safetensors")
+    for command in ("train", "distill"):
+        with pytest.raises(WrongLora, match="for another base"):
+            call(command, run, "--flow", "more", *largely, "--from", other)
+    assert not out.exists()

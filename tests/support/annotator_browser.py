@@ -1,0 +1,91 @@
+"""A real browser on the review's page: Debian's Chromium through playwright, and what is seen in it."""
+
+import base64
+import io
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+from support.annotator_server import Served
+
+CHROMIUM = Path(os.environ.get("RASURA_CHROMIUM", "/usr/bin/chromium"))
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
+NODE = ROOT / ".venv" / "node" / "node_modules"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium; what needs it skips where there is none (tests/annotator_setup.sh installs it)."""
+    if not CHROMIUM.exists():
+        pytest.skip("no Chromium here (tests/annotator_setup.sh installs it)")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield started
+        started.close()
+
+
+def open_page(browser: Browser, served: Served, token: str, **settings: Any) -> Page:
+    """The page, signed in by the link of a token. A script's fault or a refused resource fails the test at `faults`."""
+    settings = {"viewport": {"width": 1280, "height": 800}, **settings}
+    page = browser.new_context(**settings).new_page()
+    page.faults = []  # type: ignore[attr-defined]
+    page.on("pageerror", lambda error: page.faults.append(str(error)))  # type: ignore[attr-defined]
+    page.on("console", lambda said: page.faults.append(said.text) if said.type == "error" else None)  # type: ignore[attr-defined]
+    page.goto(f"{served.url}/#token={token}")
+    ready(page)
+    return page
+
+
+def ready(page: Page) -> None:
+    """Waits until an item is drawn."""
+    page.wait_for_function("() => !document.getElementById('tag-one').hidden")
+
+
+def picture(page: Page) -> np.ndarray:
+    """The canvas as it is drawn, (height, width, 4) uint8 in device pixels."""
+    address = page.evaluate("document.getElementById('canvas').toDataURL('image/png')")
+    with Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))) as drawn:
+        return np.array(drawn.convert("RGBA"))
+
+
+def item(page: Page) -> str:
+    """The item that is shown: the first of those that the server holds open."""
+    return str(
+        page.evaluate(
+            """async () => (await (await fetch('/api/next', {method: 'POST', headers: {'content-type':
+        'application/json'}, body: '{"want": 1}'})).json()).items[0].id"""
+        )
+    )
+
+
+def settled(page: Page) -> None:
+    """Waits until every vote is sent."""
+    page.wait_for_function(
+        """() => Object.keys(localStorage).filter(k => k.startsWith('rasura:outbox'))
+        .every(k => localStorage[k] === '[]')"""
+    )
+
+
+def axe(page: Page) -> list[str]:
+    """Faults of accessibility that axe calls serious or critical, WCAG 2 A and AA."""
+    source = NODE / "axe-core" / "axe.min.js"
+    if not source.exists():
+        pytest.skip("no axe-core here (tests/annotator_setup.sh fetches it)")
+    page.evaluate(source.read_text())  # evaluated by the test, not loaded by the page: its policy stays as it is
+    found = page.evaluate(
+        """async () => (await axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa',
+        'best-practice']})).violations"""
+    )
+    return [
+        f"{one['impact']} {one['id']}: {json.dumps([node['html'][:120] for node in one['nodes'][:3]])}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
