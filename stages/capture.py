@@ -5,56 +5,73 @@ Outside M_fg the target is the source itself, bit for bit: otherwise a model lea
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from rasura.manifests.images import RGB, Mask
 from rasura.manifests.schemas import Kind
-from rasura.stages.effects import difference
-from rasura.stages.pair import dilate, disc
+from rasura.stages.imaging.comparison import compute_difference
+from rasura.stages.imaging.filters import Floats
+from rasura.stages.imaging.morphology import compute_distance_inside, dilate, disc
 from rasura.stages.stage import Kept, Outcome, Params, Record, Rejected, Stage
 
 
-def feather_weight(foreground_mask: Mask, object_mask: Mask, feather: int) -> npt.NDArray[np.float32]:
-    """(h, w) float32 weight of gt: 0 outside M_fg, rising over `feather` px inside its rim, 1 from there on.
+def compute_feather_weight(foreground_mask: Mask, object_mask: Mask, feather: int) -> Floats:
+    """Compute the weight of gt: 0 outside M_fg, rising smoothly over `feather` px inside its rim, 1 from there on.
 
     On the object and 2 px around it (inside M_fg) it is 1 at once: half an object is a ghost. The picture's border
     is no rim.
+
+    Args:
+        foreground_mask, object_mask: (h, w) bool.
+        feather: px.
+
+    Returns:
+        (h, w) float32, 0 to 1.
+
+    Examples:
+        >>> mask = np.array([[True, True, True, True, False]])
+        >>> compute_feather_weight(mask, np.zeros_like(mask), 7).tolist()
+        [[0.5, 0.31640625, 0.15625, 0.04296875, 0.0]]
     """
-    where = foreground_mask | object_mask
-    padded = cv2.copyMakeBorder(where.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_REPLICATE)
-    depth = np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, 5), np.float32)[1:-1, 1:-1]
-    if where.all():
-        depth = np.full(where.shape, np.inf, np.float32)  # no rim to measure from
+    area = foreground_mask | object_mask
+    depth = compute_distance_inside(area)
+    if area.all():
+        depth = np.full(area.shape, np.inf, np.float32)  # no rim to measure from
     ramp = np.clip(depth / (feather + 1), 0, 1)
     weight = np.asarray(ramp * ramp * (3 - 2 * ramp), np.float32)
-    weight[dilate(object_mask, 2) & where] = 1
-    weight[~where] = 0
+    weight[dilate(object_mask, 2) & area] = 1
+    weight[~area] = 0
     return weight
 
 
-def needs_gt(source: RGB, clean: RGB, feather: int) -> npt.NDArray[np.float32]:
-    """(h, w) float32 in [0, 1]: 1 where the pair differs too much for a mix of both, and `feather` / 2 px around it.
+def compute_difference_gate(source: RGB, clean: RGB, feather: int) -> Floats:
+    """Compute where the pair differs too much for a mix of both: 1 there and `feather` / 2 px around it.
 
     A hard shadow ends where M_fg ends: faded there, its outline would stay in the target as a thin line.
+
+    Returns:
+        (h, w) float32, 0 (a difference of 8 grey levels) to 1 (16 and more).
     """
-    gate = np.clip((difference(source, clean) - 8) / 8, 0, 1)
+    gate = np.clip((compute_difference(source, clean) - 8) / 8, 0, 1)
     return np.asarray(cv2.dilate(gate, disc(max(1, feather // 2))), np.float32)
 
 
-def captured_target(source: RGB, clean: RGB, foreground_mask: Mask, object_mask: Mask, feather: int = 6) -> RGB:
-    """The triplet's target, (h, w, 3) uint8: gt inside a feathered M_fg, exactly `source` outside.
+def blend_target(source: RGB, clean: RGB, foreground_mask: Mask, object_mask: Mask, feather: int = 6) -> RGB:
+    """Blend the triplet's target: gt inside a feathered M_fg, exactly `source` outside.
 
     Args:
         source, clean: (h, w, 3) uint8, registered and of one exposure.
         foreground_mask, object_mask: (h, w) bool.
         feather: px of the transition, all of them inside M_fg, where the two differ little.
+
+    Returns:
+        (h, w, 3) uint8.
     """
-    where = foreground_mask | object_mask
-    soft = feather_weight(foreground_mask, object_mask, feather)
-    weight = np.where(where, np.maximum(soft, needs_gt(source, clean, feather)), 0)[..., None]
-    mixed = np.rint(weight * clean.astype(np.float32) + (1 - weight) * source).astype(np.uint8)
-    return np.where(weight > 0, mixed, source)
+    area = foreground_mask | object_mask
+    soft = compute_feather_weight(foreground_mask, object_mask, feather)
+    weight = np.where(area, np.maximum(soft, compute_difference_gate(source, clean, feather)), 0)[..., None]
+    blend = np.rint(weight * clean.astype(np.float32) + (1 - weight) * source).astype(np.uint8)
+    return np.where(weight > 0, blend, source)
 
 
 class CaptureParams(Params):
@@ -62,7 +79,7 @@ class CaptureParams(Params):
 
 
 class Capture(Stage):
-    """Turns a pair with its masks into a triplet."""
+    """Turn a pair with its masks into a triplet."""
 
     name = "capture"
     needs = {"input": Kind.RGB, "gt": Kind.RGB, "object_mask": Kind.MASK, "foreground_mask": Kind.MASK}
@@ -75,17 +92,18 @@ class Capture(Stage):
     }
     drops = frozenset({"input", "gt", "object_mask"})
     Params = CaptureParams
+    params: CaptureParams
 
     def process_one(self, record: Record) -> Outcome:
         source, object_mask = record["input"], record["object_mask"]
-        where = record["foreground_mask"] | object_mask
+        foreground_mask = record["foreground_mask"] | object_mask
         if not object_mask.any():
             return Rejected("no object found", "object_mask is empty")
         triplet = {
             "kind": "captured",
             "source": source,
-            "target": captured_target(source, record["gt"], where, object_mask, self.params.feather),
+            "target": blend_target(source, record["gt"], foreground_mask, object_mask, self.params.feather),
             "mask": object_mask,
-            "foreground_mask": where,
+            "foreground_mask": foreground_mask,
         }
         return Kept([{name: value for name, value in record.items() if name not in self.drops} | triplet])

@@ -1,7 +1,8 @@
-"""Foregrounds onto a background: a triplet with an exact answer (OBER's simulated part).
+"""Composition of foregrounds with a background: a triplet with an exact answer (OBER's simulated part).
 
 Of one to three foregrounds one is removed; the others stay in the target with their own shadows. They stand on the
-background's floor, as large as they would be there, and their shadows lie on it (`placing`, `projection`, `laying`).
+background's ground plane, as large as they would be there, and their shadows fall on it (`compositing.placement`,
+`compositing.projection`, `compositing.rendering`).
 """
 
 import json
@@ -15,54 +16,92 @@ from pydantic import Field, field_validator
 
 from rasura.manifests.schemas import Kind, Schema
 from rasura.stages import stage
-from rasura.stages.compositing.class_places import misplaced
-from rasura.stages.compositing.cutouts import Cutout, cut_sides, cutout, facing, mirrored, turned_by
-from rasura.stages.compositing.degrade import degraded
-from rasura.stages.compositing.harmonize import Mood
-from rasura.stages.compositing.placement import Limits, Spot, collide, floor_disc, gaussian, overlap, standing
-from rasura.stages.compositing.projection import View, view_of
-from rasura.stages.compositing.rendering import Layer, Matching, lay, triplet, visible
+from rasura.stages.compositing.arrangement import (
+    Arrangement,
+    RenderedObject,
+    describe_placements,
+    measure_shadow_support,
+    measure_visible_share,
+    transfer_azimuth,
+)
+from rasura.stages.compositing.class_places import explain_misplacement
+from rasura.stages.compositing.cutouts import (
+    Cutout,
+    align_shadow_sides,
+    find_cut_sides,
+    make_cutout,
+    mirror_cutout,
+    wrap_degrees,
+)
+from rasura.stages.compositing.degrade import degrade_triplet
+from rasura.stages.compositing.harmonize import ColorStatistics
+from rasura.stages.compositing.placement import (
+    Placement,
+    PlacementLimits,
+    collide,
+    compute_footprint,
+    draw_gaussian_placement,
+    find_placements,
+    measure_overlap,
+)
+from rasura.stages.compositing.projection import View, read_view
+from rasura.stages.compositing.rendering import HarmonizeSettings, compose_triplet, render_foreground
 from rasura.stages.stage import Kept, Outcome, Record, Rejected, Stage
 
 Array = npt.NDArray[Any]
 Sizes = dict[str, tuple[float, float, float]]
 
-ATTEMPTS = 4  # times that a draw is laid out anew when an object is hidden beyond use
+MAX_ARRANGEMENTS = 4  # arrangements of a draw that are tried where an object is hidden too much
 
 
 class CompositeParams(stage.Params):
+    """Parameters of the stage `composite`."""
+
+    former_names: ClassVar[Mapping[str, str]] = {
+        "skip_unplaceable": "leave_out",
+        "check_scene_type": "places",
+        "camera_height": "eye",
+        "max_shadow_rotation": "turn_shadows",
+    }
+
     placement: Literal["ground", "gaussian"] = Field(
-        "ground", description="Objects stand on the floor; or, as a baseline, lie where Syn4Removal would put them."
+        "ground", description="Objects stand on the ground plane; or, as a baseline, are placed as by Syn4Removal."
     )
     tries: int = Field(300, ge=1, description="Positions that are drawn for each foreground.")
-    leave_out: bool = Field(True, description="An object that fits nowhere is left out if others do.")
+    skip_unplaceable: bool = Field(True, description="An object that fits nowhere is left out if others do.")
     overlap: float = Field(0.5, ge=0, le=1, description="Share of another object's box that an object may cover.")
     on_ground: float = Field(
-        0.8, ge=0, le=1, description="Share of the floor under and before an object that must be ground."
+        0.8, ge=0, le=1, description="Share of the area under and in front of an object that must be ground."
     )
-    min_visible: float = Field(0.4, gt=0, le=1, description="Share of each object that must be seen.")
+    min_visible: float = Field(0.4, gt=0, le=1, description="Share of each object that must be visible.")
     min_height: float = Field(0.07, gt=0, le=1, description="Smallest object, share of the background's height.")
     max_height: float = Field(0.75, gt=0, description="Largest object, share of the background's height.")
     max_upscale: float = Field(1.3, gt=0, description="Enlargement above which an object would be blurred.")
-    max_outside: float = Field(0.0, ge=0, lt=1, description="Share of an object's box that may lie beyond the frame.")
+    max_outside: float = Field(0.0, ge=0, lt=1, description="Share of an object's box that may be beyond the frame.")
     max_pitch: float = Field(
         15.0, gt=0, le=90, description="Degrees between how steeply an object is looked down on here and in its photo."
     )
     max_view_error: float | None = Field(
-        8.0, gt=0, description="Degrees by which the view of an object or of a floor may be unsure; null: guesses too."
+        8.0,
+        gt=0,
+        description="Degrees by which the view of an object or of a ground plane may be off; null: defaults too.",
     )
     max_size_error: float | None = Field(
-        0.3, gt=0, description="Relative error that a pasted object's size may have; null: guesses too."
+        0.3, gt=0, description="Relative error that a pasted object's size may have; null: defaults too."
     )
-    places: bool = Field(True, description="Things stand where their class can: no car in a kitchen.")
+    check_scene_type: bool = Field(
+        True, description="Objects are placed only where their class can stand: no car in a kitchen."
+    )
     allow_cut: bool = Field(False, description="Place objects that their photo's frame cut, at the same side again.")
-    eye: float = Field(1.6, gt=0, description="Height in metres of a camera of which nothing better is known.")
+    camera_height: float = Field(
+        1.6, gt=0, description="Height in metres of a camera for which nothing better is available."
+    )
     size_trust: float = Field(
         1.6, ge=1, description="Factor off its class's size above which a photo's own metres are not believed."
     )
     sizes: Sizes = Field({}, description="Label to height, width, length in metres, before the built-in table.")
     scale_jitter: float = Field(
-        0.05, ge=0, description="Spread of the size, log units, where one of the floors has no metres of its own."
+        0.05, ge=0, description="Spread of the size, log units, where one of the ground planes has no metres."
     )
     areas: dict[str, tuple[float, float]] = Field(
         {}, description="gaussian: label to mean and deviation of the object's share of a picture; else its own share."
@@ -72,8 +111,8 @@ class CompositeParams(stage.Params):
         "compatible",
         description="Objects are mirrored, where the draw does not say it: never; where shadows then agree; by chance.",
     )
-    turn_shadows: float = Field(
-        20.0, ge=0, le=180, description="Degrees by which a shadow may be turned so that all fall one way."
+    max_shadow_rotation: float = Field(
+        20.0, ge=0, le=180, description="Degrees by which a shadow may be rotated so that all fall one way."
     )
     max_shadow: float = Field(
         45.0, ge=0, le=180, description="Degrees between two shadows above which an object is left out (or the draw)."
@@ -87,14 +126,14 @@ class CompositeParams(stage.Params):
 
     @field_validator("noise", "jpeg")
     @classmethod
-    def _ordered(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+    def _check_order(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
         if value is not None and not 0 <= value[0] <= value[1] <= 100:
             raise ValueError(f"from and to have to be ordered and within 0 to 100, not {list(value)}")
         return value
 
 
 class Composite(Stage):
-    """Lays drawn foregrounds over a background and gives the triplet in which one of them is removed."""
+    """Render drawn foregrounds onto a background and give the triplet in which one of them is removed."""
 
     name = "composite"
     version = "3"
@@ -107,11 +146,11 @@ class Composite(Stage):
         "foreground_mask": Kind.MASK,
         "label": Kind.STRING,
         "placement": Kind.STRING,  # JSON: every object, and how it was placed
-        "placement_rule": Kind.STRING,  # what told the removed object's size; see `cutouts.measured`
+        "placement_rule": Kind.STRING,  # origin of the removed object's size; see `cutouts.resolve_scale`
         "placement_pitch": Kind.FLOAT,  # degrees, largest difference of view of its objects; null: unknown
-        "placement_shadow": Kind.FLOAT,  # degrees between the directions of its shadows; null: fewer than two known
-        "placement_floor": Kind.FLOAT,  # share of the removed object's shadow that lies on ground; null: it has none
-        "placement_visible": Kind.FLOAT,  # share of the removed object that is seen
+        "placement_shadow": Kind.FLOAT,  # degrees between the directions of its shadows; null: fewer than two
+        "placement_floor": Kind.FLOAT,  # share of the removed object's shadow that is on ground; null: it has none
+        "placement_visible": Kind.FLOAT,  # share of the removed object that is visible
         "shadow_azimuth": Kind.FLOAT,  # of the removed object, on the background
         "objects": Kind.INT,
     }
@@ -125,223 +164,210 @@ class Composite(Stage):
     Params = CompositeParams
     params: CompositeParams
 
-    def limits(self) -> Limits:
-        p = self.params
-        return Limits(
-            tries=p.tries,
-            on_ground=p.on_ground,
-            min_height=p.min_height,
-            max_height=p.max_height,
-            max_upscale=p.max_upscale,
-            max_outside=p.max_outside,
-            pitch=p.max_pitch,
-            overlap=p.overlap,
-            jitter=p.scale_jitter,
-        )
-
-    def ready(self, foregrounds: Sequence[Mapping[str, Any]], rng: np.random.Generator) -> list[Cutout]:
-        """The foregrounds as cut-outs, mirrored as the draw says in `mirror`, else as `flip` says."""
-        p = self.params
-        made = [cutout(one, p.eye, p.size_trust, p.sizes) for one in foregrounds]
-        told = [one.get("mirror") for one in foregrounds]
-        if any(value is not None for value in told):
-            return [mirrored(one) if flip else one for one, flip in zip(made, told, strict=True)]
-        if p.flip == "random" and rng.random() < 0.5:
-            made = [mirrored(one) for one in made]
-        return made if p.flip == "never" else facing(made)
-
-    def arranged(
-        self, cutouts: Sequence[Cutout], record: Record, view: View | None, rng: np.random.Generator
-    ) -> tuple[list[tuple[Cutout, Spot]], Counter[str]]:
-        """Cut-outs with a place each, and why the positions of those that found none were refused."""
-        p, limits = self.params, self.limits()
-        ground, things = record["ground_mask"], record.get("ground_things") or []
-        size = (record["background"].shape[1], record["background"].shape[0])
-        placed: list[tuple[Cutout, Spot]] = []
-        refused: Counter[str] = Counter()
-        for one in cutouts:
-            if p.placement == "gaussian":
-                share = float(one.solid.sum()) / (one.size[0] * one.size[1])
-                areas = p.areas.get(one.label or "", (share, p.area_spread * share))
-                placed.append((one, gaussian(one, size, [spot.box for _, spot in placed], areas, limits, rng)))
-                continue
-            sides = cut_sides(one.solid, one.corner, one.size)
-            spots, lost = standing(one, sides, ground, view, record["ground_scale"], things, limits, rng)
-            taken = [(spot.box, None if view is None else floor_disc(who, spot, view)) for who, spot in placed]
-            for spot in spots:
-                disc = None if view is None else floor_disc(one, spot, view)
-                if all(
-                    max(overlap(spot.box, box), overlap(box, spot.box)) <= p.overlap and not collide(disc, other)
-                    for box, other in taken
-                ):
-                    placed.append((one, spot))
-                    break
-            else:
-                refused += lost + Counter({"beside the others": len(spots)} if spots else {})
-        return placed, refused
-
-    def laid(
-        self, placed: Sequence[tuple[Cutout, Spot]], record: Record, view: View | None, rng: np.random.Generator
-    ) -> tuple[list[tuple[Layer, float | None, float]], float | None]:
-        """Layers, far to near, each with where its shadow falls on the background (degrees) and how far that was
-        turned; and the largest angle that is left between two shadows."""
-        p = self.params
-        falls: list[float | None] = []
-        for one, spot in placed:
-            fall = one.azimuth
-            if fall is not None and view is not None and one.view is not None:
-                # it keeps its angle to the line of sight, which has another bearing here
-                fall += one.view.bearing(*one.stand) - view.bearing(spot.foot[0] + 0.5, spot.foot[1] + 1.0)
-            falls.append(fall)
-        sure = [(one.confidence, fall) for (one, _), fall in zip(placed, falls, strict=True) if fall is not None]
-        agreed = max(sure, key=lambda pair: pair[0])[1] if sure else None
-        how = Matching(Mood.of(record["background"]), p.colour, p.max_exposure, p.max_balance, p.max_grain)
-        layers: list[tuple[Layer, float | None, float]] = []
-        for (one, spot), fall in zip(placed, falls, strict=True):
-            turn = 0.0
-            floors = view if p.placement == "ground" else None
-            if fall is not None and agreed is not None:
-                off = turned_by(agreed - fall)
-                if floors is not None and one.view is not None:
-                    turn = float(np.clip(off, -p.turn_shadows, p.turn_shadows))
-                if p.placement == "ground" and abs(off - turn) > p.max_shadow:
-                    continue
-            layer = lay(one, spot, record["background"], floors, turn, how, rng)
-            if layer is not None:
-                layers.append((layer, None if fall is None else (fall + turn) % 360, turn))
-        if p.placement == "ground":  # stable: equal feet keep the drawn order
-            layers.sort(key=lambda entry: entry[0].spot.foot[1])
-        left = [fall for _, fall, _ in layers if fall is not None]
-        angles = [abs(turned_by(a - b)) for k, a in enumerate(left) for b in left[:k]]
-        return layers, max(angles, default=None)
-
     def process_one(self, record: Record) -> Outcome:
-        p = self.params
         if not record["foregrounds"]:
             raise ValueError(f"record {record['id']} has no foregrounds to place")
-        if p.placement == "ground":
-            if record["ground_mask"] is None or not record["ground_mask"].any():
-                return Rejected("no place", "the ground mask is empty")
-            if record["ground_scale"] is None:
-                return Rejected("no place", "the ground has no scale")
-            if (why := self.guessed(record)) is not None:
-                return Rejected("floor is a guess", why)
+        if (rejection := self.check_background(record)) is not None:
+            return rejection
         rng = self.rng(record)
-        cutouts = self.ready(record["foregrounds"], rng)
-        faults = {one.id: fault for one in cutouts if (fault := self.fault(one, record)) is not None}
-        fit = [one for one in cutouts if one.id not in faults]
-        if not fit or (faults and not p.leave_out):
+        cutouts = self.prepare_cutouts(record["foregrounds"], rng)
+        faults = {cutout.id: fault for cutout in cutouts if (fault := self.check_cutout(cutout, record)) is not None}
+        usable = [cutout for cutout in cutouts if cutout.id not in faults]
+        if not usable or (faults and not self.params.skip_unplaceable):
             reason, _ = Counter(reason for reason, _ in faults.values()).most_common(1)[0]
             return Rejected(reason, "; ".join(f"{id}: {detail}" for id, (_, detail) in faults.items()))
-        height, width = record["background"].shape[:2]
-        view = view_of(record, (width, height))
-        if view is not None and not view.metric:
-            view = view.scaled(p.eye / view.d, metric=False)
-        for _ in range(ATTEMPTS):
-            placed, refused = self.arranged(fit, record, view, rng)
-            if not placed or (len(placed) < len(fit) and not p.leave_out):
-                why = ", ".join(f"{count} {name}" for name, count in refused.most_common())
-                steep = refused["pitch"] > 0.9 * p.tries
-                return Rejected("seen from another height" if steep else "no place", f"positions refused: {why}")
-            layers, apart = self.laid(placed, record, view, rng)
-            if len(layers) < len(fit) and not p.leave_out:
-                return Rejected("shadows disagree", f"more than {p.max_shadow} degrees apart")
-            goes = int(rng.integers(len(layers))) if layers else 0
-            order = [layer for layer, _, _ in layers]
-            shown = [seen_share(order, k) for k in range(len(order))]
-            if layers and min(shown) >= p.min_visible:
-                break
-        else:
-            return Rejected("no place", "an object stays hidden behind another")
-        source, target, mask, foreground_mask = triplet(record["background"], order, goes)
-        quality = None if p.jpeg is None else int(rng.integers(p.jpeg[0], p.jpeg[1] + 1))
-        source, target = degraded(source, target, foreground_mask, float(rng.uniform(*p.noise)), quality, rng)
-        gone = order[goes]
-        pitches = [abs(layer.spot.pitch) for layer in order if layer.spot.pitch is not None]
-        out = {name: value for name, value in record.items() if name not in self.drops}
-        if "parents" in out:
-            absent = {one.id for one in cutouts} - {layer.cutout.id for layer in order}
-            out["parents"] = [parent for parent in out["parents"] or [] if parent not in absent]
-        out |= {"kind": "simulated", "source": source, "target": target, "mask": mask}
-        out |= {"foreground_mask": foreground_mask, "label": gone.cutout.label, "objects": len(order)}
-        out |= {
-            "placement": json.dumps(described(layers, goes, quality)),
-            "placement_rule": "gaussian" if p.placement == "gaussian" else gone.cutout.rule,
-            "placement_pitch": max(pitches, default=None),
-            "placement_shadow": apart,
-            "placement_floor": on_ground(gone, record["ground_mask"]),
-            "placement_visible": shown[goes],
-            "shadow_azimuth": layers[goes][1],
-        }
-        return Kept([out])
+        arrangement = self.arrange(usable, record, rng)
+        if isinstance(arrangement, Rejected):
+            return arrangement
+        return Kept([self.compose(arrangement, cutouts, record, rng)])
 
-    def guessed(self, record: Record) -> str | None:
-        """Why a background's floor is not known well enough, None where it is."""
-        for what, limit in (("view", self.params.max_view_error), ("size", self.params.max_size_error)):
-            error = record.get(f"ground_{what}_error")
+    def check_background(self, record: Record) -> Rejected | None:
+        """Return why nothing can stand on a background, None where its ground plane is good enough."""
+        if self.params.placement != "ground":
+            return None
+        if record["ground_mask"] is None or not record["ground_mask"].any():
+            return Rejected("no place", "the ground mask is empty")
+        if record["ground_scale"] is None:
+            return Rejected("no place", "the ground has no scale")
+        for quantity, limit in (("view", self.params.max_view_error), ("size", self.params.max_size_error)):
+            error = record.get(f"ground_{quantity}_error")
             if limit is not None and (error is None or error > limit):
-                how = "unknown" if error is None else f"off by {error:.2g}, more than {limit:g}"
-                return f"{record.get('ground_rule')}: its {what} is {how}"
+                text = "unknown" if error is None else f"off by {error:.2g}, more than {limit:g}"
+                return Rejected("floor is a guess", f"{record.get('ground_rule')}: its {quantity} is {text}")
         return None
 
-    def fault(self, one: Cutout, record: Record) -> tuple[str, str] | None:
-        """Why a cut-out can stand nowhere on a background, as a reason and a detail; None where it can."""
+    def prepare_cutouts(self, foregrounds: Sequence[Mapping[str, Any]], rng: np.random.Generator) -> list[Cutout]:
+        """Make cut-outs of the foregrounds, mirrored as the draw's `mirror` demands, else as `flip` does."""
         p = self.params
-        sides = cut_sides(one.solid, one.corner, one.size)
+        cutouts = [make_cutout(foreground, p.camera_height, p.size_trust, p.sizes) for foreground in foregrounds]
+        mirror = [foreground.get("mirror") for foreground in foregrounds]
+        if any(value is not None for value in mirror):
+            return [mirror_cutout(cutout) if flip else cutout for cutout, flip in zip(cutouts, mirror, strict=True)]
+        if p.flip == "random" and rng.random() < 0.5:
+            cutouts = [mirror_cutout(cutout) for cutout in cutouts]
+        return cutouts if p.flip == "never" else align_shadow_sides(cutouts)
+
+    def check_cutout(self, cutout: Cutout, record: Record) -> tuple[str, str] | None:
+        """Return why a cut-out can stand nowhere on a background, as a reason and a detail; None where it can."""
+        p = self.params
+        sides = find_cut_sides(cutout.object_mask, cutout.crop_origin, cutout.photo_size)
         if sides and (not p.allow_cut or {"left", "right"} <= sides or {"top", "bottom"} <= sides):
             return "cut object", f"the frame of its own photo cuts it at the {', '.join(sorted(sides))}"
         if p.placement == "gaussian":
             return None
-        if p.max_view_error is not None and (one.view_error is None or one.view_error > p.max_view_error):
-            off = "unknown" if one.view_error is None else f"off by {one.view_error:.2g} degrees"
-            return "view of the object is a guess", off
+        if p.max_view_error is not None and (cutout.view_error is None or cutout.view_error > p.max_view_error):
+            text = "unknown" if cutout.view_error is None else f"off by {cutout.view_error:.2g} degrees"
+            return "view of the object is a guess", text
         if p.max_size_error is not None:
-            own = np.inf if one.size_error is None else one.size_error
-            error = float(np.hypot(own, record.get("ground_size_error") or 0.0))
+            object_error = np.inf if cutout.size_error is None else cutout.size_error
+            error = float(np.hypot(object_error, record.get("ground_size_error") or 0.0))
             if error > p.max_size_error:
-                return "size of the object is a guess", f"off by {error:.2g}, told by {one.rule}"
-        if p.places:
-            why = misplaced(one.label, record.get("ground_class"), record.get("ground_place"))
+                return "size of the object is a guess", f"off by {error:.2g}, told by {cutout.size_rule}"
+        if p.check_scene_type:
+            why = explain_misplacement(cutout.label, record.get("ground_class"), record.get("ground_place"))
             if why is not None:
                 return "out of place", why
         return None
 
+    def arrange(self, cutouts: Sequence[Cutout], record: Record, rng: np.random.Generator) -> Arrangement | Rejected:
+        """Place and render the cut-outs, again where an object is hidden, and draw which one is removed."""
+        p = self.params
+        height, width = record["background"].shape[:2]
+        view = read_view(record, (width, height))
+        if view is not None and not view.metric:
+            view = view.rescale(p.camera_height / view.height, metric=False)
+        for _ in range(MAX_ARRANGEMENTS):
+            placed, rejected = self.place_cutouts(cutouts, record, view, rng)
+            if not placed or (len(placed) < len(cutouts) and not p.skip_unplaceable):
+                why = ", ".join(f"{count} {name}" for name, count in rejected.most_common())
+                steep = rejected["pitch"] > 0.9 * p.tries
+                return Rejected("seen from another height" if steep else "no place", f"positions refused: {why}")
+            objects, difference = self.render_objects(placed, record, view, rng)
+            if len(objects) < len(cutouts) and not p.skip_unplaceable:
+                return Rejected("shadows disagree", f"more than {p.max_shadow} degrees apart")
+            if not objects:
+                continue
+            removed = int(rng.integers(len(objects)))
+            layers = [rendered.layer for rendered in objects]
+            shares = [measure_visible_share(layers, index) for index in range(len(layers))]
+            if min(shares) >= p.min_visible:
+                return Arrangement(objects, difference, removed, shares)
+        return Rejected("no place", "an object stays hidden behind another")
 
-def seen_share(layers: Sequence[Layer], number: int) -> float:
-    """Share of a layer's object that is inside the frame and not hidden by nearer ones."""
-    layer = layers[number]
-    return float((layer.solid & (visible(layers, number, layer.window) > 0.5)).sum()) / max(1, layer.pixels)
+    def place_cutouts(
+        self, cutouts: Sequence[Cutout], record: Record, view: View | None, rng: np.random.Generator
+    ) -> tuple[list[tuple[Cutout, Placement]], Counter[str]]:
+        """Find a placement for each cut-out.
 
-
-def on_ground(layer: Layer, ground: Array | None) -> float | None:
-    """Share of a layer's shadow, weighted by its darkness, on the ground mask: the rest would climb walls."""
-    x0, y0, x1, y1 = layer.shade_window
-    whole = float(layer.shade.sum(dtype=np.float64))
-    if ground is None or whole < 1:
-        return None
-    return float(layer.shade[ground[y0:y1, x0:x1]].sum(dtype=np.float64)) / whole
-
-
-def described(layers: Sequence[tuple[Layer, float | None, float]], goes: int, quality: int | None) -> dict[str, Any]:
-    """What `placement` says: who was removed, and of each object, far to near, where and how it was laid."""
-    objects = []
-    for layer, fall, turn in layers:
-        one, spot = layer.cutout, layer.spot
-        metres = None if one.density is None else round(one.extent[1] / one.density, 3)
-        objects.append(
-            {
-                "id": one.id,
-                "label": one.label,
-                "foot": spot.foot,
-                "scale": round(spot.scale, 6),
-                "box": layer.box,
-                "rule": one.rule,
-                "metres": metres,  # its outline's height over the pixels a metre at its foot
-                "pitch": None if spot.pitch is None else round(spot.pitch, 2),
-                "flipped": one.flipped,
-                "shadow": None if fall is None else round(fall, 1),
-                "turned": round(turn, 1),
-            }
+        Returns:
+            the cut-outs that have a placement, with it; and, for the others, why positions were rejected.
+        """
+        p = self.params
+        limits = PlacementLimits(
+            tries=p.tries,
+            min_support=p.on_ground,
+            min_height=p.min_height,
+            max_height=p.max_height,
+            max_upscale=p.max_upscale,
+            max_outside=p.max_outside,
+            max_pitch_difference=p.max_pitch,
+            max_overlap=p.overlap,
+            scale_jitter=p.scale_jitter,
         )
-    names = [layer.cutout.id for layer, _, _ in layers]
-    return {"removed": names[goes], "order": names, "objects": objects, "jpeg": quality}
+        ground, objects, scale = record["ground_mask"], record.get("ground_things") or [], record["ground_scale"]
+        size = (record["background"].shape[1], record["background"].shape[0])
+        placed: list[tuple[Cutout, Placement]] = []
+        rejected: Counter[str] = Counter()
+        for cutout in cutouts:
+            boxes = [placement.box for _, placement in placed]
+            if p.placement == "gaussian":
+                share = float(cutout.object_mask.sum()) / (cutout.photo_size[0] * cutout.photo_size[1])
+                areas = p.areas.get(cutout.label or "", (share, p.area_spread * share))
+                placed.append((cutout, draw_gaussian_placement(cutout, size, boxes, areas, limits, rng)))
+                continue
+            sides = find_cut_sides(cutout.object_mask, cutout.crop_origin, cutout.photo_size)
+            candidates, reasons = find_placements(cutout, sides, ground, view, scale, objects, limits, rng)
+            footprints = [None if view is None else compute_footprint(*pair, view) for pair in placed]
+            for placement in candidates:
+                footprint = None if view is None else compute_footprint(cutout, placement, view)
+                if all(
+                    max(measure_overlap(placement.box, box), measure_overlap(box, placement.box)) <= p.overlap
+                    and not collide(footprint, other)
+                    for box, other in zip(boxes, footprints, strict=True)
+                ):
+                    placed.append((cutout, placement))
+                    break
+            else:
+                rejected += reasons + Counter({"beside the others": len(candidates)} if candidates else {})
+        return placed, rejected
+
+    def render_objects(
+        self,
+        placed: Sequence[tuple[Cutout, Placement]],
+        record: Record,
+        view: View | None,
+        rng: np.random.Generator,
+    ) -> tuple[list[RenderedObject], float | None]:
+        """Render the placed cut-outs, far to near, with their shadows rotated towards the most confident one.
+
+        An object whose shadow still falls another way is left out. The second value is the largest angle that is left
+        between two shadows, degrees; None where there are fewer than two.
+        """
+        p = self.params
+        azimuths = [transfer_azimuth(cutout, placement, view) for cutout, placement in placed]
+        candidates = [
+            (cutout.shadow_confidence, azimuth)
+            for (cutout, _), azimuth in zip(placed, azimuths, strict=True)
+            if azimuth is not None
+        ]
+        reference = max(candidates, key=lambda pair: pair[0])[1] if candidates else None
+        statistics = ColorStatistics.measure(record["background"])
+        settings = HarmonizeSettings(statistics, p.colour, p.max_exposure, p.max_balance, p.max_grain)
+        objects: list[RenderedObject] = []
+        for (cutout, placement), azimuth in zip(placed, azimuths, strict=True):
+            rotation = 0.0
+            ground_view = view if p.placement == "ground" else None
+            if azimuth is not None and reference is not None:
+                off = wrap_degrees(reference - azimuth)
+                if ground_view is not None and cutout.view is not None:
+                    rotation = float(np.clip(off, -p.max_shadow_rotation, p.max_shadow_rotation))
+                if p.placement == "ground" and abs(off - rotation) > p.max_shadow:
+                    continue
+            layer = render_foreground(cutout, placement, record["background"], ground_view, rotation, settings, rng)
+            if layer is not None:
+                final_azimuth = None if azimuth is None else (azimuth + rotation) % 360
+                objects.append(RenderedObject(layer, final_azimuth, rotation))
+        if p.placement == "ground":  # stable: equal contact points keep the drawn order
+            objects.sort(key=lambda rendered: rendered.layer.placement.contact_point[1])
+        final = [rendered.shadow_azimuth for rendered in objects if rendered.shadow_azimuth is not None]
+        angles = [abs(wrap_degrees(a - b)) for k, a in enumerate(final) for b in final[:k]]
+        return objects, max(angles, default=None)
+
+    def compose(
+        self, arrangement: Arrangement, cutouts: Sequence[Cutout], record: Record, rng: np.random.Generator
+    ) -> Record:
+        """Compose the triplet of an arrangement and its measurements."""
+        p = self.params
+        layers = arrangement.layers
+        source, target, mask, foreground_mask = compose_triplet(record["background"], layers, arrangement.removed)
+        quality = None if p.jpeg is None else int(rng.integers(p.jpeg[0], p.jpeg[1] + 1))
+        noise = float(rng.uniform(*p.noise))
+        source, target = degrade_triplet(source, target, foreground_mask, noise, quality, rng)
+        removed = layers[arrangement.removed]
+        differences = [layer.placement.pitch_difference for layer in layers]
+        out = {name: value for name, value in record.items() if name not in self.drops}
+        if "parents" in out:
+            absent = {cutout.id for cutout in cutouts} - {layer.cutout.id for layer in layers}
+            out["parents"] = [parent for parent in out["parents"] or [] if parent not in absent]
+        out |= {"kind": "simulated", "source": source, "target": target, "mask": mask}
+        out |= {"foreground_mask": foreground_mask, "label": removed.cutout.label, "objects": len(layers)}
+        out |= {
+            "placement": json.dumps(describe_placements(arrangement, quality)),
+            "placement_rule": "gaussian" if p.placement == "gaussian" else removed.cutout.size_rule,
+            "placement_pitch": max((abs(value) for value in differences if value is not None), default=None),
+            "placement_shadow": arrangement.shadow_difference,
+            "placement_floor": measure_shadow_support(removed, record["ground_mask"]),
+            "placement_visible": arrangement.visible_shares[arrangement.removed],
+            "shadow_azimuth": arrangement.objects[arrangement.removed].shadow_azimuth,
+        }
+        return out

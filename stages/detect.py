@@ -1,6 +1,6 @@
-"""Stage `detect`: what is in a picture and where.
+"""Stage `detect`: the objects in a picture, with their boxes.
 
-On photos every detection becomes a record of its own; on pairs the detection that fits the object mask names it.
+On photos every detection becomes a record; on pairs the detection that fits the object mask gives its label.
 """
 
 from collections.abc import Sequence
@@ -9,16 +9,24 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from rasura.manifests.ids import child_id
+from rasura.manifests.errors import RecipeError, UnknownNameError
+from rasura.manifests.ids import make_child_id
 from rasura.manifests.images import RGB
 from rasura.manifests.schemas import Kind, Schema
-from rasura.networks.weights import Reference, Revision, listed, resolve, single
+from rasura.networks.weights import Reference, Revision, find_single, list_files, resolve
 from rasura.stages import stage
-from rasura.stages.detectors.boxes import Detection, Detector, box_area, box_cut, fit_to_mask, strongest
+from rasura.stages.detectors.boxes import (
+    Detection,
+    Detector,
+    keep_strongest,
+    match_to_mask,
+    measure_box_area,
+    measure_box_cut,
+)
 from rasura.stages.detectors.classes import COCO, NOT_OBJECTS
-from rasura.stages.stage import Kept, Outcome, Record, Stage, picture_column
+from rasura.stages.stage import Kept, Outcome, Record, Stage, get_picture_column
 
-ASKED = ("grounding-dino", "groundingdino-original")  # backends that are asked in words
+TEXT_BACKENDS = ("grounding-dino", "groundingdino-original")  # backends that are prompted with words
 
 
 class DetectParams(stage.Params):
@@ -41,35 +49,50 @@ class DetectParams(stage.Params):
     text_threshold: float = Field(
         0.1, ge=0, le=1, description="GroundingDINO: how well an answer has to fit the words of its class."
     )
-    nms: float = Field(0.45, gt=0, le=1, description="IoU above which the weaker of two boxes of one class goes.")
+    nms: float = Field(0.45, gt=0, le=1, description="IoU above which the weaker of two boxes of one class is removed.")
     across: float = Field(
-        0.9, gt=0, le=1, description="IoU above which boxes of two classes are one object, and the weaker goes."
+        0.9, gt=0, le=1, description="IoU above which boxes of two classes are one object; the weaker is removed."
     )
     include: tuple[str, ...] = Field(
-        (), description="Classes that are wanted: GroundingDINO is asked for these; the others know theirs, empty: all."
+        (),
+        description="Classes to find: GroundingDINO is prompted with these; the others have a fixed list, empty: all.",
     )
     exclude: tuple[str, ...] = Field(
-        NOT_OBJECTS, description="Classes that are not wanted; clothes and parts of bodies by default."
+        NOT_OBJECTS, description="Classes to leave out; clothes and parts of bodies by default."
     )
     side: int = Field(640, ge=32, description="yolo: px of the square into which pictures are letterboxed.")
     max_per_photo: int = Field(10, ge=1, description="Detections of one photo at most, the best ones.")
 
 
-class UnknownClass(ValueError):
-    """A class that the network has no name for."""
+class UnknownClass(RecipeError, UnknownNameError):
+    """A recipe's class that the network cannot find."""
 
-    def __init__(self, names: Sequence[str], known: Sequence[str]) -> None:
-        super().__init__(f"no classes of this network: {', '.join(names)}; the names are {', '.join(known)}")
+    def __init__(self, names: Sequence[str], available: Sequence[str]) -> None:
+        super().__init__(f"no classes of this network: {', '.join(names)}; the names are {', '.join(available)}")
 
 
-def check_classes(include: Sequence[str], exclude: Sequence[str], known: Sequence[str]) -> None:
-    """Raises UnknownClass for a name that a network does not know; what is excluded by default need not be known."""
-    if unknown := sorted(set(include) - set(known) | set(exclude) - set(known) - set(NOT_OBJECTS)):
-        raise UnknownClass(unknown, known)
+def check_classes(include: Sequence[str], exclude: Sequence[str], available: Sequence[str]) -> None:
+    """Check that a network has the classes that a recipe names; those that are excluded by default may be missing.
+
+    Raises:
+        UnknownClass: it does not have one of them.
+
+    Examples:
+        >>> check_classes(["cat"], ["hat"], ["cat", "dog"])
+        >>> check_classes(["cow"], [], ["cat", "dog"])
+        Traceback (most recent call last):
+        rasura.stages.detect.UnknownClass: no classes of this network: cow; the names are cat, dog
+    """
+    if unknown := sorted(set(include) - set(available) | set(exclude) - set(available) - set(NOT_OBJECTS)):
+        raise UnknownClass(unknown, available)
 
 
 class Detect(Stage):
-    """Finds objects: one record a detection for photos, a label for pairs."""
+    """Finds objects: one record a detection for photos, a label for pairs.
+
+    Examples:
+        - detect: {backend: yolox-onnx, weights: models/yolox_s.onnx, include: [person, car]}
+    """
 
     name = "detect"
     version = "2"
@@ -88,30 +111,34 @@ class Detect(Stage):
         super().__init__(params, seed)
         if params.backend == "yolox-onnx":
             check_classes(params.include, params.exclude, COCO)
-        if params.backend in ASKED and not params.include:
-            raise ValueError(f"backend '{params.backend}' is asked in words: say which classes (include)")
+        if params.backend in TEXT_BACKENDS and not params.include:
+            raise ValueError(f"backend '{params.backend}' is prompted with words: name the classes (include)")
         if params.backend == "groundingdino-original" and not (params.config and params.text_encoder):
             raise ValueError("backend 'groundingdino-original' needs the parameters config and text_encoder")
 
-    def schema(self, given: Schema) -> Schema:
-        if not {"input", "source"} & set(given):
-            raise stage.MissingColumns(self.name, ("source",), tuple(given))
-        return super().schema(given)
+    def schema(self, columns: Schema) -> Schema:
+        if not {"input", "source"} & set(columns):
+            raise stage.MissingColumns(self.name, ("source",), tuple(columns))
+        return super().schema(columns)
 
     def weights(self) -> dict[str, Path]:
         params = self.params
-        files = listed(params.backend, params.weights, params.revision)
+        files = list_files(params.backend, params.weights, params.revision)
         if params.backend == "groundingdino-original" and params.config and params.text_encoder:
-            files |= listed("config", params.config)
-            files |= listed("text-encoder", params.text_encoder, params.text_encoder_revision, ("*.json", "*.txt"))
+            files |= list_files("config", params.config)
+            files |= list_files("text-encoder", params.text_encoder, params.text_encoder_revision, ("*.json", "*.txt"))
         return files
 
+    def required_modules(self) -> tuple[str, ...]:
+        modules = {"yolo": ("ultralytics",), "groundingdino-original": ("groundingdino",)}
+        return modules.get(self.params.backend, ())
+
     def setup(self) -> None:
-        self.detector = self._detector()
+        self.detector = self._open_detector()
         if self.params.backend == "yolo":
             check_classes(self.params.include, self.params.exclude, getattr(self.detector, "names", ()))
 
-    def _detector(self) -> Detector:
+    def _open_detector(self) -> Detector:
         params = self.params
         path = resolve(params.weights, params.revision)
         match params.backend:
@@ -125,56 +152,62 @@ class Detect(Stage):
                 config = resolve(params.config or "")
                 text_encoder = resolve(params.text_encoder or "", params.text_encoder_revision, ("*.json", "*.txt"))
                 return GroundingDinoOriginal(
-                    single(path), config, text_encoder, params.include, params.min_score, params.text_threshold
+                    find_single(path), config, text_encoder, params.include, params.min_score, params.text_threshold
                 )
             case "yolo":
                 from rasura.stages.detectors.yolo import Yolo
 
-                return Yolo(single(path), params.min_score, params.nms, params.side)
+                return Yolo(find_single(path), params.min_score, params.nms, params.side)
             case _:
                 from rasura.stages.detectors.yolox import YoloxOnnx
 
-                return YoloxOnnx(single(path, [".onnx"]), params.min_score)
+                return YoloxOnnx(find_single(path, [".onnx"]), params.min_score)
 
     def find(self, picture: RGB) -> list[Detection]:
-        """Wanted detections of an RGB picture, best first."""
-        return self._wanted(self.detector.find([picture])[0])
+        """Return the detections of an RGB picture that the recipe asks for, best first."""
+        return self.filter_detections(self.detector.find([picture])[0])
 
-    def _wanted(self, found: Sequence[Detection]) -> list[Detection]:
+    def filter_detections(self, detections: Sequence[Detection]) -> list[Detection]:
+        """Return the detections of the recipe's classes, best first, without overlapping ones."""
         include, exclude = {name.lower() for name in self.params.include}, {n.lower() for n in self.params.exclude}
-        wanted = [d for d in found if (not include or d.label.lower() in include) and d.label.lower() not in exclude]
-        return strongest(wanted, self.params.nms, self.params.across)
+        chosen = [
+            d for d in detections if (not include or d.label.lower() in include) and d.label.lower() not in exclude
+        ]
+        return keep_strongest(chosen, self.params.nms, self.params.across)
 
     def process(self, records: Sequence[Record]) -> list[Outcome]:
-        pictures = [record[picture_column(record)] for record in records]
+        pictures = [record[get_picture_column(record)] for record in records]
         if self.detector.batches:
-            found = self.detector.find(pictures)
-        else:  # on one thread a batch gains nothing, and its sums would round otherwise
-            found = [self.detector.find([picture])[0] for picture in pictures]
-        return [self._outcome(record, self._wanted(some)) for record, some in zip(records, found, strict=True)]
+            detections = self.detector.find(pictures)
+        else:  # on one thread a batch gains nothing, and its sums would be rounded differently
+            detections = [self.detector.find([picture])[0] for picture in pictures]
+        return [
+            self._make_outcome(record, self.filter_detections(entry))
+            for record, entry in zip(records, detections, strict=True)
+        ]
 
     def process_one(self, record: Record) -> Outcome:
         return self.process([record])[0]
 
-    def _outcome(self, record: Record, found: Sequence[Detection]) -> Outcome:
-        height, width = record[picture_column(record)].shape[:2]
+    def _make_outcome(self, record: Record, detections: Sequence[Detection]) -> Outcome:
+        height, width = record[get_picture_column(record)].shape[:2]
         if record.get("object_mask") is not None:
-            best = fit_to_mask(found, record["object_mask"])
-            return Kept([record | (columns(best, (height, width)) if best else dict.fromkeys(self.gives))])
+            best = match_to_mask(detections, record["object_mask"])
+            return Kept([record | (make_columns(best, (height, width)) if best else dict.fromkeys(self.gives))])
         return Kept(
             [
-                record | {"id": child_id(record["id"], f"{k:02d}")} | columns(one, (height, width))
-                for k, one in enumerate(found[: self.params.max_per_photo])
+                record | {"id": make_child_id(record["id"], f"{k:02d}")} | make_columns(detection, (height, width))
+                for k, detection in enumerate(detections[: self.params.max_per_photo])
             ]
         )
 
 
-def columns(one: Detection, size: tuple[int, int]) -> Record:
-    """A detection in a picture of (height, width) as columns."""
+def make_columns(detection: Detection, size: tuple[int, int]) -> Record:
+    """Return the columns of a detection in a picture of (height, width)."""
     return {
-        "label": one.label,
-        "box": list(one.box),
-        "detect_score": one.score,
-        "box_area": box_area(one.box, size),
-        "box_cut": box_cut(one.box, size),
+        "label": detection.label,
+        "box": list(detection.box),
+        "detect_score": detection.score,
+        "box_area": measure_box_area(detection.box, size),
+        "box_cut": measure_box_cut(detection.box, size),
     }

@@ -1,4 +1,4 @@
-"""Stage `matte`: cuts the object with its effects out of a pair, as layers that can be laid over another background.
+"""Stage `matte`: cuts the object with its effects out of a pair, as layers to be composed over another background.
 
 Eq. 1 of OBER: alpha is 1 on the object, the share of light that is missing on its effects, 0 elsewhere. That layer is
 black on the effects, so it can only darken; what brightens (reflections, bounced light) is a second, additive layer.
@@ -7,54 +7,55 @@ black on the effects, so it can only darken; what brightens (reflections, bounce
 import numpy as np
 from pydantic import Field
 
+from rasura.manifests.boxes import compute_bounds
 from rasura.manifests.images import RGB, Mask
 from rasura.manifests.schemas import Kind
-from rasura.stages.matting.edges import depth_outside, edge_layers
+from rasura.networks.metrics.psnr import compute_psnr
+from rasura.stages.imaging.filters import box_mean
+from rasura.stages.imaging.morphology import compute_distance_to
+from rasura.stages.matting.edges import estimate_edge_layers
 from rasura.stages.matting.layers import (
     RGBA,
-    added_light,
     compose,
-    end_weight,
-    grain,
-    light_energy,
-    psnr,
-    shadow_alpha,
-    stacked,
+    compute_tail_weight,
+    estimate_added_light,
+    estimate_grain,
+    estimate_shadow_alpha,
+    measure_light_energy,
+    merge_layers,
 )
-from rasura.stages.pair import box_mean
 from rasura.stages.stage import Kept, Outcome, Params, Record, Rejected, Stage
 
 
-def layers_from_pair(
+def extract_layers(
     source: RGB, clean: RGB, object_mask: Mask, foreground_mask: Mask, reach: float = 0.025, fade: int = 16
 ) -> tuple[RGBA, RGB]:
-    """The pair's two layers, so that `compose(foreground, light, clean)` is source.
+    """Extract the pair's two layers, so that `compose(foreground, light, clean)` is source.
 
     Args:
         source, clean: (h, w, 3) uint8, registered and of one exposure.
         object_mask, foreground_mask: (h, w) bool, M_o and M_fg.
-        reach: share of the diagonal around M_o within which hair and blur are looked for.
+        reach: share of the diagonal around M_o within which hair and blur are detected.
         fade: px beyond M_fg over which a faint shadow runs out.
 
     Returns:
         (h, w, 4) uint8, straight alpha: the object, fractional at its edge and free of the background's colour, over
-        black with the shadow's α; (h, w, 3) uint8: light that the effects add.
+        black with the shadow's alpha; (h, w, 3) uint8: light that the effects add.
     """
-    where = foreground_mask | object_mask
-    distance = depth_outside(where)
-    calm = distance > max(4, fade)
+    area = foreground_mask | object_mask
+    distance = compute_distance_to(area)
+    unchanged = distance > max(4, fade)
     around = (distance <= fade) & ~object_mask
-    shade = shadow_alpha(source, clean, around, calm)
-    weight = end_weight(shade, where, fade)
-    noise = grain(box_mean(source.astype(np.float32).mean(2) - clean.mean(2), 5), calm)
-    coverage, colour, behind = edge_layers(
-        source, clean, object_mask, where, shade, noise, max(3, round(reach * float(np.hypot(*where.shape))))
-    )
-    foreground = stacked(coverage, colour, np.asarray(behind * weight, np.float32))
+    shade = estimate_shadow_alpha(source, clean, around, unchanged)
+    weight = compute_tail_weight(shade, area, fade)
+    noise = estimate_grain(box_mean(source.astype(np.float32).mean(2) - clean.mean(2), 5), unchanged)
+    edge_reach = max(3, round(reach * float(np.hypot(*area.shape))))
+    coverage, colour, behind = estimate_edge_layers(source, clean, object_mask, area, shade, noise, edge_reach)
+    foreground = merge_layers(coverage, colour, np.asarray(behind * weight, np.float32))
     bare = (weight > 0) & (coverage == 0)
-    # what rounding α to 8 bits leaves over is light that is there
+    # what rounding alpha to 8 bits leaves over is light that is there
     alpha = np.asarray(foreground[..., 3] / np.float32(255), np.float32)
-    light = added_light(source, clean, alpha, bare, calm) * weight[..., None]
+    light = estimate_added_light(source, clean, alpha, bare, unchanged) * weight[..., None]
     return foreground, np.clip(np.rint(light), 0, 255).astype(np.uint8)
 
 
@@ -69,7 +70,7 @@ class MatteParams(Params):
 
 
 class Matte(Stage):
-    """Makes the foreground of a pair: object and effects, cut out."""
+    """Cut the foreground out of a pair: object and effects."""
 
     name = "matte"
     needs = {"input": Kind.RGB, "gt": Kind.RGB, "object_mask": Kind.MASK, "foreground_mask": Kind.MASK}
@@ -88,25 +89,23 @@ class Matte(Stage):
 
     def process_one(self, record: Record) -> Outcome:
         source, clean, object_mask = record["input"], record["gt"], record["object_mask"]
-        where = record["foreground_mask"] | object_mask
+        area = record["foreground_mask"] | object_mask
         if not object_mask.any():
             return Rejected("no object found", "object_mask is empty")
-        effects = where & ~object_mask
-        whole, light = layers_from_pair(source, clean, object_mask, where, self.params.reach, self.params.fade)
-        back = compose(whole, light, clean)
-        drawn = (whole[..., 3] > 0) | light.any(2) | object_mask
-        rows, columns = np.flatnonzero(drawn.any(1)), np.flatnonzero(drawn.any(0))
-        y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
-        measured = {
-            "alpha_psnr": psnr(back, source),
-            "alpha_psnr_effects": psnr(back[effects], source[effects]) if effects.any() else None,
-            "light_energy": light_energy(light, source, clean, effects),
-            "shadow_alpha": float(whole[..., 3][effects].mean() / 255) if effects.any() else 0.0,
+        effects = area & ~object_mask
+        layer, light = extract_layers(source, clean, object_mask, area, self.params.reach, self.params.fade)
+        composed = compose(layer, light, clean)
+        x0, y0, x1, y1 = compute_bounds((layer[..., 3] > 0) | light.any(2) | object_mask)
+        measurements = {
+            "alpha_psnr": compute_psnr(composed, source),
+            "alpha_psnr_effects": compute_psnr(composed[effects], source[effects]) if effects.any() else None,
+            "light_energy": measure_light_energy(light, source, clean, effects),
+            "shadow_alpha": float(layer[..., 3][effects].mean() / 255) if effects.any() else 0.0,
         }
-        cut = {
-            "foreground": whole[y0:y1, x0:x1].copy(),
+        crop = {
+            "foreground": layer[y0:y1, x0:x1].copy(),
             "foreground_light": light[y0:y1, x0:x1].copy(),
             "foreground_object": object_mask[y0:y1, x0:x1].copy(),
             "foreground_box": [float(v) for v in (x0, y0, x1, y1)],
         }
-        return Kept([record | cut | measured])
+        return Kept([record | crop | measurements])

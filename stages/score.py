@@ -1,4 +1,4 @@
-"""Candidates to scores, and scores to what is kept. The score costs a network, the threshold nothing: two stages."""
+"""Stages `score` and `keep`: a discriminator's score, and a threshold on it. Changing the threshold runs no network."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from rasura.discriminator import model as judges
+from rasura.discriminator import model as discriminators
 from rasura.discriminator.calibration import Rule, read_rule
 from rasura.manifests.schemas import Kind, Schema
 from rasura.networks.weights import Reference, Revision, resolve
@@ -15,20 +15,27 @@ from rasura.stages.stage import Kept, Outcome, Record, Rejected, Stage
 
 
 class ScoreParams(stage.Params):
-    judge: Reference = Field(description="Folder of a judge that was trained and calibrated.")
-    base: Reference | None = Field(None, description="Folder of SDXL-inpainting that the judge's LoRA is for.")
+    former_names = {"discriminator": "judge"}
+
+    discriminator: Reference = Field(description="Folder of a discriminator that was trained and calibrated.")
+    base: Reference | None = Field(None, description="Folder of SDXL-inpainting that the discriminator's LoRA is for.")
     revision: Revision | None = Field(None, description="Commit of `base` on the hub.")
     batch: int | None = Field(
         None, ge=1, le=512, description="Candidates in one run of the network; 1 on a CPU, 32 on a GPU."
     )
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="Where it runs: auto, cpu or cuda:N.")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="Device: auto, cpu or cuda:N.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Its precision; auto is bfloat16 on a GPU, float32 on a CPU."
+        "auto", description="Precision; auto is bfloat16 on a GPU, float32 on a CPU."
     )
 
 
 class Score(Stage):
-    """Probability that a person would accept a candidate, by a judge. The same candidate has the same score always."""
+    """Adds a discriminator's calibrated probability that a person would accept a candidate.
+
+    Examples:
+        - score: {discriminator: models/discriminator}
+        - keep: {discriminator: models/discriminator}
+    """
 
     name = "score"
     needs: ClassVar[Schema] = {"source": Kind.RGB, "target": Kind.RGB, "mask": Kind.MASK}
@@ -39,22 +46,22 @@ class Score(Stage):
 
     def __init__(self, params: Any, seed: int = 0) -> None:
         super().__init__(params, seed)
-        self.folder = resolve(params.judge)
+        self.folder = resolve(params.discriminator)
         patterns = ("unet/*.safetensors", "vae/*.safetensors", "*.json")
         self.base = resolve(params.base, params.revision, patterns) if params.base else None
         self.rule = read_rule(self.folder)
-        self.weights()  # what is missing is said when the recipe is read
+        self.weights()  # what is missing is reported when the recipe is read
 
     def weights(self) -> Mapping[str, Path]:
-        return judges.files(self.folder, self.base)
+        return discriminators.list_files(self.folder, self.base)
 
     def setup(self) -> None:
         params: ScoreParams = self.params
-        self.judge = judges.load(self.folder, self.base, params.device, params.dtype, params.batch)
+        self.network = discriminators.load(self.folder, self.base, params.device, params.dtype, params.batch)
 
     def process(self, records: Sequence[Record]) -> list[Outcome]:
-        views = [self.judge.see(record["source"], record["target"], record["mask"]) for record in records]
-        logits = self.judge.logits(views)
+        crops = [self.network.preprocess(record["source"], record["target"], record["mask"]) for record in records]
+        logits = self.network.compute_logits(crops)
         probabilities = self.rule.calibration(logits)
         return [
             Kept([{**record, "score": float(probability), "score_logit": float(logit)}])
@@ -63,11 +70,13 @@ class Score(Stage):
 
 
 class KeepParams(stage.Params):
-    judge: Reference = Field(description="Folder of the judge that gave the scores; its thresholds are used.")
+    former_names = {"discriminator": "judge"}
+
+    discriminator: Reference = Field(description="Folder of the discriminator of the scores; its thresholds are used.")
 
 
 class Keep(Stage):
-    """Keeps candidates above the threshold that was shown to keep the promise for their remover."""
+    """Keeps candidates above the calibrated threshold, which holds the precision target for their remover."""
 
     name = "keep"
     needs: ClassVar[Schema] = {"score": Kind.FLOAT, "remover": Kind.STRING}
@@ -76,10 +85,10 @@ class Keep(Stage):
 
     def __init__(self, params: Any, seed: int = 0) -> None:
         super().__init__(params, seed)
-        self.rule: Rule = read_rule(resolve(params.judge))
+        self.rule: Rule = read_rule(resolve(params.discriminator))
 
     def weights(self) -> Mapping[str, Path]:
-        return {"calibration.json": resolve(self.params.judge) / "calibration.json"}
+        return {"calibration.json": resolve(self.params.discriminator) / "calibration.json"}
 
     def process_one(self, record: Record) -> Outcome:
         score, remover = record["score"], record["remover"]
@@ -87,8 +96,8 @@ class Keep(Stage):
             case "keep":
                 return Kept([record])
             case "people":
-                return Rejected("left to people", f"too few votes on '{remover}' to promise anything")
+                return Rejected("left to people", f"too few votes on '{remover}' for a calibrated threshold")
             case _:
                 threshold = self.rule.removers[remover].threshold
-                why = f"at most {threshold:.3f}" if threshold is not None else f"no threshold for '{remover}' holds"
-                return Rejected("score too low", f"{score:.3f}: {why}")
+                limit = f"at most {threshold:.3f}" if threshold is not None else f"no threshold for '{remover}' holds"
+                return Rejected("score too low", f"{score:.3f}: {limit}")

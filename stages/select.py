@@ -1,17 +1,18 @@
 """Thresholds on stored measurements. Nothing is measured here, so changing a threshold costs no network."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field, model_validator
 
 from rasura.manifests.schemas import Schema
+from rasura.manifests.spelling import suggest
 from rasura.stages import stage
-from rasura.stages.registry import nearest
 from rasura.stages.stage import Kept, MissingColumns, Outcome, Record, Rejected, Stage
 
 
 class Rule(stage.Params):
-    """What a column's value must satisfy."""
+    """Condition on the value of one column; all keys that are set must hold."""
 
     min: float | None = Field(None, description="smallest value that is kept")
     max: float | None = Field(None, description="largest value that is kept")
@@ -19,15 +20,29 @@ class Rule(stage.Params):
     none_of: list[str] | None = Field(None, description="these values are not kept")
     missing: bool = Field(False, description="keep rows where the column is null")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _check_form(cls, rule: Any) -> Any:
+        if not isinstance(rule, Mapping | Rule):
+            raise ValueError("a rule is a mapping such as {min: 0.5}, with min, max, any_of, none_of or missing")
+        return rule
+
     @model_validator(mode="after")
-    def _says_something(self) -> "Rule":
+    def _check_condition(self) -> "Rule":
         if self.min is None and self.max is None and self.any_of is None and self.none_of is None:
             raise ValueError("a rule needs min, max, any_of or none_of")
         return self
 
 
-def judge(column: str, value: Any, rule: Rule) -> Rejected | None:
-    """None where the rule holds, else the rejection with the value."""
+def apply_rule(column: str, value: Any, rule: Rule) -> Rejected | None:
+    """Return the rejection with the value where a rule does not hold, else None.
+
+    Examples:
+        >>> apply_rule("sharpness", 12.5, Rule(min=100))
+        Rejected(reason='sharpness below 100', detail='12.5')
+        >>> apply_rule("label", "cat", Rule(any_of=["cat", "dog"])) is None
+        True
+    """
     if value is None:
         return None if rule.missing else Rejected(f"{column} is missing")
     if rule.min is not None and not value >= rule.min:
@@ -46,22 +61,29 @@ class SelectParams(stage.Params):
 
 
 class Select(Stage):
-    """Keeps the rows whose measurements satisfy all rules; the first rule that does not hold is the reason."""
+    """Keeps the rows whose measurements satisfy all rules; the first rule that does not hold is the reason.
+
+    Examples:
+        - select:
+            keep:
+              detect_score: {min: 0.5}
+              label: {any_of: [car, truck]}
+              box_cut: {max: 0.02, missing: true}
+    """
 
     name = "select"
     pictures = False
     Params = SelectParams
     params: SelectParams
 
-    def schema(self, given: Schema) -> Schema:
+    def schema(self, columns: Schema) -> Schema:
         for column in self.params.keep:
-            if column not in given:
-                hint = nearest(column, list(given))
-                raise MissingColumns(self.name, (f"'{column}' ({hint})",), tuple(given))
-        return given
+            if column not in columns:
+                raise MissingColumns(self.name, (f"'{column}' ({suggest(column, columns)})",), tuple(columns))
+        return columns
 
     def process_one(self, record: Record) -> Outcome:
         for column, rule in self.params.keep.items():
-            if rejection := judge(column, record.get(column), rule):
+            if rejection := apply_rule(column, record.get(column), rule):
                 return rejection
         return Kept([record])

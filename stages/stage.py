@@ -1,6 +1,6 @@
 """The contract of a stage: a declared schema, resources, `setup`, `process`. It does not know that Ray exists."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -8,22 +8,59 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from rasura.manifests.ids import seed_for
+from rasura.manifests.errors import RecipeError
+from rasura.manifests.ids import compute_seed
 from rasura.manifests.schemas import Schema
 from rasura.manifests.tables import Tables
 
 Record = dict[str, Any]
 """One record: column name to value. Pictures are arrays as in `manifests.images`. They may be read-only."""
 
+ProgressCallback = Callable[[float, float, str], None]
+"""Receives `done`, `total` and a note, see `Stage.report_progress`."""
+
 
 class Params(BaseModel):
-    """What a recipe may set for a stage. Unknown keys are errors."""
+    """Parameters that a recipe may set for a stage: one pydantic field each. Unknown keys are errors.
+
+    Examples:
+        >>> from pydantic import Field
+        >>> class BlurParams(Params):
+        ...     radius: int = Field(3, ge=1, description="px of the picture")
+        >>> BlurParams.model_validate({"radius": 5}).radius
+        5
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    former_names: ClassVar[Mapping[str, str]] = {}
+    """Keys that were renamed: the present name to the former one.
+
+    A recipe may still use the former name and is warned once a key. The hash of a flow uses the former name, so that a
+    run that was begun before the renaming goes on without making anything again.
+
+    Examples:
+        >>> class CropParams(Params):
+        ...     former_names = {"margin": "border"}
+        ...     margin: int = 16
+    """
+
+    former_values: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    """Values that were renamed: a key to its present values, each with its former one. They are handled alike."""
+
 
 class Resources(BaseModel):
-    """What one worker of a stage holds while it lives, in Ray's units."""
+    """Resources that one worker of a stage holds as long as it exists, in Ray's units.
+
+    Attributes:
+        cpus: processor cores; a share is allowed.
+        gpus: GPUs; with 0.5 two workers share one.
+        custom: resources that the cluster's administrator has named, with their amounts.
+
+    Examples:
+        >>> Resources(gpus=0.5)
+        Resources(cpus=1.0, gpus=0.5, custom={})
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     cpus: float = 1.0
@@ -36,14 +73,32 @@ class Resources(BaseModel):
 
 @dataclass(frozen=True)
 class Kept:
-    """The input stays, as zero or more records."""
+    """Outcome of an input that stays, as no, one or several records.
+
+    Args:
+        records: the outputs. A column that a record does not mention is passed on from the input. Several records
+            need an id each, `manifests.ids.child_id(record["id"], index)`.
+
+    Examples:
+        >>> Kept([{"id": "1a", "sharpness": 212.5}]).records[0]["sharpness"]
+        212.5
+    """
 
     records: Sequence[Record]
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A judgement against the input. `reason` is a short fixed phrase that is counted; `detail` holds the values."""
+    """Outcome of an input that a stage judged to be unfit. It is counted by reason.
+
+    Args:
+        reason: a short fixed phrase, so that the number of different reasons stays small.
+        detail: the values that led to it.
+
+    Examples:
+        >>> Rejected("mask too small", f"{0.00012:.2g} of the picture")
+        Rejected(reason='mask too small', detail='0.00012 of the picture')
+    """
 
     reason: str
     detail: str = ""
@@ -53,95 +108,180 @@ Outcome = Kept | Rejected  # a fault is an exception; the engine makes it a fail
 
 
 @dataclass(frozen=True)
-class MissingColumns(ValueError):
-    """A stage needs columns that the ones before it do not give."""
+class MissingColumns(RecipeError):
+    """A stage needs columns that none of the stages before it gives.
+
+    Args:
+        stage: name of the stage.
+        missing: the columns that it needs and does not get.
+        available: the columns that it gets.
+    """
 
     stage: str
     missing: tuple[str, ...]
-    given: tuple[str, ...]
+    available: tuple[str, ...]
 
     def __str__(self) -> str:
         return (
             f"stage '{self.stage}' needs {', '.join(self.missing)}, but the stages before it give "
-            f"{', '.join(sorted(self.given))}"
+            f"{', '.join(sorted(self.available))}"
         )
 
 
 class Stage:
-    """Turns records into records and says what became of each.
+    """A step that turns each record into none, one or several records and gives an outcome for each input.
 
-    Subclasses set the class attributes and write `process_one`, or `process` where a batch pays.
-    Whatever is random comes from `rng(record)`, so that order, batch size and worker count change nothing.
+    A subclass sets the class attributes and defines `process_one`, or `process` where working on a batch is faster.
+    Random numbers come from `rng(record)`, so that order, batch size and number of workers change nothing.
+
+    Args:
+        params: an instance of the class's `Params`.
+        seed: the recipe's seed.
+
+    Examples:
+        >>> from rasura.manifests.schemas import Kind
+        >>> class Brightness(Stage):
+        ...     name = "brightness"
+        ...     needs = {"source": Kind.RGB}
+        ...     gives = {"brightness": Kind.FLOAT}
+        ...     def process_one(self, record: Record) -> Outcome:
+        ...         return Kept([{**record, "brightness": float(record["source"].mean())}])
+        >>> Brightness(Params()).process([{"id": "1a", "source": np.full((2, 2, 3), 128, np.uint8)}])[0].records[0][
+        ...     "brightness"
+        ... ]
+        128.0
     """
 
     name: ClassVar[str]
+    """The name that a recipe uses."""
     version: ClassVar[str] = "1"
+    """To be raised when the same input gives another output: rows of older versions are made again."""
     needs: ClassVar[Schema] = {}
+    """Columns that the input must have."""
     gives: ClassVar[Schema] = {}
+    """Columns that the stage adds or replaces."""
     drops: ClassVar[frozenset[str]] = frozenset()
+    """Columns of the input that are not passed on."""
     resources: ClassVar[Resources] = Resources()
     pictures: ClassVar[bool] = True
-    """Whether it looks at pictures. A flow of stages that do not reads none and stores none."""
+    """Whether the stage reads pictures. A flow whose stages do not reads none and stores none."""
     batch_size: ClassVar[int] = 1
     time_limit_s: ClassVar[float] = 120.0
     """Seconds that one record may take before its worker is ended."""
     Params: ClassVar[type[Params]] = Params
+    on_progress: ProgressCallback | None = None
+    """Set by the worker that runs the stage; called by `report_progress`."""
 
     def __init__(self, params: Any, seed: int = 0) -> None:
         self.params = params
         self.seed = seed
 
-    def schema(self, given: Schema) -> Schema:
-        """Columns after this stage, from the columns before it.
+    def schema(self, columns: Schema) -> Schema:
+        """Return the columns after this stage, from the columns before it.
 
         Raises:
-            MissingColumns
+            MissingColumns: `columns` lacks one that the stage needs.
         """
-        if missing := tuple(sorted(set(self.needs) - set(given))):
-            raise MissingColumns(self.name, missing, tuple(given))
-        return {name: kind for name, kind in given.items() if name not in self.drops} | dict(self.gives)
+        if missing := tuple(sorted(set(self.needs) - set(columns))):
+            raise MissingColumns(self.name, missing, tuple(columns))
+        return {name: kind for name, kind in columns.items() if name not in self.drops} | dict(self.gives)
 
     def weights(self) -> Mapping[str, Path]:
-        """Files that the stage loads: name to path. Checked before the run; their sha256 goes into every row."""
+        """Return the files that the stage loads: name to path.
+
+        They are checked before the run starts; their sha256 is written into every row.
+        """
         return {}
 
+    def required_modules(self) -> Sequence[str]:
+        """Return the modules that the stage imports beyond what Rasura itself requires.
+
+        They are checked before the run starts. Files of torch's tensors among `weights` need not be mentioned.
+        """
+        return ()
+
     def setup(self) -> None:
-        """Loads what is needed, once a worker."""
+        """Load what the stage needs, once a worker."""
 
     def process(self, records: Sequence[Record]) -> list[Outcome]:
-        """Outcomes of the records, in their order. An exception fails a record (a batch is retried one by one)."""
+        """Return the outcomes of the records, in their order.
+
+        An exception fails a record: a batch that raises is repeated record by record.
+        """
         return [self.process_one(record) for record in records]
 
     def process_one(self, record: Record) -> Outcome:
+        """Return the outcome of one record. An exception makes it a failed row with the error's text."""
         raise NotImplementedError(f"{type(self).__name__} defines neither process nor process_one")
 
     def rng(self, record: Record) -> np.random.Generator:
-        """The record's own generator for this stage."""
-        return np.random.default_rng(seed_for(self.seed, self.name, record["id"]))
+        """Return the record's own random generator for this stage."""
+        return np.random.default_rng(compute_seed(self.seed, self.name, record["id"]))
+
+    def report_progress(self, done: float, total: float, note: str = "") -> None:
+        """Report how far the stage is inside a record that takes long, such as the training of a network.
+
+        The engine shows the latest report on the run's progress line. Outside of the engine nothing happens. It costs
+        little, so that a stage may call it at every step.
+
+        Args:
+            done: work that is done, in any unit.
+            total: the whole work of this record, in the same unit.
+            note: a few words to show beside it, for example the loss.
+
+        Examples:
+            >>> stage = Stage(Params())
+            >>> stage.report_progress(10, 200)
+            >>> stage.on_progress = print
+            >>> stage.report_progress(10, 200, "loss 0.31")
+            10 200 loss 0.31
+        """
+        if self.on_progress is not None:
+            self.on_progress(done, total, note)
 
 
-def picture_column(columns: Mapping[str, Any]) -> str:
-    """Column that holds the picture with the object: a pair's `input`, else `source`."""
+def get_picture_column(columns: Mapping[str, Any]) -> str:
+    """Return the column that holds the picture with the object: a pair's `input`, else `source`.
+
+    Examples:
+        >>> get_picture_column({"input": "rgb", "gt": "rgb"})
+        'input'
+        >>> get_picture_column({"source": "rgb"})
+        'source'
+    """
     return "input" if "input" in columns else "source"
 
 
 class Source(Stage):
-    """First stage of a flow: lists items on the driver (`items`), loads them on the workers (`process`).
+    """First stage of a flow: lists items on the driver (`items`) and loads them on the workers (`process`).
 
     An item is a small record: `id` (a content id), `origin` (where it came from), and what loading needs. When it
-    is loaded it also has `content`: its id before the planner told two items of equal content apart.
+    is loaded it also has `content`: its id before the planner gave two items of equal content different ids.
+
+    Examples:
+        >>> class Greys(Source):
+        ...     name = "greys"
+        ...     def items(self, run: Any) -> list[Record]:
+        ...         return [{"id": f"{level:02x}", "origin": "greys", "level": level} for level in (0, 128)]
+        ...     def process_one(self, record: Record) -> Outcome:
+        ...         return Kept([{**record, "source": np.full((8, 8, 3), record["level"], np.uint8)}])
+        >>> [item["id"] for item in Greys(Params()).items(run=None)]
+        ['00', '80']
     """
 
+    input_paths: ClassVar[Sequence[str]] = ()
+    """Parameters that name a file, a folder or a glob to be read. They are checked before the run starts."""
     tables: Tables
     """The run's tables; set by the engine before `setup`."""
 
     def upstream(self) -> list[str]:
-        """Flows whose tables this source reads."""
+        """Return the names of the flows whose tables this source reads."""
         return []
 
     def items(self, run: Any) -> list[Record]:
-        """Items in any order; two with one id are one content."""
+        """Return the items in any order; two with one id have the same content."""
         raise NotImplementedError
 
-    def schema(self, given: Schema) -> Schema:
+    def schema(self, columns: Schema) -> Schema:
+        """Return the columns that the source gives; there are none before it."""
         return dict(self.gives)

@@ -1,1 +1,1 @@
-"""Pasting cut-outs: place and size, the floor's projection, layers and masks, colour and noise."""
+"""Compositing of cut-outs: placement and scale, projection of the ground plane, layers, masks, colour and noise."""

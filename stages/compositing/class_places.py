@@ -1,85 +1,106 @@
-"""What stands on which kind of floor, and whether that is indoors or outdoors. From general knowledge, and short: what
-is not named here may stand anywhere."""
+"""Rules by class: the kinds of ground that a class stands on, and whether it is found indoors or outdoors.
+
+From general knowledge, and short: a class that is not named here may stand anywhere.
+"""
 
 from collections.abc import Mapping, Sequence
 
-from rasura.stages.compositing.class_sizes import SAME, class_size
+from rasura.stages.compositing.class_sizes import SYNONYMS, find_class_size
 
-KINDS: Mapping[str, frozenset[str]] = {
-    # kind: names of classes, as in `floor.classes`
-    "road": frozenset({"road", "runway", "parking", "crosswalk", "bike lane"}),
-    "path": frozenset({"sidewalk", "pavement", "path", "pedestrian area", "pier"}),
-    "land": frozenset({
-        "earth", "ground", "soil", "land", "dirt", "dirt track", "terrain", "field", "playingfield", "grass", "gravel",
-        "sand", "snow",
-    }),
-    "floor": frozenset({"floor", "flooring", "rug", "carpet", "stage", "platform"}),
-    "top": frozenset({
-        "table", "dining table", "coffee table", "pool table", "desk", "counter", "countertop", "kitchen island",
-    }),
-}  # fmt: skip
-OUTSIDE, INSIDE = frozenset(["road", "path", "land"]), frozenset(["floor", "top"])
-LOW = 0.5  # m: what is higher is not put on a table
 
-STANDS: Mapping[str, frozenset[str]] = {
+def _parse_names(names: str) -> frozenset[str]:
+    return frozenset(name.strip() for name in names.split(","))
+
+
+GROUND_KINDS: Mapping[str, frozenset[str]] = {
+    # kind: names of classes, as in `ground_plane.classes`
+    "road": _parse_names("road, runway, parking, crosswalk, bike lane"),
+    "path": _parse_names("sidewalk, pavement, path, pedestrian area, pier"),
+    "land": _parse_names(
+        "earth, ground, soil, land, dirt, dirt track, terrain, field, playingfield, grass, gravel, sand, snow"
+    ),
+    "floor": _parse_names("floor, flooring, rug, carpet, stage, platform"),
+    "top": _parse_names("table, dining table, coffee table, pool table, desk, counter, countertop, kitchen island"),
+}
+OUTDOOR_KINDS, INDOOR_KINDS = frozenset(["road", "path", "land"]), frozenset(["floor", "top"])
+MAX_TABLETOP_HEIGHT = 0.5  # m: what is higher is not put on a table
+
+ALLOWED_GROUNDS: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(["car", "taxi", "van", "bus", "truck", "motorcycle"], frozenset(["road", "land"])),
     "tram": frozenset(["road"]),
     **dict.fromkeys(["horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe"], frozenset(["land", "road"])),
     **dict.fromkeys(["fire hydrant", "parking meter", "mailbox"], frozenset(["path"])),
     **dict.fromkeys(["stop sign", "traffic light", "traffic cone"], frozenset(["road", "path"])),
-    **dict.fromkeys(["barrel", "shopping cart"], OUTSIDE),
-    **dict.fromkeys(["bed", "toilet", "sink", "oven", "refrigerator", "tv", "couch", "armchair", "desk"], INSIDE),
-    "dining table": INSIDE,
+    **dict.fromkeys(["barrel", "shopping cart"], OUTDOOR_KINDS),
+    **dict.fromkeys(["bed", "toilet", "sink", "oven", "refrigerator", "tv", "couch", "armchair", "desk"], INDOOR_KINDS),
+    "dining table": INDOOR_KINDS,
 }
-INDOORS = frozenset({
-    "bed", "toilet", "sink", "oven", "refrigerator", "microwave", "toaster", "tv", "couch", "dining table", "laptop",
-})  # fmt: skip
-OUTDOORS = frozenset({
-    "car", "bus", "truck", "train", "boat", "airplane", "traffic light", "stop sign", "fire hydrant", "parking meter",
-    "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "surfboard", "kite", "snowboard", "skis",
-})  # fmt: skip
-"""Things that are found only there, or nearly (toilets have been seen in meadows)."""
+INDOOR_CLASSES = _parse_names(
+    "bed, toilet, sink, oven, refrigerator, microwave, toaster, tv, couch, dining table, laptop"
+)
+OUTDOOR_CLASSES = _parse_names(
+    "car, bus, truck, train, boat, airplane, traffic light, stop sign, fire hydrant, parking meter, horse, sheep, cow, "
+    "elephant, bear, zebra, giraffe, surfboard, kite, snowboard, skis"
+)
+"""Objects that are found only there, or nearly (toilets have been seen in meadows)."""
 
 
-def floor_kind(floor: str | None) -> str | None:
-    """The kind of a floor class, by any of the names that its label goes by; None where it is none of them."""
-    names = {part.strip() for part in (floor or "").lower().replace("_", " ").split(",")}
+def classify_ground(label: str | None) -> str | None:
+    """Return the kind of a ground class, by any of the names that its label goes by; None where it is none of them.
+
+    Examples:
+        >>> classify_ground("floor-wood"), classify_ground("Crosswalk - Plain"), classify_ground("water")
+        ('floor', 'road', None)
+    """
+    names = {part.strip() for part in (label or "").lower().replace("_", " ").split(",")}
     names |= {name.split("-")[0].strip() for name in names}
-    return next((kind for kind, known in KINDS.items() if names & known), None)
+    return next((kind for kind, members in GROUND_KINDS.items() if names & members), None)
 
 
-def place_of(labels: Sequence[str], floor: str | None) -> str | None:
-    """`indoors` or `outdoors`, told by things that belong there and by the floor's class; None where they tell nothing
-    or disagree."""
+def classify_scene(labels: Sequence[str], ground_class: str | None) -> str | None:
+    """Return `indoors` or `outdoors`, by objects that are found only there and by the class of the ground plane.
+
+    None where there is no evidence, or evidence for both.
+
+    Examples:
+        >>> classify_scene(["car", "person"], None), classify_scene(["car"], "carpet")
+        ('outdoors', None)
+    """
     names = set(labels)
-    votes = {"indoors": len(names & INDOORS), "outdoors": len(names & OUTDOORS)}
-    kind = floor_kind(floor)
-    if kind in ("floor", "top"):
+    votes = {"indoors": len(names & INDOOR_CLASSES), "outdoors": len(names & OUTDOOR_CLASSES)}
+    kind = classify_ground(ground_class)
+    if kind in INDOOR_KINDS:
         votes["indoors"] += 1
     elif kind is not None:
         votes["outdoors"] += 1
-    told = [place for place, count in votes.items() if count]
-    return told[0] if len(told) == 1 else None
+    candidates = [scene for scene, count in votes.items() if count]
+    return candidates[0] if len(candidates) == 1 else None
 
 
-def misplaced(label: str | None, floor: str | None, place: str | None) -> str | None:
-    """Why a thing does not stand there, None where it may.
+def explain_misplacement(label: str | None, ground_class: str | None, scene: str | None) -> str | None:
+    """Return why an object does not stand there, None where it may.
 
     Args:
-        floor: the class of the floor, None where no network tells. place: indoors, outdoors, or None.
+        label: of the object. ground_class: None where no network reports it. scene: indoors, outdoors, or None.
+
+    Examples:
+        >>> explain_misplacement("car", "floor", "indoors")
+        'car on floor'
+        >>> explain_misplacement("chair", "floor", "indoors") is None
+        True
     """
     name = (label or "").strip().lower().replace("_", " ")
-    name = SAME.get(name, name)
-    size, kind = class_size(name), floor_kind(floor)
-    if kind == "top" and (size is None or size[0] > LOW):
-        return f"{name or 'a thing of unknown size'} on a {floor}"
-    allowed = STANDS.get(name)
+    name = SYNONYMS.get(name, name)
+    size, kind = find_class_size(name), classify_ground(ground_class)
+    if kind == "top" and (size is None or size[0] > MAX_TABLETOP_HEIGHT):
+        return f"{name or 'a thing of unknown size'} on a {ground_class}"
+    allowed = ALLOWED_GROUNDS.get(name)
     if allowed is None:
         return None
     if kind is not None:
-        return None if kind in allowed else f"{name} on {floor}"
-    if place is not None:
-        return None if allowed & (INSIDE if place == "indoors" else OUTSIDE) else f"{name} {place}"
-    if allowed <= OUTSIDE or allowed <= INSIDE:
+        return None if kind in allowed else f"{name} on {ground_class}"
+    if scene is not None:
+        return None if allowed & (INDOOR_KINDS if scene == "indoors" else OUTDOOR_KINDS) else f"{name} {scene}"
+    if allowed <= OUTDOOR_KINDS or allowed <= INDOOR_KINDS:
         return f"{name} where nobody tells whether it is indoors"
     return None

@@ -1,4 +1,4 @@
-"""Names of things: those that networks were trained on, and those that are no things to remove."""
+"""Names of classes: those that networks were trained on, and those that are no objects to remove."""
 
 _COCO = (
     "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,parking meter,"
@@ -21,6 +21,7 @@ _BODY = (
     "human arm,human leg,human foot"
 )
 NOT_OBJECTS = tuple(f"{_CLOTHES},{_BODY}".split(","))
-"""What `detect` leaves out unless the recipe says otherwise: clothes and parts of bodies, in the words of Open Images
-and COCO. Nobody removes a shirt and keeps its wearer. RORem (arXiv 2501.00740) leaves out "classes such as clothes and
-body parts" and does not list them; bags, umbrellas and backpacks stay in, as they also stand alone."""
+"""Classes that `detect` excludes by default: clothes and parts of bodies, in the words of Open Images and COCO.
+
+Nobody removes a shirt and keeps its wearer. RORem (arXiv 2501.00740) leaves out "classes such as clothes and body
+parts" and does not list them; bags, umbrellas and backpacks stay in, as they also stand alone."""

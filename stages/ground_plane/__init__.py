@@ -1,1 +1,1 @@
-"""Where things can stand: depth, planes, classes, calm regions."""
+"""The ground plane of a photo: depth, planes, classes, smooth regions, and the camera from objects of known size."""

@@ -12,14 +12,14 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from rasura.networks.weights import pretrained, processor
-from rasura.stages.ground_plane.depth import by_shape, inverse_depth, positive
+from rasura.networks.pretrained import open_processor, open_transformers
+from rasura.stages.ground_plane.depth import clip_disparity, group_by_shape, inverse_depth
 
 Array = npt.NDArray[Any]
 
 
-def padded(picture: Array, thinnest: int) -> Array:
-    """The picture with its last row or column repeated until it is no thinner than 1 : `thinnest`."""
+def pad_picture(picture: Array, thinnest: int) -> Array:
+    """Repeat the last row or column of a picture until it is no thinner than 1 : `thinnest`."""
     height, width = picture.shape[:2]
     least = -(-max(height, width) // thinnest)
     below, right = max(0, least - height), max(0, least - width)
@@ -34,32 +34,32 @@ class DepthAnything:
     def __init__(self, folder: Path) -> None:
         from transformers import AutoImageProcessor, DepthAnythingForDepthEstimation
 
-        self.model = pretrained(DepthAnythingForDepthEstimation, folder, ["depth_anything"])
-        self.processor = processor(AutoImageProcessor, folder)
+        self.model = open_transformers(DepthAnythingForDepthEstimation, folder, ["depth_anything"])
+        self.processor = open_processor(AutoImageProcessor, folder)
         # a picture that is thinner than one patch of the network's input would be scaled to nothing
         size = self.processor.size
         self.thinnest = max(1, min(size["height"], size["width"]) // (self.processor.ensure_multiple_of or 1))
         self.metric = self.model.config.depth_estimation_type == "metric"
 
-    def values(self, pictures: Sequence[Array]) -> list[Array]:
-        """The network's own maps, at its output's resolution, (h', w') float32. One batch a shape."""
+    def predict(self, pictures: Sequence[Array]) -> list[Array]:
+        """Return the network's own maps, at its output's resolution, (h', w') float32. One batch a shape."""
         import torch
 
         maps: list[Array] = [np.empty((0, 0), np.float32)] * len(pictures)
-        whole = [np.array(padded(picture, self.thinnest)) for picture in pictures]  # torch takes no read-only ones
-        for places in by_shape(whole):
-            given = self.processor(
-                images=[whole[k] for k in places], return_tensors="pt", input_data_format="channels_last"
+        padded = [np.array(pad_picture(picture, self.thinnest)) for picture in pictures]  # torch: no read-only arrays
+        for indices in group_by_shape(padded):
+            inputs = self.processor(
+                images=[padded[k] for k in indices], return_tensors="pt", input_data_format="channels_last"
             )
             with torch.inference_mode():
-                out = self.model(pixel_values=given["pixel_values"].to(self.model.device)).predicted_depth
-            for k, one in zip(places, out.float().cpu().numpy(), strict=True):
-                rows, columns = whole[k].shape[:2]
-                height = max(1, round(one.shape[0] * pictures[k].shape[0] / rows))
-                width = max(1, round(one.shape[1] * pictures[k].shape[1] / columns))
-                maps[k] = one[:height, :width]
+                out = self.model(pixel_values=inputs["pixel_values"].to(self.model.device)).predicted_depth
+            for k, depth in zip(indices, out.float().cpu().numpy(), strict=True):
+                rows, columns = padded[k].shape[:2]
+                height = max(1, round(depth.shape[0] * pictures[k].shape[0] / rows))
+                width = max(1, round(depth.shape[1] * pictures[k].shape[1] / columns))
+                maps[k] = depth[:height, :width]
         return maps
 
-    def inverse(self, pictures: Sequence[Array]) -> list[Array]:
-        maps = self.values(pictures)
-        return [inverse_depth(np.maximum(one, 0), 1.0) if self.metric else positive(one) for one in maps]
+    def predict_inverse_depth(self, pictures: Sequence[Array]) -> list[Array]:
+        maps = self.predict(pictures)
+        return [inverse_depth(np.maximum(depth, 0), 1.0) if self.metric else clip_disparity(depth) for depth in maps]

@@ -1,4 +1,4 @@
-"""Depth networks in ONNX form: METER, MiDaS, an exported Depth Anything. The recipe says what goes in and comes out."""
+"""Depth networks in ONNX form: METER, MiDaS, an exported Depth Anything. The recipe describes input and output."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from rasura.networks.onnx import network
-from rasura.stages.ground_plane.depth import Output, inverse_depth, positive
+from rasura.networks.onnx import open_session
+from rasura.stages.ground_plane.depth import Output, clip_disparity, inverse_depth
 
 Array = npt.NDArray[Any]
 
@@ -18,17 +18,26 @@ FREE_SIDE = 518  # px: short side where the network takes any size, rounded to P
 PATCH = 14
 
 
-def input_size(declared: Sequence[Any], shape: tuple[int, int]) -> tuple[int, int]:
-    """(width, height) that a picture of `shape` is stretched to: as declared by the network, else near FREE_SIDE.
+def compute_input_size(declared: Sequence[Any], shape: tuple[int, int]) -> tuple[int, int]:
+    """Return (width, height) that a picture is stretched to: as declared by the network, else near FREE_SIDE.
+
+    Args:
+        declared: shape of the network's input; names or None stand for any size. shape: (height, width).
+
+    Examples:
+        >>> compute_input_size([1, 3, 192, 636], (370, 1220)), compute_input_size([1, 3, "h", "w"], (480, 640))
+        ((636, 192), (686, 518))
 
     Raises:
         ValueError: the declared input is not (1, 3, h, w).
     """
     if len(declared) != 4 or declared[1] not in (3, "3"):
-        raise ValueError(f"a depth network takes (1, 3, height, width), this one {list(declared)}")
+        raise ValueError(
+            f"the input of a depth network has to be (1, 3, height, width); this one's is {list(declared)}"
+        )
     scale = FREE_SIDE / min(shape)
     free = [max(PATCH, round(min(side * scale, 4 * FREE_SIDE) / PATCH) * PATCH) for side in shape]
-    height, width = (fixed if isinstance(fixed, int) else own for fixed, own in zip(declared[2:], free, strict=True))
+    height, width = (side if isinstance(side, int) else near for side, near in zip(declared[2:], free, strict=True))
     return width, height
 
 
@@ -41,28 +50,28 @@ class DepthOnnx:
     """
 
     def __init__(self, path: Path, output: Output, unit: float, pixels: str) -> None:
-        self.session = network(path)
+        self.session = open_session(path)
         self.input = self.session.get_inputs()[0]
         self.output, self.unit, self.pixels = output, unit, pixels
         self.metric = output == "depth"
-        input_size(self.input.shape, (64, 64))  # a wrong file is told before the first picture
+        compute_input_size(self.input.shape, (64, 64))  # a wrong file is reported before the first picture
 
-    def values(self, picture: Array) -> Array:
-        """The network's own map of an RGB picture, (h', w') float32."""
-        size = input_size(self.input.shape, picture.shape[:2])
+    def predict(self, picture: Array) -> Array:
+        """Return the network's own map of an RGB picture, (h', w') float32."""
+        size = compute_input_size(self.input.shape, picture.shape[:2])
         shrinks = size[0] < picture.shape[1]
         small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        given = small.astype(np.float32) / 255
+        values = small.astype(np.float32) / 255
         if self.pixels == "imagenet":
-            given = ((given - MEAN) / STD).astype(np.float32)
-        fed = np.ascontiguousarray(given.transpose(2, 0, 1)[None])
-        made = np.squeeze(np.asarray(self.session.run(None, {self.input.name: fed})[0], np.float32))
-        if made.ndim != 2:
-            raise ValueError(f"a depth network gives one map, this one an array of shape {made.shape}")
-        return made
+            values = ((values - MEAN) / STD).astype(np.float32)
+        batch = np.ascontiguousarray(values.transpose(2, 0, 1)[None])
+        depth = np.squeeze(np.asarray(self.session.run(None, {self.input.name: batch})[0], np.float32))
+        if depth.ndim != 2:
+            raise ValueError(f"the output of a depth network has to be one map; this one's has the shape {depth.shape}")
+        return depth
 
-    def inverse(self, pictures: Sequence[Array]) -> list[Array]:
-        maps = [self.values(np.ascontiguousarray(picture)) for picture in pictures]
+    def predict_inverse_depth(self, pictures: Sequence[Array]) -> list[Array]:
+        maps = [self.predict(np.ascontiguousarray(picture)) for picture in pictures]
         if self.output == "disparity":
-            return [positive(one) for one in maps]
-        return [inverse_depth(np.maximum(one, 0), self.unit) for one in maps]
+            return [clip_disparity(disparity) for disparity in maps]
+        return [inverse_depth(np.maximum(depth, 0), self.unit) for depth in maps]

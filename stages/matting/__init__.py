@@ -1,1 +1,1 @@
-"""From a pair to layers: alpha of the shadow, what brightened, and the fractional edge of the object."""
+"""Matting with a known background: the alpha of the shadow, the light that was added, the object's fractional edge."""

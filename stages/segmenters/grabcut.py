@@ -1,4 +1,4 @@
-"""GrabCut (Rother et al. 2004) where no network is wanted: seeded by a certain core, or by a box."""
+"""GrabCut (Rother et al. 2004), for segmentation without a network: seeded by a certain core, or by a box."""
 
 import cv2
 import numpy as np
@@ -10,19 +10,19 @@ WORK_SIDE = 512  # longest side at which the cut is made: its cost grows faster 
 
 
 def _cut(picture: RGB, trimap: npt.NDArray[np.uint8], rounds: int) -> Mask:
-    """Runs GrabCut from a trimap of its four labels; the trimap itself where a class is missing."""
-    known = np.isin(trimap, (cv2.GC_BGD, cv2.GC_PR_BGD)).sum(), np.isin(trimap, (cv2.GC_FGD, cv2.GC_PR_FGD)).sum()
-    if min(known) >= 16:  # fewer samples than two mixtures of five need: nothing to cut
+    """Run GrabCut from a trimap of its four labels; return the trimap's object where a class is missing."""
+    counts = np.isin(trimap, (cv2.GC_BGD, cv2.GC_PR_BGD)).sum(), np.isin(trimap, (cv2.GC_FGD, cv2.GC_PR_FGD)).sum()
+    if min(counts) >= 16:  # fewer samples than two mixtures of five need: nothing to cut
         cv2.setRNGSeed(0)  # its k-means draws from the one global generator
         bgr = np.ascontiguousarray(picture[..., ::-1])
         labels = trimap.copy()
-        whole = (0, 0, labels.shape[1], labels.shape[0])  # not looked at: the labels are given
-        cv2.grabCut(bgr, labels, whole, np.zeros((1, 65)), np.zeros((1, 65)), rounds, cv2.GC_INIT_WITH_MASK)
+        frame = (0, 0, labels.shape[1], labels.shape[0])  # ignored: the labels decide
+        cv2.grabCut(bgr, labels, frame, np.zeros((1, 65)), np.zeros((1, 65)), rounds, cv2.GC_INIT_WITH_MASK)
         trimap = labels
     return np.asarray((trimap == cv2.GC_FGD) | (trimap == cv2.GC_PR_FGD))
 
 
-def _window(mask: Mask, margin: int) -> tuple[slice, slice]:
+def _find_window(mask: Mask, margin: int) -> tuple[slice, slice]:
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return (
         slice(max(0, int(rows[0]) - margin), int(rows[-1]) + margin + 1),
@@ -30,19 +30,20 @@ def _window(mask: Mask, margin: int) -> tuple[slice, slice]:
     )
 
 
-def cut_seeded(picture: RGB, sure: Mask, likely: Mask, possible: Mask, rounds: int = 4) -> Mask:
-    """Object pixels of a picture, (h, w) bool.
+def cut_from_seeds(picture: RGB, sure: Mask, likely: Mask, possible: Mask, rounds: int = 4) -> Mask:
+    """Return the object's pixels of a picture, (h, w) bool.
 
     Args:
         picture: (h, w, 3) uint8.
         sure: object for certain.
         likely: begins as object, may be taken away.
         possible: begins as background, may be added. Everything else is background for certain.
+        rounds: iterations of GrabCut.
     """
     reach = sure | likely | possible
     if not reach.any():
         return np.zeros(picture.shape[:2], bool)
-    window = _window(reach, 24)
+    window = _find_window(reach, 24)
     trimap = np.full(picture.shape[:2], cv2.GC_BGD, np.uint8)
     trimap[possible] = cv2.GC_PR_BGD
     trimap[likely] = cv2.GC_PR_FGD
@@ -66,7 +67,7 @@ def cut_seeded(picture: RGB, sure: Mask, likely: Mask, possible: Mask, rounds: i
 
 
 def cut_box(picture: RGB, box: tuple[int, int, int, int], rounds: int = 4) -> Mask:
-    """The object inside a box [x0, y0, x1, y1), (h, w) bool: everything outside is background.
+    """Return the object inside a box [x0, y0, x1, y1), (h, w) bool: everything outside is background.
 
     The centre of the box (an ellipse of half its sides) begins as object, the rest of it as background.
     """
@@ -78,4 +79,4 @@ def cut_box(picture: RGB, box: tuple[int, int, int, int], rounds: int = 4) -> Ma
     down = (rows + 0.5 - (y0 + y1) / 2) / max(1, y1 - y0)
     centre = across**2 + down**2 < 0.35**2
     nothing = np.zeros((height, width), bool)
-    return cut_seeded(picture, nothing, inside & centre, inside, rounds) & inside
+    return cut_from_seeds(picture, nothing, inside & centre, inside, rounds) & inside

@@ -1,7 +1,7 @@
-"""M_o of a pair, from what differs: promptable SAM or GrabCut, started from the object core.
+"""The object mask M_o of a pair, from its differences: promptable SAM or GrabCut, started from the object core.
 
-A raw box around everything that differs is a bad prompt: it holds the shadow, and SAM takes it along. So the prompts
-come from the object core (`effects.object_core`), and what SAM answers is scored against core and shadow.
+A box around everything that differs is a bad prompt: it contains the shadow, and SAM includes it. So the prompts come
+from the object core (see `effects`), and SAM's masks are scored against core and shadow.
 """
 
 from collections.abc import Iterator
@@ -11,71 +11,70 @@ import numpy as np
 import numpy.typing as npt
 
 from rasura.manifests.images import RGB, Mask
-from rasura.stages.effects import (
-    components,
-    difference,
+from rasura.stages.effect_mask.object_core import find_object_core
+from rasura.stages.effect_mask.texture import find_visible_texture
+from rasura.stages.imaging.comparison import compute_difference
+from rasura.stages.imaging.components import (
     fill_holes,
-    fill_small,
-    floor_shows,
-    keep_components,
-    morph,
-    near,
-    object_core,
+    fill_small_holes,
+    flag_near_components,
+    label_components,
+    select_components,
 )
-from rasura.stages.pair import dilate, disc
-from rasura.stages.segmenters.grabcut import cut_seeded
-from rasura.stages.segmenters.sam import Floats, Promptable, points_prompt
+from rasura.stages.imaging.morphology import dilate, disc, morph
+from rasura.stages.segmenters.grabcut import cut_from_seeds
+from rasura.stages.segmenters.sam import Embedding, Floats, Promptable, build_prompt
 
 Box = tuple[int, int, int, int]
 
-MOST_BLOBS = 6
+MAX_BLOBS = 6
 GOOD_ENOUGH = 2.1  # of 2.3: no further prompt is tried
-MOST_BARE = 0.35  # share of an answer in which the floor may show
-SMALL_PART = 0.02  # of the largest part: smaller ones are dropped
+MAX_BARE = 0.35  # share of a mask in which the ground may be visible
+SMALL_PART = 0.02  # of the largest part: smaller ones are removed
 
 
-def bounding_box(mask: Mask, pad: float = 0.0) -> Box:
-    """[x0, y0, x1, y1) around a mask that is not empty, grown by `pad` of its sides and clipped to the picture."""
+def compute_bounding_box(mask: Mask, pad: float = 0.0) -> Box:
+    """Return [x0, y0, x1, y1) around a mask that is not empty, grown by `pad` of its sides and clipped."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     x0, x1, y0, y1 = int(columns[0]), int(columns[-1]) + 1, int(rows[0]), int(rows[-1]) + 1
     wide, high = round(pad * (x1 - x0)), round(pad * (y1 - y0))
     return max(0, x0 - wide), max(0, y0 - high), min(mask.shape[1], x1 + wide), min(mask.shape[0], y1 + high)
 
 
-def deepest_points(mask: Mask, count: int) -> npt.NDArray[np.float32]:
-    """(n ≤ count, 2) x, y of the points farthest from the mask's rim, each well away from those before it."""
+def find_deepest_points(mask: Mask, count: int) -> npt.NDArray[np.float32]:
+    """Return (n ≤ count, 2) x, y of the points farthest from the mask's rim, each well away from those before it."""
     padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     depth = np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, 5), np.float32)[1:-1, 1:-1].copy()
     reach = max(1.0, float(np.sqrt(mask.sum())) / 3)
-    found: list[tuple[int, int]] = []
+    points: list[tuple[int, int]] = []
     rows, columns = np.ogrid[: mask.shape[0], : mask.shape[1]]
-    while len(found) < count and depth.max() >= 1.5:
+    while len(points) < count and depth.max() >= 1.5:
         y, x = (int(v) for v in np.unravel_index(int(depth.argmax()), depth.shape))
-        found.append((x, y))
+        points.append((x, y))
         depth[(rows - y) ** 2 + (columns - x) ** 2 < reach**2] = 0
-    return np.asarray(found, np.float32).reshape(-1, 2)
+    return np.asarray(points, np.float32).reshape(-1, 2)
 
 
-def core_prompts(blob: Mask, core: Mask, foreground: Mask) -> Iterator[tuple[Floats, Floats]]:
-    """Six prompts for one core blob, the most promising first: its box with and without points on it and on shadow."""
-    box = bounding_box(blob)
-    inner = deepest_points(blob, 2)
-    shadow = deepest_points(foreground & ~dilate(core, 4), 3)
-    yield points_prompt(inner, shadow, box)
-    yield points_prompt(inner, (), box)
-    yield points_prompt((), (), box)
-    _, labels, _ = components(foreground)
+def propose_prompts(blob: Mask, core: Mask, foreground: Mask) -> Iterator[tuple[Floats, Floats]]:
+    """Yield six prompts for one core blob, the best first: its box with and without points on it and on shadow."""
+    box = compute_bounding_box(blob)
+    inner = find_deepest_points(blob, 2)
+    shadow = find_deepest_points(foreground & ~dilate(core, 4), 3)
+    yield build_prompt(inner, shadow, box)
+    yield build_prompt(inner, (), box)
+    yield build_prompt((), (), box)
+    _, labels, _ = label_components(foreground)
     touched = np.unique(labels[blob])
     around = np.isin(labels, touched[touched > 0])
-    yield points_prompt(inner, shadow, bounding_box(around if around.any() else blob))
-    yield points_prompt(inner, shadow)
-    yield points_prompt(inner[:1])
+    yield build_prompt(inner, shadow, compute_bounding_box(around if around.any() else blob))
+    yield build_prompt(inner, shadow)
+    yield build_prompt(inner[:1])
 
 
-def answer_score(answer: Mask, blob: Mask, core: Mask, foreground: Mask, quality: float) -> tuple[float, float, float]:
-    """How well a mask answers a blob: (score ≤ 2.3, share of it in M_fg, share of the blob it covers).
+def score_answer(answer: Mask, blob: Mask, core: Mask, foreground: Mask, quality: float) -> tuple[float, float, float]:
+    """Score a mask for a blob: score ≤ 2.3, share of the mask in M_fg, share of the blob that it covers.
 
-    Score = inside + cover − 1.2 · share on shadow + 0.3 · SAM's own guess.
+    Score = inside + cover − 1.2 · share on shadow + 0.3 · the IoU that SAM predicts.
     """
     area = max(1, int(answer.sum()))
     inside = float((answer & dilate(foreground, 2)).sum()) / area
@@ -85,30 +84,30 @@ def answer_score(answer: Mask, blob: Mask, core: Mask, foreground: Mask, quality
 
 
 def tidy(mask: Mask, solid: Mask | None = None, smallest: float = SMALL_PART) -> Mask:
-    """Small holes filled, and those that lie mostly in `solid`; parts below `smallest` of the largest dropped.
+    """Fill small holes, and those that are mostly in `solid`; remove parts below `smallest` of the largest.
 
-    Larger holes stay: what is seen between the legs of a table is no table.
+    Larger holes stay: the space between the legs of a table is no table.
     """
-    mask = fill_small(mask)
+    mask = fill_small_holes(mask)
     if solid is not None:
-        _, labels, areas = components(fill_holes(mask) & ~mask)
+        _, labels, areas = label_components(fill_holes(mask) & ~mask)
         inside = np.bincount(labels[solid], minlength=len(areas) + 1)[1:]
-        mask = mask | keep_components(labels, inside > 0.5 * areas)
-    count, labels, areas = components(mask)
-    return keep_components(labels, areas >= smallest * areas.max()) if count else mask
+        mask = mask | select_components(labels, inside > 0.5 * areas)
+    count, labels, areas = label_components(mask)
+    return select_components(labels, areas >= smallest * areas.max()) if count else mask
 
 
 def smooth_rim(mask: Mask, side: int = 5) -> Mask:
-    """A mask without steps and spikes narrower than half of `side` px, where it is large enough to have a rim."""
+    """Remove steps and spikes narrower than half of `side` px from a mask that is large enough to have a rim."""
     if mask.sum() < 20 * side * side:
         return mask
     return np.asarray(cv2.medianBlur(mask.astype(np.uint8), side), np.uint8) > 0
 
 
-def to_border(mask: Mask, foreground: Mask, px: int = 4) -> Mask:
-    """A mask that ends `px` or less before the picture's border is carried on to it, where M_fg goes on.
+def extend_to_border(mask: Mask, foreground: Mask, px: int = 4) -> Mask:
+    """Extend a mask that ends `px` or less before the picture's border to it, where M_fg continues.
 
-    Networks see zeros beyond the border and like to stop short of it.
+    Networks get zeros beyond the border, and their masks often stop short of it.
     """
     out = mask.copy()
     for turn in range(4):
@@ -118,10 +117,10 @@ def to_border(mask: Mask, foreground: Mask, px: int = 4) -> Mask:
     return out
 
 
-def prompt_region(foreground: Mask) -> Box | None:
-    """The part of a picture that SAM should look at: M_fg and as much around it; None for the whole."""
+def choose_region(foreground: Mask) -> Box | None:
+    """Choose the part of a picture that SAM encodes: M_fg with a margin around it; None for the whole picture."""
     height, width = foreground.shape
-    x0, y0, x1, y1 = bounding_box(foreground, 0.35)
+    x0, y0, x1, y1 = compute_bounding_box(foreground, 0.35)
     side = max(x1 - x0, y1 - y0, 0.4 * max(height, width))
     if side > 0.8 * max(height, width):
         return None
@@ -129,22 +128,46 @@ def prompt_region(foreground: Mask) -> Box | None:
     return max(0, x - half), max(0, y - half), min(width, x + half), min(height, y + half)
 
 
-def _is_rim(blob: Mask, found: Mask, tinted: Mask, hidden: Mask, strength: Floats) -> bool:
-    """Is a core blob that an answer left beside itself only a shadow's steep rim, or a smear of the codec?
+def _is_rim(blob: Mask, answer: Mask, tinted: Mask, hidden: Mask, strength: Floats) -> bool:
+    """Return whether a core blob beside a mask is only a shadow's steep rim, or an artefact of compression.
 
-    It is when it lies next to the answer and either texture alone speaks for it, or its change is faint beside the
-    answer's. Blobs that stand alone, or hide the floor, are never rims.
+    It is when it is next to the mask and either only its texture changed, or its change is faint compared to that in
+    the mask. Blobs that are isolated, or hide the ground, are never rims.
     """
     reach = max(4, round(0.02 * float(np.hypot(*blob.shape))))
-    if not (dilate(blob, reach) & found).any():
+    if not (dilate(blob, reach) & answer).any():
         return False
     if (hidden & blob).sum() > 0.3 * blob.sum():
         return False
-    faint = float(np.median(strength[blob])) < 0.3 * float(np.median(strength[found]))
+    faint = float(np.median(strength[blob])) < 0.3 * float(np.median(strength[answer]))
     return faint or float(tinted[blob].mean()) < 0.2
 
 
-def sam_from_core(
+def _segment_blob(
+    sam: Promptable, embedding: Embedding, blob: Mask, core: Mask, foreground: Mask, bare: Mask | None
+) -> tuple[Mask, float] | None:
+    """Return SAM's best mask for a core blob and its score, the blob itself and 0 where no mask fits it.
+
+    None where the only masks are `bare`: the blob is the rim of a shadow.
+    """
+    window = np.s_[embedding.top : embedding.top + embedding.height, embedding.left : embedding.left + embedding.width]
+    best, best_score, is_shadow = blob, 0.0, False
+    for points, labels in propose_prompts(blob, core, foreground):
+        logits, predicted_iou = sam.prompt(embedding, points, labels)
+        mask = np.zeros_like(core)
+        mask[window] = logits > 0
+        if bare is not None and (mask & bare).sum() > MAX_BARE * mask.sum():
+            is_shadow = True
+            continue
+        score, inside, cover = score_answer(mask, blob, core, foreground, predicted_iou)
+        if inside > 0.75 and cover > 0.3 and score > best_score:
+            best, best_score = mask & dilate(foreground, 2), score
+        if best_score > GOOD_ENOUGH:
+            break
+    return None if is_shadow and best_score == 0 else (best, best_score)
+
+
+def segment_with_sam(
     sam: Promptable,
     picture: RGB,
     core: Mask,
@@ -154,56 +177,53 @@ def sam_from_core(
     hidden: Mask | None = None,
     bare: Mask | None = None,
 ) -> tuple[Mask, float]:
-    """M_o of a pair by prompts that cover the core: the largest core blob not yet explained, up to six times.
+    """Segment M_o of a pair by prompts that cover the core: the largest core blob not yet covered, up to six times.
 
-    An answer that is largely `bare` (the floor's grain is seen there) is a shadow, whose rim the blob was.
+    A mask that is largely `bare` (the ground's texture is visible there) is a shadow, whose rim the blob was.
+
+    Args:
+        sam: the segmenter.
+        picture: (h, w, 3) uint8 with the object.
+        core: (h, w) bool, pixels that are object for certain.
+        foreground: (h, w) bool, M_fg.
+        tinted: (h, w) bool, the part of the core that changed its colour.
+        strength: (h, w) strength of the change.
+        hidden: (h, w) bool, pixels where the ground's texture is hidden.
+        bare: (h, w) bool, pixels where the ground's texture is visible.
 
     Returns:
-        (h, w) bool, and the mean score (0 to 1) of the answers, 0 where the core alone had to do.
+        (h, w) bool, and the mean score (0 to 1) of the masks, 0 where only the core was used.
     """
     hidden = np.zeros_like(core) if hidden is None else hidden
-    region = prompt_region(foreground)
-    embedding = sam.embed(picture, region)
-    x0, y0, x1, y1 = region or (0, 0, picture.shape[1], picture.shape[0])
-    found, solid = np.zeros_like(core), core
+    embedding = sam.encode(picture, choose_region(foreground))
+    mask, solid = np.zeros_like(core), core
     scores: list[tuple[float, int]] = []
-    _, labels, areas = components(core)
+    _, labels, areas = label_components(core)
     smallest = max(16, 0.05 * int(areas.max()))
-    for _ in range(2 * MOST_BLOBS):
-        rest = core & ~dilate(found, 3)
-        rest = morph(rest, cv2.MORPH_OPEN, 5) if found.any() else rest
-        count, labels, areas = components(rest)
-        if not count or areas.max() < smallest or len(scores) == MOST_BLOBS:
+    for _ in range(2 * MAX_BLOBS):
+        rest = core & ~dilate(mask, 3)
+        rest = morph(rest, cv2.MORPH_OPEN, 5) if mask.any() else rest
+        count, labels, areas = label_components(rest)
+        if not count or areas.max() < smallest or len(scores) == MAX_BLOBS:
             break
         blob = labels == int(areas.argmax()) + 1
-        if found.any() and _is_rim(blob, found, tinted, hidden, strength):
+        if mask.any() and _is_rim(blob, mask, tinted, hidden, strength):
             core = core & ~blob
             continue
-        best, best_score, shadow = blob, 0.0, False
-        for points, kinds in core_prompts(blob, core, foreground):
-            logits, quality = sam.prompt(embedding, points, kinds)
-            answer = np.zeros_like(core)
-            answer[y0:y1, x0:x1] = logits > 0
-            if bare is not None and (answer & bare).sum() > MOST_BARE * answer.sum():
-                shadow = True
-                continue
-            score, inside, cover = answer_score(answer, blob, core, foreground, quality)
-            if inside > 0.75 and cover > 0.3 and score > best_score:
-                best, best_score = answer & dilate(foreground, 2), score
-            if best_score > GOOD_ENOUGH:
-                break
-        if shadow and best_score == 0:
+        segmented = _segment_blob(sam, embedding, blob, core, foreground, bare)
+        if segmented is None:
             core = core & ~blob
             continue
-        found |= best
+        best, best_score = segmented
+        mask |= best
         scores.append((best_score / 2.3, int(blob.sum())))
-        # What an answer leaves of its own blob is rim; another prompt at it would only come back with the whole.
-        core = core & ~(blob & dilate(found, 6))
+        # What a mask leaves of its own blob is rim; another prompt at it would only return the same mask.
+        core = core & ~(blob & dilate(mask, 6))
     weight = sum(area for _, area in scores)
-    return tidy(to_border(found, foreground), solid), sum(score * area for score, area in scores) / max(1, weight)
+    return tidy(extend_to_border(mask, foreground), solid), sum(score * area for score, area in scores) / max(1, weight)
 
 
-def cut_from_core(
+def segment_with_grabcut(
     picture: RGB,
     core: Mask,
     foreground: Mask,
@@ -212,55 +232,60 @@ def cut_from_core(
     hidden: Mask | None = None,
     bare: Mask | None = None,
 ) -> tuple[Mask, float]:
-    """M_o of a pair by GrabCut seeded with the core; the score is the IoU with the core it started from.
+    """Segment M_o of a pair by GrabCut seeded with the core; the score is the IoU with the core.
 
-    Certain is what is deep in the core, not by texture alone, and not faint (unless it hides the floor): a rim that
-    is wrongly certain stays. What is `bare` (the floor's grain is seen there) is no object.
+    Pixels deep in the core are certain, unless only their texture changed or the change is faint (and does not hide
+    the ground): a rim that is wrongly certain would stay. Pixels that are `bare` (the ground's texture is visible
+    there) are no object. Arguments as in `segment_with_sam`.
     """
     hidden = np.zeros_like(core) if hidden is None else hidden
     typical = float(np.percentile(strength[core], 80))
-    tinted = core & fill_small(morph(tinted, cv2.MORPH_CLOSE, 5))
+    tinted = core & fill_small_holes(morph(tinted, cv2.MORPH_CLOSE, 5))
     likely = tinted if tinted.sum() > 0.3 * core.sum() else core
-    likely = fill_small(likely & ((strength > 0.3 * typical) | hidden))
+    likely = fill_small_holes(likely & ((strength > 0.3 * typical) | hidden))
     size = float(np.sqrt(likely.sum()))
     inner = np.asarray(cv2.erode(likely.astype(np.uint8), disc(max(2, round(0.05 * size)))), np.uint8) > 0
     inner &= (strength > 0.5 * typical) | hidden
-    # A long shadow is no candidate: only what lies within a fifth of the objects' size of them.
+    # A long shadow is no candidate: only pixels within a fifth of the objects' size of them.
     possible = dilate(likely, max(4, round(0.2 * size))) & dilate(foreground, 2)
     possible = possible if bare is None else possible & ~bare
-    cut = morph(cut_seeded(picture, inner, likely, possible), cv2.MORPH_OPEN, 3) | inner
-    cut = keep_components(components(cut)[1], near(cut, inner, 0.5)) if inner.any() else cut
+    cut = morph(cut_from_seeds(picture, inner, likely, possible), cv2.MORPH_OPEN, 3) | inner
+    cut = select_components(label_components(cut)[1], flag_near_components(cut, inner, 0.5)) if inner.any() else cut
     cut = smooth_rim(cut)
     return tidy(cut, likely), float((cut & core).sum() / max(1, (cut | core).sum()))
 
 
-def with_parts(answer: Mask, cut: Mask, side: int = 5) -> Mask:
-    """SAM's answer and what GrabCut finds beside it that is thicker than `side` px: mirrors, hair, a hand.
+def add_parts(answer: Mask, cut: Mask, side: int = 5) -> Mask:
+    """Add to SAM's mask what GrabCut finds beside it that is thicker than `side` px: mirrors, hair, a hand.
 
-    SAM's own rim stays: GrabCut's is one pixel here or there and ragged where the codec is.
+    SAM's own rim stays: GrabCut's is a pixel off in places, and ragged where the picture was compressed.
     """
     return np.asarray(answer | morph(cut & ~answer, cv2.MORPH_OPEN, side))
 
 
-def object_of_pair(
-    source: RGB, clean: RGB, foreground: Mask, noise: float, sam: Promptable | None
-) -> tuple[Mask, float]:
-    """M_o of a registered pair, and a score from 0 to 1; all False where nothing could be an object.
+def segment_pair(source: RGB, clean: RGB, foreground: Mask, noise: float, sam: Promptable | None) -> tuple[Mask, float]:
+    """Segment M_o of a registered pair.
 
     Args:
-        source, clean: (h, w, 3) uint8. foreground: (h, w) bool, M_fg. noise: `pair_noise`.
-        sam: what is prompted; None: GrabCut alone.
+        source: (h, w, 3) uint8 with the object.
+        clean: (h, w, 3) uint8 without it.
+        foreground: (h, w) bool, M_fg.
+        noise: `pair_noise`.
+        sam: the segmenter that is prompted; None: GrabCut alone.
+
+    Returns:
+        (h, w) bool, all False where nothing could be an object, and a score from 0 to 1.
     """
-    core, tinted, hidden = object_core(source, clean, foreground, noise)
-    strength = difference(source, clean)
-    if not core.any():  # nothing but what a shadow could be: the strongest half of it
+    core, tinted, hidden = find_object_core(source, clean, foreground, noise)
+    strength = compute_difference(source, clean)
+    if not core.any():  # every change could be shadow: take the strongest half
         core = tinted = foreground & (strength >= 0.5 * float(strength[foreground].max(initial=0)))
     if not core.any():
         return core, 0.0
-    shows = floor_shows(source, clean, noise).astype(np.uint8)
+    shows = find_visible_texture(source, clean, noise).astype(np.uint8)
     bare = np.asarray(cv2.erode(shows, disc(2), borderValue=0), np.uint8) > 0
-    cut, score = cut_from_core(source, core, foreground, tinted, strength, hidden, bare)
+    cut, score = segment_with_grabcut(source, core, foreground, tinted, strength, hidden, bare)
     if sam is None:
         return cut, score
-    mask, score = sam_from_core(sam, source, core, foreground, tinted, strength, hidden, bare)
-    return tidy(with_parts(mask, cut) & ~bare, core), score
+    mask, score = segment_with_sam(sam, source, core, foreground, tinted, strength, hidden, bare)
+    return tidy(add_parts(mask, cut) & ~bare, core), score

@@ -1,4 +1,4 @@
-"""A promptable SAM in two ONNX files: the encoder sees a picture once, the decoder answers each prompt in ~0.1 s.
+"""A promptable SAM in two ONNX files: the encoder runs once a picture, the decoder takes about 0.1 s a prompt.
 
 Works with every export in the form of SAM's own ONNX decoder (SAM, MobileSAM), with one mask a prompt or with four.
 """
@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 
 from rasura.manifests.images import RGB
-from rasura.networks.onnx import network
+from rasura.networks.onnx import open_session
 from rasura.networks.weights import BadWeights
-from rasura.stages.segmenters.sam import PADDING, Embedding, Floats, Region, cropped
+from rasura.stages.segmenters.sam import PADDING, Embedding, Floats, Region, crop_region
 
 SIDE = 1024  # the encoder's square input; the picture's longer side fills it
 GRID = 256  # side of the decoder's masks
@@ -21,8 +21,8 @@ STD = np.array([58.395, 57.12, 57.375], np.float32)
 DECODER = ("image_embeddings", "point_coords", "point_labels", "mask_input", "has_mask_input", "orig_im_size")
 
 
-def prepared(picture: RGB) -> Floats:
-    """(h, w, 3) uint8 to (1, 3, 1024, 1024): longer side 1024, SAM's mean and deviation, zeros right and below."""
+def prepare_input(picture: RGB) -> Floats:
+    """Return the input (1, 3, 1024, 1024) of (h, w, 3) uint8: longer side 1024, normalized, zeros right and below."""
     height, width = picture.shape[:2]
     scale = SIDE / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -33,11 +33,17 @@ def prepared(picture: RGB) -> Floats:
     return out
 
 
-def enlarged(low: Floats, scale: float, width: int, height: int) -> Floats:
-    """The decoder's logits (256, 256) of an input `scale` times the picture, at the picture's (height, width).
+def enlarge_logits(low: Floats, scale: float, width: int, height: int) -> Floats:
+    """Enlarge the decoder's logits (256, 256) to the picture's (height, width).
 
     Half-pixel centres: the picture covers scale · width / 4 of the 256 columns, a part of a column included.
-    The decoder's own way blows them up to 1024 × 1024 first.
+    The decoder's own method enlarges to 1024 × 1024 first.
+
+    Args:
+        low: the logits of an input that is `scale` times the picture.
+        scale: input px per picture px.
+        width: of the picture, px.
+        height: of the picture, px.
     """
     step = SIDE / GRID / scale
     matrix = np.array([[step, 0, 0.5 * step - 0.5], [0, step, 0.5 * step - 0.5]], np.float64)
@@ -47,25 +53,25 @@ def enlarged(low: Floats, scale: float, width: int, height: int) -> Floats:
 
 
 class SamOnnx:
-    """Both sessions of one model, on one thread each."""
+    """A SAM from an encoder and a decoder in ONNX form, on one thread each."""
 
     def __init__(self, encoder: Path, decoder: Path) -> None:
-        self.encoder: Any = network(encoder)
-        self.decoder: Any = network(decoder)
+        self.encoder: Any = open_session(encoder)
+        self.decoder: Any = open_session(decoder)
         first = self.encoder.get_inputs()[0]
         self.encoder_input = first.name
         if list(first.shape[1:]) != [3, SIDE, SIDE]:
-            raise BadWeights(f"'{encoder}': input {first.shape} is not (n, 3, {SIDE}, {SIDE}): no SAM encoder")
-        if missing := set(DECODER) - {one.name for one in self.decoder.get_inputs()}:
+            raise BadWeights(f"'{encoder}': input {first.shape} is not (n, 3, {SIDE}, {SIDE}): not SAM's encoder")
+        if missing := set(DECODER) - {entry.name for entry in self.decoder.get_inputs()}:
             raise BadWeights(f"'{decoder}' has no input {', '.join(sorted(missing))}: not SAM's decoder")
 
-    def embed(self, picture: RGB, region: Region | None = None) -> Embedding:
-        part, (left, top, right, bottom) = cropped(picture, region)
-        (features,) = self.encoder.run(None, {self.encoder_input: prepared(part)})
+    def encode(self, picture: RGB, region: Region | None = None) -> Embedding:
+        part, (left, top, right, bottom) = crop_region(picture, region)
+        (features,) = self.encoder.run(None, {self.encoder_input: prepare_input(part)})
         return Embedding(features, right - left, bottom - top, left, top)
 
-    def _answers(self, embedding: Embedding, points: Floats, labels: Floats) -> tuple[Floats, Floats, float]:
-        """Low logits (k, 256, 256) and guesses (k,) of the decoder's masks, and input px a picture px."""
+    def _predict(self, embedding: Embedding, points: Floats, labels: Floats) -> tuple[Floats, Floats, float]:
+        """Return the decoder's logits (k, 256, 256) and predicted IoU (k,), and the input px per picture px."""
         scale = SIDE / max(embedding.width, embedding.height)
         moved = (points - np.array([embedding.left, embedding.top], np.float32)) * scale
         moved[labels == PADDING] = 0
@@ -83,11 +89,11 @@ class SamOnnx:
         return np.asarray(low[0], np.float32), np.asarray(quality, np.float32).ravel(), scale
 
     def prompt(self, embedding: Embedding, points: Floats, labels: Floats) -> tuple[Floats, float]:
-        low, quality, scale = self._answers(embedding, points, labels)
-        return enlarged(low[0], scale, embedding.width, embedding.height), float(quality[0])
+        low, quality, scale = self._predict(embedding, points, labels)
+        return enlarge_logits(low[0], scale, embedding.width, embedding.height), float(quality[0])
 
     def prompt_all(self, embedding: Embedding, points: Floats, labels: Floats) -> tuple[Floats, Floats]:
-        low, quality, scale = self._answers(embedding, points, labels)
-        first = 1 if len(low) > 1 else 0  # of several, the first is the answer to a prompt without doubt
-        masks = [enlarged(one, scale, embedding.width, embedding.height) for one in low[first:]]
+        low, quality, scale = self._predict(embedding, points, labels)
+        first = 1 if len(low) > 1 else 0  # of several, the first is meant for prompts that are not ambiguous
+        masks = [enlarge_logits(logits, scale, embedding.width, embedding.height) for logits in low[first:]]
         return np.stack(masks), quality[first:]

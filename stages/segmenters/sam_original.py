@@ -9,13 +9,13 @@ import numpy as np
 
 from rasura.manifests.images import RGB
 from rasura.networks import weights
-from rasura.stages.segmenters.sam import Embedding, Floats, Region, cropped, parted
+from rasura.stages.segmenters.sam import Embedding, Floats, Region, crop_region, split_prompt
 
 HEADS = 8  # of the decoder; in all published models
 
 
-def architecture(state: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The sizes of a SAM, read off its tensors: no name of a model has to be given, and a wrong one cannot be.
+def infer_architecture(state: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Infer the sizes of a SAM from its tensors: no name of a model has to be configured, so none can be wrong.
 
     Raises:
         BadWeights: the tensors are of another network.
@@ -50,8 +50,8 @@ def architecture(state: Mapping[str, Any], path: Path) -> dict[str, Any]:
         raise weights.BadWeights(f"'{path}' is no SAM of the library segment-anything: no {error}{hint}") from error
 
 
-def build(sizes: Mapping[str, Any]) -> Any:
-    """An empty SAM of the given sizes."""
+def build_sam(sizes: Mapping[str, Any]) -> Any:
+    """Build a SAM without weights, of the sizes that `infer_architecture` returns."""
     import torch
     from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
@@ -92,27 +92,27 @@ class SamTorch:
     def __init__(self, path: Path) -> None:
         from segment_anything import SamPredictor
 
-        state = weights.tensors(path)
-        model = weights.filled(build(architecture(state, path)), state, path)
+        state = weights.read_tensors(path)
+        model = weights.load_state(build_sam(infer_architecture(state, path)), state, path)
         self.predictor: Any = SamPredictor(model)
 
-    def embed(self, picture: RGB, region: Region | None = None) -> Embedding:
-        part, (left, top, right, bottom) = cropped(picture, region)
+    def encode(self, picture: RGB, region: Region | None = None) -> Embedding:
+        part, (left, top, right, bottom) = crop_region(picture, region)
         self.predictor.set_image(part)
         features = self.predictor.features, self.predictor.input_size
         return Embedding(features, right - left, bottom - top, left, top)
 
-    def _answers(self, embedding: Embedding, points: Floats, labels: Floats, several: bool) -> tuple[Floats, Floats]:
-        one = self.predictor
-        one.features, one.input_size = embedding.features
-        one.original_size, one.is_image_set = (embedding.height, embedding.width), True
-        coordinates, kinds, box = parted(embedding, points, labels)
-        masks, quality, _ = one.predict(coordinates, kinds, box, multimask_output=several, return_logits=True)
+    def _predict(self, embedding: Embedding, points: Floats, labels: Floats, several: bool) -> tuple[Floats, Floats]:
+        predictor = self.predictor
+        predictor.features, predictor.input_size = embedding.features
+        predictor.original_size, predictor.is_image_set = (embedding.height, embedding.width), True
+        coordinates, kinds, box = split_prompt(embedding, points, labels)
+        masks, quality, _ = predictor.predict(coordinates, kinds, box, multimask_output=several, return_logits=True)
         return np.asarray(masks, np.float32), np.asarray(quality, np.float32)
 
     def prompt(self, embedding: Embedding, points: Floats, labels: Floats) -> tuple[Floats, float]:
-        masks, quality = self._answers(embedding, points, labels, False)
+        masks, quality = self._predict(embedding, points, labels, False)
         return masks[0], float(quality[0])
 
     def prompt_all(self, embedding: Embedding, points: Floats, labels: Floats) -> tuple[Floats, Floats]:
-        return self._answers(embedding, points, labels, True)
+        return self._predict(embedding, points, labels, True)

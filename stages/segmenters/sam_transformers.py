@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from rasura.manifests.images import RGB
-from rasura.networks import weights
-from rasura.stages.segmenters.sam import Embedding, Floats, Region, cropped, parted
+from rasura.networks import pretrained, weights
+from rasura.stages.segmenters.sam import Embedding, Floats, Region, crop_region, split_prompt
 
 # Published SAM 2 checkpoints are of the video model, which has the picture model's tensors and those of its memory.
 VIDEO = ("memory_", "mask_downsample", "object_pointer_", "temporal_positional_", "no_object_", "occlusion_")
@@ -17,30 +17,35 @@ class SamTransformers:
     """A `Sam2Model` or a `SamModel`."""
 
     def __init__(self, folder: Path, model: str) -> None:
-        """Args: model: `sam2` or `sam`."""
+        """Open the model.
+
+        Args:
+            folder: holds safetensors, config.json and the processor's files.
+            model: `sam2` or `sam`.
+        """
         import transformers
 
         self.one = model
         if model == "sam2":
-            self.model = weights.pretrained(transformers.Sam2Model, folder, ["sam2", "sam2_video"], VIDEO)
-            self.processor = weights.processor(transformers.Sam2Processor, folder)
+            self.model = pretrained.open_transformers(transformers.Sam2Model, folder, ["sam2", "sam2_video"], VIDEO)
+            self.processor = pretrained.open_processor(transformers.Sam2Processor, folder)
         else:
-            self.model = weights.pretrained(transformers.SamModel, folder, ["sam"])
-            self.processor = weights.processor(transformers.SamProcessor, folder)
-        self.device = weights.device()
+            self.model = pretrained.open_transformers(transformers.SamModel, folder, ["sam"])
+            self.processor = pretrained.open_processor(transformers.SamProcessor, folder)
+        self.device = weights.pick_device()
 
-    def embed(self, picture: RGB, region: Region | None = None) -> Embedding:
+    def encode(self, picture: RGB, region: Region | None = None) -> Embedding:
         import torch
 
-        part, (left, top, right, bottom) = cropped(picture, region)
+        part, (left, top, right, bottom) = crop_region(picture, region)
         inputs = self.processor(images=np.array(part), return_tensors="pt", **weights.CHANNELS)
         with torch.inference_mode():
             features = self.model.get_image_embeddings(inputs["pixel_values"].to(self.device))
         reshaped = inputs.get("reshaped_input_sizes")  # SAM pads a picture to a square, SAM 2 stretches it to one
         return Embedding((features, reshaped), right - left, bottom - top, left, top)
 
-    def _scaled(self, coordinates: Floats, embedding: Embedding) -> Any:
-        """Coordinates (n, 2) of the embedded part in the network's input, as a tensor (1, 1, n, 2)."""
+    def _scale(self, coordinates: Floats, embedding: Embedding) -> Any:
+        """Scale coordinates (n, 2) of the encoded part to the network's input: a tensor (1, 1, n, 2)."""
         import torch
 
         reshaped = embedding.features[1]
@@ -49,18 +54,18 @@ class SamTransformers:
         scale = torch.tensor([wide / embedding.width, high / embedding.height])
         return (torch.from_numpy(np.ascontiguousarray(coordinates)) * scale)[None, None].to(self.device)
 
-    def _answers(self, embedding: Embedding, points: Floats, labels: Floats, several: bool) -> tuple[Floats, Floats]:
+    def _predict(self, embedding: Embedding, points: Floats, labels: Floats, several: bool) -> tuple[Floats, Floats]:
         import torch
 
-        coordinates, kinds, box = parted(embedding, points, labels)
-        asked: dict[str, Any] = {"image_embeddings": embedding.features[0], "multimask_output": several}
+        coordinates, kinds, box = split_prompt(embedding, points, labels)
+        arguments: dict[str, Any] = {"image_embeddings": embedding.features[0], "multimask_output": several}
         if coordinates is not None and kinds is not None:
-            asked["input_points"] = self._scaled(coordinates, embedding)
-            asked["input_labels"] = torch.from_numpy(kinds.astype(np.int64))[None, None].to(self.device)
+            arguments["input_points"] = self._scale(coordinates, embedding)
+            arguments["input_labels"] = torch.from_numpy(kinds.astype(np.int64))[None, None].to(self.device)
         if box is not None:
-            asked["input_boxes"] = self._scaled(box.reshape(2, 2), embedding).reshape(1, 1, 4)
+            arguments["input_boxes"] = self._scale(box.reshape(2, 2), embedding).reshape(1, 1, 4)
         with torch.inference_mode():
-            answers = self.model(**asked)
+            answers = self.model(**arguments)
         sizes = [[embedding.height, embedding.width]]
         more = [] if embedding.features[1] is None else [embedding.features[1]]
         masks = self.processor.image_processor.post_process_masks(
@@ -69,8 +74,8 @@ class SamTransformers:
         return masks[0][0].numpy().astype(np.float32), answers.iou_scores.cpu().numpy()[0, 0].astype(np.float32)
 
     def prompt(self, embedding: Embedding, points: Floats, labels: Floats) -> tuple[Floats, float]:
-        masks, quality = self._answers(embedding, points, labels, False)
+        masks, quality = self._predict(embedding, points, labels, False)
         return masks[0], float(quality[0])
 
     def prompt_all(self, embedding: Embedding, points: Floats, labels: Floats) -> tuple[Floats, Floats]:
-        return self._answers(embedding, points, labels, True)
+        return self._predict(embedding, points, labels, True)

@@ -1,1 +1,1 @@
-"""Floor, solids and sun: the geometry behind stage `shadow`."""
+"""Light direction from cast shadows: a camera over a ground plane, solids for the objects, and the sun that fits."""

@@ -1,148 +1,193 @@
-"""The sun that explains a shadow: the one under which the objects' solids cover the umbra best."""
+"""The sun that explains a shadow: the one under which the shadows of the objects' solids cover the umbra best.
+
+Grid search over azimuth and elevation with the middle camera, then refinement around the best azimuths over all cameras
+and solids. The result is a weighted mean of the suns that fit about equally well.
+"""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from rasura.manifests.images import Mask
-from rasura.stages.shadow_fit.solids import Floats, Floor, Solid, agreement, discs_from, fall, picture, prism_from
-from rasura.stages.split import objects
+from rasura.stages.imaging.filters import Floats
+from rasura.stages.shadow_fit.camera import Array, GroundCamera, compute_shadow_vector
+from rasura.stages.shadow_fit.solids import Solid, compute_soft_iou, fit_disc_stack, fit_prism, render_silhouette
+from rasura.stages.split import label_objects
 
-Array = npt.NDArray[Any]
-
-ELEVATIONS = (28.0, 36.0, 45.0, 55.0)
-STEP = 15.0  # degrees between candidate azimuths
-DEPTHS = (0.1, 0.3, 0.5)  # in widths of an object: how far a pile's axis lies behind its front
-SHARES = (0.4, 0.6, 0.8)  # of a mask's longest columns: how high a prism is; the rest of them is its depth
-MARGIN = 0.01  # by which a prism has to look more like the object than discs do
-PEAKS = 3  # azimuths of the coarse grid, so many an umbra, that are looked at closely
-RIVAL = 0.75  # of the best agreement, that such a peak has to reach
-CLOSE = 6  # of the scenes, so many a peak, for which directions are refined
-NEAR = [(turn, factor) for turn, factor in product((-10.0, -5.0, 0.0, 5.0, 10.0), (0.88, 1.0, 1.13))]
-ALIKE = 0.93  # of the best agreement: suns that explain the umbra as well
+CANDIDATE_ELEVATIONS = (28.0, 36.0, 45.0, 55.0)  # degrees
+AZIMUTH_STEP = 15.0  # degrees between candidate azimuths
+DISC_DEPTHS = (0.1, 0.3, 0.5)  # in widths of an object: distance of a stack's axis behind its front
+PRISM_HEIGHTS = (0.4, 0.6, 0.8)  # of a mask's longest columns: height of a prism; the rest of them is its depth
+PRISM_MARGIN = 0.01  # by which a prism has to resemble the object more than discs do
+MAX_PEAKS = 3  # azimuths of the coarse grid, for each umbra, that are refined
+MIN_PEAK_SHARE = 0.75  # of the best agreement, that such a peak has to reach
+MAX_REFINED = 6  # of the hypotheses, for each peak, for which directions are refined
+REFINEMENT_STEPS = list(product((-10.0, -5.0, 0.0, 5.0, 10.0), (0.88, 1.0, 1.13)))  # turn in degrees, elevation factor
+NEAR_BEST_SHARE = 0.93  # of the best agreement: suns that explain the umbra as well
 
 
 @dataclass(frozen=True)
 class Sun:
-    """The fitted light: degrees; agreement of the best shadow; how far the good fits agree on the azimuth (0 to
-    1)."""
+    """The fitted light.
+
+    Attributes:
+        azimuth, elevation: degrees, as in `compute_shadow_vector`.
+        agreement: soft IoU of the best shadow with the umbra.
+        consensus: 0 to 1, how closely the near-best suns agree on the azimuth.
+        umbra: index of the umbra that fits best.
+    """
 
     azimuth: float
     elevation: float
-    fit: float
-    peak: float
-    level: int  # of the umbras that were given, the one that fits
+    agreement: float
+    consensus: float
+    umbra: int
 
 
 @dataclass(frozen=True, eq=False)
-class Guess:
-    """A floor and what might stand on it."""
+class SceneHypothesis:
+    """A camera and the solids that the objects may be under it."""
 
-    floor: Floor
+    camera: GroundCamera
     solids: list[Solid]
 
 
-def solid(mask: Mask, floor: Floor, lies: bool, number: int) -> Solid | None:
-    """An object as a prism, if it `lies`, or as discs, in one of three depths."""
-    return prism_from(mask, floor, SHARES[number]) if lies else discs_from(mask, floor, DEPTHS[number])
+def fit_solid(mask: Mask, camera: GroundCamera, as_prism: bool, depth_index: int) -> Solid | None:
+    """Fit a prism or a stack of discs to one object, in one of three depths; None above the horizon."""
+    if as_prism:
+        return fit_prism(mask, camera, PRISM_HEIGHTS[depth_index])
+    return fit_disc_stack(mask, camera, DISC_DEPTHS[depth_index])
 
 
-def lies(mask: Mask, floor: Floor) -> bool:
-    """Whether one object's silhouette looks more like a prism's than like a pile of discs'."""
+def resembles_prism(mask: Mask, camera: GroundCamera) -> bool:
+    """Return whether one object's silhouette is closer to a prism's than to that of a stack of discs."""
 
-    def likeness(prism: bool, number: int) -> float:
-        one = solid(mask, floor, prism, number)
-        if one is None:
+    def measure_likeness(as_prism: bool, depth_index: int) -> float:
+        solid = fit_solid(mask, camera, as_prism, depth_index)
+        if solid is None:
             return 0.0
-        return agreement(picture([one], floor, floor.axes[2], mask.shape), mask.astype(np.float32))
+        silhouette = render_silhouette([solid], camera, camera.axes[2], mask.shape)
+        return compute_soft_iou(silhouette, mask.astype(np.float32))
 
-    prism, discs = (max(likeness(kind, number) for number in range(len(DEPTHS))) for kind in (True, False))
-    return prism >= discs + MARGIN and discs > 0
-
-
-def guesses(object_mask: Mask, floors: Sequence[Floor], gap: int = 0) -> tuple[list[Guess], list[int]]:
-    """What might stand on the floors, and the numbers of those on the middle floor that are of middle depth.
-
-    All objects as discs; and, if one of them lies, the same with a prism for each that does.
-    """
-    labels = objects(object_mask, gap, 0.1)
-    masks = [labels == number for number in range(1, int(labels.max()) + 1)]
-    lying = [lies(mask, floors[len(floors) // 2]) for mask in masks]
-    found: list[Guess] = []
-    usual = []
-    for place, floor in enumerate(floors):
-        for number in range(len(DEPTHS)):
-            for kinds in [[False] * len(masks), lying] if any(lying) else [lying]:
-                made = [solid(mask, floor, kind, number) for mask, kind in zip(masks, kinds, strict=True)]
-                standing = [one for one in made if one is not None]
-                if standing:
-                    if place == len(floors) // 2 and number == len(DEPTHS) // 2:
-                        usual.append(len(found))
-                    found.append(Guess(floor, standing))
-    return found, usual or [len(found) // 2]
+    prism, discs = (max(measure_likeness(kind, index) for index in range(len(DISC_DEPTHS))) for kind in (True, False))
+    return prism >= discs + PRISM_MARGIN and discs > 0
 
 
-class Trials:
-    """Suns that were tried, and how well their shadows agreed with each umbra."""
-
-    def __init__(self, umbras: Sequence[Floats], open_: Floats):
-        self.umbras, self.open = umbras, open_
-        self.suns: list[tuple[float, float]] = []
-        self.fits: list[list[float]] = []
-
-    def add(self, guess: Guess, azimuth: float, elevation: float) -> list[float]:
-        """Tries one sun, degrees. Returns its agreement with each umbra."""
-        drawn = picture(guess.solids, guess.floor, fall(guess.floor, azimuth, elevation), self.open.shape)
-        self.suns.append((azimuth % 360, elevation))
-        self.fits.append([agreement(drawn, umbra, self.open) for umbra in self.umbras])
-        return self.fits[-1]
-
-    def best(self) -> Sun:
-        """Weighted mean of the suns that explain the best explained umbra about equally well."""
-        fits, suns = np.array(self.fits), np.array(self.suns)
-        level = int(np.argmax(fits.max(0)))
-        best = float(fits[:, level].max())
-        chosen = fits[:, level] >= ALIKE * best
-        weight, good = fits[chosen, level] ** 4 + 1e-12, suns[chosen]
-        mean = complex((weight * np.exp(1j * np.radians(good[:, 0]))).sum() / weight.sum())
-        azimuth = math.degrees(math.atan2(mean.imag, mean.real)) % 360
-        return Sun(azimuth, float((weight * good[:, 1]).sum() / weight.sum()), best, abs(mean), level)
-
-
-def peaks(grid: Array) -> list[tuple[int, int]]:
-    """Of (azimuths, elevations) agreements the places that are highest among their neighbours in azimuth, best
-    first: at most `PEAKS`, none below `RIVAL` of the best."""
-    along = grid.max(1)
-    local = np.flatnonzero((along >= np.roll(along, 1)) & (along >= np.roll(along, -1)))
-    order = local[np.argsort(-along[local], kind="stable")][:PEAKS]
-    return [(int(k), int(grid[k].argmax())) for k in order if along[k] >= RIVAL * along.max()]
-
-
-def fit_sun(object_mask: Mask, umbras: Sequence[Floats], floors: Sequence[Floor], gap: int = 0) -> Sun | None:
-    """The sun whose shadows cover the umbra best; None where no object stands on a floor.
+def build_hypotheses(
+    object_mask: Mask, cameras: Sequence[GroundCamera], gap: int = 0
+) -> tuple[list[SceneHypothesis], list[int]]:
+    """Build what the objects may be: all as discs; and, if one resembles a prism, the same with a prism for each such.
 
     Args:
-        object_mask: (h, w) M_o. umbras: (h, w) each, candidates for the umbra. floors: candidates for camera and floor.
-        gap: px, how far parts of one object may lie apart.
+        object_mask: (h, w) M_o.
+        cameras: candidates.
+        gap: px between parts of one object.
+
+    Returns:
+        The hypotheses, and the indices of those under the middle camera that have the middle depth.
     """
-    found, usual = guesses(object_mask, floors, gap)
-    if not found:
+    labels = label_objects(object_mask, gap, 0.1)
+    masks = [labels == number for number in range(1, int(labels.max()) + 1)]
+    middle_camera, middle_depth = len(cameras) // 2, len(DISC_DEPTHS) // 2
+    prisms = [resembles_prism(mask, cameras[middle_camera]) for mask in masks]
+    hypotheses: list[SceneHypothesis] = []
+    typical = []
+    for camera_index, camera in enumerate(cameras):
+        for depth_index in range(len(DISC_DEPTHS)):
+            for kinds in [[False] * len(masks), prisms] if any(prisms) else [prisms]:
+                fits = [fit_solid(mask, camera, kind, depth_index) for mask, kind in zip(masks, kinds, strict=True)]
+                solids = [solid for solid in fits if solid is not None]
+                if solids:
+                    if camera_index == middle_camera and depth_index == middle_depth:
+                        typical.append(len(hypotheses))
+                    hypotheses.append(SceneHypothesis(camera, solids))
+    return hypotheses, typical or [len(hypotheses) // 2]
+
+
+class SunSearch:
+    """Suns that were tried, and the agreement of their shadows with each umbra.
+
+    Args:
+        umbras: (h, w) float32 each.
+        region: (h, w) float32 weight of the pixels that count.
+    """
+
+    def __init__(self, umbras: Sequence[Floats], region: Floats):
+        self.umbras, self.region = umbras, region
+        self.suns: list[tuple[float, float]] = []
+        self.agreements: list[list[float]] = []
+
+    def add(self, hypothesis: SceneHypothesis, azimuth: float, elevation: float) -> list[float]:
+        """Try one sun, degrees, and return its agreement with each umbra."""
+        camera = hypothesis.camera
+        vector = compute_shadow_vector(camera, azimuth, elevation)
+        shadow = render_silhouette(hypothesis.solids, camera, vector, self.region.shape)
+        self.suns.append((azimuth % 360, elevation))
+        self.agreements.append([compute_soft_iou(shadow, umbra, self.region) for umbra in self.umbras])
+        return self.agreements[-1]
+
+    def average_best(self) -> Sun:
+        """Return the weighted mean of the suns that explain the best explained umbra about equally well."""
+        agreements, suns = np.array(self.agreements), np.array(self.suns)
+        umbra = int(np.argmax(agreements.max(0)))
+        best = float(agreements[:, umbra].max())
+        chosen = agreements[:, umbra] >= NEAR_BEST_SHARE * best
+        weight, good = agreements[chosen, umbra] ** 4 + 1e-12, suns[chosen]
+        mean = complex((weight * np.exp(1j * np.radians(good[:, 0]))).sum() / weight.sum())
+        azimuth = math.degrees(math.atan2(mean.imag, mean.real)) % 360
+        return Sun(azimuth, float((weight * good[:, 1]).sum() / weight.sum()), best, abs(mean), umbra)
+
+
+def find_azimuth_peaks(grid: Array) -> list[tuple[int, int]]:
+    """Find the places of a grid that are highest among their neighbours in azimuth.
+
+    Args:
+        grid: (azimuths, elevations) agreements; azimuths go round.
+
+    Returns:
+        Row and column of at most `MAX_PEAKS`, the best first, none below `MIN_PEAK_SHARE` of the best.
+
+    Examples:
+        >>> find_azimuth_peaks(np.array([[0.1, 0.2], [0.5, 0.8], [0.3, 0.2], [0.7, 0.1]]))
+        [(1, 1), (3, 0)]
+    """
+    best = grid.max(1)
+    local = np.flatnonzero((best >= np.roll(best, 1)) & (best >= np.roll(best, -1)))
+    order = local[np.argsort(-best[local], kind="stable")][:MAX_PEAKS]
+    return [(int(k), int(grid[k].argmax())) for k in order if best[k] >= MIN_PEAK_SHARE * best.max()]
+
+
+def fit_sun(object_mask: Mask, umbras: Sequence[Floats], cameras: Sequence[GroundCamera], gap: int = 0) -> Sun | None:
+    """Fit the sun whose shadows cover the umbra best.
+
+    Args:
+        object_mask: (h, w) M_o.
+        umbras: (h, w) each, candidates for the umbra.
+        cameras: candidates for camera and ground plane.
+        gap: px between parts of one object.
+
+    Returns:
+        The sun; None where no object is on the ground plane.
+    """
+    hypotheses, typical = build_hypotheses(object_mask, cameras, gap)
+    if not hypotheses:
         return None
-    trials = Trials(umbras, (~object_mask).astype(np.float32))
-    azimuths = np.arange(0, 360, STEP)
+    search = SunSearch(umbras, (~object_mask).astype(np.float32))
+    azimuths = np.arange(0, 360, AZIMUTH_STEP)
     grid = np.array(
-        [[np.max([trials.add(found[k], float(a), e) for k in usual], 0) for e in ELEVATIONS] for a in azimuths]
+        [
+            [np.max([search.add(hypotheses[k], float(a), e) for k in typical], 0) for e in CANDIDATE_ELEVATIONS]
+            for a in azimuths
+        ]
     )
-    seeds = {place for level in range(len(umbras)) for place in peaks(grid[:, :, level])}
+    seeds = {peak for umbra in range(len(umbras)) for peak in find_azimuth_peaks(grid[:, :, umbra])}
     for a, e in sorted(seeds):
-        azimuth, elevation = float(azimuths[a]), ELEVATIONS[e]
-        fits = np.array([max(trials.add(guess, azimuth, elevation)) for guess in found])
-        for k in np.argsort(-fits, kind="stable")[:CLOSE]:
-            for turn, factor in NEAR:
-                trials.add(found[k], azimuth + turn, min(75.0, elevation * factor))
-    return trials.best()
+        azimuth, elevation = float(azimuths[a]), CANDIDATE_ELEVATIONS[e]
+        agreements = np.array([max(search.add(hypothesis, azimuth, elevation)) for hypothesis in hypotheses])
+        for k in np.argsort(-agreements, kind="stable")[:MAX_REFINED]:
+            for turn, factor in REFINEMENT_STEPS:
+                search.add(hypotheses[k], azimuth + turn, min(75.0, elevation * factor))
+    return search.average_best()

@@ -1,1 +1,1 @@
-"""Where records come from: photos, pairs, clips, the rendering studio, and the tables of other flows."""
+"""Sources of records: photos, pairs, clips, the rendering studio, and the tables of other flows."""

@@ -1,46 +1,60 @@
-"""Draws for compositing: which foregrounds go onto which background. The same seed and tables give the same draws."""
+"""Draws for compositing: foregrounds with a background each. The same seed and tables give the same draws."""
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, Field, field_validator
 
-from rasura.manifests.ids import seed_for, stable_hash
+from rasura.manifests.ids import compute_seed, hash_json
 from rasura.manifests.schemas import PROVENANCE, Kind, Schema
 from rasura.stages import stage
 from rasura.stages.sources.balance import (
-    Balance,
-    CutOut,
-    Light,
-    Limits,
-    compatible,
-    seen_from,
-    size_of,
-    view_gap,
-    views_of,
+    BalancedSampler,
+    Foreground,
+    Lighting,
+    LightingLimits,
+    are_compatible,
+    compute_view_gap,
+    estimate_depression,
+    estimate_depression_range,
+    find_size_bin,
 )
 from rasura.stages.sources.files import RunContext
 from rasura.stages.stage import Kept, MissingColumns, Outcome, Record, Source
 
-SHADOW = ["shadow_azimuth", "shadow_elevation", "shadow_confidence", "shadow_softness"]
-PLANE = ["ground_plane", "ground_focal", "ground_metric", "ground_view_error", "ground_size_error"]
-FOREGROUND = ["id", "label", "scene_id", "origin", "licence", "stages", "weights"]
-BACKGROUND = ["scene_id", "split", "origin", "licence", "stages", "weights"]
-CUT_OUT = ["foreground", "foreground_object", "foreground_box", "picture_width", "picture_height"]
-LAYERS = ["foreground_light", "detect_score", *SHADOW, *PLANE]  # None where a flow has no such column
-GROUND = ["ground_mask", "ground_rule", "ground_scale", "ground_class", "ground_place", "ground_things", *PLANE]
-NEEDED = ["source", "ground_mask", "ground_scale"]  # of a background
-SEEN = ["foreground_box", "picture_width", "picture_height", "ground_scale", *PLANE]  # what tells the view
-LISTED = ["label", "split", "scene_id", "origin", "foreground_area", *SEEN, *SHADOW]
+SHADOW_COLUMNS = ["shadow_azimuth", "shadow_elevation", "shadow_confidence", "shadow_softness"]
+PLANE_COLUMNS = ["ground_plane", "ground_focal", "ground_metric", "ground_view_error", "ground_size_error"]
+FOREGROUND_COLUMNS = ["id", "label", "scene_id", "origin", "licence", "stages", "weights"]
+BACKGROUND_COLUMNS = ["scene_id", "split", "origin", "licence", "stages", "weights"]
+CUTOUT_COLUMNS = ["foreground", "foreground_object", "foreground_box", "picture_width", "picture_height"]
+OPTIONAL_COLUMNS = ["foreground_light", "detect_score", *SHADOW_COLUMNS, *PLANE_COLUMNS]  # None where a flow has none
+GROUND_COLUMNS = [
+    "ground_mask",
+    "ground_rule",
+    "ground_scale",
+    "ground_class",
+    "ground_place",
+    "ground_things",
+    *PLANE_COLUMNS,
+]
+REQUIRED_COLUMNS = ["source", "ground_mask", "ground_scale"]  # of a background
+VIEW_COLUMNS = [
+    "foreground_box",
+    "picture_width",
+    "picture_height",
+    "ground_scale",
+    *PLANE_COLUMNS,
+]  # determine the view
+LISTING_COLUMNS = ["label", "split", "scene_id", "origin", "foreground_area", *VIEW_COLUMNS, *SHADOW_COLUMNS]
 
 
-def _listed(value: Any) -> Any:
+def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-Flows = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_listed)]
+Flows = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_as_tuple)]
 
 
 class DrawsParams(stage.Params):
@@ -63,102 +77,128 @@ class DrawsParams(stage.Params):
 
     @field_validator("objects")
     @classmethod
-    def _ordered(cls, value: tuple[int, int]) -> tuple[int, int]:
+    def _check_order(cls, value: tuple[int, int]) -> tuple[int, int]:
         if not 1 <= value[0] <= value[1]:
             raise ValueError(f"least and most objects have to be 1 or more, in this order, not {list(value)}")
         return value
 
 
 @lru_cache(maxsize=8)
-def _order(seed: int, lap: int, count: int) -> list[int]:
-    """The order in which backgrounds take turns in one round."""
-    return [int(n) for n in np.random.default_rng(seed_for(seed, "draws", f"lap {lap}")).permutation(count)]
+def _shuffle_backgrounds(seed: int, lap: int, count: int) -> list[int]:
+    """Return the order in which backgrounds take turns in one lap."""
+    return [int(n) for n in np.random.default_rng(compute_seed(seed, "draws", f"lap {lap}")).permutation(count)]
 
 
-def light_of(row: Record, min_confidence: float = 0.0) -> Light:
-    """What the shadow columns of a row say; a direction that is not sure enough is unknown."""
+def read_lighting(row: Record, min_confidence: float = 0.0) -> Lighting:
+    """Read the shadow columns of a row; a direction below `min_confidence` is unknown.
+
+    Examples:
+        >>> read_lighting({"shadow_azimuth": 30.0, "shadow_confidence": 0.2}, min_confidence=0.5).azimuth is None
+        True
+    """
     confidence = row.get("shadow_confidence")
-    sure = confidence is None or confidence >= min_confidence
-    azimuth = row.get("shadow_azimuth") if sure else None
-    return Light(azimuth, row.get("shadow_elevation") if sure else None, row.get("shadow_softness"))
+    confident = confidence is None or confidence >= min_confidence
+    azimuth = row.get("shadow_azimuth") if confident else None
+    return Lighting(azimuth, row.get("shadow_elevation") if confident else None, row.get("shadow_softness"))
 
 
-class Drawing:
-    """Draws one after another, balanced over all that were drawn before.
+class PairSampler:
+    """Sampler of backgrounds with foregrounds, each draw balanced over all draws before it.
 
-    Backgrounds take turns in a shuffled order that is new every round, those without a foreground that was seen from
-    a like angle only where no other has one. All of a draw is of the background's split, so that no scene is in two.
+    Backgrounds take turns in a shuffled order that is new every lap, those without a foreground that was seen from
+    a similar angle only where no other has one. All of a draw is of the background's split, so that no scene is in two.
+
+    Args:
+        foregrounds, backgrounds: rows with the columns of `LISTING_COLUMNS`. seed: the recipe's.
     """
 
     def __init__(self, foregrounds: Sequence[Record], backgrounds: Sequence[Record], params: DrawsParams, seed: int):
         self.params, self.seed = params, seed
-        self.limits = Limits(params.turn, params.elevation, params.softness, params.soft)
-        by_split: dict[str, list[CutOut]] = {}
+        self.limits = LightingLimits(params.turn, params.elevation, params.softness, params.soft)
+        by_split: dict[str, list[Foreground]] = {}
         for row in foregrounds:
-            by_split.setdefault(row["split"], []).append(
-                CutOut(
-                    row["id"], row.get("scene_id") or row["id"], row.get("label") or "",
-                    size_of(row.get("foreground_area")), light_of(row, params.min_confidence),
-                    seen_from(row), row,
-                )
-            )  # fmt: skip
+            entry = Foreground(
+                id=row["id"],
+                scene=row.get("scene_id") or row["id"],
+                label=row.get("label") or "",
+                size_bin=find_size_bin(row.get("foreground_area")),
+                lighting=read_lighting(row, params.min_confidence),
+                depression=estimate_depression(row),
+                row=row,
+            )
+            by_split.setdefault(row["split"], []).append(entry)
         mirror = params.mirror != "never"
-        self.balance = {split: Balance(cut_outs, seed, mirror, params.max_uses) for split, cut_outs in by_split.items()}
-        self.seen = {split: [one.seen for one in cut_outs] for split, cut_outs in by_split.items()}
-        here = sorted((row for row in backgrounds if row["split"] in by_split), key=lambda row: str(row["id"]))
-        self.views = {row["id"]: views_of(row) for row in here}
-        gaps = {row["id"]: self._gap(row) for row in here}
-        # the difference that all have to bear with: the limit, or the least there is
-        self.limit = max(params.view, min(gaps.values(), default=0.0) + 1)
-        self.backgrounds = [row for row in here if gaps[row["id"]] <= self.limit]
+        self.samplers = {
+            split: BalancedSampler(entries, seed, mirror, params.max_uses) for split, entries in by_split.items()
+        }
+        self.depressions = {split: [entry.depression for entry in entries] for split, entries in by_split.items()}
+        candidates = sorted((row for row in backgrounds if row["split"] in by_split), key=lambda row: str(row["id"]))
+        self.view_ranges = {row["id"]: estimate_depression_range(row) for row in candidates}
+        gaps = {row["id"]: self._compute_least_gap(row) for row in candidates}
+        # the difference that is accepted: the limit, or the least there is
+        self.max_gap = max(params.view, min(gaps.values(), default=0.0) + 1)
+        self.backgrounds = [row for row in candidates if gaps[row["id"]] <= self.max_gap]
 
-    def _gap(self, background: Record) -> float:
-        """Degrees to the nearest view of a foreground in the same split; 0 where one of them is unknown."""
-        views, seen = self.views[background["id"]], self.seen[background["split"]]
-        if views is None or None in seen:
+    def _compute_least_gap(self, background: Record) -> float:
+        """Return the degrees to the nearest view of a foreground in the same split; 0 where one is unknown."""
+        view_range, depressions = self.view_ranges[background["id"]], self.depressions[background["split"]]
+        if view_range is None or None in depressions:
             return 0.0
-        angles = np.asarray(seen, np.float64)
-        return float(np.maximum(np.maximum(views[0] - angles, angles - views[1]), 0).min())
+        angles = np.asarray(depressions, np.float64)
+        return float(np.maximum(np.maximum(view_range[0] - angles, angles - view_range[1]), 0).min())
 
-    def draw(self, number: int) -> tuple[Record, list[CutOut]]:
-        """A background and its foregrounds: as many as drawn by lot, fewer where no other goes with the first."""
+    def sample(self, number: int) -> tuple[Record, list[Foreground]]:
+        """Sample a background and its foregrounds: as many as drawn by lot, fewer where no other fits the first.
+
+        Args:
+            number: of the draw, 0, 1, 2 … in this order.
+        """
         lap, place = divmod(number, len(self.backgrounds))
-        background = self.backgrounds[_order(self.seed, lap, len(self.backgrounds))[place]]
-        rng = np.random.default_rng(seed_for(self.seed, "draws", f"draw {number}"))
-        wanted = int(rng.integers(self.params.objects[0], self.params.objects[1] + 1))
-        balance = self.balance[background["split"]]
-        light = light_of(background, self.params.min_confidence)
-        chosen: list[CutOut] = []
-        # a background that shows its own light, and other scenes than its own, are wishes; the rest is a must
-        wishes = [(lit, own) for lit in (True, False) for own in (False, True)]
-        while len(chosen) < wanted:
-            for lit, own in wishes:
-                one = balance.take(lambda one, lit=lit, own=own: self._fits(one, background, light, chosen, lit, own))  # type: ignore[misc]
-                if one is not None:
-                    chosen.append(one)
-                    wishes = [wish for wish in wishes if wish[0] == lit]  # what comes beside it has its light
+        background = self.backgrounds[_shuffle_backgrounds(self.seed, lap, len(self.backgrounds))[place]]
+        rng = np.random.default_rng(compute_seed(self.seed, "draws", f"draw {number}"))
+        count = int(rng.integers(self.params.objects[0], self.params.objects[1] + 1))
+        sampler = self.samplers[background["split"]]
+        lighting = read_lighting(background, self.params.min_confidence)
+        chosen: list[Foreground] = []
+        # the background's lighting, and another scene than the background's, are preferences; the rest is required
+        preferences = [(match_light, same_scene) for match_light in (True, False) for same_scene in (False, True)]
+        while len(chosen) < count:
+            for match_light, same_scene in preferences:
+                fits = partial(self._is_compatible, background, lighting, chosen, match_light, same_scene)
+                if (entry := sampler.sample(fits)) is not None:
+                    chosen.append(entry)
+                    # objects beside it have the same lighting
+                    preferences = [pair for pair in preferences if pair[0] == match_light]
                     break
             else:
                 break
         return background, chosen
 
-    def _fits(
-        self, one: CutOut, background: Record, light: Light, chosen: Sequence[CutOut], lit: bool, own: bool
+    def _is_compatible(
+        self,
+        background: Record,
+        lighting: Lighting,
+        chosen: Sequence[Foreground],
+        match_light: bool,
+        same_scene: bool,
+        entry: Foreground,
     ) -> bool:
-        if one.id in [other.id for other in chosen] or (not own and one.scene == background.get("scene_id")):
+        if entry.id in [other.id for other in chosen]:
             return False
-        alone = not chosen and light.azimuth is None
-        if one.mirror and self.params.mirror == "match" and alone:
+        if not same_scene and entry.scene == background.get("scene_id"):
+            return False
+        alone = not chosen and lighting.azimuth is None
+        if entry.mirror and self.params.mirror == "match" and alone:
             return False  # there is nothing to match
-        if view_gap(one.seen, self.views[background["id"]]) > self.limit:
+        if compute_view_gap(entry.depression, self.view_ranges[background["id"]]) > self.max_gap:
             return False
-        if lit and light.azimuth is not None and not compatible(one.light, light, self.limits):
+        if match_light and lighting.azimuth is not None and not are_compatible(entry.lighting, lighting, self.limits):
             return False
-        return all(compatible(one.light, other.light, self.limits) for other in chosen)
+        return all(are_compatible(entry.lighting, other.lighting, self.limits) for other in chosen)
 
 
 class Draws(Source):
-    """Foregrounds and a background, drawn together."""
+    """Foregrounds and a background, sampled together."""
 
     name = "draws"
     version = "3"
@@ -184,72 +224,73 @@ class Draws(Source):
     def upstream(self) -> list[str]:
         return list(dict.fromkeys([*self.params.foregrounds, *self.params.backgrounds]))
 
-    def schema(self, given: Schema) -> Schema:
-        # `given` has the columns of the first flow that is named by `upstream`
-        if missing := tuple(column for column in CUT_OUT if column not in given):
-            raise MissingColumns(self.name, missing, tuple(given))
+    def schema(self, columns: Schema) -> Schema:
+        # `columns` are those of the first flow that is named by `upstream`
+        if missing := tuple(column for column in CUTOUT_COLUMNS if column not in columns):
+            raise MissingColumns(self.name, missing, tuple(columns))
         return dict(self.gives)
 
     def items(self, run: RunContext) -> list[Record]:
-        foregrounds, backgrounds = (
-            [row for flow in flows for row in self._rows(run, flow, needed)]
-            for flows, needed in ((self.params.foregrounds, CUT_OUT), (self.params.backgrounds, NEEDED))
-        )
-        drawing = Drawing(foregrounds, backgrounds, self.params, self.seed)
+        p = self.params
+        foregrounds = [row for flow in p.foregrounds for row in self._read_rows(run, flow, CUTOUT_COLUMNS)]
+        backgrounds = [row for flow in p.backgrounds for row in self._read_rows(run, flow, REQUIRED_COLUMNS)]
+        sampler = PairSampler(foregrounds, backgrounds, self.params, self.seed)
         items: list[Record] = []
-        for number in range(self.params.count if drawing.backgrounds else 0):
-            background, chosen = drawing.draw(number)
+        for number in range(self.params.count if sampler.backgrounds else 0):
+            background, chosen = sampler.sample(number)
             if not chosen:
                 continue  # every foreground of this split was used up
             items.append(
                 {
-                    "id": stable_hash([number, self.seed, background["id"], [[one.id, one.mirror] for one in chosen]]),
+                    "id": hash_json(
+                        [number, self.seed, background["id"], [[entry.id, entry.mirror] for entry in chosen]]
+                    ),
                     "origin": background["origin"],
                     "background": [background["flow"], background["shard"], background["row"]],
                     "foregrounds": [
-                        [*(one.row[key] for key in ("flow", "shard", "row")), one.mirror] for one in chosen
+                        [*(entry.row[key] for key in ("flow", "shard", "row")), entry.mirror] for entry in chosen
                     ],
                 }
             )
         return items
 
-    def _rows(self, run: RunContext, flow: str, needed: list[str]) -> list[Record]:
-        """A flow's rows without their pictures, and where they stand.
+    def _read_rows(self, run: RunContext, flow: str, required: list[str]) -> list[Record]:
+        """Return a flow's rows without their pictures, with the place of each in its table.
 
         Raises:
-            MissingColumns: what was checked of the first flow before the run, here of all.
+            MissingColumns: a column is missing; of the first flow this was checked before the run, here of all.
         """
         table = run.tables.table(flow)
-        if missing := tuple(column for column in needed if column not in table.whole):
-            raise MissingColumns(f"{self.name} of flow {flow}", missing, tuple(table.whole))
-        return [{**row, "flow": flow} for row in table.light([*LISTED, "shard", "row"]).to_pylist()]
+        if missing := tuple(column for column in required if column not in table.full_schema):
+            raise MissingColumns(f"{self.name} of flow {flow}", missing, tuple(table.full_schema))
+        return [{**row, "flow": flow} for row in table.read_light([*LISTING_COLUMNS, "shard", "row"]).to_pylist()]
 
     def process_one(self, item: Record) -> Outcome:
         flow, shard, number = item["background"]
-        behind = self.tables.row(flow, shard, number, ["id", "source", *BACKGROUND, *GROUND])
-        cut_outs = []
+        background = self.tables.row(flow, shard, number, ["id", "source", *BACKGROUND_COLUMNS, *GROUND_COLUMNS])
+        cutouts = []
         for flow, shard, number, mirror in item["foregrounds"]:
-            row = self.tables.row(flow, shard, number, [*FOREGROUND, *CUT_OUT, *LAYERS])
+            row = self.tables.row(flow, shard, number, [*FOREGROUND_COLUMNS, *CUTOUT_COLUMNS, *OPTIONAL_COLUMNS])
             size = [row.pop("picture_width"), row.pop("picture_height")]
-            cut_outs.append(dict.fromkeys(LAYERS) | row | {"source_size": size, "mirror": mirror})
-        licences = sorted({behind["licence"], *(row["licence"] for row in cut_outs)} - {None})
+            cutouts.append(dict.fromkeys(OPTIONAL_COLUMNS) | row | {"source_size": size, "mirror": mirror})
+        licences = sorted({background["licence"], *(row["licence"] for row in cutouts)} - {None})
         merged: dict[str, dict[str, str]] = {"stages": {}, "weights": {}}
-        for part in merged:
-            for row in [behind, *cut_outs]:
-                merged[part] |= row[part] or {}
+        for column in merged:
+            for row in [background, *cutouts]:
+                merged[column] |= row[column] or {}
         return Kept(
             [
                 {
                     "id": item["id"],
-                    "scene_id": behind["scene_id"],
-                    "split": behind["split"],
-                    "origin": behind["origin"],
+                    "scene_id": background["scene_id"],
+                    "split": background["split"],
+                    "origin": background["origin"],
                     "licence": "; ".join(licences),
-                    "parents": [behind["id"], *(row["id"] for row in cut_outs)],
+                    "parents": [background["id"], *(row["id"] for row in cutouts)],
                     **merged,
-                    "background": behind["source"],
-                    **{column: behind.get(column) for column in GROUND},
-                    "foregrounds": cut_outs,
+                    "background": background["source"],
+                    **{column: background.get(column) for column in GROUND_COLUMNS},
+                    "foregrounds": cutouts,
                 }
             ]
         )

@@ -1,8 +1,8 @@
 """The rows of another flow's table, as the start of a flow of its own.
 
-A flow that only judges (no stage of it looks at pictures) reads no picture: its rows refer to where they stand.
+A flow whose stages use no pictures reads none: its rows refer to the table that has them.
 
-A cap on the rows of one value belongs here and not into a stage: a stage sees some of the rows, the source all.
+A cap on the rows of one value belongs here and not into a stage: a stage has some of the rows, the source all.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,18 +10,18 @@ from typing import Any
 
 from pydantic import Field
 
-from rasura.manifests.ids import seed_for
+from rasura.manifests.ids import compute_seed
 from rasura.manifests.schemas import PICTURES, Kind, Schema
 from rasura.manifests.tables import REFERENCE
 from rasura.stages import stage
 from rasura.stages.sources.files import RunContext
 from rasura.stages.stage import Kept, MissingColumns, Outcome, Record, Rejected, Source
 
-COUNTABLE = (Kind.STRING, Kind.INT, Kind.BOOL)
+COUNTABLE_KINDS = (Kind.STRING, Kind.INT, Kind.BOOL)
 
 
 class Cap(stage.Params):
-    """How many rows of one value are taken."""
+    """A limit of the rows with one value."""
 
     column: str = Field(description="column whose values are counted, such as `label`")
     most: int = Field(ge=1, description="rows of one value at most; RORem takes 500 a class")
@@ -30,11 +30,11 @@ class Cap(stage.Params):
 class FlowParams(stage.Params):
     of: str = Field(description="name of the flow whose rows to take")
     cap: Cap | None = Field(None, description="`{column, most}`: of the rows of one value only so many, drawn by lot")
-    pictures: bool = Field(True, description="load the pictures; the planner turns this off where nobody looks")
+    pictures: bool = Field(True, description="load the pictures; the planner turns this off where no stage uses them")
 
 
-def over(rows: Sequence[Mapping[str, Any]], column: str, most: int, seed: int) -> set[str]:
-    """Ids of the rows that are too many: of each value all but the `most` whose lots are lowest.
+def find_rows_over_cap(rows: Sequence[Mapping[str, Any]], column: str, most: int, seed: int) -> set[str]:
+    """Find the ids of the rows that are too many: of each value all but the `most` whose lots are lowest.
 
     A row's lot is a hash of its id, so that order, shards and workers change nothing, and a row that is added takes the
     place of at most one other. Rows without a value are one value.
@@ -42,7 +42,7 @@ def over(rows: Sequence[Mapping[str, Any]], column: str, most: int, seed: int) -
     groups: dict[Any, list[str]] = {}
     for row in rows:
         groups.setdefault(row[column], []).append(row["id"])
-    lots = {id: seed_for(seed, "flow.cap", id) for ids in groups.values() if len(ids) > most for id in ids}
+    lots = {id: compute_seed(seed, "flow.cap", id) for ids in groups.values() if len(ids) > most for id in ids}
     return {id for ids in groups.values() for id in sorted(ids, key=lambda id: (lots.get(id, 0), id))[most:]}
 
 
@@ -56,19 +56,19 @@ class Flow(Source):
     def upstream(self) -> list[str]:
         return [self.params.of]
 
-    def schema(self, given: Schema) -> Schema:
+    def schema(self, columns: Schema) -> Schema:
         cap = self.params.cap
-        if cap and given.get(cap.column) not in COUNTABLE:
-            raise MissingColumns(self.name, (f"a column of single values '{cap.column}' to cap",), tuple(given))
+        if cap and columns.get(cap.column) not in COUNTABLE_KINDS:
+            raise MissingColumns(self.name, (f"a column of single values '{cap.column}' to cap",), tuple(columns))
         if self.params.pictures:
-            return {name: kind for name, kind in given.items() if name not in REFERENCE}
-        return {name: kind for name, kind in given.items() if kind not in PICTURES} | dict(REFERENCE)
+            return {name: kind for name, kind in columns.items() if name not in REFERENCE}
+        return {name: kind for name, kind in columns.items() if kind not in PICTURES} | dict(REFERENCE)
 
     def items(self, run: RunContext) -> list[Record]:
         table, cap = run.tables.table(self.params.of), self.params.cap
         columns = list(dict.fromkeys(["id", "origin", *([cap.column] if cap else [])]))
-        rows: list[Record] = table.light(columns).select([*columns, "shard", "row"]).to_pylist()
-        spare = over(rows, cap.column, cap.most, self.seed) if cap else set()
+        rows: list[Record] = table.read_light(columns).select([*columns, "shard", "row"]).to_pylist()
+        spare = find_rows_over_cap(rows, cap.column, cap.most, self.seed) if cap else set()
         places = ("id", "origin", "shard", "row")
         items = [{name: row[name] for name in places} for row in rows]
         for item, row in zip(items, rows, strict=True):
@@ -83,4 +83,4 @@ class Flow(Source):
             )
         if self.params.pictures:
             return Kept([self.tables.row(self.params.of, item["shard"], item["row"])])
-        return Kept([self.tables.light_row(self.params.of, item["shard"], item["row"])])
+        return Kept([self.tables.read_light_row(self.params.of, item["shard"], item["row"])])

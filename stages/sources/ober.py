@@ -5,8 +5,8 @@ from typing import Any, Literal, cast
 
 from pydantic import Field
 
-from rasura.manifests.formats.ober import NotOber, Reader, listing
-from rasura.manifests.ids import content_id
+from rasura.manifests.formats.ober import NotOber, OberReader, list_rows
+from rasura.manifests.ids import compute_content_id
 from rasura.manifests.images import MAX_PIXELS, decode_image, decode_mask
 from rasura.manifests.schemas import PROVENANCE, Kind, Schema
 from rasura.stages import stage
@@ -14,16 +14,16 @@ from rasura.stages.sources.files import (
     ChangedInput,
     MissingInput,
     RunContext,
-    content_ids,
-    find,
-    origin_of,
-    unreadable_id,
-)  # fmt: skip
-from rasura.stages.sources.photos import fit
+    compute_content_ids,
+    find_files,
+    format_origin,
+    make_unreadable_id,
+)
+from rasura.stages.sources.photos import shrink_to_fit
 from rasura.stages.stage import Kept, Outcome, Record, Rejected, Source
 
-PAIR: Schema = {"input": Kind.RGB, "gt": Kind.RGB, "given_mask": Kind.MASK, "given_foreground_mask": Kind.MASK}
-MADE: Schema = {
+PAIR_COLUMNS: Schema = {"input": Kind.RGB, "gt": Kind.RGB, "given_mask": Kind.MASK, "given_foreground_mask": Kind.MASK}
+TRIPLET_COLUMNS: Schema = {
     "kind": Kind.STRING,
     "source": Kind.RGB,
     "target": Kind.RGB,
@@ -48,10 +48,12 @@ class OberParams(stage.Params):
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="pictures with more pixels are refused undecoded")
 
 
-def _described(path: str) -> str:
-    """JSON list of (content id, scene, subset, split) of a file's rows."""
+def _describe_rows(path: str) -> str:
+    """Return a JSON list of (content id, scene, subset, split) of a file's rows."""
     try:
-        return json.dumps([[content_id(*row.pictures), row.scene, row.subset, row.split] for row in listing(path)])
+        return json.dumps(
+            [[compute_content_id(*row.pictures), row.scene, row.subset, row.split] for row in list_rows(path)]
+        )
     except NotOber as error:
         raise MissingInput(str(error)) from error
 
@@ -60,69 +62,76 @@ class Ober(Source):
     """Rows of a dataset in OBER's layout."""
 
     name = "ober"
-    gives = {**PROVENANCE, **PAIR, "subset": Kind.STRING}
+    input_paths = ("path",)
+    gives = {**PROVENANCE, **PAIR_COLUMNS, "subset": Kind.STRING}
     Params = OberParams
     params: OberParams
 
-    def schema(self, given: Schema) -> Schema:
-        pictures = PAIR if self.params.give == "pairs" else MADE
+    def schema(self, columns: Schema) -> Schema:
+        pictures = PAIR_COLUMNS if self.params.give == "pairs" else TRIPLET_COLUMNS
         return {**PROVENANCE, **pictures, "subset": Kind.STRING}
 
     def items(self, run: RunContext) -> list[Record]:
-        found = find(self.params.path, "*.parquet")
-        told = content_ids(found, run, _described)
+        files = find_files(self.params.path, "*.parquet")
+        listings = compute_content_ids(files, run, _describe_rows)
         items: list[Record] = []
         splits: dict[str, tuple[str | None, str]] = {}
-        for file in found:
-            if told[file.path] == unreadable_id(file.path):
-                items.append({"id": told[file.path], "origin": origin_of(file.path), "path": file.path, "row": 0})
+        for file in files:
+            if listings[file.path] == make_unreadable_id(file.path):
+                origin = format_origin(file.path)
+                items.append({"id": listings[file.path], "origin": origin, "path": file.path, "row": 0})
                 continue
-            for row, (id, scene, subset, split) in enumerate(json.loads(told[file.path])):
+            for row, (id, scene, subset, split) in enumerate(json.loads(listings[file.path])):
                 if self.params.subsets is not None and subset not in self.params.subsets:
                     continue
                 if self.params.splits is not None and split not in self.params.splits:
                     continue
                 scene = f"{subset}/{scene}" if self.params.by_subset and scene else scene or id
-                self._one_split(splits, scene, subset, split)
+                self._check_split(splits, scene, subset, split)
                 items.append(
                     {
                         "id": id,
-                        "origin": f"{origin_of(file.path)}#{row}",
+                        "origin": f"{format_origin(file.path)}#{row}",
                         "path": file.path,
                         "row": row,
-                        "told": [scene, subset, split],
+                        "row_details": [scene, subset, split],
                     }
                 )
         return items
 
-    def _one_split(self, splits: dict[str, tuple[str | None, str]], scene: str, subset: str, split: str | None) -> None:
+    def _check_split(
+        self, splits: dict[str, tuple[str | None, str]], scene: str, subset: str, split: str | None
+    ) -> None:
         if not self.params.keep_split:
             return
-        known, where = splits.setdefault(scene, (split, subset))
-        if known != split:
+        first_split, first_subset = splits.setdefault(scene, (split, subset))
+        if first_split != split:
             raise MissingInput(
-                f"'{self.params.path}': scene '{scene}' is in split '{known}' (subset '{where}') and in split "
-                f"'{split}' (subset '{subset}'); set by_subset: true where these are two scenes, or keep_split: false"
+                f"'{self.params.path}': scene '{scene}' is in split '{first_split}' (subset '{first_subset}') and in "
+                f"split '{split}' (subset '{subset}'); set by_subset: true where these are two scenes, or "
+                "keep_split: false"
             )
 
     def setup(self) -> None:
-        self.reader = Reader()
+        self.reader = OberReader()
 
     def process_one(self, item: Record) -> Outcome:
         data = self.reader.row(item["path"], item["row"])
-        if data is None or content_id(*data.values()) != item["content"]:
+        if data is None or compute_content_id(*data.values()) != item["content"]:
             raise ChangedInput(f"'{item['origin']}' is not what it was when it was listed; run again")
         for name in ("input", "gt"):
             if data[name] is None:
                 return Rejected("no partner", f"there is no {name} in {item['origin']}")
-        made: Record = {name: decode_image(cast(bytes, data[name]), self.params.max_pixels) for name in ("input", "gt")}
+        pictures: Record = {
+            name: decode_image(cast(bytes, data[name]), self.params.max_pixels) for name in ("input", "gt")
+        }
         for name in ("object_mask", "object_effect_mask"):
             encoded = data[name]
-            made[name] = None if encoded is None else decode_mask(encoded, self.params.max_pixels)
-        sizes = {name: picture.shape[:2] for name, picture in made.items() if picture is not None}
+            pictures[name] = None if encoded is None else decode_mask(encoded, self.params.max_pixels)
+        sizes = {name: picture.shape[:2] for name, picture in pictures.items() if picture is not None}
         if len(set(sizes.values())) > 1:
             return Rejected("pictures of two sizes", f"{sizes} in {item['origin']}")
-        scene, subset, split = item["told"]
+        scene, subset, split = item["row_details"]
         return Kept(
             [
                 {
@@ -133,20 +142,20 @@ class Ober(Source):
                     "licence": self.params.licence,
                     "parents": [],
                     "subset": subset,
-                    **self._named({name: self._fitted(picture) for name, picture in made.items()}, subset),
+                    **self._name_pictures({name: self._shrink(picture) for name, picture in pictures.items()}, subset),
                 }
             ]
         )
 
-    def _fitted(self, picture: Any) -> Any:
+    def _shrink(self, picture: Any) -> Any:
         if picture is None or picture.dtype != bool:
-            return None if picture is None else fit(picture, self.params.max_side)
-        return fit((picture * 255).astype("uint8"), self.params.max_side) > 127
+            return None if picture is None else shrink_to_fit(picture, self.params.max_side)
+        return shrink_to_fit((picture * 255).astype("uint8"), self.params.max_side) > 127
 
-    def _named(self, pictures: Record, subset: str | None) -> Record:
+    def _name_pictures(self, pictures: Record, subset: str | None) -> Record:
         if self.params.give == "pairs":
-            names = dict(zip(pictures, PAIR, strict=True))
+            names = dict(zip(pictures, PAIR_COLUMNS, strict=True))
             return {names[name]: picture for name, picture in pictures.items()}
         kind = subset if subset in KINDS else "captured"
-        named = dict(zip(("source", "target", "mask", "foreground_mask"), pictures.values(), strict=True))
-        return {"kind": kind, "label": None, **named}
+        columns = dict(zip(("source", "target", "mask", "foreground_mask"), pictures.values(), strict=True))
+        return {"kind": kind, "label": None, **columns}

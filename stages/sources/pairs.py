@@ -1,34 +1,37 @@
-"""Before/after pairs of a fixed camera: `input/` and `gt/` with equal names and optional `mask/`; one folder whose
-names tell them apart (`001_input.png`, `001_clean.png`); or Parquet."""
+"""Before/after pairs of a fixed camera.
+
+They are in `input/` and `gt/` with equal names and optional `mask/`, in one folder with names that end differently
+(`001_input.png`, `001_clean.png`), or in Parquet files.
+"""
 
 from pathlib import PurePath
 
 from pydantic import Field
 
-from rasura.manifests.ids import content_id, stable_hash
+from rasura.manifests.ids import compute_content_id, hash_json
 from rasura.manifests.images import MAX_PIXELS, decode_image, decode_mask
 from rasura.manifests.schemas import PROVENANCE, Kind
 from rasura.stages import stage
 from rasura.stages.sources.files import (
     ChangedInput,
-    Found,
     MissingInput,
     Pattern,
     RunContext,
-    content_ids,
-    find,
-    origin_of,
-    read_checked,
-    scene_of,
+    SourceFile,
+    compute_content_ids,
+    extract_scene_id,
+    find_files,
+    format_origin,
+    read_and_verify,
 )
-from rasura.stages.sources.photos import ParquetRows, cell_bytes, fit, row_ids, row_items
+from rasura.stages.sources.photos import ParquetRows, list_row_ids, list_row_items, read_cell, shrink_to_fit
 from rasura.stages.stage import Kept, Outcome, Record, Rejected, Source
 
 PARTS = ("input", "gt", "mask")
 
 
 class Endings(stage.Params):
-    """How the names of a pair's files end, before their suffix."""
+    """Endings of the names of a pair's files, before their suffix."""
 
     input: str = Field(min_length=1, description="of the picture with the object, e.g. _input")
     gt: str = Field(min_length=1, description="of the picture without, e.g. _clean")
@@ -37,7 +40,7 @@ class Endings(stage.Params):
 
 class PairsParams(stage.Params):
     path: str = Field(description="folder with input/, gt/ and maybe mask/, or .parquet files with such columns")
-    endings: Endings | None = Field(None, description="how names end, where all files are in one folder")
+    endings: Endings | None = Field(None, description="endings of the names, where all files are in one folder")
     mask_column: str = Field("mask", description="column of the object mask, where the files are Parquet")
     licence: str = Field("unknown", description="licence of the pictures, kept with every row made from them")
     scene: Pattern | None = Field(None, description="regular expression on the file name; equal matches are one scene")
@@ -45,8 +48,8 @@ class PairsParams(stage.Params):
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="pictures with more pixels are refused undecoded")
 
 
-def partners(files: dict[str, dict[str, str]]) -> list[dict[str, str | None]]:
-    """Paths of each pair's input, gt and mask; None where one is missing.
+def match_partners(files: dict[str, dict[str, str]]) -> list[dict[str, str | None]]:
+    """Return the paths of each pair's input, gt and mask; None where one is missing.
 
     Args:
         files: by part, the pair's name and the path.
@@ -55,60 +58,68 @@ def partners(files: dict[str, dict[str, str]]) -> list[dict[str, str | None]]:
     return [{part: files[part].get(name) for part in PARTS} for name in names]
 
 
-def by_folder(files: dict[str, list[Found]], root: str) -> dict[str, dict[str, str]]:
-    """Files of the folders `input`, `gt` and `mask` (and of theirs) by part and name without suffix.
+def group_by_folder(files: dict[str, list[SourceFile]], root: str) -> dict[str, dict[str, str]]:
+    """Group the files of the folders `input`, `gt` and `mask` (and of theirs) by part and name without suffix.
 
     Raises:
         MissingInput: two files of one folder have one name and differ in their suffix only.
     """
     # the name below input/, gt/ or mask/: a/001.png and b/001.png are two pairs
-    cut = {part: [(f.path.removeprefix(f"{root}/{part}/"), f.path) for f in found] for part, found in files.items()}
-    stems = {
-        part: [(name.removesuffix(PurePath(name).suffix), path) for name, path in found] for part, found in cut.items()
+    names = {
+        part: [(file.path.removeprefix(f"{root}/{part}/"), file.path) for file in entries]
+        for part, entries in files.items()
     }
-    return {part: _unique(stems[part]) for part in PARTS}
+    stems = {
+        part: [(name.removesuffix(PurePath(name).suffix), path) for name, path in entries]
+        for part, entries in names.items()
+    }
+    return {part: _index_by_name(stems[part]) for part in PARTS}
 
 
-def by_ending(files: list[Found], root: str, endings: Endings) -> dict[str, dict[str, str]]:
-    """Files of one folder by part and what comes before the ending of their name; others are no part of a pair.
+def group_by_ending(files: list[SourceFile], root: str, endings: Endings) -> dict[str, dict[str, str]]:
+    """Group the files of one folder by part and by their name before its ending; others belong to no pair.
 
     Raises:
         MissingInput: two files have one name and differ in their suffix only, or none has such an ending.
     """
-    found: dict[str, list[tuple[str, str]]] = {part: [] for part in PARTS}
-    told = {part: ending for part in PARTS if (ending := getattr(endings, part))}
+    by_part: dict[str, list[tuple[str, str]]] = {part: [] for part in PARTS}
+    by_ending = {part: ending for part in PARTS if (ending := getattr(endings, part))}
     for file in files:
         name = file.path.removeprefix(f"{root}/")
         stem = name.removesuffix(PurePath(name).suffix)
-        for part, ending in told.items():
+        for part, ending in by_ending.items():
             if stem.endswith(ending):
-                found[part].append((stem.removesuffix(ending), file.path))
+                by_part[part].append((stem.removesuffix(ending), file.path))
                 break
-    if not found["input"] and not found["gt"]:
-        raise MissingInput(f"'{root}' has no file whose name ends in {told['input']} or {told['gt']} before its suffix")
-    return {part: _unique(found[part]) for part in PARTS}
+    if not by_part["input"] and not by_part["gt"]:
+        endings_text = f"{by_ending['input']} or {by_ending['gt']}"
+        raise MissingInput(f"'{root}' has no file whose name ends in {endings_text} before its suffix")
+    return {part: _index_by_name(by_part[part]) for part in PARTS}
 
 
-def _unique(found: list[tuple[str, str]]) -> dict[str, str]:
+def _index_by_name(entries: list[tuple[str, str]]) -> dict[str, str]:
     by_name: dict[str, str] = {}
-    for name, path in found:
+    for name, path in entries:
         if other := by_name.get(name):
-            raise MissingInput(f"'{other}' and '{path}' have one name, so their partners cannot be told apart")
+            raise MissingInput(
+                f"'{other}' and '{path}' have one name, so their partners are ambiguous; rename one of them"
+            )
         by_name[name] = path
     return by_name
 
 
 class Pairs(Source):
-    """A folder or Parquet of pairs."""
+    """Pairs of a folder or of Parquet files."""
 
     name = "pairs"
+    input_paths = ("path",)
     gives = {**PROVENANCE, "input": Kind.RGB, "gt": Kind.RGB, "given_mask": Kind.MASK}
     Params = PairsParams
     params: PairsParams
 
-    def _find(self, folder: str) -> list[Found]:
+    def _find(self, folder: str) -> list[SourceFile]:
         try:
-            return find(f"{self.params.path.rstrip('/')}/{folder}")
+            return find_files(f"{self.params.path.rstrip('/')}/{folder}")
         except FileNotFoundError:
             if folder == "mask":
                 return []
@@ -119,27 +130,26 @@ class Pairs(Source):
 
     def items(self, run: RunContext) -> list[Record]:
         if self.params.path.endswith(".parquet"):
-            found = find(self.params.path)
-            ids = content_ids(found, run, lambda path: row_ids(path, self._columns()))
-            return [item for file in found for item in row_items(file.path, ids[file.path])]
+            files = find_files(self.params.path)
+            ids = compute_content_ids(files, run, lambda path: list_row_ids(path, self._columns()))
+            return [item for file in files for item in list_row_items(file.path, ids[file.path])]
         root = self.params.path.rstrip("/")
         if self.params.endings:
-            found = find(root)
-            named = by_ending(found, root, self.params.endings)
+            files = find_files(root)
+            pairs = match_partners(group_by_ending(files, root, self.params.endings))
         else:
-            files = {part: self._find(part) for part in PARTS}
-            found = [file for part in files.values() for file in part]
-            named = by_folder(files, root)
-        pairs = partners(named)
+            by_part = {part: self._find(part) for part in PARTS}
+            files = [file for entries in by_part.values() for file in entries]
+            pairs = match_partners(group_by_folder(by_part, root))
         used = {path for pair in pairs for path in pair.values()}
-        ids = content_ids([file for file in found if file.path in used], run)
+        ids = compute_content_ids([file for file in files if file.path in used], run)
         items: list[Record] = []
         for pair in pairs:
             contents = {part: ids[path] if path else None for part, path in pair.items()}
             items.append(
                 {
-                    "id": stable_hash(contents),
-                    "origin": origin_of(pair["input"] or pair["gt"] or pair["mask"] or ""),
+                    "id": hash_json(contents),
+                    "origin": format_origin(pair["input"] or pair["gt"] or pair["mask"] or ""),
                     "paths": pair,
                     "contents": contents,
                 }
@@ -152,17 +162,20 @@ class Pairs(Source):
     def _bytes(self, item: Record) -> dict[str, bytes | None]:
         if "row" not in item:
             return {
-                part: read_checked(path, item["contents"][part]) if path else None
+                part: read_and_verify(path, item["contents"][part]) if path else None
                 for part, path in item["paths"].items()
             }
-        row = self.parquet.row(item["path"], item["row"], self._columns())
-        if content_id(*(cell_bytes(row[column]) for column in self._columns() if column in row)) != item["content"]:
+        row = self.parquet.read_row(item["path"], item["row"], self._columns())
+        if (
+            compute_content_id(*(read_cell(row[column]) for column in self._columns() if column in row))
+            != item["content"]
+        ):
             raise ChangedInput(f"'{item['origin']}' is not what it was when it was listed; run again")
         mask = row.get(self.params.mask_column)
         return {
-            "input": cell_bytes(row["input"]),
-            "gt": cell_bytes(row["gt"]),
-            "mask": cell_bytes(mask) if mask is not None else None,
+            "input": read_cell(row["input"]),
+            "gt": read_cell(row["gt"]),
+            "mask": read_cell(mask) if mask is not None else None,
         }
 
     def process_one(self, item: Record) -> Outcome:
@@ -176,17 +189,17 @@ class Pairs(Source):
             height, width = pictures["input"].shape[:2]
             return Rejected("mask of another size", f"mask {mask.shape[1]} x {mask.shape[0]}, input {width} x {height}")
         if mask is not None:
-            mask = fit((mask * 255).astype("uint8"), self.params.max_side) > 127
+            mask = shrink_to_fit((mask * 255).astype("uint8"), self.params.max_side) > 127
         return Kept(
             [
                 {
                     "id": item["id"],
                     "origin": item["origin"],
-                    "scene_id": scene_of(item["origin"], self.params.scene, item["content"]),
+                    "scene_id": extract_scene_id(item["origin"], self.params.scene, item["content"]),
                     "licence": self.params.licence,
                     "parents": [],
-                    "input": fit(pictures["input"], self.params.max_side),
-                    "gt": fit(pictures["gt"], self.params.max_side),
+                    "input": shrink_to_fit(pictures["input"], self.params.max_side),
+                    "gt": shrink_to_fit(pictures["gt"], self.params.max_side),
                     "given_mask": mask,
                 }
             ]

@@ -7,8 +7,8 @@ import cv2
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from rasura.manifests.ids import content_id
-from rasura.manifests.images import MAX_PIXELS, RGB, decode_image, field_of_view
+from rasura.manifests.ids import compute_content_id
+from rasura.manifests.images import MAX_PIXELS, RGB, decode_image, read_field_of_view
 from rasura.manifests.schemas import PROVENANCE, Kind
 from rasura.stages import stage
 from rasura.stages.sources.files import (
@@ -16,13 +16,13 @@ from rasura.stages.sources.files import (
     MissingInput,
     Pattern,
     RunContext,
-    content_ids,
-    find,
-    origin_of,
-    read_checked,
-    scene_of,
-    unreadable_id,
-)  # fmt: skip
+    compute_content_ids,
+    extract_scene_id,
+    find_files,
+    format_origin,
+    make_unreadable_id,
+    read_and_verify,
+)
 from rasura.stages.stage import Kept, Outcome, Record, Source
 
 
@@ -36,8 +36,14 @@ class PhotosParams(stage.Params):
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="pictures with more pixels are refused undecoded")
 
 
-def fit(picture: RGB, max_side: int | None) -> RGB:
-    """Scales (h, w, 3) down so that its longer side is at most `max_side` pixels; never up."""
+def shrink_to_fit(picture: RGB, max_side: int | None) -> RGB:
+    """Scale (h, w, 3) down so that its longer side is at most `max_side` pixels; never up.
+
+    Examples:
+        >>> import numpy as np
+        >>> shrink_to_fit(np.zeros((300, 400, 3), np.uint8), 200).shape
+        (150, 200, 3)
+    """
     height, width = picture.shape[:2]
     if max_side is None or max(height, width) <= max_side:
         return picture
@@ -46,14 +52,19 @@ def fit(picture: RGB, max_side: int | None) -> RGB:
     return cast(RGB, cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
 
 
-def cell_bytes(cell: Any) -> bytes:
-    """The encoded picture in a Parquet cell: bytes, or a struct with `bytes`."""
+def read_cell(cell: Any) -> bytes:
+    """Return the encoded picture in a Parquet cell: bytes, or a struct with `bytes`.
+
+    Examples:
+        >>> read_cell({"bytes": b"...", "path": None}), read_cell(None)
+        (b'...', b'')
+    """
     data = cell.get("bytes") if isinstance(cell, dict) else cell
     return data if isinstance(data, bytes) else b""
 
 
-def row_ids(path: str, columns: list[str]) -> str:
-    """JSON list of the content ids of a Parquet file's rows, of the named picture columns taken together."""
+def list_row_ids(path: str, columns: list[str]) -> str:
+    """Return a JSON list of the content ids of a Parquet file's rows, of the picture columns taken together."""
     ids: list[str] = []
     with pq.ParquetFile(path, pre_buffer=False) as source:
         present = [column for column in columns if column in source.schema_arrow.names]
@@ -62,66 +73,67 @@ def row_ids(path: str, columns: list[str]) -> str:
             raise MissingInput(f"'{path}' has no column {' or '.join(columns)}; it has {have}")
         for batch in source.iter_batches(batch_size=64, columns=present, use_threads=False):
             for row in batch.to_pylist():
-                ids.append(content_id(*(cell_bytes(row[column]) for column in present)))
+                ids.append(compute_content_id(*(read_cell(row[column]) for column in present)))
     return json.dumps(ids)
 
 
-def row_items(path: str, ids: str) -> list[Record]:
-    """Items of a Parquet file's rows; one item for a file that cannot be read, which fails where it is loaded."""
-    if ids == unreadable_id(path):
-        return [{"id": ids, "origin": origin_of(path), "path": path, "row": 0}]
+def list_row_items(path: str, ids: str) -> list[Record]:
+    """Return the items of a Parquet file's rows; one for a file that cannot be read, which fails where it is loaded."""
+    if ids == make_unreadable_id(path):
+        return [{"id": ids, "origin": format_origin(path), "path": path, "row": 0}]
     return [
-        {"id": id, "origin": f"{origin_of(path)}#{row}", "path": path, "row": row}
+        {"id": id, "origin": f"{format_origin(path)}#{row}", "path": path, "row": row}
         for row, id in enumerate(json.loads(ids))
     ]
 
 
 class ParquetRows:
-    """Single rows of Parquet files; keeps the row group that was read last."""
+    """Reader of single rows of Parquet files; it keeps the row group that was read last."""
 
     def __init__(self) -> None:
-        self._at: tuple[str, int] = ("", -1)
+        self._group: tuple[str, int] = ("", -1)
         self._rows: list[dict[str, Any]] = []
 
-    def row(self, path: str, row: int, columns: list[str]) -> dict[str, Any]:
-        """One row's cells, undecoded."""
+    def read_row(self, path: str, row: int, columns: list[str]) -> dict[str, Any]:
+        """Return one row's cells, undecoded."""
         with pq.ParquetFile(path, pre_buffer=False) as source:
             names = [column for column in columns if column in source.schema_arrow.names]
             for group in range(source.num_row_groups):
                 rows = source.metadata.row_group(group).num_rows
                 if row < rows:
-                    if self._at != (path, group):
+                    if self._group != (path, group):
                         self._rows = source.read_row_group(group, columns=names, use_threads=False).to_pylist()
-                        self._at = (path, group)
+                        self._group = (path, group)
                     return self._rows[row]
                 row -= rows
         raise ChangedInput(f"'{path}' has fewer rows than when it was listed; run again")
 
 
 class Photos(Source):
-    """A folder or Parquet of photos."""
+    """Photos of a folder or of Parquet files."""
 
     name = "photos"
+    input_paths = ("path",)
     gives = {
         **PROVENANCE,
         "source": Kind.RGB,
         "width": Kind.INT,
         "height": Kind.INT,
-        "camera_fov": Kind.FLOAT,  # degrees, horizontal; null where the file does not tell
+        "camera_fov": Kind.FLOAT,  # degrees, horizontal; null where the file does not have it
     }
     Params = PhotosParams
     params: PhotosParams
 
     def items(self, run: RunContext) -> list[Record]:
-        found = find(self.params.path, self.params.pattern)
-        pictures = [file for file in found if not file.path.endswith(".parquet")]
-        tables = [file for file in found if file.path.endswith(".parquet")]
-        ids = content_ids(pictures, run) if pictures else {}
-        items: list[Record] = [{"id": ids[f.path], "origin": origin_of(f.path), "path": f.path} for f in pictures]
+        files = find_files(self.params.path, self.params.pattern)
+        pictures = [file for file in files if not file.path.endswith(".parquet")]
+        tables = [file for file in files if file.path.endswith(".parquet")]
+        ids = compute_content_ids(pictures, run) if pictures else {}
+        items: list[Record] = [{"id": ids[f.path], "origin": format_origin(f.path), "path": f.path} for f in pictures]
         if tables:
-            ids = content_ids(tables, run, lambda path: row_ids(path, [self.params.column]))
+            ids = compute_content_ids(tables, run, lambda path: list_row_ids(path, [self.params.column]))
             for file in tables:
-                items += row_items(file.path, ids[file.path])
+                items += list_row_items(file.path, ids[file.path])
         return items
 
     def setup(self) -> None:
@@ -129,27 +141,27 @@ class Photos(Source):
 
     def _bytes(self, item: Record) -> bytes:
         if "row" not in item:
-            return read_checked(item["path"], item["content"])
-        data = cell_bytes(self.parquet.row(item["path"], item["row"], [self.params.column])[self.params.column])
-        if content_id(data) != item["content"]:
+            return read_and_verify(item["path"], item["content"])
+        data = read_cell(self.parquet.read_row(item["path"], item["row"], [self.params.column])[self.params.column])
+        if compute_content_id(data) != item["content"]:
             raise ChangedInput(f"'{item['origin']}' is not what it was when it was listed; run again")
         return data
 
     def process_one(self, item: Record) -> Outcome:
         data = self._bytes(item)
-        picture = fit(decode_image(data, self.params.max_pixels), self.params.max_side)
+        picture = shrink_to_fit(decode_image(data, self.params.max_pixels), self.params.max_side)
         return Kept(
             [
                 {
                     "id": item["id"],
                     "origin": item["origin"],
-                    "scene_id": scene_of(item["origin"], self.params.scene, item["content"]),
+                    "scene_id": extract_scene_id(item["origin"], self.params.scene, item["content"]),
                     "licence": self.params.licence,
                     "parents": [],
                     "source": picture,
                     "width": picture.shape[1],
                     "height": picture.shape[0],
-                    "camera_fov": field_of_view(data),
+                    "camera_fov": read_field_of_view(data),
                 }
             ]
         )

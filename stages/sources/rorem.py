@@ -6,27 +6,27 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from rasura.manifests.formats.rorem import ABOUT, PARTS, Entry, NotRorem, entries, name_of, verdict_of
-from rasura.manifests.ids import stable_hash
+from rasura.manifests.formats.rorem import ABOUT, PARTS, Entry, NotRorem, convert_score, get_entry_name, parse_entries
+from rasura.manifests.ids import hash_json
 from rasura.manifests.images import MAX_PIXELS, decode_image, decode_mask
 from rasura.manifests.schemas import PROVENANCE, Kind, Schema
 from rasura.stages import stage
 from rasura.stages.sources.files import (
-    Found,
     MissingInput,
     Pattern,
     RunContext,
-    content_ids,
-    find,
-    origin_of,
-    read,
-    read_checked,
-    scene_of,
+    SourceFile,
+    compute_content_ids,
+    extract_scene_id,
+    find_files,
+    format_origin,
+    read_and_verify,
+    read_file,
 )
-from rasura.stages.sources.photos import fit
+from rasura.stages.sources.photos import shrink_to_fit
 from rasura.stages.stage import Kept, Outcome, Record, Rejected, Source
 
-MADE: Schema = {
+TRIPLET_COLUMNS: Schema = {
     "kind": Kind.STRING,
     "source": Kind.RGB,
     "target": Kind.RGB,
@@ -57,119 +57,130 @@ class Rorem(Source):
     """Rows of folders in RORem's layout: source, mask, GT and meta.json, with or without score."""
 
     name = "rorem"
-    gives = {**PROVENANCE, **MADE}
+    input_paths = ("path",)
+    gives = {**PROVENANCE, **TRIPLET_COLUMNS}
     Params = RoremParams
     params: RoremParams
 
     def items(self, run: RunContext) -> list[Record]:
-        lists = find(self.params.path, "*.json" if self.params.path.endswith(".json") else "meta*.json")
-        listed = [(one.path, self._entries(one.path)) for one in lists]
-        there: dict[str, Found] = {}
-        for folder in {_folder(path) for path, _ in listed}:
-            there |= {_plain(file.path): file for file in find(folder)}
-        wanted = {
+        lists = find_files(self.params.path, "*.json" if self.params.path.endswith(".json") else "meta*.json")
+        entries = [(file.path, self._entries(file.path)) for file in lists]
+        files: dict[str, SourceFile] = {}
+        for folder in {_parent_folder(path) for path, _ in entries}:
+            files |= {_normalize_path(file.path): file for file in find_files(folder)}
+        places = {
             place
-            for path, found in listed
-            for entry in found
-            for place in _places(path, entry).values()
-            if place in there
+            for path, list_entries in entries
+            for entry in list_entries
+            for place in _locate_pictures(path, entry).values()
+            if place in files
         }
-        contents = content_ids([there[place] for place in sorted(wanted)], run)
-        by_place = {place: contents[there[place].path] for place in wanted}
+        ids = compute_content_ids([files[place] for place in sorted(places)], run)
+        contents = {place: ids[files[place].path] for place in places}
         items: list[Record] = []
-        for path, found in listed:
-            about = _about(path)
-            for number, entry in enumerate(found):
-                items.append(self._item(path, number, entry, by_place, there, about))
+        for path, list_entries in entries:
+            row_details = _read_row_details(path)
+            for number, entry in enumerate(list_entries):
+                details = row_details.get(get_entry_name(entry.paths.get("source") or ""), {})
+                items.append(self._make_item(path, number, entry, contents, files, details))
         return items
 
     def _entries(self, path: str) -> list[Entry]:
         try:
-            return entries(read(path), path, self.params.truth)
+            return parse_entries(read_file(path), path, self.params.truth)
         except NotRorem as error:
             raise MissingInput(str(error)) from None
 
-    def _item(
-        self, path: str, number: int, entry: Entry, contents: dict[str, str], there: dict[str, Found],
-        about: dict[str, dict[str, Any]],
-    ) -> Record:  # fmt: skip
-        places, fault = _places(path, entry), entry.fault
+    def _make_item(
+        self,
+        path: str,
+        number: int,
+        entry: Entry,
+        contents: dict[str, str],
+        files: dict[str, SourceFile],
+        details: dict[str, Any],
+    ) -> Record:
+        places, fault = _locate_pictures(path, entry), entry.fault
         for part, place in places.items():
-            if fault is None and place not in there:
+            if fault is None and place not in files:
                 fault = ("missing picture", f"there is no {part} '{place}'")
-        origin = f"{origin_of(path)}#{number}"
-        found = {part: contents.get(place) for part, place in places.items()}
-        id = stable_hash([origin, *(fault or ())] if fault else [found, entry.score])
-        files = {part: there[place].path for part, place in places.items() if place in there}
+        origin = f"{format_origin(path)}#{number}"
+        picture_ids = {part: contents.get(place) for part, place in places.items()}
         return {
-            "id": id, "origin": origin, "paths": files, "contents": found, "score": entry.score, "fault": fault,
-            "name": entry.paths.get("source"), "told": about.get(name_of(entry.paths.get("source") or ""), {}),
-        }  # fmt: skip
+            "id": hash_json([origin, *(fault or ())] if fault else [picture_ids, entry.score]),
+            "origin": origin,
+            "paths": {part: files[place].path for part, place in places.items() if place in files},
+            "contents": picture_ids,
+            "score": entry.score,
+            "fault": fault,
+            "name": entry.paths.get("source"),
+            "row_details": details,
+        }
 
     def process_one(self, item: Record) -> Outcome:
         if item["fault"]:
             reason, detail = item["fault"]
             return Rejected(reason, f"{detail} in {item['origin']}")
-        made: Record = {}
-        for part, ours in PARTS.items():
+        pictures: Record = {}
+        for part, column in PARTS.items():
             path = item["paths"].get(part)
-            data = read_checked(path, item["contents"][part]) if path else None
+            data = read_and_verify(path, item["contents"][part]) if path else None
             decode = decode_mask if part == "mask" else decode_image
-            made[ours] = None if data is None else decode(data, self.params.max_pixels)
-        sizes = {name: picture.shape[:2] for name, picture in made.items() if picture is not None}
+            pictures[column] = None if data is None else decode(data, self.params.max_pixels)
+        sizes = {name: picture.shape[:2] for name, picture in pictures.items() if picture is not None}
         if len(set(sizes.values())) > 1:
             return Rejected("pictures of two sizes", f"{sizes} in {item['origin']}")
-        mask = fit((made["mask"] * 255).astype("uint8"), self.params.max_side) > 127
+        mask = shrink_to_fit((pictures["mask"] * 255).astype("uint8"), self.params.max_side) > 127
         if not mask.any():
             return Rejected("empty mask", f"nothing is to be removed in {item['origin']}")
-        told = item["told"]
+        details, target = item["row_details"], pictures["target"]
         return Kept(
             [
                 {
                     "id": item["id"],
                     "origin": item["origin"],
-                    "scene_id": told.get("scene_id")
-                    or scene_of(item["name"], self.params.scene, item["contents"]["source"]),
-                    "split": told.get("split") if self.params.keep_split else None,
-                    "licence": told.get("licence") or self.params.licence,
+                    "scene_id": details.get("scene_id")
+                    or extract_scene_id(item["name"], self.params.scene, item["contents"]["source"]),
+                    "split": details.get("split") if self.params.keep_split else None,
+                    "licence": details.get("licence") or self.params.licence,
                     "parents": [],
-                    "kind": told.get("kind") or self.params.kind,
-                    "source": fit(made["source"], self.params.max_side),
-                    "target": None if made["target"] is None else fit(made["target"], self.params.max_side),
+                    "kind": details.get("kind") or self.params.kind,
+                    "source": shrink_to_fit(pictures["source"], self.params.max_side),
+                    "target": None if target is None else shrink_to_fit(target, self.params.max_side),
                     "mask": mask,
                     "foreground_mask": None,
-                    "label": told.get("label"),
-                    "remover": told.get("remover"),
-                    "round": told.get("round"),
+                    "label": details.get("label"),
+                    "remover": details.get("remover"),
+                    "round": details.get("round"),
                     "score": item["score"],
-                    "verdict": verdict_of(item["score"]),
+                    "verdict": convert_score(item["score"]),
                 }
             ]
         )
 
 
-def _places(path: str, entry: Entry) -> dict[str, str]:
-    """Where an entry's pictures are, by their part."""
-    return {part: _plain(f"{_folder(path)}/{own}") for part, own in entry.paths.items() if own}
+def _locate_pictures(path: str, entry: Entry) -> dict[str, str]:
+    """Return the paths of an entry's pictures, by their part."""
+    return {part: _normalize_path(f"{_parent_folder(path)}/{name}") for part, name in entry.paths.items() if name}
 
 
-def _folder(path: str) -> str:
+def _parent_folder(path: str) -> str:
     return path.rpartition("/")[0] or "."
 
 
-def _plain(path: str) -> str:
-    """A path without `./` and doubled slashes; a URI keeps its scheme."""
+def _normalize_path(path: str) -> str:
+    """Return a path without `./` and doubled slashes; a URI keeps its scheme."""
     scheme, mark, rest = path.rpartition("://")
     return f"{scheme}{mark}{os.path.normpath(rest)}"
 
 
-def _about(path: str) -> dict[str, dict[str, Any]]:
-    """Rows of the `rows.jsonl` beside a list, by name; none where there is no such file."""
+def _read_row_details(path: str) -> dict[str, dict[str, Any]]:
+    """Read the rows of the `rows.jsonl` beside a list, by name; none where there is no such file."""
     try:
-        lines = read(f"{_folder(path)}/{ABOUT}").decode().splitlines()
+        lines = read_file(f"{_parent_folder(path)}/{ABOUT}").decode().splitlines()
     except FileNotFoundError:
         return {}
     try:
-        return {one["name"]: one for one in map(json.loads, lines)}
+        return {row["name"]: row for row in map(json.loads, lines)}
     except (ValueError, KeyError, TypeError) as error:
-        raise MissingInput(f"'{_folder(path)}/{ABOUT}' cannot be read: {error!r}") from None
+        raise MissingInput(f"'{_parent_folder(path)}/{ABOUT}' cannot be read: {error!r}") from None

@@ -1,12 +1,11 @@
-"""Source `clip`: a fixed camera's video to pairs with and without the object, as RORD makes them.
+"""Source `clip`: pairs with and without the object from a fixed camera's video, as RORD makes them.
 
-The video is read twice: once small, to see when the camera stands and the scene is empty; once more for the frames
+The video is read twice: once small, to find when the camera is still and the scene is empty; once more for the frames
 that are needed. `input` is a decoded frame as it is; `gt` is made in its grid from quiet frames around it.
 """
 
-import glob
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -14,32 +13,31 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from rasura.manifests.ids import child_id, content_id
+from rasura.manifests.ids import compute_content_id, make_child_id
 from rasura.manifests.schemas import Kind, Schema
+from rasura.networks.metrics.psnr import compute_psnr
 from rasura.stages import stage
+from rasura.stages.sources.clip.frames import REPORT_EVERY, find_clips, read_frames, sample_frames
 from rasura.stages.sources.clip.plate import (
     MIN_TRUSTED,
     Array,
-    activity,
     apply_tone,
-    camera_motion,
-    changed,
-    difference,
-    features,
+    compute_features,
+    estimate_camera_motion,
+    find_changes,
+    find_difference,
     find_plate,
     fit_tone,
-    psnr,
-    scaled,
-    tile_shifts,
+    measure_activity,
+    measure_tile_shifts,
+    scale_affine,
     warp,
 )
-from rasura.stages.sources.clip.regions import Region, choose_regions, pasted, stands_in
-from rasura.stages.sources.photos import fit
+from rasura.stages.sources.clip.regions import Region, blend_region, choose_regions, contains_object
+from rasura.stages.sources.photos import shrink_to_fit
 from rasura.stages.stage import Kept, Outcome, Record, Rejected, Source
 
-SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts"})
-ANALYSIS_SIDE = 384  # px: long side of the pictures on which motion is measured
-QUIET_SIDE = 192  # px: long side of the pictures on which it is judged whether the scene is empty
+QUIET_SIDE = 192  # px: long side of the pictures on which it is decided whether the scene is empty
 ALIGN_SIDE = 640  # px: long side at which a pair's two frames are aligned
 PLATE_SAMPLES = 80  # frames among which the plate is searched
 STACK = 7  # quiet frames in a pair's median
@@ -47,82 +45,39 @@ MAX_CUT = 0.02  # share of a region's border at which the two frames may differ
 QUIET_BUDGET = 32  # full-size quiet frames in memory at once
 
 
-class Job(NamedTuple):
-    """A pair to make: the sample with the object, the region that is emptied (None: all), the samples to do it with."""
+class PairJob(NamedTuple):
+    """A pair to make: the sample with the object, the region that is emptied (None: all), and the quiet samples."""
 
     sample: int
     region: Region | None
     quiet: Sequence[int]
 
 
-class BadClip(ValueError):
-    """A file that is no usable video: empty, in no known format, or cut off."""
-
-
-def read_frames(path: Path, only: frozenset[int] | None = None) -> Iterator[tuple[int, Array]]:
-    """Frames (h, w, 3) RGB of a video with their numbers; with `only`, the others are skipped undecoded.
-
-    Raises:
-        FileNotFoundError
-        BadClip: empty, not a video, or fewer frames than its header promises.
-    """
-    if path.stat().st_size == 0:
-        raise BadClip(f"{path}: the file has zero bytes")
-    video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
-    try:
-        if not video.isOpened():
-            raise BadClip(f"{path}: no video that can be opened; is it a video, and complete?")
-        promised = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-        last = max(only) if only else None
-        number = 0
-        while (last is None or number <= last) and video.grab():
-            if only is None or number in only:
-                good, frame = video.retrieve()
-                if not good:
-                    raise BadClip(f"{path}: frame {number} cannot be decoded")
-                yield number, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-            number += 1
-        if number == 0:
-            raise BadClip(f"{path}: the video has no frame that can be decoded")
-        if last is None and number < 0.9 * promised:
-            raise BadClip(f"{path}: only {number} of {promised} frames can be read; the file is cut off or damaged")
-    finally:
-        video.release()
-
-
-def sample(path: Path, limit: int) -> list[tuple[int, Array]]:
-    """At most `limit` frames at analysis size, evenly spaced, whatever the length: when full, every second goes."""
-    kept: list[tuple[int, Array]] = []
-    stride = 1
-    for number, frame in read_frames(path):
-        if number % stride == 0:
-            kept.append((number, fit(frame, ANALYSIS_SIDE)))
-            if len(kept) > limit:
-                kept, stride = kept[::2], stride * 2
-    return kept
-
-
-def motions(frames: list[Array]) -> tuple[Array, list[Array], int]:
-    """How the camera moved: (n,) px against the best reference, n affines, and the number of tiles with texture.
+def estimate_motion(frames: list[Array]) -> tuple[Array, list[Array], int]:
+    """Estimate the camera's motion against the best reference.
 
     The reference is, of a few frames, the one that most others agree with, so that a part in which the camera is
     carried away does not decide.
+
+    Returns:
+        (n,) px, n affines, and the number of tiles with texture.
     """
     last = len(frames) - 1
-    probes = [features(frames[k]) for k in sorted({round(q * last) for q in np.linspace(0, 1, 12)})]
-    best, best_score = features(frames[0]), -1.0
+    probes = [compute_features(frames[k]) for k in sorted({round(q * last) for q in np.linspace(0, 1, 12)})]
+    best, best_score = compute_features(frames[0]), -1.0
     for candidate in sorted({round(q * last) for q in (0.15, 0.5, 0.85)}):
-        reference = features(frames[candidate])
-        lengths = [camera_motion(tile_shifts(reference, probe))[0] for probe in probes]
+        reference = compute_features(frames[candidate])
+        lengths = [estimate_camera_motion(measure_tile_shifts(reference, probe))[0] for probe in probes]
         score = float(np.mean([1 / (1 + length) for length in lengths]))
         if score > best_score:
             best, best_score = reference, score
-    found = [camera_motion(tile_shifts(best, features(frame))) for frame in frames]
-    return np.array([f[0] for f in found]), [f[1] for f in found], int((tile_shifts(best, best)[:, 4] > 0).sum())
+    motions = [estimate_camera_motion(measure_tile_shifts(best, compute_features(frame))) for frame in frames]
+    textured = int((measure_tile_shifts(best, best)[:, 4] > 0).sum())
+    return np.array([length for length, _ in motions]), [matrix for _, matrix in motions], textured
 
 
 def choose_moments(numbers: Array, area: Array, active: Array, min_gap: int, max_pairs: int) -> list[int]:
-    """Indices of the samples to take, one each `min_gap` frames of every passage, thinned evenly to `max_pairs`.
+    """Choose the samples to use, one each `min_gap` frames of every passage, thinned evenly to `max_pairs`.
 
     A passage is a run of active samples. Its ends, where the object is hardly in the picture, are left out: samples
     with less than a fifth of the passage's largest changed area.
@@ -131,16 +86,16 @@ def choose_moments(numbers: Array, area: Array, active: Array, min_gap: int, max
     chosen: list[int] = []
     for run in runs:
         for k in run.tolist():
-            whole = area[k] >= 0.2 * area[run].max()
-            if whole and (not chosen or numbers[k] - numbers[chosen[-1]] >= min_gap):
+            complete = area[k] >= 0.2 * area[run].max()
+            if complete and (not chosen or numbers[k] - numbers[chosen[-1]] >= min_gap):
                 chosen.append(k)
     if len(chosen) > max_pairs:
         chosen = [chosen[k] for k in sorted({round(q) for q in np.linspace(0, len(chosen) - 1, max_pairs)})]
     return chosen
 
 
-def choose_quiet(jobs: Sequence[Job], numbers: Array, affines: list[Array], light: Array) -> list[list[int]]:
-    """For each job the samples its `gt` is made from, best first: near in camera position, exposure and time.
+def choose_quiet(jobs: Sequence[PairJob], numbers: Array, affines: list[Array], light: Array) -> list[list[int]]:
+    """Choose, for each job, the samples its `gt` is made from, best first: near in camera position, exposure and time.
 
     At most `QUIET_BUDGET` different ones over all jobs, dealt out in turns, so that memory stays flat.
     """
@@ -158,18 +113,18 @@ def choose_quiet(jobs: Sequence[Job], numbers: Array, affines: list[Array], ligh
     chosen: list[list[int]] = [[] for _ in jobs]
     for _ in range(STACK):
         for stack, order in zip(chosen, orders, strict=True):
-            wanted = [q for q in order if q not in stack]
-            known = [q for q in wanted if q in used]
-            pick = wanted[:1] if wanted and (wanted[0] in used or len(used) < QUIET_BUDGET) else known[:1]
+            remaining = [q for q in order if q not in stack]
+            reusable = [q for q in remaining if q in used]
+            pick = remaining[:1] if remaining and (remaining[0] in used or len(used) < QUIET_BUDGET) else reusable[:1]
             stack.extend(pick)
             used.update(pick)
     return chosen
 
 
-def empty_view(picture: Array, quiet: list[Array]) -> tuple[Array, float, float]:
-    """The empty scene as `picture`'s camera saw it: aligned and tone-matched quiet frames.
+def reconstruct_background(picture: Array, quiet: list[Array]) -> tuple[Array, float, float]:
+    """Reconstruct the empty scene in `picture`'s camera position, from aligned and tone-matched quiet frames.
 
-    Two are made, the nearest quiet frame and the median of all, and the one with the smaller error outside the
+    Two versions are made, the nearest quiet frame and the median of all, and the one with the smaller error outside the
     object stays: the single frame wins when light drifts, the median when noise and shake dominate.
 
     Args:
@@ -179,52 +134,38 @@ def empty_view(picture: Array, quiet: list[Array]) -> tuple[Array, float, float]
         (h, w, 3) uint8; PSNR in dB outside the object; camera motion in px against the nearest.
         PSNR is -inf when nothing outside the object is left.
     """
-    scale = max(picture.shape[:2]) / max(fit(picture, ALIGN_SIDE).shape[:2])
-    reference = features(fit(picture, ALIGN_SIDE))
+    scale = max(picture.shape[:2]) / max(shrink_to_fit(picture, ALIGN_SIDE).shape[:2])
+    reference = compute_features(shrink_to_fit(picture, ALIGN_SIDE))
     aligned, motion = [], 0.0
     for k, frame in enumerate(quiet):
-        length, matrix = camera_motion(tile_shifts(reference, features(fit(frame, ALIGN_SIDE))))
+        length, matrix = estimate_camera_motion(
+            measure_tile_shifts(reference, compute_features(shrink_to_fit(frame, ALIGN_SIDE)))
+        )
         if k == 0:
             motion = length * scale
-        aligned.append(warp(frame, scaled(matrix, scale)))
+        aligned.append(warp(frame, scale_affine(matrix, scale)))
     margin = max(9, round(0.03 * max(picture.shape[:2]))) | 1
     outside = np.ones(picture.shape[:2], bool)
     for _ in range(2):  # first with a robust fit on everything, then without the object
-        shown = [apply_tone(a, fit_tone(a, picture, outside)) for a in aligned]
-        middle = np.median(np.stack(shown), axis=0) if len(shown) > 1 else shown[0]
-        mask = changed(picture, middle).astype(np.uint8)
+        toned = [apply_tone(a, fit_tone(a, picture, outside)) for a in aligned]
+        middle = np.median(np.stack(toned), axis=0) if len(toned) > 1 else toned[0]
+        mask = find_changes(picture, middle).astype(np.uint8)
         outside = cv2.dilate(mask, np.ones((margin, margin), np.uint8)) == 0
         if not outside.any():
             return picture, float("-inf"), motion
-    candidates = [np.clip(np.rint(view), 0, 255).astype(np.uint8) for view in (shown[0], middle)]
-    errors = [psnr(picture, view, outside) for view in candidates]
+    candidates = [np.clip(np.rint(view), 0, 255).astype(np.uint8) for view in (toned[0], middle)]
+    errors = [compute_psnr(picture, view, outside, least_error=1e-9) for view in candidates]
     best = int(np.argmax(errors))
     return candidates[best], errors[best], motion
 
 
-def find_clips(pattern: str) -> list[Path]:
-    """The videos that a file, folder (searched to its depths) or glob names, sorted.
-
-    Raises:
-        FileNotFoundError: nothing is there.
-    """
-    path = Path(pattern).expanduser()
-    if path.is_dir():
-        found = [p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
-    elif path.is_file():
-        found = [path]
-    else:
-        found = [Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file()]
-    if not found:
-        raise FileNotFoundError(f"no video at '{pattern}' (file, folder or glob; {', '.join(sorted(SUFFIXES))})")
-    return sorted(found)
-
-
 class ClipParams(stage.Params):
+    """Parameters of the source `clip`."""
+
     path: str = Field(description="A video, a folder of videos, or a glob.")
     licence: str = Field("unknown", description="Licence of the videos, as it goes into every row.")
     max_side: int | None = Field(None, ge=64, description="Frames with a longer side are made smaller, px.")
-    max_samples: int = Field(400, ge=8, description="Frames that are looked at; a longer clip is sampled evenly.")
+    max_samples: int = Field(400, ge=8, description="Frames that are examined; a longer clip is sampled evenly.")
     max_motion: float = Field(
         0.01, gt=0, description="Farthest camera position that counts as static, share of the long side."
     )
@@ -233,16 +174,17 @@ class ClipParams(stage.Params):
     max_area: float = Field(0.6, le=1, description="Share of changed pixels above which it is no object but the scene.")
     regions: bool = Field(
         True,
-        description="In a clip that is never wholly empty, empty one region at a time: its pairs differ there only.",
+        description="In a clip that is never completely empty, empty one region at a time: pairs differ there only.",
     )
     min_gap: int = Field(8, ge=1, description="Frames between two pairs.")
     max_pairs: int = Field(24, ge=1, description="Pairs of one clip at most.")
 
 
 class Clip(Source):
-    """Pairs out of fixed-camera videos."""
+    """Pairs from fixed-camera videos."""
 
     name = "clip"
+    input_paths = ("path",)
     version = "2"
     gives: ClassVar[Schema] = {
         "input": Kind.RGB,
@@ -257,80 +199,112 @@ class Clip(Source):
     Params = ClipParams
 
     def items(self, run: Any) -> list[Record]:
-        listed = []
+        items: list[Record] = []
         for path in find_clips(self.params.path):
             with path.open("rb") as file:  # a video may be larger than memory
-                listed.append({"id": content_id(hashlib.file_digest(file, "sha256").digest()), "origin": str(path)})
-        return [item | {"path": item["origin"]} for item in listed]
+                digest = hashlib.file_digest(file, "sha256").digest()
+            items.append({"id": compute_content_id(digest), "origin": str(path), "path": str(path)})
+        return items
 
     def process_one(self, record: Record) -> Outcome:
+        """Find the pairs of a clip. Progress is reported in frames: those that are sampled, then those of the pairs."""
         params: ClipParams = self.params
         path = Path(record["path"])
-        samples = sample(path, params.max_samples)
+        samples = sample_frames(path, params.max_samples, self.report_progress)
         if len(samples) < 8:
             return Rejected("too short", f"{len(samples)} frames, at least 8 are needed")
         numbers, small = np.array([n for n, _ in samples]), [f for _, f in samples]
-        lengths, affines, textured = motions(small)
+        lengths, affines, textured = estimate_motion(small)
         if textured < MIN_TRUSTED:
             return Rejected("no texture", f"{textured} of 16 tiles can be followed, at least {MIN_TRUSTED} needed")
         limit = params.max_motion * max(small[0].shape[:2])
         static = np.flatnonzero(lengths <= limit)
         if len(static) < max(8, 0.25 * len(samples)):
-            full = max(fit(next(read_frames(path))[1], params.max_side).shape[:2]) / max(small[0].shape[:2])
+            full = max(shrink_to_fit(next(read_frames(path))[1], params.max_side).shape[:2]) / max(small[0].shape[:2])
             median = float(np.median(lengths)) * full
             text = f"{median:.1f} px" if np.isfinite(median) else "too far to follow"
             return Rejected("moving camera", f"motion median {text}, limit {limit * full:.1f} px")
-        aligned = {int(k): fit(warp(small[k], affines[k]), QUIET_SIDE) for k in static}
+        aligned = {int(k): shrink_to_fit(warp(small[k], affines[k]), QUIET_SIDE) for k in static}
+        jobs = self.find_pairs(numbers, aligned)
+        if isinstance(jobs, Rejected):
+            return jobs
+        light = np.array([float(f.mean()) for f in small])
+        records = self.make_pairs(record, jobs, numbers, choose_quiet(jobs, numbers, affines, light))
+        return Kept(records) if records else Rejected("nothing passes", "no frame could be aligned with an empty one")
+
+    def find_pairs(self, numbers: Array, aligned: dict[int, Array]) -> list[PairJob] | Rejected:
+        """Find the samples that show an object, and samples in which its place is empty.
+
+        Args:
+            numbers: (n,) frame number of every sample. aligned: static samples, small, by their index.
+        """
+        params: ClipParams = self.params
+        static = np.array(sorted(aligned))
         some = static[:: max(1, len(static) // PLATE_SAMPLES)]
         plate, _ = find_plate([aligned[int(k)] for k in some])
-        area = np.full(len(samples), np.nan)
-        area[static] = [activity(aligned[int(k)], plate) for k in static]
+        area = np.full(len(numbers), np.nan)
+        for index, k in enumerate(static):
+            if index % REPORT_EVERY == 0:
+                self.report_progress(index, len(static), "samples searched for objects")
+            area[k] = measure_activity(aligned[int(k)], plate)
         quiet = np.flatnonzero(area <= params.quiet_area)
+        jobs: list[PairJob] = []
         if len(quiet) >= 3:
             active = (area >= params.min_area) & (area <= params.max_area)
             moments = choose_moments(numbers, area, active, params.min_gap, params.max_pairs)
-            jobs = [Job(m, None, quiet.tolist()) for m in moments]
+            jobs = [PairJob(m, None, quiet.tolist()) for m in moments]
         elif params.regions:
-            # Any few frames have somebody in them: here each place's own median is the emptiest there is.
+            # In any few frames somebody is visible: here each place's own median is the emptiest there is.
             plate = np.median(np.stack([aligned[int(k)] for k in some]), axis=0).astype(np.float32)
-            masks = {k: difference(picture, plate) for k, picture in aligned.items()}
+            masks = {k: find_difference(picture, plate) for k, picture in aligned.items()}
             bounds = params.min_area, params.max_area, params.quiet_area, params.min_gap, params.max_pairs
-            jobs = [Job(*chosen) for chosen in choose_regions(masks, numbers, *bounds)]
-        else:
-            jobs = []
+            jobs = [PairJob(*chosen) for chosen in choose_regions(masks, numbers, *bounds)]
         if not jobs and len(quiet) < 3:
             return Rejected("never empty", f"least change {np.nanmin(area):.4f}, limit {params.quiet_area}")
         if not jobs:
             return Rejected("nothing passes", f"largest change {np.nanmax(area):.4f}, limit {params.min_area}")
-        light = np.array([float(f.mean()) for f in small])
-        stacks = choose_quiet(jobs, numbers, affines, light)
-        wanted = frozenset(
-            int(numbers[k]) for job, stack in zip(jobs, stacks, strict=True) for k in (job.sample, *stack)
-        )
-        frames = {n: fit(f, params.max_side) for n, f in read_frames(path, wanted)}
-        kept = []
-        for job, stack in zip(jobs, stacks, strict=True):
-            made = self._pair(record, job, int(numbers[job.sample]), frames, [int(numbers[q]) for q in stack])
-            if made is not None:
-                kept.append(made)
-        return Kept(kept) if kept else Rejected("nothing passes", "no frame could be aligned with an empty one")
+        return jobs
 
-    def _pair(self, record: Record, job: Job, number: int, frames: dict[int, Array], quiet: list[int]) -> Record | None:
-        """The record of a pair, or None where it cannot be aligned or its region cuts through something."""
+    def make_pairs(
+        self, record: Record, jobs: Sequence[PairJob], numbers: Array, stacks: Sequence[Sequence[int]]
+    ) -> list[Record]:
+        """Read the frames of the jobs at full size and make their pairs, as far as they can be aligned.
+
+        Args:
+            stacks: for each job the samples that its `gt` is made from.
+        """
+        path = Path(record["path"])
+        used = frozenset(int(numbers[k]) for job, stack in zip(jobs, stacks, strict=True) for k in (job.sample, *stack))
+        frames: dict[int, Array] = {}
+        for number, frame in read_frames(path, used):
+            self.report_progress(len(frames), len(used), "frames of the pairs read")
+            frames[number] = shrink_to_fit(frame, self.params.max_side)
+        records = []
+        for index, (job, stack) in enumerate(zip(jobs, stacks, strict=True)):
+            self.report_progress(index, len(jobs), "pairs made")
+            pair = self._make_pair(record, job, int(numbers[job.sample]), frames, [int(numbers[q]) for q in stack])
+            if pair is not None:
+                records.append(pair)
+        return records
+
+    def _make_pair(
+        self, record: Record, job: PairJob, number: int, frames: dict[int, Array], quiet: list[int]
+    ) -> Record | None:
+        """Return the record of a pair, or None where it cannot be aligned or its region cuts through something."""
         picture = frames[number]
-        gt, error, motion = empty_view(picture, [frames[q] for q in quiet])
+        gt, error, motion = reconstruct_background(picture, [frames[q] for q in quiet])
         if not np.isfinite(error) or not np.isfinite(motion):
             return None
         key, origin = f"{number:06d}", f"{record['origin']}#frame={number}"
         if job.region is not None:
-            gt, cut = pasted(picture, gt, job.region)
-            if cut > MAX_CUT or not stands_in(picture, gt):
+            gt, cut = blend_region(picture, gt, job.region)
+            if cut > MAX_CUT or not contains_object(picture, gt):
                 return None
             rows, columns = job.region.pixels(picture.shape)
             x, y, width, height = columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start
             key, origin = f"{key}-{x}-{y}", f"{origin}&xywh={x},{y},{width},{height}"
         return {
-            "id": child_id(record["id"], key),
+            "id": make_child_id(record["id"], key),
             "scene_id": record["id"],
             "origin": origin,
             "licence": self.params.licence,

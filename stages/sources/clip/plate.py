@@ -1,4 +1,4 @@
-"""Arithmetic of a fixed camera: how far it shook, how its exposure drifted, what changed, what the empty scene is.
+"""Arithmetic of a fixed camera: shake, drift of exposure, changed pixels, and the plate (the empty scene).
 
 Pictures are (h, w, 3) uint8 or float32 on 0-255; motions are in pixels of the arrays that come in.
 """
@@ -15,17 +15,17 @@ Array = npt.NDArray[Any]
 TILES = 4
 MIN_CORRELATION = 0.4  # a tile where an object stands, or without texture, does not follow the camera
 QUIET = 0.005  # share of changed pixels up to which two frames show the same scene
-MIN_TRUSTED = 4  # tiles; fewer say nothing about the camera
+MIN_TRUSTED = 4  # tiles; fewer do not determine the camera's motion
 
 
-def features(picture: Array) -> Array:
-    """(h, w) float32 that does not see exposure: high-passed log brightness, slightly smoothed."""
+def compute_features(picture: Array) -> Array:
+    """Compute (h, w) float32 that does not depend on exposure: high-passed log brightness, slightly smoothed."""
     log = np.log(cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2GRAY).astype(np.float32) + 4)
     return cv2.GaussianBlur(log - cv2.GaussianBlur(log, (0, 0), 8), (0, 0), 1)
 
 
-def _tile_shift(reference: Array, moved: Array, x: int, y: int, steps: int) -> tuple[float, float, float]:
-    """Shift (dx, dy) of one tile by robust Lucas-Kanade steps, and the correlation it reaches."""
+def _measure_tile_shift(reference: Array, moved: Array, x: int, y: int, steps: int) -> tuple[float, float, float]:
+    """Estimate the shift (dx, dy) of one tile by robust Lucas-Kanade steps, and the correlation it reaches."""
     height, width = reference.shape
     gx = cv2.Sobel(reference, cv2.CV_32F, 1, 0, scale=1 / 8)
     gy = cv2.Sobel(reference, cv2.CV_32F, 0, 1, scale=1 / 8)
@@ -50,18 +50,18 @@ def _tile_shift(reference: Array, moved: Array, x: int, y: int, steps: int) -> t
         if np.abs(shift).max() > min(height, width) / 2:
             return 0.0, 0.0, 0.0
         if np.abs(update).max() < 0.01:
-            steps = 0  # converged: one more look, for the correlation
+            steps = 0  # converged: once more, for the correlation
         step += 1
     a, b = reference - reference.mean(), patch - patch.mean()
     norm = float(np.sqrt((a * a).sum() * (b * b).sum()))
     return float(shift[0]), float(shift[1]), float((a * b).sum()) / norm if norm > 1e-6 else 0.0
 
 
-def tile_shifts(reference: Array, moved: Array, steps: int = 4) -> Array:
-    """Motion of `moved` against `reference` (feature maps of one size), tile by tile.
+def measure_tile_shifts(reference: Array, moved: Array, steps: int = 4) -> Array:
+    """Measure the motion of `moved` against `reference` (feature maps of one size), tile by tile.
 
     Returns:
-        (n, 5): tile centre x, y; shift dx, dy (where the tile of `reference` lies in `moved`); correlation.
+        (n, 5): tile centre x, y; shift dx, dy (where the tile of `reference` is in `moved`); correlation.
         Phase correlation finds false peaks of 100 px on bare asphalt; gradient steps with a check do not.
     """
     height, width = reference.shape
@@ -69,13 +69,13 @@ def tile_shifts(reference: Array, moved: Array, steps: int = 4) -> Array:
     rows = []
     for y in range(0, th * TILES, th):
         for x in range(0, tw * TILES, tw):
-            found = _tile_shift(np.ascontiguousarray(reference[y : y + th, x : x + tw]), moved, x, y, steps)
-            rows.append((x + tw / 2, y + th / 2, *found))
+            shift = _measure_tile_shift(np.ascontiguousarray(reference[y : y + th, x : x + tw]), moved, x, y, steps)
+            rows.append((x + tw / 2, y + th / 2, *shift))
     return np.array(rows)
 
 
-def camera_motion(tiles: Array) -> tuple[float, Array]:
-    """Camera motion out of tile shifts: (median length of the shifts in px, (2, 3) affine reference -> moved).
+def estimate_camera_motion(tiles: Array) -> tuple[float, Array]:
+    """Estimate the camera motion from tile shifts: (median length in px, (2, 3) affine reference -> moved).
 
     Tiles that an object covers are left out by their correlation, the rest by distance from the median.
     Infinite, and the identity, when fewer than `MIN_TRUSTED` tiles can be followed.
@@ -97,27 +97,34 @@ def camera_motion(tiles: Array) -> tuple[float, Array]:
 
 
 def warp(picture: Array, matrix: Array) -> Array:
-    """`picture` seen from the reference: output(p) = picture(matrix p). Same shape and type."""
+    """Resample `picture` in the reference's grid: output(p) = picture(matrix p). Same shape and type."""
     height, width = picture.shape[:2]
     flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(picture, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
 
 
-def scaled(matrix: Array, factor: float) -> Array:
-    """An affine of a picture for the same picture `factor` times as large."""
+def scale_affine(matrix: Array, factor: float) -> Array:
+    """Return the affine of a picture for the same picture `factor` times as large.
+
+    Examples:
+        >>> scale_affine(np.array([[1.0, 0, 3], [0, 1, -2]]), 2.0).tolist()
+        [[1.0, 0.0, 6.0], [0.0, 1.0, -4.0]]
+    """
     out = matrix.copy()
     out[:, 2] *= factor
     return out
 
 
-def fit_tone(picture: Array, wanted: Array, keep: Array | None = None, limit: int = 20_000) -> Array:
-    """Exposure: (3, 2) per channel a, b with a * picture + b close to `wanted`, robust against changed pixels.
+def fit_tone(picture: Array, target: Array, keep: Array | None = None, limit: int = 20_000) -> Array:
+    """Fit the exposure, (3, 2): per channel a, b with a * picture + b close to `target`, robust against changes.
 
-    A gain alone leaves 3-4 dB on the table where a white car makes the camera darken the frame by half.
-    `keep` (h, w) bool limits the fit; at most about `limit` pixels are looked at, on a fixed grid.
+    A gain alone loses 3-4 dB where a white car makes the camera darken the frame by half.
+
+    Args:
+        keep: (h, w) bool, limits the fit. limit: at most about so many pixels are used, on a fixed grid.
     """
     use = slice(None) if keep is None else keep.ravel()
-    x, y = picture.reshape(-1, 3)[use].astype(np.float64), wanted.reshape(-1, 3)[use].astype(np.float64)
+    x, y = picture.reshape(-1, 3)[use].astype(np.float64), target.reshape(-1, 3)[use].astype(np.float64)
     step = max(1, len(x) // limit)
     x, y = x[::step], y[::step]
     if len(x) < 16:
@@ -141,13 +148,13 @@ def fit_tone(picture: Array, wanted: Array, keep: Array | None = None, limit: in
 
 
 def apply_tone(picture: Array, lines: Array) -> Array:
-    """(h, w, 3) float32 in 0-255."""
+    """Apply the exposure of `fit_tone`; return (h, w, 3) float32 in 0-255."""
     toned: Array = picture * lines[:, 0].astype(np.float32) + lines[:, 1].astype(np.float32)
     return np.clip(toned, 0, 255)
 
 
-def changed(picture: Array, empty: Array, floor: float = 12.0, sigma: float = 1.5) -> Array:
-    """(h, w) bool: where two aligned, tone-matched pictures differ by more than the noise and `floor` levels."""
+def find_changes(picture: Array, empty: Array, floor: float = 12.0, sigma: float = 1.5) -> Array:
+    """Find, (h, w) bool, where two aligned, tone-matched pictures differ by more than the noise and `floor` levels."""
     blurred = [cv2.GaussianBlur(p.astype(np.float32), (0, 0), sigma) for p in (picture, empty)]
     red, green, blue = cv2.split(cv2.absdiff(*blurred))
     difference = cv2.max(cv2.max(red, green), blue)
@@ -155,22 +162,22 @@ def changed(picture: Array, empty: Array, floor: float = 12.0, sigma: float = 1.
     return cv2.morphologyEx((difference > limit).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0
 
 
-def difference(picture: Array, plate: Array) -> Array:
-    """(h, w) bool: where the picture differs from the plate, after exposure. Pictures are small, about 192 px."""
-    return changed(picture, apply_tone(plate, fit_tone(plate, picture, limit=2500)), sigma=1.0)
+def find_difference(picture: Array, plate: Array) -> Array:
+    """Find, (h, w) bool, where a picture differs from the plate, after exposure. Both are small, about 192 px."""
+    return find_changes(picture, apply_tone(plate, fit_tone(plate, picture, limit=2500)), sigma=1.0)
 
 
-def activity(picture: Array, plate: Array) -> float:
-    """Share of the picture that `difference` finds."""
-    return float(difference(picture, plate).mean())
+def measure_activity(picture: Array, plate: Array) -> float:
+    """Measure the share of the picture that `find_difference` finds."""
+    return float(find_difference(picture, plate).mean())
 
 
-def _settle(frames: Sequence[Array], plate: Array, count: int, turns: int) -> tuple[Array, Array]:
-    """Plate of the quietest `count` frames against `plate`, again and again until they are the same ones."""
+def _refine_plate(frames: Sequence[Array], plate: Array, count: int, turns: int) -> tuple[Array, Array]:
+    """Replace `plate` by that of the `count` frames nearest to it, again and again until they are the same ones."""
     chosen: tuple[int, ...] = ()
     scores = np.zeros(len(frames))
     for _ in range(turns):
-        scores = np.array([activity(frame, plate) for frame in frames])
+        scores = np.array([measure_activity(frame, plate) for frame in frames])
         quietest = tuple(sorted(np.argsort(scores, kind="stable")[:count].tolist()))
         if quietest == chosen:
             break
@@ -181,15 +188,15 @@ def _settle(frames: Sequence[Array], plate: Array, count: int, turns: int) -> tu
     return plate, scores
 
 
-def edges(picture: Array) -> Array:
-    """(h, w) float32: slope of the brightness of a picture that was smoothed by 1 px."""
+def compute_edges(picture: Array) -> Array:
+    """Compute the slope of a picture's brightness, smoothed by 1 px: (h, w) float32."""
     grey = cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 1).mean(axis=2)
     slope: Array = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
     return slope
 
 
-def without_ghosts(plate: Array, other: Array, least: float = 0.004) -> Array | None:
-    """`plate` with regions of `other` where the contour of their difference is an edge in `plate` only.
+def remove_ghosts(plate: Array, other: Array, least: float = 0.004) -> Array | None:
+    """Replace regions of `plate` by `other` where the contour of their difference is an edge in `plate` only.
 
     Somebody who stands still for most of the clip is in the plate, and the empty frames then look occupied. But the
     outline of what differs is an edge of the picture that has the object, and crosses plain scene in the other.
@@ -198,9 +205,8 @@ def without_ghosts(plate: Array, other: Array, least: float = 0.004) -> Array | 
         (h, w, 3) float32, or None when no region of at least `least` of the picture is to be exchanged.
     """
     other = apply_tone(other, fit_tone(other, plate, limit=2500))
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(changed(plate, other).astype(np.uint8))
-
-    mine, theirs = edges(plate), edges(other)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(find_changes(plate, other).astype(np.uint8))
+    plate_edges, other_edges = compute_edges(plate), compute_edges(other)
     out = plate.copy()
     kernel = np.ones((5, 5), np.uint8)
     for k in range(1, count):
@@ -208,14 +214,14 @@ def without_ghosts(plate: Array, other: Array, least: float = 0.004) -> Array | 
             continue
         region = (labels == k).astype(np.uint8)
         band = cv2.morphologyEx(region, cv2.MORPH_GRADIENT, kernel) > 0
-        if mine[band].mean() > 1.15 * theirs[band].mean():
+        if plate_edges[band].mean() > 1.15 * other_edges[band].mean():
             grown = cv2.dilate(region, kernel) > 0
             out[grown] = other[grown]
     return None if np.array_equal(out, plate) else out
 
 
 def find_plate(frames: Sequence[Array], share: float = 0.12, turns: int = 5) -> tuple[Array, Array]:
-    """The empty scene out of aligned frames: start from the median, keep the quietest, take theirs, repeat.
+    """Find the empty scene in aligned frames: start from the median, keep the quietest, take theirs, repeat.
 
     The median alone fails when somebody stays for more than half of the clip; so does the repetition when it is
     always in the same place. Therefore scenes that other frames agree on are held against the plate.
@@ -225,24 +231,18 @@ def find_plate(frames: Sequence[Array], share: float = 0.12, turns: int = 5) -> 
     """
     count = min(len(frames), max(3, round(share * len(frames))))
     support = max(3, round(0.05 * len(frames)))
-    plate, scores = _settle(frames, np.median(np.stack(frames), axis=0).astype(np.float32), count, turns)
+    plate, scores = _refine_plate(frames, np.median(np.stack(frames), axis=0).astype(np.float32), count, turns)
     unlike = scores.copy()
     for _ in range(4):
         seed = int(np.argmax(unlike))
         if unlike[seed] <= QUIET:
             break
-        other, other_scores = _settle(frames, frames[seed].astype(np.float32), min(len(frames), support), 2)
+        other, other_scores = _refine_plate(frames, frames[seed].astype(np.float32), min(len(frames), support), 2)
         unlike = np.minimum(unlike, other_scores)
         unlike[seed] = 0
-        better = without_ghosts(plate, other) if (other_scores <= QUIET).sum() >= support else None
+        better = remove_ghosts(plate, other) if (other_scores <= QUIET).sum() >= support else None
         if better is not None:
-            cleaned, cleaned_scores = _settle(frames, better, count, turns)
+            cleaned, cleaned_scores = _refine_plate(frames, better, count, turns)
             if (cleaned_scores <= QUIET).sum() >= support:  # a mixture is no scene: frames must look like it
                 plate, scores = cleaned, cleaned_scores
     return plate, scores
-
-
-def psnr(a: Array, b: Array, keep: Array) -> float:
-    """PSNR in dB of two pictures on the pixels `keep` (h, w); 99 where they are equal."""
-    error = float(np.mean((a[keep].astype(np.float64) - b[keep]) ** 2))
-    return min(99.0, 10 * float(np.log10(255**2 / max(error, 1e-9))))

@@ -1,4 +1,4 @@
-"""Pairs out of a clip in which somebody is always somewhere: what stands in one region, paired with that region empty.
+"""Pairs from a clip that is never empty: an object in one region, paired with that region empty.
 
 A busy street is never empty, but each of its places is now and then. `gt` is the frame itself, with one region taken
 from frames in which nothing differs from the plate there; whoever stands elsewhere is in both pictures.
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from rasura.stages.sources.clip.plate import Array, changed, edges
+from rasura.stages.sources.clip.plate import Array, compute_edges, find_changes
 
 PAD = 0.35  # of an object's longer side, around it: its shadow belongs to the region
 RING = 0.12  # of a region's shorter side: the border in which gt goes over into input
@@ -26,7 +26,7 @@ class Region(NamedTuple):
     area: float
 
     def pixels(self, shape: tuple[int, ...]) -> tuple[slice, slice]:
-        """Rows and columns in a picture of this shape."""
+        """Return rows and columns in a picture of this shape."""
         height, width = shape[:2]
         return (
             slice(int(self.y0 * height), max(int(self.y0 * height) + 1, round(self.y1 * height))),
@@ -34,15 +34,15 @@ class Region(NamedTuple):
         )
 
 
-def overlap(a: Region, b: Region) -> float:
-    """Intersection over union of two regions."""
+def compute_iou(a: Region, b: Region) -> float:
+    """Compute the intersection over union of two regions."""
     wide, high = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
     shared = max(0.0, wide) * max(0.0, high)
     return shared / ((a.x1 - a.x0) * (a.y1 - a.y0) + (b.x1 - b.x0) * (b.y1 - b.y0) - shared)
 
 
-def occupied(differing: Array, least: float) -> list[Region]:
-    """The regions in which something stands, from a (h, w) mask of what differs from the plate.
+def find_occupied_regions(differing: Array, least: float) -> list[Region]:
+    """Find the regions in which something stands, from a (h, w) mask of the difference from the plate.
 
     Boxes of its blobs, padded; those that touch become one, since none of them could be taken out alone.
     """
@@ -76,7 +76,7 @@ def occupied(differing: Array, least: float) -> list[Region]:
 def choose_regions(
     masks: dict[int, Array], numbers: Array, least: float, most: float, quiet: float, min_gap: int, max_pairs: int
 ) -> list[tuple[int, Region, list[int]]]:
-    """(sample, region, samples in which it is empty) of the pairs to make, thinned evenly to `max_pairs`.
+    """Choose the pairs to make, thinned evenly to `max_pairs`: (sample, region, samples in which it is empty).
 
     Args:
         masks: sample index to its (h, w) mask of what differs from the plate.
@@ -84,29 +84,29 @@ def choose_regions(
         least, most: changed share of the picture that a region may have; quiet: of the region, that counts as empty.
         min_gap: frames between two pairs; a place is taken again only after four times as many.
     """
-    found: list[tuple[int, Region, list[int]]] = []
+    chosen: list[tuple[int, Region, list[int]]] = []
     for k in sorted(masks):
-        if found and found[-1][0] != k and numbers[k] - numbers[found[-1][0]] < min_gap:
+        if chosen and chosen[-1][0] != k and numbers[k] - numbers[chosen[-1][0]] < min_gap:
             continue
-        for region in occupied(masks[k], least):
+        for region in find_occupied_regions(masks[k], least):
             where = region.pixels(masks[k].shape)
             again = [
                 j
-                for j, other, _ in found
-                if overlap(region, other) > SAME_PLACE and numbers[k] - numbers[j] < 4 * min_gap
+                for j, other, _ in chosen
+                if compute_iou(region, other) > SAME_PLACE and numbers[k] - numbers[j] < 4 * min_gap
             ]
             if again or region.area > most:
                 continue
             empty = [j for j, mask in masks.items() if mask[where].mean() <= quiet]
             if empty:
-                found.append((k, region, empty))
-    if len(found) > max_pairs:
-        found = [found[k] for k in sorted({round(q) for q in np.linspace(0, len(found) - 1, max_pairs)})]
-    return found
+                chosen.append((k, region, empty))
+    if len(chosen) > max_pairs:
+        chosen = [chosen[k] for k in sorted({round(q) for q in np.linspace(0, len(chosen) - 1, max_pairs)})]
+    return chosen
 
 
-def pasted(picture: Array, empty: Array, region: Region) -> tuple[Array, float]:
-    """`picture` with `region` from `empty`, (h, w, 3) uint8, and how much they differ in the ring where they meet.
+def blend_region(picture: Array, empty: Array, region: Region) -> tuple[Array, float]:
+    """Blend `region` of `empty` into `picture`, (h, w, 3) uint8, and measure their difference in the ring between.
 
     Inside the region's border, in a ring of `RING` of its shorter side, one goes over into the other; an edge of the
     picture itself is no border. The second value is the share of the ring that differs by more than 20 levels:
@@ -125,11 +125,11 @@ def pasted(picture: Array, empty: Array, region: Region) -> tuple[Array, float]:
     return np.clip(np.rint(mixed), 0, 255).astype(np.uint8), float(apart[ring].mean()) if ring.any() else 0.0
 
 
-def stands_in(picture: Array, other: Array) -> bool:
-    """Is what differs between two aligned pictures in the first of them?
+def contains_object(picture: Array, other: Array) -> bool:
+    """Return whether the object that differs between two aligned pictures is in the first of them.
 
     Its outline is an edge of the picture that has it, and crosses plain scene in the other.
     """
-    mask = changed(picture, other).astype(np.uint8)
+    mask = find_changes(picture, other).astype(np.uint8)
     band = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((5, 5), np.uint8)) > 0
-    return bool(band.any() and edges(picture)[band].mean() > edges(other)[band].mean())
+    return bool(band.any() and compute_edges(picture)[band].mean() > compute_edges(other)[band].mean())

@@ -25,7 +25,7 @@ class Mesh(NamedTuple):
     faces: npt.NDArray[np.uint32]
 
 
-def lathe(profile: Sequence[Sequence[float]], segments: int = SEGMENTS) -> Mesh:
+def make_lathe(profile: Sequence[Sequence[float]], segments: int = SEGMENTS) -> Mesh:
     """Body of revolution around z of a (radius, height) profile, walked with the outside on its right.
 
     Normals are averaged over the joints of the profile except at creases (`CREASE_COS`).
@@ -75,7 +75,7 @@ def lathe(profile: Sequence[Sequence[float]], segments: int = SEGMENTS) -> Mesh:
     )
 
 
-def box(size: Sequence[float], bevel: float) -> Mesh:
+def make_box(size: Sequence[float], bevel: float) -> Mesh:
     """Box of `size` (x, y, z), standing on z = 0, its edges rounded with radius `bevel`.
 
     Each point of the sharp box goes to the nearest point of the box shrunk by `bevel`, plus `bevel` outwards.
@@ -104,7 +104,7 @@ def box(size: Sequence[float], bevel: float) -> Mesh:
     return Mesh(vertices, normals, np.concatenate(uvs), np.concatenate(faces).astype(np.uint32))
 
 
-def rotation(degrees: Sequence[float]) -> Array:
+def make_rotation(degrees: Sequence[float]) -> Array:
     """Rotation matrix: about x, then y, then z."""
     matrix = np.eye(3)
     for axis, angle in enumerate(degrees):
@@ -116,12 +116,12 @@ def rotation(degrees: Sequence[float]) -> Array:
     return matrix
 
 
-def rod(start: Sequence[float], end: Sequence[float], radius: float, end_radius: float | None = None) -> Mesh:
+def make_rod(start: Sequence[float], end: Sequence[float], radius: float, end_radius: float | None = None) -> Mesh:
     """Round bar between two points, capped."""
     a, b = np.asarray(start, np.float64), np.asarray(end, np.float64)
     length = float(np.linalg.norm(b - a))
     tip = radius if end_radius is None else end_radius
-    mesh = lathe([(0, 0), (radius, 0), (tip, length), (0, length)], segments=20)
+    mesh = make_lathe([(0, 0), (radius, 0), (tip, length), (0, length)], segments=20)
     z = (b - a) / length
     x = np.cross([0.0, 1.0, 0.0] if abs(z[1]) < 0.9 else [1.0, 0.0, 0.0], z)
     x /= np.linalg.norm(x)
@@ -129,7 +129,7 @@ def rod(start: Sequence[float], end: Sequence[float], radius: float, end_radius:
     return Mesh(mesh.vertices @ frame.T + a, mesh.normals @ frame.T, mesh.uv, mesh.faces)
 
 
-def part_mesh(part: Mapping[str, Any]) -> Mesh:
+def make_part_mesh(part: Mapping[str, Any]) -> Mesh:
     """Mesh of one part of an object, in the object's own frame (metres, z up, standing on z = 0).
 
     Raises:
@@ -137,28 +137,28 @@ def part_mesh(part: Mapping[str, Any]) -> Mesh:
     """
     match part["form"]:
         case "lathe":
-            mesh = lathe(part["profile"])
+            mesh = make_lathe(part["profile"])
         case "box":
-            mesh = box(part["size"], part["bevel"])
+            mesh = make_box(part["size"], part["bevel"])
         case "rod":
-            mesh = rod(part["start"], part["end"], part["radius"], part.get("end_radius"))
+            mesh = make_rod(part["start"], part["end"], part["radius"], part.get("end_radius"))
         case form:
             raise ValueError(f"unknown form of a part: {form!r}")
     scale = np.asarray(part.get("scale", (1, 1, 1)), np.float64)
-    turn = rotation(part.get("turn", (0, 0, 0)))
+    turn = make_rotation(part.get("turn", (0, 0, 0)))
     normals = mesh.normals / scale
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     vertices = (mesh.vertices * scale) @ turn.T + np.asarray(part.get("at", (0, 0, 0)), np.float64)
     return Mesh(vertices, normals @ turn.T, mesh.uv, mesh.faces)
 
 
-def object_meshes(item: Mapping[str, Any]) -> dict[int, Mesh]:
+def make_object_meshes(item: Mapping[str, Any]) -> dict[int, Mesh]:
     """World-space meshes of an object of a scene description, one for each of its materials."""
-    turn = rotation((0, 0, item["yaw"]))
+    turn = make_rotation((0, 0, item["yaw"]))
     place = np.array([*item["position"], 0.0])
     groups: dict[int, list[Mesh]] = {}
     for part in item["parts"]:
-        groups.setdefault(part["material"], []).append(part_mesh(part))
+        groups.setdefault(part["material"], []).append(make_part_mesh(part))
     merged = {}
     for material, meshes in groups.items():
         offsets = np.cumsum([0] + [len(mesh.vertices) for mesh in meshes[:-1]])

@@ -1,7 +1,7 @@
-"""A scene description to arrays: mitsuba's scalar path tracer, twice over the same random numbers.
+"""Rendering of a scene description: mitsuba's scalar path tracer, twice over the same random numbers.
 
-Why the pair is exact: the low-discrepancy sampler has no state, so that sample k of a pixel takes the same numbers in
-both renders whatever the samples before it met. A path that meets no removed object is the same path, and its pixel
+The pair is exact, because the low-discrepancy sampler has no state, so that sample k of a pixel takes the same numbers
+in both renders whatever the samples before it met. A path that meets no removed object is the same path, and its pixel
 the same bytes. One render runs on one thread: the engine's workers are one a core.
 """
 
@@ -15,12 +15,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from rasura.manifests.ids import seed_for
+from rasura.manifests.ids import compute_seed
 from rasura.manifests.images import decode_image
-from rasura.stages.sources.studio.develop import developed, effect_mask, exposure_for, without_fireflies
-from rasura.stages.sources.studio.meshes import Mesh, object_meshes
-from rasura.stages.sources.studio.scene import light_vector
-from rasura.stages.sources.studio.textures import pattern, surface
+from rasura.stages.sources.studio.develop import clamp_fireflies, compute_effect_mask, compute_exposure, develop
+from rasura.stages.sources.studio.meshes import Mesh, make_object_meshes
+from rasura.stages.sources.studio.scene import compute_light_vector
+from rasura.stages.sources.studio.textures import make_pattern, make_surface
 
 Array = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
@@ -35,14 +35,14 @@ EXTENT = 60.0  # half the side of floor and wall, metres
 NO_MITSUBA = "the studio renders with mitsuba, which is not installed: pip install 'rasura[studio]'"
 
 
-def mitsuba() -> Any:
-    """The renderer, on one thread.
+def load_mitsuba() -> Any:
+    """Import the renderer and set it to one thread.
 
     Raises:
         ImportError: mitsuba is not installed.
     """
     if find_spec("mitsuba") is None:
-        raise ImportError(NO_MITSUBA)
+        raise ModuleNotFoundError(NO_MITSUBA, name="mitsuba")
     import drjit
     import mitsuba as mi
 
@@ -53,14 +53,19 @@ def mitsuba() -> Any:
     return mi
 
 
-def linear(srgb: Any) -> Array:
-    """sRGB 0..1 to linear."""
+def to_linear(srgb: Any) -> Array:
+    """Convert sRGB 0..1 to linear.
+
+    Examples:
+        >>> to_linear([0.0, 0.5, 1.0]).round(3).tolist()
+        [0.0, 0.214, 1.0]
+    """
     values = np.asarray(srgb, np.float64)
     return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
 
 
-def sky_picture(sky: Mapping[str, Any]) -> Floats:
-    """Light from all around, (64, 128, 3) linear, latitude-longitude: gradient, clouds, ground below the horizon."""
+def make_sky(sky: Mapping[str, Any]) -> Floats:
+    """Make the light from all around, (64, 128, 3) linear, latitude-longitude: gradient, clouds, ground below."""
     rng = np.random.default_rng(sky["seed"])
     up = np.cos((np.arange(64) + 0.5) / 64 * np.pi)[:, None, None]
     zenith, horizon, ground = (np.asarray(sky[name]) for name in ("zenith", "horizon", "ground"))
@@ -72,20 +77,20 @@ def sky_picture(sky: Mapping[str, Any]) -> Floats:
     return np.asarray(np.broadcast_to(picture, (64, 128, 3)), np.float32)
 
 
-def sky_irradiance(picture: Floats) -> float:
-    """Irradiance on a level floor under a sky picture (its green channel)."""
+def compute_sky_irradiance(picture: Floats) -> float:
+    """Compute the irradiance on a level floor under a sky picture (its green channel)."""
     polar = (np.arange(64) + 0.5) / 64 * np.pi
     weight = np.clip(np.cos(polar), 0, None) * np.sin(polar) * (np.pi / 64) * (2 * np.pi / 128)
     return float((picture[..., 1] * weight[:, None]).sum())
 
 
-def _bitmap(mi: Any, picture: Picture, to_uv: Any = None, wrap: str = "repeat") -> dict[str, Any]:
+def _make_bitmap(mi: Any, picture: Picture, to_uv: Any = None, wrap: str = "repeat") -> dict[str, Any]:
     texture = {"type": "bitmap", "bitmap": mi.Bitmap(np.ascontiguousarray(picture)), "wrap_mode": wrap}
     return texture | ({} if to_uv is None else {"to_uv": to_uv})
 
 
-def _coat(finish: str, roughness: float, colour: Any) -> dict[str, Any]:
-    """BSDF of a finish over a colour (a mitsuba spectrum or texture)."""
+def _make_bsdf(finish: str, roughness: float, colour: Any) -> dict[str, Any]:
+    """Return the BSDF of a finish over a colour (a mitsuba spectrum or texture)."""
     match finish:
         case "matt":
             bsdf = {"type": "diffuse", "reflectance": colour}
@@ -96,15 +101,15 @@ def _coat(finish: str, roughness: float, colour: Any) -> dict[str, Any]:
     return bsdf
 
 
-def _material(mi: Any, material: Mapping[str, Any]) -> Any:
-    colour: dict[str, Any] = {"type": "rgb", "value": linear(material["colour"]).tolist()}
+def _make_material(mi: Any, material: Mapping[str, Any]) -> Any:
+    colour: dict[str, Any] = {"type": "rgb", "value": to_linear(material["colour"]).tolist()}
     if spec := material["pattern"]:
-        colour = _bitmap(mi, pattern(spec["kind"], spec["seed"], material["colour"], spec["colour"]))
-    return mi.load_dict({"type": "twosided", "bsdf": _coat(material["finish"], material["roughness"], colour)})
+        colour = _make_bitmap(mi, make_pattern(spec["kind"], spec["seed"], material["colour"], spec["colour"]))
+    return mi.load_dict({"type": "twosided", "bsdf": _make_bsdf(material["finish"], material["roughness"], colour)})
 
 
-def _plane(mi: Any, texture: Mapping[str, Any], photos: Mapping[str, str]) -> dict[str, Any]:
-    """Texture of floor or wall, repeated over its whole extent; photographs are mirrored at their borders."""
+def _make_plane_texture(mi: Any, texture: Mapping[str, Any], photos: Mapping[str, str]) -> dict[str, Any]:
+    """Make the texture of floor or wall, repeated over its extent; photographs are mirrored at their borders."""
     tall = 1.0
     if texture["kind"] == "photo":
         picture = decode_image(Path(photos[texture["sha256"]]).read_bytes())
@@ -112,14 +117,14 @@ def _plane(mi: Any, texture: Mapping[str, Any], photos: Mapping[str, str]) -> di
         picture = np.asarray(cv2.resize(picture, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA), np.uint8)
         tall = picture.shape[1] / picture.shape[0]
     else:
-        picture = surface(texture["kind"], texture["seed"], texture["colour"])
+        picture = make_surface(texture["kind"], texture["seed"], texture["colour"])
     repeats = 2 * EXTENT / texture["metres"]
     turn = mi.ScalarTransform3f().translate(texture["shift"]).scale([repeats, repeats * tall])
     to_uv = turn.rotate(texture["turn"]).translate([-0.5, -0.5])
-    return _bitmap(mi, picture, to_uv, "mirror" if texture["kind"] == "photo" else "repeat")
+    return _make_bitmap(mi, picture, to_uv, "mirror" if texture["kind"] == "photo" else "repeat")
 
 
-def _shape(mi: Any, name: str, mesh: Mesh, bsdf: Any) -> Any:
+def _make_shape(mi: Any, name: str, mesh: Mesh, bsdf: Any) -> Any:
     properties = mi.Properties()
     properties["mesh_bsdf"] = bsdf
     shape = mi.Mesh(
@@ -134,56 +139,59 @@ def _shape(mi: Any, name: str, mesh: Mesh, bsdf: Any) -> Any:
     return shape
 
 
-def _stage(mi: Any, scene: Mapping[str, Any], photos: Mapping[str, str]) -> dict[str, Any]:
-    """What both renders share: light, floor, wall."""
+def _build_surroundings(mi: Any, scene: Mapping[str, Any], photos: Mapping[str, str]) -> dict[str, Any]:
+    """Build what both renders share: light, floor, wall."""
     move = mi.ScalarTransform4f
     light, wall = scene["light"], scene["wall"]
-    sky = sky_picture(light["sky"])
+    sky = make_sky(light["sky"])
     # mitsuba's sky has its pole at y; ours is at z
     world: dict[str, Any] = {
         "sky": {"type": "envmap", "bitmap": mi.Bitmap(sky), "to_world": move().rotate([1, 0, 0], 90)}
     }
     if light["azimuth"] is not None:
-        far = 200.0 if light["kind"] == "sun" else 10.0 * max(item["scale"] for item in scene["objects"])
+        distance = 200.0 if light["kind"] == "sun" else 10.0 * max(item["scale"] for item in scene["objects"])
         angle = math.radians(light["size_deg"] / 2)
-        strength = light["ratio"] * sky_irradiance(sky) / (math.pi * math.sin(angle) ** 2)
+        direction = compute_light_vector(light["azimuth"], light["elevation"])
+        strength = light["ratio"] * compute_sky_irradiance(sky) / (math.pi * math.sin(angle) ** 2)
         world["light"] = {
             "type": "sphere",
-            "center": (far * light_vector(light["azimuth"], light["elevation"]) + lamp_centre(scene)).tolist(),
-            "radius": far * math.sin(angle),
+            "center": (distance * direction + find_lamp_centre(scene)).tolist(),
+            "radius": distance * math.sin(angle),
             "emitter": {"type": "area", "radiance": {"type": "rgb", "value": [strength * c for c in light["colour"]]}},
         }
     floor = scene["floor"]
     world["floor"] = {
         "type": "rectangle",
         "to_world": move().scale([EXTENT, EXTENT, 1]),
-        "bsdf": _coat(floor["finish"], floor["roughness"], _plane(mi, floor["texture"], photos)),
+        "bsdf": _make_bsdf(floor["finish"], floor["roughness"], _make_plane_texture(mi, floor["texture"], photos)),
     }
     if wall is not None:
         upright = move().translate([0, wall["y"], 0]).rotate([1, 0, 0], 90).scale([EXTENT, EXTENT, 1])
-        covered = _coat("matt", 1.0, _plane(mi, wall["texture"], photos))
+        covered = _make_bsdf("matt", 1.0, _make_plane_texture(mi, wall["texture"], photos))
         world["wall"] = {"type": "rectangle", "to_world": upright, "bsdf": covered}
         if wall["skirting"] > 0:
             height = wall["skirting"]
             board = move().translate([0, wall["y"], height / 2]).scale([EXTENT, 0.15 * height, height / 2])
-            paint = _coat("satin", 0.2, {"type": "rgb", "value": [0.7, 0.69, 0.66]})
+            paint = _make_bsdf("satin", 0.2, {"type": "rgb", "value": [0.7, 0.69, 0.66]})
             world["skirting"] = {"type": "cube", "to_world": board, "bsdf": paint}
     return world
 
 
-def grey_floor(scene: Mapping[str, Any]) -> float:
-    """Radiance that a level floor of albedo 0.3 has under a scene's light: what a light meter would go by."""
+def compute_grey_radiance(scene: Mapping[str, Any]) -> float:
+    """Compute the radiance of a level floor of albedo 0.3 under a scene's light, as a light meter would measure it."""
     light = scene["light"]
     direct = 0.0 if light["azimuth"] is None else light["ratio"] * math.sin(math.radians(light["elevation"]))
-    return 0.3 / math.pi * sky_irradiance(sky_picture(light["sky"])) * (1 + direct)
+    return 0.3 / math.pi * compute_sky_irradiance(make_sky(light["sky"])) * (1 + direct)
 
 
-def lamp_centre(scene: Mapping[str, Any]) -> Array:
-    """The point that the light's direction is measured from: the foot of the main object."""
+def find_lamp_centre(scene: Mapping[str, Any]) -> Array:
+    """Return the point that the light's direction is measured from: the foot of the main object."""
     return np.array([*scene["objects"][0]["position"], 0.0])
 
 
-def _sensor(mi: Any, scene: Mapping[str, Any], film: Mapping[str, Any], sampler: Mapping[str, Any]) -> dict[str, Any]:
+def _make_sensor(
+    mi: Any, scene: Mapping[str, Any], film: Mapping[str, Any], sampler: Mapping[str, Any]
+) -> dict[str, Any]:
     camera = scene["camera"]
     pitch = math.radians(camera["pitch"])
     origin = np.asarray(camera["origin"])
@@ -201,74 +209,78 @@ def _sensor(mi: Any, scene: Mapping[str, Any], film: Mapping[str, Any], sampler:
     }
 
 
-def _survey(
+def _render_geometry(
     mi: Any, world: Any, scene: Mapping[str, Any], width: int, height: int, names: list[str]
 ) -> tuple[Array, npt.NDArray[np.int64]]:
-    """What the middle of each pixel of a (height, width) grid sees: 1 / depth along the viewing axis (1 / m, 0 where
-    there is nothing) and its number in `names` (-1: none of them)."""
+    """Render depth and shapes at the middle of each pixel of a (height, width) grid.
+
+    Returns:
+        1 / depth along the viewing axis (1 / m, 0 where there is nothing), and the shape's index in `names` (-1: none
+        of them).
+    """
     middle = {"type": "stratified", "sample_count": 1, "jitter": False}
-    sensor = mi.load_dict(_sensor(mi, scene, {"width": width, "height": height}, middle))
-    looked = mi.load_dict({"type": "aov", "aovs": "distance:depth,shape:shape_index"})
-    values = np.array(mi.render(world, sensor=sensor, integrator=looked, spp=1), np.float64)
+    sensor = mi.load_dict(_make_sensor(mi, scene, {"width": width, "height": height}, middle))
+    integrator = mi.load_dict({"type": "aov", "aovs": "distance:depth,shape:shape_index"})
+    values = np.array(mi.render(world, sensor=sensor, integrator=integrator, spp=1), np.float64)
     shapes = [shape.id() for shape in world.shapes()]
     table = np.array([-1] + [names.index(shape) if shape in names else -1 for shape in shapes])
-    seen = np.rint(values[..., 1]).astype(int)  # 0: nothing, else 1 + number of the shape
+    indices = np.rint(values[..., 1]).astype(int)  # 0: nothing, else 1 + index of the shape
     half = math.tan(math.radians(scene["camera"]["fov"]) / 2)
     x = ((np.arange(width) + 0.5) / width * 2 - 1)[None] * half
     y = ((np.arange(height) + 0.5) / height * 2 - 1)[:, None] * half * height / width
-    nearness = np.where(seen > 0, 1 / (values[..., 0] / np.sqrt(1 + x**2 + y**2) + NEAR), 0.0)
-    return nearness, table[seen]
+    nearness = np.where(indices > 0, 1 / (values[..., 0] / np.sqrt(1 + x**2 + y**2) + NEAR), 0.0)
+    return nearness, table[indices]
 
 
 def render(
     scene: Mapping[str, Any], width: int, height: int, spp: int, photos: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Renders a description with its objects and without the removed ones. One thread.
+    """Render a description with its objects and without the removed ones, on one thread.
 
     Args:
         spp: samples a pixel, a power of four.
         photos: sha256 to path of the photographs that the description names.
 
     Returns:
-        input, gt (h, w, 3) uint8 sRGB under one exposure; object_mask (h, w) bool: at least half of the pixel sees a
-        removed object; foreground_mask: that, and where the pair differs (`effect_mask`); floor (h, w) bool: floor
-        that `gt` sees; depth (h, w) uint16: of `gt`, millimetres along the viewing axis, 0 = nothing there,
-        65535 = that far or farther.
+        input, gt (h, w, 3) uint8 sRGB under one exposure; object_mask (h, w) bool: at least half of the pixel shows
+        a removed object; foreground_mask: that, and where the pair differs (`compute_effect_mask`); floor (h, w) bool:
+        floor that is visible in `gt`; depth (h, w) uint16: of `gt`, millimetres along the viewing axis, 0 = nothing
+        there, 65535 = that far or farther.
 
     Raises:
         ImportError: mitsuba is not installed.
     """
-    mi = mitsuba()
-    world = {"type": "scene"} | _stage(mi, scene, photos or {})
+    mi = load_mitsuba()
+    world = {"type": "scene"} | _build_surroundings(mi, scene, photos or {})
     film, sampler = {"width": width, "height": height}, {"type": "ldsampler", "sample_count": spp}
-    world["camera"] = _sensor(mi, scene, film, sampler)
+    world["camera"] = _make_sensor(mi, scene, film, sampler)
     removed: dict[str, Any] = {}
     kept: dict[str, Any] = {}
     for k, item in enumerate(scene["objects"]):
         materials = {
-            number: _material(mi, item["materials"][number]) for number in {p["material"] for p in item["parts"]}
+            number: _make_material(mi, item["materials"][number]) for number in {p["material"] for p in item["parts"]}
         }
-        for number, mesh in object_meshes(item).items():
+        for number, mesh in make_object_meshes(item).items():
             name = f"object{k}_{number}"
-            (removed if k in scene["removed"] else kept)[name] = _shape(mi, name, mesh, materials[number])
+            (removed if k in scene["removed"] else kept)[name] = _make_shape(mi, name, mesh, materials[number])
     # No merging of meshes: a shape must keep its own number
     full = mi.load_dict(world | kept | removed, parallel=False, optimize=False)
     empty = mi.load_dict(world | kept, parallel=False, optimize=False)
     path = mi.load_dict({"type": "path", "max_depth": MAX_DEPTH, "rr_depth": MAX_DEPTH})
-    seed = seed_for(scene["seed"], "studio", str(scene["index"])) % 2**31  # other noise in every scene
-    light = [without_fireflies(np.array(mi.render(w, integrator=path, spp=spp, seed=seed))) for w in (full, empty)]
-    exposure = exposure_for(light[1], grey_floor(scene), scene["exposure"])
-    source, clean = (developed(one, exposure) for one in light)
+    seed = compute_seed(scene["seed"], "studio", str(scene["index"])) % 2**31  # other noise in every scene
+    light = [clamp_fireflies(np.array(mi.render(w, integrator=path, spp=spp, seed=seed))) for w in (full, empty)]
+    exposure = compute_exposure(light[1], compute_grey_radiance(scene), scene["exposure"])
+    source, clean = (develop(values, exposure) for values in light)
 
-    _, fine = _survey(mi, full, scene, SUB * width, SUB * height, list(removed))
+    _, fine = _render_geometry(mi, full, scene, SUB * width, SUB * height, list(removed))
     objects = (fine >= 0).reshape(height, SUB, width, SUB).mean(axis=(1, 3)) >= 0.5
-    nearness, seen = _survey(mi, empty, scene, width, height, ["floor"])
+    nearness, shapes = _render_geometry(mi, empty, scene, width, height, ["floor"])
     depth = np.where(nearness > 0, np.clip(np.rint(1000 / np.maximum(nearness, 1e-6)), 1, 65535), 0)
     return {
         "input": source,
         "gt": clean,
         "object_mask": objects,
-        "foreground_mask": objects | effect_mask(source, clean),
-        "floor": seen == 0,
+        "foreground_mask": objects | compute_effect_mask(source, clean),
+        "floor": shapes == 0,
         "depth": depth.astype(np.uint16),
     }

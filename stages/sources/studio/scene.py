@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from rasura.stages.sources.studio.meshes import object_meshes
+from rasura.stages.sources.studio.meshes import make_object_meshes
 from rasura.stages.sources.studio.objects import PROPS
 
 Array = npt.NDArray[np.float64]
@@ -26,7 +26,7 @@ VERSION = 1
 FOV_DEG = (36.0, 44.0)  # across the picture's width
 PITCH_DEG = (15.0, 30.0)
 MARGIN = 0.05  # share of the picture that objects keep from its border
-SMALL = 0.45  # metres: up to here a prop is a thing on a table, above it stands in a room or a street
+SMALL = 0.45  # metres: up to here a prop is put on a table, above it stands in a room or a street
 
 WOODS = [(0.62, 0.44, 0.28), (0.50, 0.33, 0.20), (0.74, 0.60, 0.44), (0.36, 0.25, 0.18), (0.66, 0.58, 0.50)]
 STONES = [(0.78, 0.77, 0.74), (0.62, 0.60, 0.57), (0.80, 0.72, 0.62), (0.45, 0.47, 0.50), (0.70, 0.56, 0.47)]
@@ -49,106 +49,116 @@ def _pick(rng: Random, values: Sequence[Any]) -> Any:
     return values[int(rng.integers(len(values)))]
 
 
-def _span(rng: Random, low: float, high: float) -> float:
+def _draw_uniform(rng: Random, low: float, high: float) -> float:
     return float(rng.uniform(low, high))
 
 
-def rounded(value: Any) -> Any:
-    """The description with its numbers cut to 5 digits: the last bits of a libm must not change an id."""
+def round_numbers(value: Any) -> Any:
+    """Round the numbers of a description to 5 digits: the last bits of a libm must not change an id.
+
+    Examples:
+        >>> round_numbers({"yaw": 1 / 3, "name": "cup"})
+        {'yaw': 0.33333, 'name': 'cup'}
+    """
     if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
+        return {key: round_numbers(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
-        return [rounded(item) for item in value]
+        return [round_numbers(item) for item in value]
     return round(float(value), 5) + 0.0 if isinstance(value, (float, np.floating)) else value
 
 
-def _colour(rng: Random, vivid: bool = True) -> list[float]:
-    """A paint, sRGB 0..1. Never so dark that its shadow side is lost, never so light that it burns out."""
-    saturation = _span(rng, 0.45, 0.85) if vivid and rng.random() < 0.8 else _span(rng, 0.0, 0.2)
-    return list(colorsys.hsv_to_rgb(_span(rng, 0, 1), saturation, _span(rng, 0.45, 0.88)))
+def _draw_colour(rng: Random, vivid: bool = True) -> list[float]:
+    """Draw a paint, sRGB 0..1. Never so dark that its shadow side is lost, never so light that it burns out."""
+    saturation = _draw_uniform(rng, 0.45, 0.85) if vivid and rng.random() < 0.8 else _draw_uniform(rng, 0.0, 0.2)
+    return list(colorsys.hsv_to_rgb(_draw_uniform(rng, 0, 1), saturation, _draw_uniform(rng, 0.45, 0.88)))
 
 
-def _material(rng: Random, finish: str, colour: Sequence[float]) -> dict[str, Any]:
-    rough = {"matt": 1.0, "satin": 0.25, "glossy": 0.1, "metal": _span(rng, 0.18, 0.35)}[finish]
+def _make_material(rng: Random, finish: str, colour: Sequence[float]) -> dict[str, Any]:
+    rough = {"matt": 1.0, "satin": 0.25, "glossy": 0.1, "metal": _draw_uniform(rng, 0.18, 0.35)}[finish]
     return {"finish": finish, "colour": list(colour), "roughness": rough, "pattern": None}
 
 
-def _materials(rng: Random, made_of: str) -> list[dict[str, Any]]:
-    """Five materials of one object: main, second, dark, pale, green."""
+def _draw_materials(rng: Random, made_of: str) -> list[dict[str, Any]]:
+    """Draw five materials of one object: main, second, dark, pale, green."""
     finish = str(_pick(rng, ["matt", "satin", "glossy", "metal"]))
-    main = _material(rng, finish, _colour(rng))
-    second = _material(rng, "satin", _colour(rng))
+    main = _make_material(rng, finish, _draw_colour(rng))
+    second = _make_material(rng, "satin", _draw_colour(rng))
     match made_of:
         case "any" if rng.random() < 0.3 and finish != "metal":
             kind = str(_pick(rng, ["stripes", "checks", "dots"]))
-            main["pattern"] = {"kind": kind, "seed": int(rng.integers(2**31)), "colour": _colour(rng)}
+            main["pattern"] = {"kind": kind, "seed": int(rng.integers(2**31)), "colour": _draw_colour(rng)}
         case "any" if finish == "metal":
             main["colour"] = list(_pick(rng, [(0.9, 0.89, 0.87), (0.95, 0.8, 0.5), (0.93, 0.7, 0.58)]))
         case "ceramic":
-            main = _material(rng, str(_pick(rng, ["satin", "glossy", "matt"])), _colour(rng))
+            main = _make_material(rng, str(_pick(rng, ["satin", "glossy", "matt"])), _draw_colour(rng))
         case "glossy":
-            main = _material(rng, "glossy", _colour(rng))
+            main = _make_material(rng, "glossy", _draw_colour(rng))
         case "matt":
-            main = _material(rng, "matt", _colour(rng))
+            main = _make_material(rng, "matt", _draw_colour(rng))
         case "furniture":
             wooden = rng.random() < 0.6
-            main = _material(rng, "satin", _pick(rng, WOODS) if wooden else _colour(rng))
-            second = _material(rng, "satin", _pick(rng, [*WOODS, (0.2, 0.2, 0.21)]))
+            main = _make_material(rng, "satin", _pick(rng, WOODS) if wooden else _draw_colour(rng))
+            second = _make_material(rng, "satin", _pick(rng, [*WOODS, (0.2, 0.2, 0.21)]))
         case "cone":
-            main = _material(rng, "satin", (0.93, 0.36, 0.1))
-    dark = _material(rng, "satin", (0.13, 0.13, 0.14))
-    pale = _material(rng, "satin", (0.85, 0.83, 0.78))
-    green = _material(rng, "satin", (0.22, _span(rng, 0.38, 0.5), 0.16))
+            main = _make_material(rng, "satin", (0.93, 0.36, 0.1))
+    dark = _make_material(rng, "satin", (0.13, 0.13, 0.14))
+    pale = _make_material(rng, "satin", (0.85, 0.83, 0.78))
+    green = _make_material(rng, "satin", (0.22, _draw_uniform(rng, 0.38, 0.5), 0.16))
     return [main, second, dark, pale, green]
 
 
-def _points(item: dict[str, Any]) -> Array:
-    """Vertices of an object in the world, thinned, (n, 3)."""
-    return np.concatenate([mesh.vertices for mesh in object_meshes(item).values()])[::7]
+def _sample_vertices(item: dict[str, Any]) -> Array:
+    """Return vertices of an object in the world, thinned, (n, 3)."""
+    return np.concatenate([mesh.vertices for mesh in make_object_meshes(item).values()])[::7]
 
 
-def _objects(rng: Random) -> list[dict[str, Any]]:
-    """1-3 props that go together in size and do not touch; the largest is first."""
+def _draw_objects(rng: Random) -> list[dict[str, Any]]:
+    """Draw 1-3 props of similar size that do not touch; the largest is first."""
     small = rng.random() < 0.5
     fitting = [name for name, (_, (low, high), _) in PROPS.items() if (low < SMALL if small else high > SMALL)]
     count = int(rng.choice([1, 2, 3], p=[0.45, 0.35, 0.2]))
     items: list[dict[str, Any]] = []
     for name in rng.permutation(fitting)[:count]:
         parts, (low, high), made_of = PROPS[str(name)]
-        scale = _span(rng, low, min(high, SMALL)) if small else _span(rng, max(low, SMALL), high)
-        yaw = _span(rng, -50, 50) if rng.random() < 0.8 else _span(rng, -180, 180)
+        scale = _draw_uniform(rng, low, min(high, SMALL)) if small else _draw_uniform(rng, max(low, SMALL), high)
+        yaw = _draw_uniform(rng, -50, 50) if rng.random() < 0.8 else _draw_uniform(rng, -180, 180)
         item = {"name": str(name), "scale": scale, "yaw": yaw, "position": [0.0, 0.0]}
-        items.append(item | {"parts": parts(rng), "materials": _materials(rng, made_of)})
+        items.append(item | {"parts": parts(rng), "materials": _draw_materials(rng, made_of)})
     radii = []
     for item in items:
-        points = _points(item)
+        points = _sample_vertices(item)
         radii.append((float(np.hypot(points[:, 0], points[:, 1]).max()), float(points[:, 2].max())))
     order = sorted(range(count), key=lambda k: -radii[k][0] * radii[k][1])
     items, radii = [items[k] for k in order], [radii[k] for k in order]
     side = _pick(rng, [-1.0, 1.0])
     for k in range(1, count):
-        away = radii[0][0] + radii[k][0] + _span(rng, 0.05, 0.35) * max(r for r, _ in radii)
-        angle = math.radians(_span(rng, -50, 35))
+        away = radii[0][0] + radii[k][0] + _draw_uniform(rng, 0.05, 0.35) * max(r for r, _ in radii)
+        angle = math.radians(_draw_uniform(rng, -50, 35))
         x, y = away * math.cos(angle), away * math.sin(angle)
         items[k]["position"] = [side * x if k == 1 else -side * x, y]
     return items
 
 
-def extremes(points: Array) -> Array:
-    """The points of (n, 3) that lie farthest out in one of 146 directions: enough to frame them all."""
+def find_extremes(points: Array) -> Array:
+    """Find the points of (n, 3) that are farthest out in one of 146 directions: enough to frame them all."""
     steps = np.stack(np.meshgrid(*[np.arange(-3, 4)] * 3, indexing="ij"), -1).reshape(-1, 3)
     outer = steps[(np.abs(steps).max(1) == 3) & (steps.sum(1) % 2 == 0)]
     return np.asarray(points[np.unique(np.argmax(points @ outer.T, axis=0))])
 
 
-def light_vector(azimuth_deg: float, elevation_deg: float) -> Array:
-    """Unit vector towards a light."""
+def compute_light_vector(azimuth_deg: float, elevation_deg: float) -> Array:
+    """Compute the unit vector towards a light.
+
+    Examples:
+        >>> compute_light_vector(90.0, 0.0).round(3).tolist()
+        [0.0, 1.0, 0.0]
+    """
     a, e = math.radians(azimuth_deg), math.radians(elevation_deg)
     return np.array([math.cos(e) * math.cos(a), math.cos(e) * math.sin(a), math.sin(e)])
 
 
-def shadow_points(points: Array, towards: Array, wall: float | None) -> Array:
-    """Where the shadows of (n, 3) points fall: on the floor, or on the wall plane y = `wall` where that is nearer."""
+def project_shadow_points(points: Array, towards: Array, wall: float | None) -> Array:
+    """Project (n, 3) points along the light: onto the floor, or the wall plane y = `wall` where that is nearer."""
     travel = points[:, 2] / towards[2]
     if wall is not None and towards[1] < 0:
         travel = np.minimum(travel, (wall - points[:, 1]) / -towards[1])
@@ -156,7 +166,7 @@ def shadow_points(points: Array, towards: Array, wall: float | None) -> Array:
 
 
 def project(points: Array, camera: dict[str, Any], aspect: float) -> Array:
-    """Picture coordinates (n, 2) in -1..1, x right and y down, of world points. `aspect` is width / height."""
+    """Project world points to picture coordinates (n, 2) in -1..1, x right, y down. `aspect` is width / height."""
     pitch, half = math.radians(camera["pitch"]), math.tan(math.radians(camera["fov"]) / 2)
     rel = points - np.asarray(camera["origin"])
     depth = rel[:, 1] * math.cos(pitch) - rel[:, 2] * math.sin(pitch)
@@ -165,60 +175,63 @@ def project(points: Array, camera: dict[str, Any], aspect: float) -> Array:
     return np.stack([rel[:, 0] / depth / half, -up / depth / half * aspect], 1)
 
 
-def _framed(rng: Random, objects: Array, shadows: Array, aspect: float) -> dict[str, Any]:
-    """Nearest camera that has the objects, and all but the tip of the shadows, inside the margins; then some air."""
-    camera: dict[str, Any] = {"pitch": _span(rng, *PITCH_DEG), "fov": _span(rng, *FOV_DEG)}
+def _frame_camera(rng: Random, objects: Array, shadows: Array, aspect: float) -> dict[str, Any]:
+    """Choose the nearest camera that has objects and all but the tip of shadows inside the margins; then some air."""
+    camera: dict[str, Any] = {"pitch": _draw_uniform(rng, *PITCH_DEG), "fov": _draw_uniform(rng, *FOV_DEG)}
     pitch, half = math.radians(camera["pitch"]), math.tan(math.radians(camera["fov"]) / 2)
-    seen = np.concatenate([objects, objects + 0.9 * (shadows - objects)]) if len(shadows) else objects
-    seen = extremes(seen)
+    points = np.concatenate([objects, objects + 0.9 * (shadows - objects)]) if len(shadows) else objects
+    points = find_extremes(points)
     room = 1 - 2 * MARGIN
     backwards = np.array([0.0, -math.cos(pitch), math.sin(pitch)])
     upwards = np.array([0.0, math.sin(pitch), math.cos(pitch)])
 
-    def at(target: Array, distance: float, x: float = 0.0, y: float = 0.0) -> dict[str, Any]:
-        """The camera at a distance from a target that is then moved by (x, y) in the picture, -1..1, y down."""
+    def place_camera(target: Array, distance: float, x: float = 0.0, y: float = 0.0) -> dict[str, Any]:
+        """Return the camera at a distance from a target that is then moved by (x, y) in the picture, -1..1, y down."""
         moved = target - distance * half * np.array([x, 0.0, 0.0]) + distance * half / aspect * y * upwards
         return camera | {"origin": moved + distance * backwards}
 
-    def middled(distance: float) -> tuple[Array, Array]:
-        target = (seen.min(0) + seen.max(0)) / 2
+    def centre_camera(distance: float) -> tuple[Array, Array]:
+        target = (points.min(0) + points.max(0)) / 2
         for _ in range(5):
-            where = project(seen, at(target, distance), aspect)
+            where = project(points, place_camera(target, distance), aspect)
             x, y = (where.min(0) + where.max(0)) / 2
             target = target + distance * half * (np.array([x, 0.0, 0.0]) - y / aspect * upwards)
-        return target, project(seen, at(target, distance), aspect)
+        return target, project(points, place_camera(target, distance), aspect)
 
-    distance = 12 * float(np.ptp(seen, axis=0).max())
-    while np.abs(middled(distance * 0.95)[1]).max() < room:
+    distance = 12 * float(np.ptp(points, axis=0).max())
+    while np.abs(centre_camera(distance * 0.95)[1]).max() < room:
         distance *= 0.95
-    distance *= _span(rng, 1.1, 1.5)
-    target, where = middled(distance)
+    distance *= _draw_uniform(rng, 1.1, 1.5)
+    target, where = centre_camera(distance)
     spare = room - np.abs(where).max(0)
-    x, y = spare[0] * _span(rng, -0.8, 0.8), spare[1] * _span(rng, -0.5, 0.8)
-    while np.abs(project(seen, at(target, distance, x, y), aspect)).max() > room:
+    x, y = spare[0] * _draw_uniform(rng, -0.8, 0.8), spare[1] * _draw_uniform(rng, -0.5, 0.8)
+    while np.abs(project(points, place_camera(target, distance, x, y), aspect)).max() > room:
         x, y = 0.7 * x, 0.7 * y
-    return at(target, distance, x, y)
+    return place_camera(target, distance, x, y)
 
 
-def _light(rng: Random, kind: str, wall: bool, shiny: bool) -> dict[str, Any]:
-    """The direct light and the sky. With a wall behind the scene, light comes from the camera's side; with a shiny
-    floor not from straight behind the scene, where its glare would drown everything."""
-    sideways = float(_pick(rng, [_span(rng, 200, 245), _span(rng, 295, 340)]))
-    azimuth = sideways if wall or rng.random() < 0.3 else _span(rng, -35, 215) % 360
+def _draw_light(rng: Random, kind: str, wall: bool, shiny: bool) -> dict[str, Any]:
+    """Draw the direct light and the sky.
+
+    With a wall behind the scene, light comes from the camera's side; with a shiny floor not from straight behind the
+    scene, where its glare would drown everything.
+    """
+    sideways = float(_pick(rng, [_draw_uniform(rng, 200, 245), _draw_uniform(rng, 295, 340)]))
+    azimuth = sideways if wall or rng.random() < 0.3 else _draw_uniform(rng, -35, 215) % 360
     if shiny and 50 < azimuth < 130:
         azimuth += 75 if azimuth > 90 else 285
     azimuth %= 360
-    sky: dict[str, Any] = {"seed": int(rng.integers(2**31)), "clouds": _span(rng, 0.0, 0.5)}
+    sky: dict[str, Any] = {"seed": int(rng.integers(2**31)), "clouds": _draw_uniform(rng, 0.0, 0.5)}
     match kind:
         case "sun":
-            warm = _span(rng, 0.0, 0.3)
+            warm = _draw_uniform(rng, 0.0, 0.3)
             sky |= {"zenith": [0.55, 0.72, 1.0], "horizon": [0.95, 0.98, 1.0], "ground": [0.4, 0.38, 0.34]}
             return {
                 "kind": kind,
                 "azimuth": azimuth,
-                "elevation": _span(rng, 27, 54),
+                "elevation": _draw_uniform(rng, 27, 54),
                 "size_deg": float(_pick(rng, [0.6, 1.2, 2.5])),
-                "ratio": _span(rng, 3.0, 6.0),  # light of the sun over light of the sky, on a surface that faces it
+                "ratio": _draw_uniform(rng, 3.0, 6.0),  # sunlight over skylight, on a surface that faces the sun
                 "colour": [1.0, 0.93 - 0.2 * warm, 0.84 - 0.5 * warm],
                 "sky": sky,
             }
@@ -227,31 +240,37 @@ def _light(rng: Random, kind: str, wall: bool, shiny: bool) -> dict[str, Any]:
             return {
                 "kind": kind,
                 "azimuth": azimuth,
-                "elevation": _span(rng, 33, 60),
-                "size_deg": _span(rng, 4.0, 9.0),
-                "ratio": _span(rng, 2.5, 5.0),
+                "elevation": _draw_uniform(rng, 33, 60),
+                "size_deg": _draw_uniform(rng, 4.0, 9.0),
+                "ratio": _draw_uniform(rng, 2.5, 5.0),
                 "colour": [1.0, 0.88, 0.72],
                 "sky": sky,
             }
         case _:
-            grey = _span(rng, 0.96, 1.04)
+            grey = _draw_uniform(rng, 0.96, 1.04)
             sky |= {"zenith": [1.0, 1.0, 1.03], "horizon": [0.5, 0.51, 0.53], "ground": [0.22, 0.21, 0.2 * grey]}
             return {"kind": "soft", "azimuth": None, "elevation": None, "ratio": 0.0, "sky": sky}
 
 
-def _texture(rng: Random, kind: str, colour: Sequence[float], metres: float, photos: Sequence[str]) -> dict[str, Any]:
-    """What covers a plane: one of the photographs (sha256) if there are any, else a procedural surface."""
-    common = {"metres": metres, "turn": _span(rng, -12, 12), "shift": [_span(rng, 0, 1), _span(rng, 0, 1)]}
+def _draw_texture(
+    rng: Random, kind: str, colour: Sequence[float], metres: float, photos: Sequence[str]
+) -> dict[str, Any]:
+    """Draw the texture of a plane: one of the photographs (sha256) if there are any, else a procedural surface."""
+    common = {
+        "metres": metres,
+        "turn": _draw_uniform(rng, -12, 12),
+        "shift": [_draw_uniform(rng, 0, 1), _draw_uniform(rng, 0, 1)],
+    }
     if photos:
         return {"kind": "photo", "sha256": str(_pick(rng, sorted(photos))), **common}
-    tone = np.clip(np.asarray(colour) * _span(rng, 0.9, 1.1), 0.05, 0.9)
+    tone = np.clip(np.asarray(colour) * _draw_uniform(rng, 0.9, 1.1), 0.05, 0.9)
     return {"kind": kind, "seed": int(rng.integers(2**31)), "colour": tone.tolist(), **common}
 
 
-def describe(
+def describe_scene(
     seed: int, index: int, aspect: float = 1.5, light: Light = "mixed", remove: str = "all", photos: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Scene number `index` of a seed.
+    """Describe scene number `index` of a seed.
 
     Args:
         aspect: width / height of the picture that has to hold the scene.
@@ -267,32 +286,32 @@ def describe(
     surface = str(_pick(rng, surfaces))
     colours, metres, finishes, _, _ = FLOORS[surface]
     finish = str(_pick(rng, finishes))
-    rough = {"matt": 1.0, "satin": _span(rng, 0.22, 0.32), "glossy": _span(rng, 0.04, 0.12)}[finish]
-    objects = _objects(rng)
-    points = np.concatenate([_points(item) for item in objects])
+    rough = {"matt": 1.0, "satin": _draw_uniform(rng, 0.22, 0.32), "glossy": _draw_uniform(rng, 0.04, 0.12)}[finish]
+    objects = _draw_objects(rng)
+    points = np.concatenate([_sample_vertices(item) for item in objects])
     size = float(np.ptp(points, axis=0).max())
     has_wall = bool(rng.random() < (0.6 if indoors else 0.35))
-    lit = _light(rng, kind, has_wall, finish != "matt")
-    wall = float(points[:, 1].max()) + size * _span(rng, 0.5, 1.6) if has_wall else None
-    towards = None if lit["azimuth"] is None else light_vector(lit["azimuth"], lit["elevation"])
-    shadows = np.empty((0, 3)) if towards is None else shadow_points(points, towards, wall)
-    camera = _framed(rng, points, shadows, aspect)
+    lit = _draw_light(rng, kind, has_wall, finish != "matt")
+    wall = float(points[:, 1].max()) + size * _draw_uniform(rng, 0.5, 1.6) if has_wall else None
+    towards = None if lit["azimuth"] is None else compute_light_vector(lit["azimuth"], lit["elevation"])
+    shadows = np.empty((0, 3)) if towards is None else project_shadow_points(points, towards, wall)
+    camera = _frame_camera(rng, points, shadows, aspect)
     # The picture of a surface shrinks with the props: about one texel a pixel, and boards as wide as a cup is not.
     metres *= float(np.clip(size / 0.8, 0.35, 1.3))
     floor: dict[str, Any] = {
         "finish": finish,
         "roughness": rough,
-        "texture": _texture(rng, surface, _pick(rng, colours), metres, photos),
+        "texture": _draw_texture(rng, surface, _pick(rng, colours), metres, photos),
     }
     if rng.random() < 0.3:
-        floor["texture"]["turn"] = _span(rng, 30, 90)
+        floor["texture"]["turn"] = _draw_uniform(rng, 30, 90)
     scene: dict[str, Any] = {"version": VERSION, "seed": seed, "index": index, "aspect": aspect, "camera": camera}
-    scene |= {"light": lit, "floor": floor, "wall": None, "objects": objects, "exposure": _span(rng, 0.9, 1.25)}
+    scene |= {"light": lit, "floor": floor, "wall": None, "objects": objects, "exposure": _draw_uniform(rng, 0.9, 1.25)}
     scene["removed"] = list(range(len(objects))) if remove == "all" else [0]
     if wall is not None:
         cover = str(_pick(rng, ["plaster", "stripes"] if indoors else ["bricks", "plaster"]))
         paints, wide = WALLS[cover]
-        texture = _texture(rng, cover, _pick(rng, paints), wide * float(np.clip(size / 0.8, 0.35, 1.3)), photos)
+        texture = _draw_texture(rng, cover, _pick(rng, paints), wide * float(np.clip(size / 0.8, 0.35, 1.3)), photos)
         texture["turn"] = 0.0
         scene["wall"] = {"y": wall, "texture": texture, "skirting": 0.1 * size if indoors else 0.0}
-    return dict(rounded(scene))
+    return dict(round_numbers(scene))

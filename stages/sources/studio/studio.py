@@ -1,4 +1,4 @@
-"""Source `studio`: rendered fixed-camera pairs with exact truth, from nothing but a seed.
+"""Source `studio`: rendered fixed-camera pairs with exact truth, from a seed alone.
 
 Mitsuba is an extra (`rasura[studio]`) and is imported when the first pair is rendered. A pair is rendered once: the
 cache holds it under the hash of its description, the render settings and the renderer's versions.
@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from rasura.manifests.ids import seed_for, stable_hash
+from rasura.manifests.ids import compute_seed, hash_json
 from rasura.manifests.schemas import PROVENANCE, Kind, Schema
 from rasura.stages.sources.studio import develop as studio_develop
 from rasura.stages.sources.studio import render as studio_render
@@ -31,7 +31,7 @@ from rasura.stages.stage import Kept, Outcome, Params, Record, Source
 log = logging.getLogger(__name__)
 
 ARRAYS: Mapping[str, tuple[type[np.generic], int]] = {
-    # what `studio_render.render` gives: type, number of axes
+    # arrays of `studio_render.render`: type, number of axes
     "input": (np.uint8, 3),
     "gt": (np.uint8, 3),
     "object_mask": (np.bool_, 2),
@@ -43,7 +43,7 @@ PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", "
 
 
 class Degrade(Params):
-    """What a real camera does to a pair. All off by default. The truth stays exact in the grid of `input`."""
+    """Defects of a real camera. All off by default. The truth stays exact in the grid of `input`."""
 
     noise: float = Field(
         0.0, ge=0, le=50, description="Standard deviation of the sensor noise, grey levels, both pictures."
@@ -56,6 +56,8 @@ class Degrade(Params):
 
 
 class StudioParams(Params):
+    """Parameters of the source `studio`."""
+
     count: int = Field(16, ge=1, description="Number of scenes.")
     seed: int | None = Field(None, ge=0, description="Seed of the scenes; null: the recipe's.")
     width: int = Field(360, ge=16, le=4096, description="Width of the pictures, pixels.")
@@ -73,19 +75,19 @@ class StudioParams(Params):
         None, description="Folder of finished renders; null: rasura/studio in the user's cache folder."
     )
     licence: str = Field(
-        "Apache-2.0", description="Licence written into the records. With `textures`, what they allow."
+        "Apache-2.0", description="Licence written into the records. With `textures`, one that theirs allow."
     )
 
 
-def cache_folder(given: str | None) -> Path:
-    """The cache folder: as given, else below XDG_CACHE_HOME, else below ~/.cache."""
-    if given is not None:
-        return Path(given).expanduser()
+def find_cache_folder(configured: str | None) -> Path:
+    """Return the cache folder: as configured, else below XDG_CACHE_HOME, else below ~/.cache."""
+    if configured is not None:
+        return Path(configured).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rasura" / "studio"
 
 
 def load_render(path: Path) -> dict[str, Any] | None:
-    """A finished render, or None where there is none, or one that is damaged."""
+    """Load a finished render; None where there is none, or one that is damaged."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in ARRAYS}
@@ -101,7 +103,7 @@ def load_render(path: Path) -> dict[str, Any] | None:
 
 
 def save_render(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Writes a render so that a reader sees all of it or nothing. A cache that cannot be written is only a warning."""
+    """Write a render so that a reader gets all of it or nothing. A cache that cannot be written is only a warning."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -118,8 +120,8 @@ def save_render(path: Path, arrays: Mapping[str, Any]) -> None:
             temporary.unlink()
 
 
-def photographs(folder: Path) -> dict[str, str]:
-    """Pictures of a folder: sha256 to path.
+def list_photographs(folder: Path) -> dict[str, str]:
+    """List the pictures of a folder: sha256 to path.
 
     Raises:
         FileNotFoundError: no such folder, or no picture in it.
@@ -131,9 +133,10 @@ def photographs(folder: Path) -> dict[str, str]:
 
 
 class Studio(Source):
-    """Rendered fixed-camera pairs with exact truth, from nothing but a seed."""
+    """Rendered fixed-camera pairs with exact truth, from a seed alone."""
 
     name = "studio"
+    input_paths = ("textures",)
     version = "1"
     gives: ClassVar[Schema] = {
         **{column: PROVENANCE[column] for column in ("id", "scene_id", "split", "origin", "licence", "parents")},
@@ -153,53 +156,59 @@ class Studio(Source):
     time_limit_s = 300.0
     Params = StudioParams
 
+    def required_modules(self) -> tuple[str, ...]:
+        return ("mitsuba",)
+
     def items(self, run: Any = None) -> list[Record]:
-        """One item a scene; `scene` is JSON: the description, its settings, and where its photographs lie.
+        """List one item a scene; `scene` is JSON: the description, its settings, and the paths of its photographs.
 
         Raises:
             ImportError: mitsuba is not installed.
             FileNotFoundError: the folder of textures is empty or missing.
         """
         if find_spec("mitsuba") is None:
-            raise ImportError(studio_render.NO_MITSUBA)
+            raise ModuleNotFoundError(studio_render.NO_MITSUBA, name="mitsuba")
         p = self.params
         seed = self.seed if p.seed is None else p.seed
-        photos = {} if p.textures is None else photographs(Path(p.textures).expanduser())
-        listed = []
+        photos = {} if p.textures is None else list_photographs(Path(p.textures).expanduser())
+        items = []
         for index in range(p.count):
-            scene = studio_scene.describe(seed, index, p.width / p.height, p.light, p.remove, tuple(photos))
+            scene = studio_scene.describe_scene(seed, index, p.width / p.height, p.light, p.remove, tuple(photos))
             planes = [plane["texture"] for plane in (scene["floor"], scene["wall"]) if plane]
             used = {t["sha256"]: photos[t["sha256"]] for t in planes if t["kind"] == "photo"}
             settings = {"width": p.width, "height": p.height, "spp": p.spp}
-            item_id = stable_hash([self.version, scene, settings, p.degrade.model_dump()])
+            item_id = hash_json([self.version, scene, settings, p.degrade.model_dump()])
             text = json.dumps({"scene": scene, "settings": settings, "photos": used}, sort_keys=True)
-            listed.append({"id": item_id, "origin": f"studio:{seed}/{index}", "scene": text})
-        return listed
+            items.append({"id": item_id, "origin": f"studio:{seed}/{index}", "scene": text})
+        return items
 
-    def rendered(self, item: Record) -> dict[str, Any]:
-        """The item's clean arrays (`studio_render.render`), from the cache or rendered now.
+    def load_or_render(self, item: Record) -> dict[str, Any]:
+        """Return the item's clean arrays (`studio_render.render`), from the cache or rendered now.
 
         Raises:
             ImportError: mitsuba is not installed.
         """
-        told = json.loads(item["scene"])
+        description = json.loads(item["scene"])
         if find_spec("mitsuba") is None:
-            raise ImportError(studio_render.NO_MITSUBA)
-        made_by = [studio_render.VERSION, version("mitsuba"), np.__version__]
-        path = cache_folder(self.params.cache) / f"{stable_hash([told['scene'], told['settings'], made_by])}.npz"
+            raise ModuleNotFoundError(studio_render.NO_MITSUBA, name="mitsuba")
+        renderer = [studio_render.VERSION, version("mitsuba"), np.__version__]
+        key = hash_json([description["scene"], description["settings"], renderer])
+        path = find_cache_folder(self.params.cache) / f"{key}.npz"
         arrays = load_render(path)
         if arrays is None:
-            arrays = studio_render.render(told["scene"], photos=told["photos"], **told["settings"])
+            arrays = studio_render.render(description["scene"], photos=description["photos"], **description["settings"])
             save_render(path, arrays)
         return arrays
 
     def process_one(self, record: Record) -> Outcome:
-        arrays = self.rendered(record)
+        arrays = self.load_or_render(record)
         scene = json.loads(record["scene"])["scene"]
         # From the id alone: an id must not stand for two contents, whatever the recipe's seed
-        rng = np.random.default_rng(seed_for(0, self.name, record["id"]))
-        source, clean = studio_develop.degraded(arrays["input"], arrays["gt"], rng, **self.params.degrade.model_dump())
-        kept = {
+        rng = np.random.default_rng(compute_seed(0, self.name, record["id"]))
+        source, clean = studio_develop.degrade_pair(
+            arrays["input"], arrays["gt"], rng, **self.params.degrade.model_dump()
+        )
+        pair = {
             "id": record["id"],
             "scene_id": record["id"],
             "split": None,
@@ -218,4 +227,4 @@ class Studio(Source):
             "light_elevation": scene["light"]["elevation"],
             "camera_fov": scene["camera"]["fov"],
         }
-        return Kept([kept])
+        return Kept([pair])

@@ -12,8 +12,8 @@ Texture = npt.NDArray[np.uint8]
 SIDE = 1024
 
 
-def _grown(grid: Field, n: int) -> Field:
-    """A coarse random grid as a smooth field of n x n that tiles."""
+def _upsample_grid(grid: Field, n: int) -> Field:
+    """Upsample a coarse random grid to a smooth field of n x n that tiles."""
     rows, columns = grid.shape
     wrapped = np.pad(grid, 2, mode="wrap")
     large = cv2.resize(wrapped, (n * (columns + 4) // columns, n * (rows + 4) // rows), interpolation=cv2.INTER_CUBIC)
@@ -21,26 +21,28 @@ def _grown(grid: Field, n: int) -> Field:
     return np.asarray(large[top : top + n, left : left + n], np.float64)
 
 
-def noise(rng: np.random.Generator, base: int, octaves: int, stretch: int = 1, n: int = SIDE) -> Field:
-    """Tiling fractal noise of mean 0 and standard deviation 1; `stretch` draws it out along x."""
+def make_noise(rng: np.random.Generator, base: int, octaves: int, stretch: int = 1, n: int = SIDE) -> Field:
+    """Make tiling fractal noise of mean 0 and standard deviation 1; `stretch` draws it out along x."""
     total = np.zeros((n, n))
     for octave in range(octaves):
         rows = min(base * 2**octave, n)
         columns = max(min(rows // stretch, n), 1)
-        total += _grown(rng.standard_normal((rows, columns)), n) * 0.6**octave
+        total += _upsample_grid(rng.standard_normal((rows, columns)), n) * 0.6**octave
     total -= total.mean()
     return np.asarray(total / max(float(total.std()), 1e-9))
 
 
-def _painted(colour: Sequence[float] | Field, tone: Field, tint: Field | None = None) -> Texture:
-    """Colour (sRGB, 0..1) times a tone; `tint` moves it between warm and cold."""
+def _apply_tone(colour: Sequence[float] | Field, tone: Field, tint: Field | None = None) -> Texture:
+    """Multiply a colour (sRGB, 0..1) by a tone; `tint` moves it between warm and cold."""
     out = np.asarray(colour)[None, None] * tone[..., None]
     if tint is not None:
         out = out * (1 + tint[..., None] * np.array([0.05, 0.0, -0.06]))
     return np.asarray(np.clip(out, 0.02, 0.97) * 255 + 0.5, np.uint8)
 
 
-def _cells(rng: np.random.Generator, rows: int, columns: int, shifted: bool, n: int = SIDE) -> tuple[Field, ...]:
+def _divide_into_cells(
+    rng: np.random.Generator, rows: int, columns: int, shifted: bool, n: int = SIDE
+) -> tuple[Field, ...]:
     """Bricks, boards or tiles: number of the cell, and the distance (texels) to its long and its short edges."""
     y, x = np.mgrid[0:n, 0:n].astype(np.float64)
     row = np.floor(y * rows / n)
@@ -55,26 +57,26 @@ def _cells(rng: np.random.Generator, rows: int, columns: int, shifted: bool, n: 
 def planks(rng: np.random.Generator, colour: Sequence[float]) -> Texture:
     """Boards along x with grain, knots' waves and dark joints."""
     rows = int(rng.integers(9, 16))
-    cell, dy, dx = _cells(rng, rows, 2, shifted=True)
+    cell, dy, dx = _divide_into_cells(rng, rows, 2, shifted=True)
     board = cell.astype(int)
     tones, tints = rng.normal(1, 0.09, board.max() + 1), rng.normal(0, 0.8, board.max() + 1)
     moved = np.asarray(rng.integers(0, SIDE, board.max() + 1))[board]
-    wave = np.sin(noise(rng, 12, 3, stretch=6) * 5)
-    wood = 1 + 0.07 * noise(rng, 128, 3, stretch=24) + 0.045 * wave
+    wave = np.sin(make_noise(rng, 12, 3, stretch=6) * 5)
+    wood = 1 + 0.07 * make_noise(rng, 128, 3, stretch=24) + 0.045 * wave
     columns = (np.arange(SIDE)[None] + moved) % SIDE  # no two boards show the same piece of wood
     tone = tones[board] * np.take_along_axis(wood, columns, axis=1)
     joint = np.clip(np.minimum(dy, dx * 1.2) / 2.2, 0, 1)
-    return _painted(colour, tone * (0.35 + 0.65 * joint), tints[board])
+    return _apply_tone(colour, tone * (0.35 + 0.65 * joint), tints[board])
 
 
 def tiles(rng: np.random.Generator, colour: Sequence[float]) -> Texture:
     """Square tiles with pale or dark grout; some in two colours, some with veins of marble."""
     count = int(rng.choice([6, 8, 10]))
-    cell, dy, dx = _cells(rng, count, count, shifted=False)
+    cell, dy, dx = _divide_into_cells(rng, count, count, shifted=False)
     index = cell.astype(int)
-    tone = rng.normal(1, 0.035, index.max() + 1)[index] * (1 + 0.02 * noise(rng, 24, 5))
+    tone = rng.normal(1, 0.035, index.max() + 1)[index] * (1 + 0.02 * make_noise(rng, 24, 5))
     if rng.random() < 0.5:
-        vein = np.abs(noise(rng, 6, 6))
+        vein = np.abs(make_noise(rng, 6, 6))
         tone *= 1 - 0.16 * np.exp(-((vein / 0.09) ** 2))
     if rng.random() < 0.4:
         dark = ((index // count + index % count) % 2).astype(bool)
@@ -82,34 +84,39 @@ def tiles(rng: np.random.Generator, colour: Sequence[float]) -> Texture:
     edge = np.minimum(dy, dx)
     grout = rng.uniform(0.4, 0.8)
     joint = np.clip((edge - 2.0) / 1.5, 0, 1)
-    return _painted(colour, tone * joint + grout * (1 - joint))
+    return _apply_tone(colour, tone * joint + grout * (1 - joint))
 
 
 def concrete(rng: np.random.Generator, colour: Sequence[float]) -> Texture:
     """Cast floor: clouds, fine grain, stains, a crack or two."""
-    tone = 1 + 0.035 * noise(rng, 4, 5) + 0.035 * noise(rng, 256, 2) - 0.07 * np.clip(noise(rng, 8, 4) - 1.2, 0, 1)
+    tone = (
+        1
+        + 0.035 * make_noise(rng, 4, 5)
+        + 0.035 * make_noise(rng, 256, 2)
+        - 0.07 * np.clip(make_noise(rng, 8, 4) - 1.2, 0, 1)
+    )
     for _ in range(int(rng.integers(0, 3))):
         line = np.cumsum(rng.normal(0, 5, (160, 2)) + rng.normal(0, 6, 2), axis=0) + rng.uniform(0, SIDE, 2)
         canvas = np.ones((SIDE, SIDE))
         cv2.polylines(canvas, [line.astype(np.int32)], False, 0.75, 1, cv2.LINE_AA)
         tone *= canvas
-    return _painted(colour, tone, 0.3 * noise(rng, 3, 3))
+    return _apply_tone(colour, tone, 0.3 * make_noise(rng, 3, 3))
 
 
 def asphalt(rng: np.random.Generator, colour: Sequence[float]) -> Texture:
     """Grit of light and dark stones in a dark binder."""
     grit = rng.standard_normal((SIDE, SIDE))
     grit = np.asarray(cv2.GaussianBlur(grit, (0, 0), 1.1, borderType=cv2.BORDER_REFLECT))
-    return _painted(
-        colour, 1 + 0.17 * grit / grit.std() + 0.06 * noise(rng, 5, 4), rng.standard_normal(grit.shape) * 0.3
+    return _apply_tone(
+        colour, 1 + 0.17 * grit / grit.std() + 0.06 * make_noise(rng, 5, 4), rng.standard_normal(grit.shape) * 0.3
     )
 
 
 def grass(rng: np.random.Generator, colour: Sequence[float]) -> Texture:
     """Lawn: thousands of short blades, patches of drier and darker green."""
     base = np.asarray(colour)
-    patch = noise(rng, 5, 4)
-    canvas = np.asarray(_painted(base * 0.55, 1 + 0.15 * patch), np.uint8).copy()
+    patch = make_noise(rng, 5, 4)
+    canvas = np.asarray(_apply_tone(base * 0.55, 1 + 0.15 * patch), np.uint8).copy()
     count = 26_000
     foot = rng.uniform(0, SIDE, (count, 2))
     lean = rng.normal(0, 1, (count, 2)) * 7 + np.array([0, -6])
@@ -124,7 +131,7 @@ def grass(rng: np.random.Generator, colour: Sequence[float]) -> Texture:
 def gravel(rng: np.random.Generator, colour: Sequence[float]) -> Texture:
     """Pebbles over pebbles, each lit a little from above."""
     base = np.asarray(colour)
-    canvas = np.asarray(_painted(base * 0.35, np.ones((SIDE, SIDE)))).copy()
+    canvas = np.asarray(_apply_tone(base * 0.35, np.ones((SIDE, SIDE)))).copy()
     for _ in range(6500):
         at, size = rng.uniform(0, SIDE, 2), rng.uniform(5, 13, 2)
         tone = np.clip(base * rng.normal(0.95, 0.2) * rng.normal(1, 0.025, 3), 0.05, 0.95) * 255
@@ -139,35 +146,35 @@ def fabric(rng: np.random.Generator, colour: Sequence[float]) -> Texture:
     y, x = np.mgrid[0:SIDE, 0:SIDE]
     weave = 0.05 * np.sin(2 * np.pi * x / 8) * np.sin(2 * np.pi * y / 8)
     pile = rng.standard_normal((SIDE, SIDE))
-    return _painted(colour, 1 + weave + 0.10 * pile + 0.05 * noise(rng, 6, 4))
+    return _apply_tone(colour, 1 + weave + 0.10 * pile + 0.05 * make_noise(rng, 6, 4))
 
 
 def bricks(rng: np.random.Generator, colour: Sequence[float]) -> Texture:
     """Brick wall, 16 courses, with pale mortar."""
     rows, columns = 16, 6
     y = np.arange(SIDE)[:, None] * rows // SIDE
-    cell, dy, dx = _cells(rng, rows, columns, shifted=False)
+    cell, dy, dx = _divide_into_cells(rng, rows, columns, shifted=False)
     half = SIDE // columns // 2 * (y % 2)
     shifted = (np.arange(SIDE)[None] + half) % SIDE
     lines = np.arange(SIDE)[:, None] + np.zeros_like(shifted)
     index, short = cell[lines, shifted].astype(int), dx[lines, shifted]
-    tone = rng.normal(1, 0.12, index.max() + 1)[index] * (1 + 0.06 * noise(rng, 96, 3))
+    tone = rng.normal(1, 0.12, index.max() + 1)[index] * (1 + 0.06 * make_noise(rng, 96, 3))
     joint = np.clip((np.minimum(dy, short) - 3) / 2, 0, 1)[..., None]
-    mortar = _painted((0.72, 0.70, 0.66), 1 + 0.05 * noise(rng, 64, 3))
-    brick = _painted(colour, tone, rng.normal(0, 1, index.max() + 1)[index])
+    mortar = _apply_tone((0.72, 0.70, 0.66), 1 + 0.05 * make_noise(rng, 64, 3))
+    brick = _apply_tone(colour, tone, rng.normal(0, 1, index.max() + 1)[index])
     return np.asarray(brick * joint + mortar * (1 - joint), np.uint8)
 
 
 def plaster(rng: np.random.Generator, colour: Sequence[float]) -> Texture:
     """Painted wall: nearly even, faint roller marks and clouds."""
-    return _painted(colour, 1 + 0.018 * noise(rng, 128, 3) + 0.02 * noise(rng, 3, 3))
+    return _apply_tone(colour, 1 + 0.018 * make_noise(rng, 128, 3) + 0.02 * make_noise(rng, 3, 3))
 
 
 def stripes(rng: np.random.Generator, colour: Sequence[float]) -> Texture:
     """Striped wallpaper."""
     x = np.arange(SIDE)[None] + np.zeros((SIDE, 1))
     band = (np.sin(2 * np.pi * x / SIDE * int(rng.integers(10, 22))) > rng.uniform(-0.5, 0.5)).astype(float)
-    return _painted(colour, 1 - rng.uniform(0.06, 0.25) * band + 0.012 * noise(rng, 128, 2))
+    return _apply_tone(colour, 1 - rng.uniform(0.06, 0.25) * band + 0.012 * make_noise(rng, 128, 2))
 
 
 SURFACES: dict[str, Callable[[np.random.Generator, Sequence[float]], Texture]] = {
@@ -184,8 +191,8 @@ SURFACES: dict[str, Callable[[np.random.Generator, Sequence[float]], Texture]] =
 }
 
 
-def surface(kind: str, seed: int, colour: Sequence[float]) -> Texture:
-    """The procedural picture of a surface.
+def make_surface(kind: str, seed: int, colour: Sequence[float]) -> Texture:
+    """Make the procedural picture of a surface.
 
     Raises:
         ValueError: no such kind.
@@ -195,8 +202,8 @@ def surface(kind: str, seed: int, colour: Sequence[float]) -> Texture:
     return SURFACES[kind](np.random.default_rng(seed), colour)
 
 
-def pattern(kind: str, seed: int, first: Sequence[float], second: Sequence[float], n: int = 256) -> Texture:
-    """Decoration of an object: `stripes`, `checks` or `dots` of two colours, over its whole uv square."""
+def make_pattern(kind: str, seed: int, first: Sequence[float], second: Sequence[float], n: int = 256) -> Texture:
+    """Make the decoration of an object: `stripes`, `checks` or `dots` of two colours, over its uv square."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:n, 0:n] / n
     count = int(rng.integers(4, 9))

@@ -1,0 +1,116 @@
+"""The object core: the part of a pair's change that no shadow explains, hence certainly object."""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from rasura.manifests.images import RGB, Mask
+from rasura.stages.effect_mask.texture import find_hidden_texture, find_visible_texture
+from rasura.stages.imaging.comparison import compute_range_distance
+from rasura.stages.imaging.components import (
+    fill_small_holes,
+    flag_border_components,
+    label_components,
+    select_components,
+)
+from rasura.stages.imaging.filters import Floats, blur, box_mean, channel_max, channel_mean, estimate_gradient
+from rasura.stages.imaging.morphology import morph
+
+LOG_OFFSET = 0.01  # of white, added before the logarithm: near black, ratios are noise
+MAX_SHADOW_TINT = 0.22  # by which a channel of a shadow's log ratio may differ from their mean, as a share of that mean
+MIN_SHADOW_LOG_RATIO = -3.0  # log of the linear ratio below which nothing outdoors is shadow: 5 % of the light
+MIN_CORE_SHARE = 0.0008  # of the picture: smaller core blobs are removed
+
+
+class ObjectCore(NamedTuple):
+    """The certain part of the objects, (h, w) bool each.
+
+    Attributes:
+        mask: the core.
+        tinted: the part of it with evidence other than texture (hue, brightness, hidden background): a shadow's steep
+            rim has texture too.
+        hidden: the part of it where the background's texture should be visible and is not.
+    """
+
+    mask: Mask
+    tinted: Mask
+    hidden: Mask
+
+
+def linearize(picture: RGB) -> Floats:
+    """Return (h, w, 3) linear light, 0 to 1, of (h, w, 3) uint8 after a blur of 1 px (gamma 2.2)."""
+    return np.asarray((blur(picture, 1.0) / 255) ** 2.2, np.float32)
+
+
+def find_unshadowlike(source: RGB, clean: RGB, noise: float) -> tuple[Mask, Mask]:
+    """Find the pixels whose log ratio r = log(source / clean), in linear light, is not that of a shadow.
+
+    A shadow divides all channels by nearly one factor that changes slowly.
+
+    Returns:
+        (h, w) bool: r differs between channels, rises, or is darker than any shadow; (h, w) bool: r has texture
+        over more than a rim's width. Each beyond what noise of `noise` grey levels would do.
+    """
+    first, second = linearize(source), linearize(clean)
+    ratio = np.log((first + LOG_OFFSET) / (second + LOG_OFFSET)).astype(np.float32)
+    mean = channel_mean(ratio)
+    chroma = channel_max(np.abs(ratio - mean[..., None]))
+    across, down = estimate_gradient(mean)
+    slope = across**2 + down**2
+    texture = np.sqrt(np.maximum(box_mean(slope / 64, 7), 0))  # running sums may fall just below 0
+    # The same tests on noise alone: sigma of log ratio of a pixel that was blurred by 1 px.
+    level = np.maximum(channel_mean(second), 0.004)
+    sigma = 2.2 * (noise * 1.6 / 255) / np.maximum(level ** (1 / 2.2), 0.05) * level / (level + LOG_OFFSET)
+    tinted = chroma > np.maximum(0.12 + MAX_SHADOW_TINT * np.abs(np.minimum(mean, 0)), 3 * sigma)
+    tinted |= mean > np.maximum(0.12, 3 * sigma)
+    tinted |= mean < MIN_SHADOW_LOG_RATIO
+    # One edge makes a band of texture 9 px wide: a hard shadow's rim. Only what is wider is a textured object.
+    rough = texture > np.maximum(0.10, 2 * sigma)
+    return tinted, morph(rough, cv2.MORPH_OPEN, 13 if min(source.shape[:2]) >= 256 else 7)
+
+
+def find_object_core(source: RGB, clean: RGB, foreground: Mask, noise: float) -> ObjectCore:
+    """Find the certain part of the objects: the change that no shadow explains.
+
+    A pixel is core if its log ratio is not that of a shadow (`find_unshadowlike`), the background's texture is not
+    visible, and source is unlike everything that clean shows next to it; or if the background's texture is hidden.
+
+    Args:
+        source, clean: (h, w, 3) uint8, registered.
+        foreground: (h, w) bool, where the pair differs.
+        noise: sigma of the 5 × 5 mean difference, grey levels.
+    """
+    shorter = min(source.shape[:2])
+    tinted, textured = find_unshadowlike(source, clean, noise)
+    candidate = tinted | textured
+    candidate &= ~find_visible_texture(source, clean, noise)
+    candidate &= compute_range_distance(source, clean, 2 if shorter >= 128 else 1) > max(8.0, 4 * noise)
+    hidden = find_hidden_texture(source, clean, noise)
+    candidate = foreground & (candidate | hidden)
+    large = shorter >= 300
+    candidate = morph(candidate, cv2.MORPH_OPEN, 5 if large else 3)
+    # Holes that show the background unchanged stay open: between the slats of a chair is background.
+    closed = fill_small_holes(morph(candidate, cv2.MORPH_CLOSE, 9 if large else 5))
+    candidate = closed & (foreground | candidate)
+    _, labels, areas = label_components(candidate)
+    coloured = np.bincount(labels[tinted], minlength=len(areas) + 1)[1:] > 0.05 * areas
+    # The shadow of an object outside the picture, smeared by a codec: missing texture is its only evidence.
+    inner = ~flag_border_components(labels, len(areas))
+    core = select_components(labels, (areas >= max(9, MIN_CORE_SHARE * candidate.size)) & (coloured | inner))
+    return ObjectCore(core, core & (tinted | hidden), core & hidden)
+
+
+def select_strong_blobs(core: Mask, values: Floats, share: float = 0.3) -> Mask:
+    """Return the core blobs whose change is not faint beside the strongest: p70 > min(share · p80 of the core, 25).
+
+    Args:
+        core: (h, w) bool.
+        values: (h, w) grey levels of change.
+    """
+    count, labels, _ = label_components(core)
+    if count < 2:
+        return core
+    limit = min(share * float(np.percentile(values[core], 80)), 25.0)
+    strong = np.array([np.percentile(values[labels == k], 70) > limit for k in range(1, count + 1)])
+    return select_components(labels, strong)

@@ -1,0 +1,1 @@
+"""Registration of a pair: motion, resampling, exposure and noise; what lays `gt` on `input`'s pixel grid."""

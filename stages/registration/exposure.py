@@ -1,0 +1,82 @@
+"""Exposure of a pair: the gain a channel between two pictures of one scene."""
+
+import numpy as np
+
+from rasura.manifests.images import RGB
+from rasura.stages.imaging.comparison import find_unchanged_pixels
+from rasura.stages.imaging.filters import Floats, box_mean, channel_max, channel_mean, convert_to_grey
+
+Gains = tuple[float, float, float]
+
+UNSHADED_PERCENTILE = 80  # of the brightness ratio, at which no shadow is left: see `estimate_gain`
+IDENTITY: Gains = (1.0, 1.0, 1.0)
+
+
+def estimate_modal_gain(source: Floats, clean: Floats) -> float:
+    """Return the most frequent ratio source / clean of one channel, 1 where fewer than 200 pixels are usable.
+
+    Args:
+        source, clean: (h, w) grey levels, 5 × 5 means.
+    """
+    usable = (clean > 12) & (clean < 247) & (source > 4) & (source < 247)
+    if usable.sum() < 200:
+        return 1.0
+    ratio = np.log(source[usable] / clean[usable])
+    counts, edges = np.histogram(ratio, bins=241, range=(-0.6025, 0.6025))  # bins of half a per cent
+    smooth = np.convolve(counts, [1, 2, 3, 2, 1], "same")
+    peak = int(smooth.argmax())
+    centre = float(edges[peak] + edges[peak + 1]) / 2
+    for _ in range(3):
+        near = ratio[np.abs(ratio - centre) < 0.02]
+        if near.size:
+            centre = float(near.mean())
+    return float(np.exp(centre))
+
+
+def estimate_gain(source: RGB, clean: RGB, dead_zone: float = 0.0035, margin: int = 20) -> Gains:
+    """Estimate the gain a channel that brings `clean` (registered) to `source`'s exposure: source ≈ gain · clean.
+
+    What an object does to the light of its scene is mostly to take some, faintly and far around it. So the exposure
+    is read from the unshaded part: the 80th percentile of log(source / clean) over wide means, of pixels at least
+    `margin` px from large changes; a mode or median would be in the shade, 0.3 % too dark. Channels differ from that
+    by their median there. Exactly (1, 1, 1) when every channel is within the dead zone, or where an unchanged exposure
+    fits as well (1 is between the 45th and the 95th percentile, and no channel stands out): correcting nothing is
+    better than half a level of made-up light all over the picture.
+
+    Args:
+        source, clean: (h, w, 3) uint8, registered.
+        dead_zone: gains closer to 1 than this are returned as 1; 0 turns this off.
+        margin: px.
+    """
+    rough = estimate_modal_gain(box_mean(convert_to_grey(source), 5), box_mean(convert_to_grey(clean), 5))
+    reach = min(margin, max(1, min(source.shape[:2]) // 16))
+    unchanged = find_unchanged_pixels(convert_to_grey(source), convert_to_grey(clean) * rough, reach)
+    side = max(5, min(source.shape[:2]) // 15 | 1)
+    first, second = box_mean(source, side), box_mean(clean, side)
+    usable = (channel_mean(second) > 12) & (channel_max(second) < 247)
+    usable &= (channel_mean(first) > 4) & (channel_max(first) < 247)
+    pixels = usable & unchanged if (usable & unchanged).mean() > 0.05 else usable
+    if pixels.sum() < 200:
+        return IDENTITY
+    first, second = first[pixels], second[pixels]
+    ratio = np.log((first @ np.ones(3, np.float32)) / (second @ np.ones(3, np.float32)))
+    lower, level, upper = (float(v) for v in np.percentile(ratio, (45, UNSHADED_PERCENTILE, 95)))
+    near = np.abs(ratio - level) < 0.01
+    tints = np.median(np.log((first[near] + 1) / (second[near] + 1)) - ratio[near, None], axis=0)
+    gains = np.exp(level + tints)
+    fits = lower <= 0 <= upper and bool((np.abs(tints) < dead_zone).all()) and abs(level) < 0.015
+    if dead_zone and (fits or (np.abs(gains - 1) < dead_zone).all()):
+        return IDENTITY
+    return float(gains[0]), float(gains[1]), float(gains[2])
+
+
+def apply_gain(picture: RGB, gains: Gains) -> RGB:
+    """Return `picture` times a gain a channel, rounded and clipped to uint8; itself where all gains are 1.
+
+    Examples:
+        >>> apply_gain(np.array([[[100, 100, 200]]], np.uint8), (1.0, 1.1, 1.5))
+        array([[[100, 110, 255]]], dtype=uint8)
+    """
+    if gains == IDENTITY:
+        return picture
+    return np.asarray(np.clip(np.rint(picture * np.array(gains, np.float32)), 0, 255), np.uint8)
