@@ -1,1 +1,1 @@
-"""The model that judges candidates: network, training, calibration, scoring."""
+"""The discriminator, which judges candidates: network, training, calibration, scoring."""

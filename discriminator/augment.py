@@ -1,8 +1,8 @@
-"""Candidates that are wrong on purpose, each with the reason a person would give: hard negatives.
+"""Candidates that are wrong on purpose, each with the reason that a person would name: hard negatives.
 
 RORem's discriminator was trained on "30K human-annotated samples, supplemented with augmented data"; the recipe was
-not released. These are the failures it names (object left, hallucination, blur) and the ones reviewers meet besides.
-All functions take and give (h, w, 3) uint8 and (h, w) bool, and draw from the generator they are given.
+not released. These are the failures it names (object left, hallucination, blur) and others that reviewers meet. All
+functions take and return (h, w, 3) uint8 and (h, w) bool, and draw from the generator that is passed.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,9 +17,10 @@ Rng = np.random.Generator
 
 
 class Case(NamedTuple):
-    """What a candidate can be made of. `truth` is a good answer: the clean picture, or an accepted candidate.
+    """The pictures from which a failure can be made.
 
-    effects: shadow and reflection beyond the mask, or None where unknown. other: another picture of any size.
+    truth: a good answer: the clean picture, or an accepted candidate. effects: shadow and reflection beyond the mask,
+    or None where they are not available. other: another picture of any size.
     """
 
     source: Array
@@ -29,8 +30,8 @@ class Case(NamedTuple):
     other: Array
 
 
-def _inside(base: Array, change: Array, mask: Array, soft: float = 1.0) -> Array:
-    """`change` inside the mask with a rim of `soft` px, `base` elsewhere, bit-exact beyond the rim's reach."""
+def _blend_inside(base: Array, change: Array, mask: Array, soft: float = 1.0) -> Array:
+    """Return `change` inside the mask with a rim of `soft` px, and `base` elsewhere, bit-exact beyond the rim."""
     weight = mask.astype(np.float32)
     if soft > 0:
         weight = np.where(mask, np.clip(cv2.GaussianBlur(weight, (0, 0), soft) * 2 - 1, 0, 1), 0).astype(np.float32)
@@ -39,20 +40,20 @@ def _inside(base: Array, change: Array, mask: Array, soft: float = 1.0) -> Array
     return np.rint(mixed).astype(np.uint8)
 
 
-def object_left(case: Case, rng: Rng) -> Array:
-    """Nothing was removed."""
+def leave_object(case: Case, rng: Rng) -> Array:
+    """Return the source: nothing was removed."""
     return case.source.copy()
 
 
-def ghost(case: Case, rng: Rng) -> Array:
-    """A pale remnant of the object, 20 to 60 % of it."""
+def leave_ghost(case: Case, rng: Rng) -> Array:
+    """Leave a pale remnant of the object, 20 to 60 % of it."""
     share = rng.uniform(0.2, 0.6)
     mixed = case.truth * (1 - share) + case.source * share
     return np.where(case.mask[..., None], np.rint(mixed), case.truth).astype(np.uint8)
 
 
-def part_left(case: Case, rng: Rng) -> Array:
-    """The object cut along a line, one side still there."""
+def leave_part(case: Case, rng: Rng) -> Array:
+    """Leave one side of the object, which is cut along a line."""
     ys, xs = np.nonzero(case.mask)
     angle = rng.uniform(0, 2 * np.pi)
     along = np.cos(angle) * np.arange(case.mask.shape[1])[None] + np.sin(angle) * np.arange(case.mask.shape[0])[:, None]
@@ -60,43 +61,43 @@ def part_left(case: Case, rng: Rng) -> Array:
     return np.where((case.mask & (along > cut))[..., None], case.source, case.truth).astype(np.uint8)
 
 
-def hallucination(case: Case, rng: Rng) -> Array:
-    """Something that belongs elsewhere stands in the hole: an ellipse out of another picture."""
+def hallucinate(case: Case, rng: Rng) -> Array:
+    """Put something foreign into the hole: an ellipse out of another picture."""
     ys, xs = np.nonzero(case.mask)
     height, width = case.mask.shape
     blob = np.zeros((height, width), np.uint8)
     span = max(3.0, np.sqrt(len(ys)))
     axes = (max(2, round(span * rng.uniform(0.25, 0.5))), max(2, round(span * rng.uniform(0.25, 0.5))))
-    at = int(rng.integers(len(ys)))
-    cv2.ellipse(blob, (int(xs[at]), int(ys[at])), axes, float(rng.uniform(0, 180)), 0, 360, 1, -1)
-    patch = _cropped(case.other, height, width, rng)
-    return _inside(case.truth, patch, (blob > 0) & case.mask)
+    center = int(rng.integers(len(ys)))
+    cv2.ellipse(blob, (int(xs[center]), int(ys[center])), axes, float(rng.uniform(0, 180)), 0, 360, 1, -1)
+    patch = _crop_randomly(case.other, height, width, rng)
+    return _blend_inside(case.truth, patch, (blob > 0) & case.mask)
 
 
-def wrong_patch(case: Case, rng: Rng) -> Array:
-    """The hole filled with another picture."""
-    return _inside(case.truth, _cropped(case.other, case.mask.shape[0], case.mask.shape[1], rng), case.mask)
+def fill_with_other(case: Case, rng: Rng) -> Array:
+    """Fill the hole with another picture."""
+    return _blend_inside(case.truth, _crop_randomly(case.other, case.mask.shape[0], case.mask.shape[1], rng), case.mask)
 
 
-def blurred(case: Case, rng: Rng) -> Array:
-    """A fill without texture, its strength by the hole's size."""
+def blur_fill(case: Case, rng: Rng) -> Array:
+    """Fill the hole without texture; the blur grows with the hole's size."""
     sigma = rng.uniform(0.06, 0.15) * np.sqrt(case.mask.sum()) + 1
-    return _inside(case.truth, cv2.GaussianBlur(case.truth, (0, 0), sigma), case.mask)
+    return _blend_inside(case.truth, cv2.GaussianBlur(case.truth, (0, 0), sigma), case.mask)
 
 
-def shadow_left(case: Case, rng: Rng) -> Array:
-    """The object is gone, its shadow and reflection are not; nothing is made where effects are unknown."""
+def leave_shadow(case: Case, rng: Rng) -> Array:
+    """Remove the object, but not its shadow and reflection, which `case.effects` has to show."""
     assert case.effects is not None
     return np.where((case.effects & ~case.mask)[..., None], case.source, case.truth).astype(np.uint8)
 
 
-def outside_changed(case: Case, rng: Rng) -> Array:
-    """A right fill, and a patch of the picture beside it that is another now: shifted, tinted or smeared."""
+def change_outside(case: Case, rng: Rng) -> Array:
+    """Fill the hole well, but change a patch of the picture beside it: shifted, tinted or smeared."""
     height, width = case.mask.shape
     side = max(4, round(min(height, width) * rng.uniform(0.15, 0.35)))
     y, x = int(rng.integers(max(1, height - side))), int(rng.integers(max(1, width - side)))
-    here = np.zeros_like(case.mask)
-    here[y : y + side, x : x + side] = True
+    patch = np.zeros_like(case.mask)
+    patch[y : y + side, x : x + side] = True
     kind = int(rng.integers(3))
     if kind == 0:
         change = np.roll(case.truth, (int(rng.integers(3, 3 + side)), int(rng.integers(3, 3 + side))), (0, 1))
@@ -104,11 +105,11 @@ def outside_changed(case: Case, rng: Rng) -> Array:
         change = np.clip(case.truth * rng.uniform(0.6, 1.4, 3), 0, 255)
     else:
         change = cv2.GaussianBlur(case.truth, (0, 0), side / 5)
-    return _inside(case.truth, np.asarray(change), here & ~case.mask)
+    return _blend_inside(case.truth, np.asarray(change), patch & ~case.mask)
 
 
-def _cropped(picture: Array, height: int, width: int, rng: Rng) -> Array:
-    """A random part of another picture, mirrored half of the time, grown where it is too small."""
+def _crop_randomly(picture: Array, height: int, width: int, rng: Rng) -> Array:
+    """Return a random part of another picture, mirrored half of the time, enlarged where it is too small."""
     scale = max(1.0, height / picture.shape[0], width / picture.shape[1])
     if scale > 1:
         size = (int(np.ceil(picture.shape[1] * scale)), int(np.ceil(picture.shape[0] * scale)))
@@ -120,39 +121,40 @@ def _cropped(picture: Array, height: int, width: int, rng: Rng) -> Array:
 
 
 FAILURES: Mapping[str, tuple[Callable[[Case, Rng], Array], str]] = {
-    "object left": (object_left, "object"),
-    "ghost": (ghost, "object"),
-    "part left": (part_left, "object"),
-    "hallucination": (hallucination, "hallucinated"),
-    "wrong patch": (wrong_patch, "hallucinated"),
-    "blur": (blurred, "seam"),
-    "shadow left": (shadow_left, "shadow"),
-    "outside changed": (outside_changed, "outside"),
+    "object left": (leave_object, "object"),
+    "ghost": (leave_ghost, "object"),
+    "part left": (leave_part, "object"),
+    "hallucination": (hallucinate, "hallucinated"),
+    "wrong patch": (fill_with_other, "hallucinated"),
+    "blur": (blur_fill, "seam"),
+    "shadow left": (leave_shadow, "shadow"),
+    "outside changed": (change_outside, "outside"),
 }
-"""Name to function and the reason a reviewer would give."""
+"""Name to function and the reason that a reviewer would name."""
 
 
-def possible(case: Case) -> list[str]:
-    """Failures that can be made of a case: a shadow can only be left where one is known and visible."""
+def list_failures(case: Case) -> list[str]:
+    """List the failures that can be made of a case: a shadow can only be left where one is available and visible."""
     names = [name for name in FAILURES if name != "shadow left"]
     if case.effects is not None:
         beyond = case.effects & ~case.mask
-        seen = beyond.any() and np.abs(case.source[beyond].astype(int) - case.truth[beyond]).mean() > 6
-        names += ["shadow left"] if seen else []
+        has_shadow = beyond.any() and np.abs(case.source[beyond].astype(int) - case.truth[beyond]).mean() > 6
+        names += ["shadow left"] if has_shadow else []
     return names
 
 
-def visible(case: Case, made: Array, least: float = 4.0) -> bool:
-    """Whether a failure can be seen at all: it must differ from the truth somewhere by more than noise.
+def is_visible(case: Case, failure: Array, least: float = 4.0) -> bool:
+    """Return whether a failure differs from the truth somewhere by more than noise.
 
-    The largest mean difference over a window of about a tenth of the picture's side, grey levels of 255.
+    Args:
+        least: the largest mean difference over a window of about a tenth of the picture's side, grey levels of 255.
     """
-    change = np.abs(made.astype(np.float32) - case.truth).mean(axis=2)
+    change = np.abs(failure.astype(np.float32) - case.truth).mean(axis=2)
     side = max(3, round(min(case.mask.shape) / 10))
     return float(cv2.blur(change, (side, side)).max()) >= least
 
 
-def make(case: Case, name: str, rng: Rng) -> Array | None:
-    """One failure; None where it would not be seen (a ghost of a grey object on grey ground is no failure)."""
-    made = FAILURES[name][0](case, rng)
-    return made if visible(case, made) else None
+def make_failure(case: Case, name: str, rng: Rng) -> Array | None:
+    """Make one failure; None where it would not be visible: a ghost of a grey object on a grey road is no failure."""
+    failure = FAILURES[name][0](case, rng)
+    return failure if is_visible(case, failure) else None

@@ -1,12 +1,12 @@
-"""From logits to probabilities, and the threshold above which the promise is kept.
+"""Calibration of logits to probabilities, and the threshold above which the precision target holds.
 
-The promise is: of what is kept, at least that share would get a person's yes. Two things break it where it is taken
-from a curve. The threshold that looks best on some hundred votes is the luckiest of many: here thresholds are tested
-in an order that no vote had a say in, from a few starting points towards looser ones, and a run ends with its first
-failure. The error is shared among the runs (fixed-sequence testing with several starts, as in Learn then Test,
-arXiv 2110.01052), so that the chance that any accepted threshold breaks the promise stays below 1 - confidence. And
-the best of several candidates of a scene is a biased pick: here the votes are put through the same pick before they
-are counted (`best_of_each`).
+The precision target: of the candidates that are kept, at least that share would get a person's yes. Two things break
+it where a threshold is read from a curve. The threshold that looks best on some hundred votes is the luckiest of many:
+here thresholds are tested in an order that does not depend on the votes, from a few starting points towards looser
+ones, and a sequence ends with its first failure. The error is shared among the sequences (fixed-sequence testing with
+several starts, as in Learn then Test, arXiv 2110.01052), so that the chance that any accepted threshold misses the
+target stays below 1 - confidence. And the best of several candidates of a scene is a biased pick: here the votes go
+through the same pick before they are counted (`pick_best_of_scenes`).
 """
 
 import json
@@ -19,19 +19,26 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from rasura.discriminator.evaluation import OneClass
+from rasura.discriminator.binomial import CONFIDENCE, compute_lower_bound
+from rasura.discriminator.evaluation import SingleClassVotes
+from rasura.manifests.errors import TrainingError
 
 Array = npt.NDArray[Any]
 
-PROMISE, CONFIDENCE = 0.9, 0.95
+PRECISION_TARGET = 0.9
 STEPS = 48
-"""Thresholds that are tried."""
+"""Number of thresholds that are tried."""
 STARTS = (1.0, 1.5, 2.25)
-"""Where runs start, in multiples of the fewest votes that could pass: with one no among so few nothing passes."""
+"""Starts of the sequences, in multiples of the fewest votes that could pass: one no among so few fails."""
 
 
 def sigmoid(values: Array) -> Array:
-    """1 / (1 + exp(-x)), without overflow."""
+    """Return 1 / (1 + exp(-x)), without overflow.
+
+    Examples:
+        >>> sigmoid(np.array([-1000.0, 0.0])).tolist()
+        [0.0, 0.5]
+    """
     return np.asarray(0.5 * (1 + np.tanh(0.5 * np.asarray(values, float))))
 
 
@@ -62,56 +69,65 @@ class Isotonic:
 Calibration = Scaling | Isotonic
 
 
-def from_json(value: Mapping[str, Any]) -> Calibration:
-    """The inverse of `dataclasses.asdict`."""
+def parse_calibration(value: Mapping[str, Any]) -> Calibration:
+    """Return the calibration of a JSON object, the inverse of `dataclasses.asdict`."""
     if value["kind"] == "isotonic":
         return Isotonic(tuple(value["logits"]), tuple(value["probabilities"]))
     return Scaling(value["temperature"], value["shift"])
 
 
 def fit_scaling(logits: Array, votes: Array, weights: Array | None = None, shift: bool = True) -> Scaling:
-    """Temperature (and shift) with the least cross entropy on held-out votes, by Newton's method.
+    """Fit temperature (and shift) with the least cross entropy on held-out votes, by Newton's method.
 
     Without the shift it is temperature scaling, with it Platt's. A network trained with softplus and squared error
-    needs the shift: its even odds are not at logit 0. Votes may be shares.
+    needs the shift: its even odds are not at logit 0.
+
+    Args:
+        logits, votes, weights: (n,); votes are shares of yes.
 
     Raises:
-        OneClass
+        SingleClassVotes: all votes are the same.
+        ValueError: logits are not finite.
     """
-    values, votes, weights = _checked(logits, votes, weights)
+    values, votes, weights = _check_votes(logits, votes, weights)
     columns = np.stack([values, np.ones_like(values)] if shift else [values], axis=1)
     # a pinch of ridge: perfectly separated votes would drive the slope to infinity
     ridge = 1e-3 * np.eye(columns.shape[1])
     start = np.array([1.0, 0.0][: columns.shape[1]])
 
-    def loss(at: Array) -> float:
-        lines = columns @ at
+    def compute_loss(parameters: Array) -> float:
+        lines = columns @ parameters
         entropy = weights * (np.logaddexp(0, lines) - votes * lines)
-        return float(entropy.sum() + (at - start) @ ridge @ (at - start) / 2)
+        return float(entropy.sum() + (parameters - start) @ ridge @ (parameters - start) / 2)
 
-    found = start
+    fitted = start
     for _ in range(200):
-        probability = sigmoid(columns @ found)
-        slope = columns.T @ (weights * (probability - votes)) + ridge @ (found - start)
-        bend = columns.T @ (columns * (weights * probability * (1 - probability))[:, None]) + ridge
-        step = np.linalg.solve(bend, slope)
+        probability = sigmoid(columns @ fitted)
+        gradient = columns.T @ (weights * (probability - votes)) + ridge @ (fitted - start)
+        hessian = columns.T @ (columns * (weights * probability * (1 - probability))[:, None]) + ridge
+        step = np.linalg.solve(hessian, gradient)
         length = 1.0
-        while loss(found - length * step) > loss(found) and length > 1e-6:  # far from the answer Newton leaps too far
+        # far from the minimum a whole Newton step is too long
+        while compute_loss(fitted - length * step) > compute_loss(fitted) and length > 1e-6:
             length /= 2
-        found = found - length * step
+        fitted = fitted - length * step
         if np.abs(length * step).max() < 1e-9:
             break
-    # a slope that is not positive would turn the order round: then the scores say nothing, and all are the base rate
-    return Scaling(1 / max(float(found[0]), 1e-6), float(found[1]) if shift else 0.0)
+    # a slope that is not positive would reverse the order: then the scores say nothing, and all are the base rate
+    return Scaling(1 / max(float(fitted[0]), 1e-6), float(fitted[1]) if shift else 0.0)
 
 
 def fit_isotonic(logits: Array, votes: Array, weights: Array | None = None) -> Isotonic:
-    """The rising step function with the least squared error (pool adjacent violators), joined by lines.
+    """Fit the rising step function with the least squared error (pool adjacent violators), joined by lines.
+
+    Args:
+        logits, votes, weights: (n,); votes are shares of yes.
 
     Raises:
-        OneClass
+        SingleClassVotes: all votes are the same.
+        ValueError: logits are not finite.
     """
-    values, votes, weights = _checked(logits, votes, weights)
+    values, votes, weights = _check_votes(logits, votes, weights)
     order = np.argsort(values, kind="stable")
     blocks: list[list[float]] = []  # lowest logit, highest logit, sum of votes, weight
     for value, vote, weight in zip(values[order], votes[order], weights[order], strict=True):
@@ -127,64 +143,34 @@ def fit_isotonic(logits: Array, votes: Array, weights: Array | None = None) -> I
     return Isotonic(tuple(float(x) for x, _ in knots), tuple(float(y) for _, y in knots))
 
 
-def _checked(values: Array, votes: Array, weights: Array | None) -> tuple[Array, Array, Array]:
+def _check_votes(values: Array, votes: Array, weights: Array | None) -> tuple[Array, Array, Array]:
     values, votes = np.asarray(values, float), np.asarray(votes, float)
     weights = np.ones_like(votes) if weights is None else np.asarray(weights, float)
     if not np.isfinite(values).all():
         raise ValueError(f"{int((~np.isfinite(values)).sum())} of {len(values)} logits are not finite")
     if (votes >= 1).all() or (votes <= 0).all():
-        raise OneClass(f"all {len(votes)} votes are the same: nothing can be calibrated on them")
+        raise SingleClassVotes(
+            f"all {len(votes)} votes are the same: a calibration needs votes of both kinds; collect more"
+        )
     return values, votes, weights
 
 
-def binomial_tail(yes: int, count: int, share: float) -> float:
-    """P(X >= yes) for X of Binomial(count, share)."""
-    if yes <= 0:
-        return 1.0
-    if share <= 0 or share >= 1:
-        return float(share >= 1)
-    ks = np.arange(yes, count + 1)
-    ways = math.lgamma(count + 1) - np.array([math.lgamma(k + 1) + math.lgamma(count - k + 1) for k in ks])
-    return float(min(1.0, np.exp(ways + ks * math.log(share) + (count - ks) * math.log1p(-share)).sum()))
+def count_least_votes(precision_target: float = PRECISION_TARGET, confidence: float = CONFIDENCE) -> int:
+    """Return the number of votes, all of them yes, without which no threshold can be shown to hold.
 
-
-def lower_bound(yes: int, count: int, confidence: float = CONFIDENCE) -> float:
-    """One-sided Clopper-Pearson bound: the largest share that `yes` of `count` rules out from below.
-
-    29 of 29 give .9019 at 95 %: fewer votes than 29 can keep no promise of .9.
+    Examples:
+        >>> count_least_votes(0.9, 0.95)
+        39
     """
-    return _bound(lambda share: binomial_tail(yes, count, share) <= 1 - confidence) if yes > 0 else 0.0
-
-
-def upper_bound(yes: int, count: int, confidence: float = CONFIDENCE) -> float:
-    """The same from above."""
-    return 1 - lower_bound(count - yes, count, confidence)
-
-
-def interval(yes: int, count: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Two-sided Clopper-Pearson interval."""
-    half = 1 - (1 - confidence) / 2
-    return lower_bound(yes, count, half), upper_bound(yes, count, half)
-
-
-def _bound(ruled_out: Any) -> float:
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if ruled_out(middle) else (low, middle)
-    return low
-
-
-def least_votes(promise: float = PROMISE, confidence: float = CONFIDENCE) -> int:
-    """Votes, all of them yes, without which no threshold can be shown to keep the promise: 39 for .9 at 95 %."""
-    return math.ceil(math.log((1 - confidence) / len(STARTS)) / math.log(promise))
+    return math.ceil(math.log((1 - confidence) / len(STARTS)) / math.log(precision_target))
 
 
 @dataclass(frozen=True)
-class Keep:
-    """Above which probability candidates are kept; None where no threshold keeps the promise.
+class Threshold:
+    """The probability above which candidates are kept; None where no threshold holds the precision target.
 
     yes, count: votes above it, rounded down. precision: their share; `low` its lower bound at the confidence.
+    why: the reason where there is none.
     """
 
     threshold: float | None
@@ -195,43 +181,52 @@ class Keep:
 
     @property
     def precision(self) -> float:
-        """Share of yes among the votes above the threshold."""
+        """Return the share of yes among the votes above the threshold."""
         return self.yes / self.count if self.count else float("nan")
 
 
-def keep_threshold(
-    probabilities: Array, votes: Array, promise: float = PROMISE, confidence: float = CONFIDENCE
-) -> Keep:
-    """The loosest threshold that is shown to keep the promise on held-out votes; see the module's text.
+def find_threshold(
+    probabilities: Array, votes: Array, precision_target: float = PRECISION_TARGET, confidence: float = CONFIDENCE
+) -> Threshold:
+    """Find the loosest threshold that is shown to hold the precision target on held-out votes; see the module's text.
 
-    The grid goes by numbers of candidates, from the fewest that could pass to all, so that votes had no say in it.
+    The grid is of numbers of candidates, from the fewest that could pass to all, so that it does not depend on votes.
     A candidate's vote is yes where more than half of its reviewers said so.
+
+    Args:
+        probabilities, votes: (n,); votes are shares of yes.
     """
     probabilities, yes = np.asarray(probabilities, float), np.asarray(votes, float) > 0.5
     order = np.argsort(-probabilities, kind="stable")
     ranked, hits = probabilities[order], np.cumsum(yes[order])
-    fewest, count = least_votes(promise, confidence), len(ranked)
+    fewest, count = count_least_votes(precision_target, confidence), len(ranked)
     if count < fewest:
-        return Keep(None, count=count, why=f"{count} votes, at least {fewest} are needed")
+        return Threshold(None, count=count, why=f"{count} votes, at least {fewest} are needed")
     sizes = np.unique(np.round(np.geomspace(fewest, count, STEPS)).astype(int))
-    # candidates of one score stand or fall together
+    # candidates of one score are kept or rejected together
     sizes = np.unique([int(np.searchsorted(-ranked, -ranked[size - 1], side="right")) for size in sizes])
     strict = 1 - (1 - confidence) / len(STARTS)
     accepted = 0
     for start in STARTS:
         for size in sizes[sizes >= start * fewest]:
-            if lower_bound(int(hits[size - 1]), int(size), strict) < promise:
+            if compute_lower_bound(int(hits[size - 1]), int(size), strict) < precision_target:
                 break
             accepted = max(accepted, int(size))
     if not accepted:
-        return Keep(None, count=count, why=f"no threshold keeps {promise:.2f} at {confidence:.0%} confidence")
+        why = f"no threshold keeps {precision_target:.2f} at {confidence:.0%} confidence"
+        return Threshold(None, count=count, why=why)
     below = float(ranked[accepted]) if accepted < count else 0.0
-    found = int(hits[accepted - 1])
-    return Keep((float(ranked[accepted - 1]) + below) / 2, found, accepted, lower_bound(found, accepted, confidence))
+    threshold, hit = (float(ranked[accepted - 1]) + below) / 2, int(hits[accepted - 1])
+    return Threshold(threshold, hit, accepted, compute_lower_bound(hit, accepted, confidence))
 
 
-def best_of_each(scores: Array, scenes: Sequence[str]) -> Array:
-    """Indices of each scene's best candidate, the first of equals: what a loop that keeps one a scene picks."""
+def pick_best_of_scenes(scores: Array, scenes: Sequence[str]) -> Array:
+    """Return the indices of each scene's best candidate, the first of equals, as a loop that keeps one a scene picks.
+
+    Examples:
+        >>> pick_best_of_scenes(np.array([0.2, 0.9, 0.5]), ["a", "a", "b"]).tolist()
+        [1, 2]
+    """
     best: dict[str, int] = {}
     for index, scene in enumerate(scenes):
         if scene not in best or scores[index] > scores[best[scene]]:
@@ -241,65 +236,70 @@ def best_of_each(scores: Array, scenes: Sequence[str]) -> Array:
 
 @dataclass(frozen=True)
 class Rule:
-    """How logits become decisions. Kept as `calibration.json` beside the judge."""
+    """The rule from logits to decisions, kept as `calibration.json` beside the discriminator.
+
+    picked: only each scene's best candidate was counted for the thresholds.
+    """
 
     calibration: Calibration
-    promise: float
+    precision_target: float
     confidence: float
-    overall: Keep
-    removers: Mapping[str, Keep]
+    overall: Threshold
+    removers: Mapping[str, Threshold]
     picked: bool = False
 
     def decide(
         self, probability: float, remover: str | None, overall: bool = False
     ) -> Literal["keep", "drop", "people"]:
-        """Keep or drop; `people` where the remover has too few votes for a threshold of its own.
+        """Decide about one candidate.
 
-        With `overall` the threshold is that for all removers alike, which leaves nothing to people.
+        Args:
+            overall: use the threshold for all removers alike, which leaves nothing to people.
 
-        A remover that has votes enough and no threshold that holds is dropped: its candidates are known to be bad.
+        Returns:
+            `people` where the remover has too few votes for a threshold of its own; else `keep` or `drop`. Candidates
+            of a remover that has enough votes and no threshold that holds are all dropped: they are mostly bad.
         """
-        rule = self.overall if overall else self.removers.get(remover or "")
-        if rule is None or (
-            not overall and rule.threshold is None and rule.count < least_votes(self.promise, self.confidence)
-        ):
+        limit = self.overall if overall else self.removers.get(remover or "")
+        least = count_least_votes(self.precision_target, self.confidence)
+        if limit is None or (not overall and limit.threshold is None and limit.count < least):
             return "people"
-        return "keep" if rule.threshold is not None and probability > rule.threshold else "drop"
+        return "keep" if limit.threshold is not None and probability > limit.threshold else "drop"
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
-        return asdict(self)
+        """Return a JSON object; its key for the precision target is `promise`."""
+        value = asdict(self)
+        return {"promise": value.pop("precision_target"), **value}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Rule":
-        """The inverse."""
-        return cls(
-            from_json(value["calibration"]), value["promise"], value["confidence"], Keep(**value["overall"]),
-            {name: Keep(**one) for name, one in value["removers"].items()}, value["picked"],
-        )  # fmt: skip
+        """Return the rule of a JSON object."""
+        removers = {name: Threshold(**threshold) for name, threshold in value["removers"].items()}
+        overall, calibration = Threshold(**value["overall"]), parse_calibration(value["calibration"])
+        return cls(calibration, value["promise"], value["confidence"], overall, removers, value["picked"])
 
 
 FILE = "calibration.json"
 
 
-class NotCalibrated(ValueError):
-    """A judge whose scores are no probabilities yet."""
+class NotCalibrated(TrainingError):
+    """A discriminator without a calibration, whose scores are no probabilities yet."""
 
 
 def read_rule(folder: Path) -> Rule:
-    """The rule in a judge's folder.
+    """Read the rule in a discriminator's folder.
 
     Raises:
-        NotCalibrated
+        NotCalibrated: there is none.
     """
     path = folder / FILE
     if not path.is_file():
-        raise NotCalibrated(f"the judge in {folder} has no {FILE}: calibrate it on held-out votes first")
+        raise NotCalibrated(f"the discriminator in {folder} has no {FILE}: calibrate it on held-out votes first")
     return Rule.from_json(json.loads(path.read_text()))
 
 
 def write_rule(rule: Rule, folder: Path) -> None:
-    """Puts a rule into a judge's folder, whole or not at all."""
+    """Write a rule to a discriminator's folder, as a whole or not at all."""
     path = folder / FILE
     part = path.with_suffix(".part")
     part.write_text(json.dumps(rule.to_json(), indent=2, sort_keys=True) + "\n")
@@ -312,22 +312,25 @@ def calibrate(
     removers: Sequence[str],
     scenes: Sequence[str] | None = None,
     method: Literal["temperature", "scaling", "isotonic"] = "scaling",
-    promise: float = PROMISE,
+    precision_target: float = PRECISION_TARGET,
     confidence: float = CONFIDENCE,
     weights: Array | None = None,
 ) -> Rule:
-    """Calibration and thresholds from held-out votes.
+    """Fit calibration and thresholds to held-out votes.
 
     Thresholds are chosen by the candidates' order alone, which scaling leaves as it is, so that the same votes may do
     both. An isotonic calibration ties candidates together by their votes: there half of the scenes calibrate and the
     other half choose the thresholds.
 
     Args:
+        logits, votes, weights: (n,); votes are shares of yes.
+        removers: name of each candidate's remover.
         scenes: of each candidate; then only each scene's best candidate counts for thresholds, as in a loop that
             keeps one of several. None: all count.
 
     Raises:
-        OneClass, ValueError
+        SingleClassVotes: all votes are the same.
+        ValueError: logits are not finite, or lengths differ.
     """
     logits, votes = np.asarray(logits, float), np.asarray(votes, float)
     if not len(logits) == len(votes) == len(removers):
@@ -336,20 +339,20 @@ def calibrate(
     if method == "isotonic":
         order = {scene: k for k, scene in enumerate(sorted(set(groups)))}
         first = np.array([order[scene] % 2 == 0 for scene in groups])
-        counted = None if weights is None else np.asarray(weights, float)[first]
-        mapping: Calibration = fit_isotonic(logits[first], votes[first], counted)
+        first_weights = None if weights is None else np.asarray(weights, float)[first]
+        mapping: Calibration = fit_isotonic(logits[first], votes[first], first_weights)
         rest = np.flatnonzero(~first)
     else:
         mapping = fit_scaling(logits, votes, weights, shift=method == "scaling")
         rest = np.arange(len(logits))
     probabilities = mapping(logits)
     if scenes is not None:
-        rest = rest[best_of_each(probabilities[rest], [groups[k] for k in rest])]
+        rest = rest[pick_best_of_scenes(probabilities[rest], [groups[k] for k in rest])]
     names = np.asarray(removers)
     by_remover = {
-        str(name): keep_threshold(probabilities[here], votes[here], promise, confidence)
+        str(name): find_threshold(probabilities[indices], votes[indices], precision_target, confidence)
         for name in sorted(set(removers))
-        for here in [rest[names[rest] == name]]
+        for indices in [rest[names[rest] == name]]
     }
-    overall = keep_threshold(probabilities[rest], votes[rest], promise, confidence)
-    return Rule(mapping, promise, confidence, overall, by_remover, scenes is not None)
+    overall = find_threshold(probabilities[rest], votes[rest], precision_target, confidence)
+    return Rule(mapping, precision_target, confidence, overall, by_remover, scenes is not None)

@@ -1,4 +1,4 @@
-"""What a judge learns from: candidates with what people said, as shares of yes and numbers of reviewers."""
+"""The data of a discriminator: candidates with people's votes, as shares of yes and numbers of reviewers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,11 +8,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from rasura.discriminator import augment as negatives
-from rasura.discriminator.augment import Case
-from rasura.discriminator.crops import View, flipped, recoloured, turned
-from rasura.discriminator.evaluation import OneClass
-from rasura.manifests.ids import split_of
+from rasura.discriminator.augment import Case, list_failures, make_failure
+from rasura.discriminator.crops import Crop, flip, recolour, rotate
+from rasura.discriminator.evaluation import SingleClassVotes
+from rasura.manifests.ids import assign_split
 
 Array = npt.NDArray[Any]
 
@@ -21,7 +20,7 @@ Array = npt.NDArray[Any]
 class Example:
     """One candidate and its votes.
 
-    source, target: (h, w, 3) uint8. mask, effects: (h, w) bool; effects (M_e) may be unknown.
+    source, target: (h, w, 3) uint8. mask, effects: (h, w) bool; effects (M_e) may be missing.
     vote: share of yes. weight: how much it counts; the number of reviewers.
     """
 
@@ -35,13 +34,13 @@ class Example:
     effects: Array | None = None
 
     def load(self) -> "Example":
-        """Itself: its pictures are here."""
+        """Return the example itself: its pictures are in memory."""
         return self
 
 
 @dataclass(frozen=True)
-class Stored:
-    """The same with its pictures elsewhere: `read` gives `source`, `target`, `mask`, and `effects` where known."""
+class StoredExample:
+    """An example whose pictures are read when needed: `source`, `target`, `mask`, and `effects` where available."""
 
     read: Callable[[], Mapping[str, Any]]
     vote: float
@@ -50,64 +49,86 @@ class Stored:
     weight: float = 1.0
 
     def load(self) -> Example:
-        """With its pictures, read anew each time: votes are many and pictures large."""
-        found = self.read()
-        pictures = (found["source"], found["target"], found["mask"])
-        return Example(*pictures, self.vote, self.scene, self.remover, self.weight, found.get("effects"))
+        """Return the example with its pictures, read again each time: votes are many and pictures large."""
+        row = self.read()
+        pictures = (row["source"], row["target"], row["mask"])
+        return Example(*pictures, self.vote, self.scene, self.remover, self.weight, row.get("effects"))
 
 
-Voted = Example | Stored
+AnyExample = Example | StoredExample
 
 
 class Opinion(NamedTuple):
-    """Share of yes, and how much it counts."""
+    """The verdict of all reviewers on a candidate: the share of yes, and its weight."""
 
     vote: float
     weight: float
 
 
-def opinion(yes: int, no: int, unsure: int = 0) -> Opinion | None:
-    """Of all reviewers of one candidate; an unsure one is half a yes. None where nobody said anything."""
+def compute_opinion(yes: int, no: int, unsure: int = 0) -> Opinion | None:
+    """Return the opinion of all reviewers of one candidate; an unsure one is half a yes. None without votes.
+
+    Examples:
+        >>> compute_opinion(yes=1, no=0, unsure=1)
+        Opinion(vote=0.75, weight=2.0)
+    """
     count = yes + no + unsure
     return Opinion((yes + unsure / 2) / count, float(count)) if count else None
 
 
-def check(examples: Sequence[Voted], what: str) -> None:
-    """That something can be learned from them.
+def check_examples(examples: Sequence[AnyExample], what: str) -> None:
+    """Check that something can be learned from examples.
+
+    Args:
+        what: their purpose, for the error.
 
     Raises:
-        OneClass: no examples, or all of one class.
+        SingleClassVotes: no examples, or all of one class.
         ValueError: votes that are no shares, or weights that are not positive.
     """
-    votes = np.array([one.vote for one in examples])
+    votes = np.array([example.vote for example in examples])
     if not len(votes):
-        raise OneClass(f"{what}: there are no votes")
+        raise SingleClassVotes(f"{what}: there are no votes")
     if not ((votes >= 0) & (votes <= 1)).all():
         raise ValueError(f"{what}: votes are shares of yes in [0, 1], not {votes.min()} to {votes.max()}")
-    if min(one.weight for one in examples) <= 0:
+    if min(example.weight for example in examples) <= 0:
         raise ValueError(f"{what}: weights are numbers of reviewers, above 0")
     if (votes > 0.5).all() or (votes <= 0.5).all():
-        raise OneClass(f"{what}: all {len(votes)} votes are {'yes' if votes[0] > 0.5 else 'no'}")
+        raise SingleClassVotes(f"{what}: all {len(votes)} votes are {'yes' if votes[0] > 0.5 else 'no'}")
 
 
-def by_scene(examples: Sequence[Voted], share: float, seed: int) -> tuple[list[Voted], list[Voted]]:
-    """Those to learn from and those held out; a scene is on one side only, by a draw that other scenes do not move."""
+def split_by_scene(
+    examples: Sequence[AnyExample], share: float, seed: int
+) -> tuple[list[AnyExample], list[AnyExample]]:
+    """Split examples into those to learn from and those held out.
+
+    A scene is on one side only, by a draw that does not depend on the other scenes.
+
+    Args:
+        share: of the scenes, held out.
+    """
     shares = {"held": share, "learn": 1 - share}
-    sides = [split_of(f"{seed} {one.scene}", shares) for one in examples]
-    learn = [one for one, side in zip(examples, sides, strict=True) if side == "learn"]
-    return learn, [one for one, side in zip(examples, sides, strict=True) if side == "held"]
+    sides = [assign_split(f"{seed} {example.scene}", shares) for example in examples]
+    pairs = list(zip(examples, sides, strict=True))
+    learned = [example for example, side in pairs if side == "learn"]
+    held_out = [example for example, side in pairs if side == "held"]
+    return learned, held_out
 
 
-def spoiled(one: Example, other: Array, rng: np.random.Generator) -> Example:
-    """A failure made of an accepted candidate; the candidate itself where the failure would not be seen."""
-    case = Case(one.source, one.target, one.mask, one.effects, other)
-    names = negatives.possible(case)
-    made = negatives.make(case, names[int(rng.integers(len(names)))], rng)
-    return one if made is None else replace(one, target=made, vote=0.0, weight=1.0)
+def spoil(example: Example, other: Array, rng: np.random.Generator) -> Example:
+    """Return a failure made of an accepted candidate; the candidate itself where the failure would not be visible.
+
+    Args:
+        other: (h, w, 3) uint8, another picture of any size.
+    """
+    case = Case(example.source, example.target, example.mask, example.effects, other)
+    names = list_failures(case)
+    failure = make_failure(case, names[int(rng.integers(len(names)))], rng)
+    return example if failure is None else replace(example, target=failure, vote=0.0, weight=1.0)
 
 
 class Variety(Protocol):
-    """How much candidates are varied: `train.Settings`."""
+    """The variation of candidates; see `vary` and `train.Settings`."""
 
     @property
     def flip(self) -> bool: ...
@@ -119,22 +140,22 @@ class Variety(Protocol):
     def dilate(self) -> float: ...
 
 
-def varied(view: View, rng: np.random.Generator, how: Variety) -> View:
-    """The same candidate in another guise, which a reviewer would judge alike.
+def vary(crop: Crop, rng: np.random.Generator, settings: Variety) -> Crop:
+    """Return a variation of a candidate that a reviewer would judge alike.
 
-    `flip`: mirrored half of the time. `turn`: turned by a multiple of 90 degrees. `recolour`: red, green and blue in
-    another order, and half of the time the negative; what was removed and what it left keep their contrasts.
-    `dilate`: half of the time the mask is wider by up to this share of the view's side, for masks of the candidates to
-    come are wider or tighter than those voted on.
+    `flip`: mirrored half of the time. `turn`: rotated by a multiple of 90 degrees. `recolour`: red, green and blue in
+    another order, and half of the time the negative; the contrasts of the object and its remains stay. `dilate`: half
+    of the time the mask is wider by up to this share of the crop's side, because masks of later candidates are wider
+    or tighter than those voted on.
     """
-    if how.flip and rng.random() < 0.5:
-        view = flipped(view)
-    if how.turn:
-        view = turned(view, int(rng.integers(4)))
-    if how.recolour:
-        view = recoloured(view, rng.permutation(3), negative=bool(rng.random() < 0.5))
-    reach = int(rng.integers(0, round(how.dilate * len(view.mask)) + 1)) if rng.random() < 0.5 else 0
+    if settings.flip and rng.random() < 0.5:
+        crop = flip(crop)
+    if settings.turn:
+        crop = rotate(crop, int(rng.integers(4)))
+    if settings.recolour:
+        crop = recolour(crop, rng.permutation(3), negative=bool(rng.random() < 0.5))
+    reach = int(rng.integers(0, round(settings.dilate * len(crop.mask)) + 1)) if rng.random() < 0.5 else 0
     if reach:
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-        view = view._replace(mask=np.asarray(cv2.dilate(view.mask.astype(np.uint8), kernel)) > 0)
-    return view
+        crop = crop._replace(mask=np.asarray(cv2.dilate(crop.mask.astype(np.uint8), kernel)) > 0)
+    return crop

@@ -1,40 +1,39 @@
-"""Training of a judge: one file that reads from top to bottom.
+"""Training of a discriminator: one file that reads from top to bottom.
 
-What a step sees follows from the seed and the step's number alone, so a run that was killed goes on from its last
-checkpoint to the same weights, bit for bit, as one that was not (same machine type, same threads).
+A step's candidates follow from the seed and the step's number alone, so a training that was killed goes on from its
+last checkpoint to the same weights, bit for bit, as one that was not (same machine type, same threads).
 """
 
-import importlib.util
-import math
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from rasura.discriminator import dataset as examples
-from rasura.discriminator import evaluation, network
-from rasura.discriminator import model as judges
-from rasura.discriminator.crops import View
-from rasura.discriminator.dataset import Voted
-from rasura.discriminator.model import Judge
-from rasura.manifests.ids import stable_hash
-from rasura.networks.checkpoint import Checkpoint, TrainingFailed
+from rasura.discriminator import evaluation, model, network
+from rasura.discriminator.crops import Crop
+from rasura.discriminator.dataset import AnyExample, check_examples, split_by_scene, spoil, vary
+from rasura.discriminator.model import Discriminator
+from rasura.manifests.ids import hash_json
+from rasura.networks import lora
+from rasura.networks.trainer import Evaluation, OnProgress, Trainer
+
+if TYPE_CHECKING:
+    import torch
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How it is trained. Defaults: RORem's for a LoRA on SDXL; the preset `tiny` learns with `TINY`.
+    """Settings of a training. Defaults: RORem's for a LoRA on SDXL; the preset `tiny` learns with `TINY`.
 
     learn: a LoRA and the head, the head alone, or everything.
-    negatives: share of accepted candidates of a batch that are spoiled on purpose (`negatives.py`).
-    flip, turn, recolour, dilate: how candidates are varied (`examples.varied`).
+    negatives: share of accepted candidates of a batch that are spoiled on purpose (`augment.py`).
+    flip, turn, recolour, dilate: variation of the candidates (`dataset.vary`).
     held: share of scenes that are held out for early stopping. patience: evaluations without a better one.
     """
 
@@ -74,206 +73,158 @@ TINY = Settings(
 )
 
 BEST = "best.safetensors"
-"""In a training's folder: the weights that did best on the votes held out."""
+"""File of a training's folder with the weights that were best on the held-out votes."""
 HELD_BATCH = 64
-"""Held-out candidates at a time: alone, as they are scored on a CPU, they would cost as much as the training."""
+"""Held-out candidates in one run: one by one, as on a CPU, they would cost as much as the training."""
 
 
-def train(judge: Judge, given: Sequence[Voted], settings: Settings, out: Path) -> dict[str, Any]:
-    """Trains a judge, writes it to `out`, and says how it went. Called again on the same folder it goes on.
+def train(
+    discriminator: Discriminator,
+    examples: Sequence[AnyExample],
+    settings: Settings,
+    out: Path,
+    on_progress: OnProgress | None = None,
+) -> dict[str, Any]:
+    """Train a discriminator and write it to `out`. Called again on the same folder it goes on.
 
     Args:
-        judge: from `judge.tiny`, `judge.on_base` or `judge.load(…, train=True)`; it is changed.
-        given: votes; a share of their scenes is held out, for stopping only. Calibrate on others.
+        discriminator: from `model.create_tiny`, `model.create_on_base` or `model.load(…, train=True)`; it is changed.
+        examples: votes; a share of their scenes is held out, for stopping only. Calibrate on others.
+
+    Returns:
+        A summary of the training.
 
     Raises:
-        OneClass: nothing can be learned from the votes. TrainingFailed: the loss is not a number.
+        SingleClassVotes: nothing can be learned from the votes.
+        TrainingFailed: the loss is not a number, or the folder holds another training.
     """
-    import torch
-    from accelerate import Accelerator  # type: ignore[import-untyped]
-    from accelerate.state import AcceleratorState  # type: ignore[import-untyped]
+    # the votes to learn from, and those that stop the training
+    learned, held_out = split_by_scene(examples, settings.held, settings.seed)
+    check_examples(learned, "votes to learn from")
+    if held_out:
+        check_examples(held_out, "votes held out for stopping")
+    loaded = (example.load() for example in held_out)
+    held_out_crops = [discriminator.preprocess(example.source, example.target, example.mask) for example in loaded]
 
-    # what is learned from and what stops it
-    learn, held = examples.by_scene(given, settings.held, settings.seed)
-    examples.check(learn, "votes to learn from")
-    if held:
-        examples.check(held, "votes held out for stopping")
-    held_views = [judge.see(one.source, one.target, one.mask) for one in (vote.load() for vote in held)]
-
-    # what learns
-    if settings.learn == "lora" and not network.has_lora(judge.network):
-        network.add_lora(judge.network, settings.seed)
-    elif settings.learn != "lora":
-        network.unfreeze(judge.network, everything=settings.learn == "all")
-    if settings.save_memory:
-        network.checkpoint_blocks(judge.network)
-    names = [name for name, value in judge.network.named_parameters() if value.requires_grad]
-    parameters = dict(judge.network.named_parameters())
-    for name in names:
-        parameters[name].data = parameters[name].data.float()  # half-precision weights lose small steps
-    optimizer = torch.optim.AdamW(
-        [parameters[name] for name in names], lr=settings.rate, weight_decay=settings.weight_decay, fused=True
+    # the parameters that learn
+    prepare_network(discriminator, settings)
+    config = discriminator.config
+    identity = {"settings": asdict(settings), "config": config.to_json(), "votes": hash_examples(examples)}
+    trainer = Trainer(
+        discriminator.network,
+        settings,
+        out,
+        identity,
+        name="judge",
+        device=discriminator.device,
+        dtype=discriminator.dtype,
+        smoothing=0.02,
+        fused=True,
+        best=BEST,
     )
 
-    # where it runs: one process or many, by how the program was started
-    out.mkdir(parents=True, exist_ok=True)
-    tracked = importlib.util.find_spec("tensorboard") is not None
-    AcceleratorState._reset_state()  # an earlier training of this process may have had another precision
-    accelerator: Any = Accelerator(
-        mixed_precision="bf16" if judge.dtype == torch.bfloat16 else settings.precision,
-        cpu=judge.device.type == "cpu",
-        log_with="tensorboard" if tracked else None,
-        project_dir=out,
-    )
-    if tracked:
-        accelerator.init_trackers("judge")
-    model, optimizer = accelerator.prepare(judge.network, optimizer)
-    rank, world = accelerator.process_index, accelerator.num_processes
+    def compute_step_loss(module: Any, step: int, rank: int, world: int) -> "torch.Tensor":
+        crops, votes, weights = draw_batch(discriminator, learned, settings, step, rank, world)
+        logits = module(*discriminator.encode(crops), discriminator.tokens, discriminator.pooled).float()
+        return compute_loss(logits, votes.to(logits.device), weights.to(logits.device), config.link)
 
-    # where it stands
-    made_with = {"settings": asdict(settings), "config": judge.config.to_json(), "votes": digest(given)}
-    state = Checkpoint(out, made_with, beside=(BEST,))
-    progress = Progress(**state.load(parameters, names, optimizer, writes=accelerator.is_main_process))
-    started = time.monotonic()
-    while progress.step < settings.steps and progress.since_best < settings.patience:
-        # the step's candidates, some spoiled, all varied: from the seed and the step's number alone
-        views, votes, weights = batch(judge, learn, settings, progress.step, rank, world)
-        with torch.no_grad():
-            feed = judge.feed(views)
-        for group in optimizer.param_groups:
-            group["lr"] = settings.rate * schedule(settings, progress.step)
-        logits = model(*feed, judge.tokens, judge.pooled).float()
-        loss = loss_of(logits, votes.to(logits.device), weights.to(logits.device), judge.config.link)
-        if not math.isfinite(loss.item()):
-            raise TrainingFailed(
-                f"the loss is {loss.item()} at step {progress.step}; the last checkpoint is of step {state.saved}. "
-                f"A smaller rate than {settings.rate} or another precision than '{settings.precision}' may help"
-            )
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_([parameters[name] for name in names], settings.clip)
-        optimizer.step()
-        optimizer.zero_grad()
-        progress.step += 1
-        progress.loss = 0.98 * progress.loss + 0.02 * loss.item() if progress.loss else loss.item()
+    def measure() -> dict[str, float]:
+        return measure_held_out(discriminator, held_out, held_out_crops)
 
-        last = progress.step == settings.steps
-        if held and (last or progress.step % settings.evaluate_every == 0):
-            found = held_out(judge, held, held_views)
-            better = found["loss"] < progress.best
-            progress.since_best = 0 if better else progress.since_best + 1
-            progress.best, progress.best_step = (
-                (found["loss"], progress.step) if better else (progress.best, progress.best_step)
-            )
-            if better and accelerator.is_main_process:
-                keep_best(out, parameters, names)
-            line = {"step": progress.step, "train_loss": progress.loss, **found}
-            if accelerator.is_main_process:
-                state.log(line | {"seconds": round(time.monotonic() - started, 1)})
-            if tracked:
-                accelerator.log({key: value for key, value in line.items() if key != "step"}, step=progress.step)
-        if accelerator.is_main_process and (last or progress.step % settings.checkpoint_every == 0):
-            state.save(parameters, names, optimizer, asdict(progress))
+    stopping = Evaluation(measure, settings.evaluate_every, settings.patience) if held_out else None
+    trainer.fit(compute_step_loss, stopping, on_progress=on_progress)
 
-    # the best of them becomes the judge
-    for tracker in accelerator.trackers:  # not `end_training`: the processes' group is not ours to end
-        tracker.finish()
-    accelerator.wait_for_everyone()
-    if progress.best_step:
-        load_best(out, parameters, names)
-    about = {"settings": asdict(settings), **asdict(progress), "votes": len(learn), "held": len(held)}
-    if accelerator.is_main_process:
-        whole = settings.learn == "all" or judge.config.preset == "tiny"
-        tensors = network.plain_state(judge.network) if whole else network.trained(judge.network)
-        judges.save(judge, out, tensors, about, whole)
+    # the best parameters become the discriminator
+    about = {"settings": asdict(settings), **asdict(trainer.progress), "votes": len(learned), "held": len(held_out)}
+    trainer.write(lambda: save(discriminator, settings, out, about))
     return about
 
 
-def batch(
-    judge: Judge, learn: Sequence[Voted], settings: Settings, step: int, rank: int = 0, world: int = 1
-) -> tuple[list[View], Any, Any]:
-    """Views, votes and weights of one process's share of one step."""
+def prepare_network(discriminator: Discriminator, settings: Settings) -> None:
+    """Let the parameters of `Settings.learn` require gradients, and save memory where it is set."""
+    if settings.learn == "lora" and not lora.has_lora(discriminator.network):
+        network.add_lora(discriminator.network, settings.seed)
+    elif settings.learn != "lora":
+        network.unfreeze_parameters(discriminator.network, everything=settings.learn == "all")
+    if settings.save_memory:
+        network.enable_checkpointing(discriminator.network)
+
+
+def save(discriminator: Discriminator, settings: Settings, out: Path, about: dict[str, Any]) -> None:
+    """Write a trained discriminator: all of it, or the LoRA and the head where a published base is under them."""
+    is_complete = settings.learn == "all" or discriminator.config.preset == "tiny"
+    collect = lora.compute_plain_state if is_complete else lora.collect_trainable
+    model.save(discriminator, out, collect(discriminator.network), about, is_complete)
+
+
+def draw_batch(
+    discriminator: Discriminator,
+    examples: Sequence[AnyExample],
+    settings: Settings,
+    step: int,
+    rank: int = 0,
+    world: int = 1,
+) -> tuple[list[Crop], "torch.Tensor", "torch.Tensor"]:
+    """Draw one process's share of one step, some candidates spoiled, all varied.
+
+    Returns:
+        Crops, votes (n,) and weights (n,).
+    """
     import torch
 
-    views, votes, weights = [], [], []
+    crops, votes, weights = [], [], []
     for place in range(rank, settings.batch, world):
         position = step * settings.batch + place
-        epoch, at = divmod(position, len(learn))
-        order = order_of(settings.seed, epoch, len(learn))
+        epoch, index = divmod(position, len(examples))
+        order = shuffle_epoch(settings.seed, epoch, len(examples))
         rng = np.random.default_rng([settings.seed, 2, position])
-        one = learn[int(order[at])].load()
-        if one.vote > 0.5 and rng.random() < settings.negatives:
-            one = examples.spoiled(one, learn[int(rng.integers(len(learn)))].load().source, rng)
-        view = judge.see(one.source, one.target, one.mask)
-        views.append(examples.varied(view, rng, settings))
-        votes.append(one.vote)
-        weights.append(one.weight)
-    return views, torch.tensor(votes), torch.tensor(weights)
+        example = examples[int(order[index])].load()
+        if example.vote > 0.5 and rng.random() < settings.negatives:
+            example = spoil(example, examples[int(rng.integers(len(examples)))].load().source, rng)
+        crop = discriminator.preprocess(example.source, example.target, example.mask)
+        crops.append(vary(crop, rng, settings))
+        votes.append(example.vote)
+        weights.append(example.weight)
+    return crops, torch.tensor(votes), torch.tensor(weights)
 
 
 @lru_cache(maxsize=2)
-def order_of(seed: int, epoch: int, count: int) -> Array:
-    """In which order an epoch goes through its votes."""
+def shuffle_epoch(seed: int, epoch: int, count: int) -> Array:
+    """Return the order (count,) in which an epoch goes through its votes."""
     return np.random.default_rng([seed, 1, epoch]).permutation(count)
 
 
-def loss_of(logits: Any, votes: Any, weights: Any, link: str) -> Any:
-    """Cross entropy for `sigmoid`, squared error of the score for `softplus`; weighted mean."""
+def compute_loss(logits: "torch.Tensor", votes: "torch.Tensor", weights: "torch.Tensor", link: str) -> "torch.Tensor":
+    """Return the weighted mean of the cross entropy for `sigmoid`, of the score's squared error for `softplus`.
+
+    Args:
+        logits, votes, weights: (n,); votes are shares of yes.
+    """
     import torch.nn.functional as F
 
     if link == "sigmoid":
-        each = F.binary_cross_entropy_with_logits(logits, votes, reduction="none")
+        losses = F.binary_cross_entropy_with_logits(logits, votes, reduction="none")
     else:
-        each = (F.softplus(logits) - votes) ** 2
-    return (each * weights).sum() / weights.sum()
+        losses = (F.softplus(logits) - votes) ** 2
+    return (losses * weights).sum() / weights.sum()
 
 
-def schedule(settings: Settings, step: int) -> float:
-    """Factor of the rate: up in a line, then constant, or down in a line to nothing."""
-    rising = min(1.0, (step + 1) / max(1, settings.warm_up))
-    falling = 1 - step / settings.steps if settings.decay else 1.0
-    return rising * falling
-
-
-def held_out(judge: Judge, held: Sequence[Voted], views: Sequence[View]) -> dict[str, float]:
-    """Loss and ranking on votes that nothing was learned from."""
+def measure_held_out(
+    discriminator: Discriminator, examples: Sequence[AnyExample], crops: Sequence[Crop]
+) -> dict[str, float]:
+    """Measure loss and ranking on votes that nothing was learned from."""
     import torch
 
-    quick = replace(judge, batch=judge.batch or HELD_BATCH, config=replace(judge.config, looks=1))
-    logits = quick.logits(views)
-    votes = np.array([one.vote for one in held])
-    weights = torch.tensor([one.weight for one in held]).double()
-    loss = loss_of(torch.from_numpy(logits), torch.from_numpy(votes), weights, judge.config.link)
-    return {"loss": float(loss), "auc": evaluation.auc(logits, votes)}
+    config = replace(discriminator.config, looks=1)
+    logits = replace(discriminator, batch=discriminator.batch or HELD_BATCH, config=config).compute_logits(crops)
+    votes = np.array([example.vote for example in examples])
+    weights = torch.tensor([example.weight for example in examples]).double()
+    loss = compute_loss(torch.from_numpy(logits), torch.from_numpy(votes), weights, config.link)
+    return {"loss": float(loss), "auc": evaluation.compute_auc(logits, votes)}
 
 
-def digest(given: Sequence[Voted]) -> str:
-    """What the run learns from, so that other votes do not go on with its checkpoint."""
-    return stable_hash([[one.scene, one.remover, float(one.vote), float(one.weight)] for one in given])
-
-
-@dataclass
-class Progress:
-    """Where a run stands."""
-
-    step: int = 0
-    loss: float = 0.0
-    best: float = math.inf
-    best_step: int = 0
-    since_best: int = 0
-
-
-def keep_best(out: Path, parameters: dict[str, Any], names: Sequence[str]) -> None:
-    """Writes the weights that did best so far."""
-    from safetensors.torch import save_file
-
-    save_file({name: parameters[name].detach().cpu().contiguous() for name in names}, out / f"{BEST}.part")
-    (out / f"{BEST}.part").replace(out / BEST)
-
-
-def load_best(out: Path, parameters: dict[str, Any], names: Sequence[str]) -> None:
-    """Puts them back."""
-    from safetensors.torch import load_file
-
-    tensors = load_file(out / BEST)
-    for name in names:
-        parameters[name].data.copy_(tensors[name])
+def hash_examples(examples: Sequence[AnyExample]) -> str:
+    """Hash the votes, so that a training on other votes does not go on with a checkpoint."""
+    return hash_json(
+        [[example.scene, example.remover, float(example.vote), float(example.weight)] for example in examples]
+    )

@@ -8,11 +8,11 @@ from rasura.networks.weights import BadWeights
 PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
 
-def network(path: Path) -> Any:
-    """An inference session of a network; its results do not depend on how many cores there are.
+def open_session(path: Path) -> Any:
+    """Open an inference session of a network; its results do not depend on the number of cores.
 
     Raises:
-        BadWeights: the file is not there, or is no network.
+        BadWeights: the file is missing, or is no network.
     """
     import onnxruntime
 
@@ -23,7 +23,7 @@ def network(path: Path) -> Any:
     providers = [name for name in PROVIDERS if name in available]
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:  # its own classes, one a kind of fault, below Exception
+    except Exception as error:  # ONNX Runtime's own classes derive from Exception alone
         if type(error).__module__.startswith("onnxruntime"):
             line = " ".join(str(error).split())[:200]
             raise BadWeights(f"'{path}' cannot be opened as an ONNX network: {line}") from error

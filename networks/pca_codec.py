@@ -1,7 +1,7 @@
-"""From pixels to the latents that the judge sees: SDXL's VAE, or a linear code that needs no training.
+"""Codecs from pixels to latents and back: SDXL's VAE, or a linear code that needs no training.
 
-A codec has `channels`, `factor` (pixels a cell stands for, along a side), and `encode`: (n, 3, h, w) in [-1, 1] to
-(n, channels, h / factor, w / factor), the same for the same pixels every time.
+Pixels are (n, 3, h, w) in [-1, 1], latents (n, channels, h / factor, w / factor); the same pixels give the same latents
+every time.
 """
 
 from collections.abc import Sequence
@@ -11,14 +11,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from rasura.networks.pretrained import open_diffusers, read_config
+
 if TYPE_CHECKING:
     import torch
 
 Array = npt.NDArray[Any]
 
+VAE_BATCH = 4
+"""Pictures that a VAE takes at once."""
+
 
 class Codec(Protocol):
-    """What every codec is."""
+    """An encoder. channels: of its latents. factor: pixels along the side of one cell."""
 
     channels: int
     factor: int
@@ -28,16 +33,22 @@ class Codec(Protocol):
     def to(self, device: Any, dtype: Any) -> "Codec": ...
 
 
+class Autoencoder(Codec, Protocol):
+    """A codec that decodes too."""
+
+    def decode(self, latents: "torch.Tensor") -> "torch.Tensor": ...
+
+
 class Pca:
     """Blocks of factor x factor pixels on their principal components, each scaled to unit variance; closed form.
 
-    Of the 48 numbers of a 4 x 4 block, 16 components keep photographs at 36 dB, which a small VAE does not reach in
-    an hour of training on a CPU. All 48 lose nothing, and the last ones, scaled like the first, are what tells a fill's
+    Of the 48 values of a 4 x 4 block, 16 components keep photographs at 36 dB, which a small VAE does not reach in
+    an hour of training on a CPU. All 48 lose nothing, and the last ones, scaled like the first, distinguish a fill's
     texture from a photograph's.
     """
 
-    FLOOR = 1 / 127.5
-    """Least deviation, one grey level: below it a component is rounding, which scaling must not blow up."""
+    LEAST_DEVIATION = 1 / 127.5
+    """One grey level: below it a component is rounding, which scaling must not amplify."""
 
     def __init__(self, mean: "torch.Tensor", components: "torch.Tensor", deviation: "torch.Tensor") -> None:
         """`mean` (3 f^2,), `components` (c, 3 f^2) with orthonormal rows, `deviation` (c,)."""
@@ -47,10 +58,10 @@ class Pca:
 
     @classmethod
     def fit(cls, pictures: Sequence[Array], channels: int = 16, factor: int = 4) -> "Pca":
-        """From uint8 pictures (h, w, 3), sides multiples of the factor. The same pictures give the same code."""
+        """Fit the code on uint8 pictures (h, w, 3), sides multiples of the factor. Equal pictures give equal codes."""
         import torch
 
-        blocks = torch.cat([_blocks(_pixels([one]), factor) for one in pictures]).double()
+        blocks = torch.cat([_blocks(_pixels([picture]), factor) for picture in pictures]).double()
         mean = blocks.mean(0)
         values, vectors = torch.linalg.eigh((blocks - mean).T @ (blocks - mean) / len(blocks))
         order = values.argsort(descending=True)[:channels]
@@ -58,7 +69,7 @@ class Pca:
         # an eigenvector's sign is the solver's whim: its largest entry is made positive
         largest = components.gather(1, components.abs().argmax(1, keepdim=True))
         components = components * largest.sign()
-        deviation = values[order].clamp(min=cls.FLOOR**2).sqrt()
+        deviation = values[order].clamp(min=cls.LEAST_DEVIATION**2).sqrt()
         return cls(mean.float(), components.float().contiguous(), deviation.float())
 
     def encode(self, pixels: "torch.Tensor") -> "torch.Tensor":
@@ -68,7 +79,7 @@ class Pca:
         return grid.permute(0, 3, 1, 2).contiguous()
 
     def decode(self, latents: "torch.Tensor") -> "torch.Tensor":
-        """Pixels (n, 3, h, w) of latents; what the left-out components held is lost."""
+        """Return pixels (n, 3, h, w); the content of components that were left out is lost."""
         import torch.nn.functional as F
 
         rows = latents.permute(0, 2, 3, 1) * self.deviation
@@ -76,7 +87,7 @@ class Pca:
         return F.pixel_shuffle(blocks.permute(0, 3, 1, 2), self.factor)
 
     def to(self, device: Any, dtype: Any) -> "Pca":
-        return Pca(*(one.to(device, dtype) for one in (self.mean, self.components, self.deviation)))
+        return Pca(*(part.to(device, dtype) for part in (self.mean, self.components, self.deviation)))
 
     def save(self, path: Path) -> None:
         from safetensors.torch import save_file
@@ -91,42 +102,76 @@ class Pca:
 
 
 class Vae:
-    """SDXL's autoencoder; the mode of its distribution, not a sample of it.
+    """SDXL's autoencoder; the mode of its distribution, because a sample would add noise.
 
-    It works on a few pictures at a time: at 512 px it needs more memory for them than the judge for a whole batch.
+    It works on a few pictures at a time: its memory grows faster than a UNet's.
     """
 
-    def __init__(self, network: Any, at_once: int = 4) -> None:
+    def __init__(self, network: Any) -> None:
         self.network = network
-        self.at_once = at_once
         self.channels = int(network.config.latent_channels)
         self.factor = 2 ** (len(network.config.block_out_channels) - 1)
 
     @classmethod
     def load(cls, folder: Path, dtype: Any) -> "Vae":
-        """From its folder. In half precision a VAE that overflows there (its config says so) is opened in float32."""
-        import torch
-        from diffusers import AutoencoderKL
+        """Open an encoder from its folder.
 
-        half = "fp16" if list(folder.glob("*.fp16.safetensors")) else None
-        kind: Any = AutoencoderKL
-        network = kind.from_pretrained(
-            folder, variant=half, torch_dtype=dtype, use_safetensors=True, local_files_only=True
-        )
+        Raises:
+            MissingWeights: no such model in the folder.
+        """
+        import torch
+
+        network = open_diffusers("AutoencoderKL", folder, dtype)
         network.decoder = torch.nn.Identity()  # never used here
-        return cls(network.float() if dtype == torch.float16 and network.config.force_upcast else network)
+        return cls(network.float() if overflows_in_half(folder, dtype) else network)
 
     def encode(self, pixels: "torch.Tensor") -> "torch.Tensor":
-        import torch
+        """Return scaled latents in the dtype of the pixels."""
+        return encode_pixels(self.network, pixels).to(pixels.dtype)
 
-        split: Any = torch.split(pixels.to(self.network.dtype), self.at_once)
-        parts = [self.network.encode(part).latent_dist.mode() for part in split]
-        scaled: torch.Tensor = torch.cat(parts) * self.network.config.scaling_factor
-        return scaled.to(pixels.dtype)
+    def decode(self, latents: "torch.Tensor") -> "torch.Tensor":
+        """Return pixels (n, 3, h, w) of scaled latents."""
+        return decode_latents(self.network, latents)
 
     def to(self, device: Any, dtype: Any) -> "Vae":
         self.network = self.network.to(device).eval().requires_grad_(False)
         return self
+
+
+def overflows_in_half(folder: Path, dtype: Any) -> bool:
+    """Return whether a VAE overflows in that dtype: SDXL's own does in float16, as its config says."""
+    import torch
+
+    return dtype == torch.float16 and bool(read_config(folder).get("force_upcast", True))
+
+
+def open_vae(folder: Path, dtype: Any) -> Any:
+    """Open diffusers' `AutoencoderKL` from its folder, in float32 where it would overflow.
+
+    Raises:
+        MissingWeights: no such model in the folder.
+    """
+    import torch
+
+    return open_diffusers("AutoencoderKL", folder, torch.float32 if overflows_in_half(folder, dtype) else dtype)
+
+
+def encode_pixels(vae: Any, pixels: "torch.Tensor") -> "torch.Tensor":
+    """Return the scaled latents of pixels by diffusers' `AutoencoderKL`, in its own dtype."""
+    import torch
+
+    parts = [vae.encode(pixels[k : k + VAE_BATCH].to(vae.dtype)) for k in range(0, len(pixels), VAE_BATCH)]
+    latents: torch.Tensor = torch.cat([part.latent_dist.mode() for part in parts]) * vae.config.scaling_factor
+    return latents
+
+
+def decode_latents(vae: Any, latents: "torch.Tensor") -> "torch.Tensor":
+    """Return the pixels (n, 3, h, w) of scaled latents by diffusers' `AutoencoderKL`, in its own dtype."""
+    import torch
+
+    codes = (latents / vae.config.scaling_factor).to(vae.dtype)
+    parts = [vae.decode(codes[k : k + VAE_BATCH], return_dict=False)[0] for k in range(0, len(codes), VAE_BATCH)]
+    return torch.cat(parts)
 
 
 def _pixels(pictures: Sequence[Array]) -> "torch.Tensor":

@@ -1,18 +1,30 @@
-"""Folders of models in diffusers' layout: which files of them are read, and what is said when they are not there."""
+"""Pretrained models of transformers and diffusers, opened from local folders; nothing is looked up anywhere."""
 
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-
-class MissingWeights(ValueError):
-    """A model's folder or file that is not there, or not what it was taken for."""
+from rasura.networks.weights import BadWeights, check_names, list_model_files, pick_device, shorten
 
 
-def model_files(folder: Path) -> dict[str, Path]:
-    """The files that are read of one model's folder: `config.json` and its safetensors, by file name.
+class MissingWeights(BadWeights):
+    """A model's folder or file that is missing, or is of another model."""
 
-    Where the folder holds the same weights in full and in half precision, the half ones are read.
+
+def prefer_half(paths: Sequence[Path]) -> list[Path]:
+    """Return the files in half precision where there are some, else all: a folder may hold the same weights twice.
+
+    Examples:
+        >>> [path.name for path in prefer_half([Path("m.fp16.safetensors"), Path("m.safetensors")])]
+        ['m.fp16.safetensors']
+    """
+    return [path for path in paths if ".fp16." in path.name] or list(paths)
+
+
+def list_diffusers_files(folder: Path) -> dict[str, Path]:
+    """Return the files of a diffusers model that are read, by name: `config.json` and its safetensors.
 
     Raises:
         MissingWeights: no folder, no config, or no safetensors (pickles are not read).
@@ -20,44 +32,109 @@ def model_files(folder: Path) -> dict[str, Path]:
     config = folder / "config.json"
     if not config.is_file():
         raise MissingWeights(f"no model in {folder}: it has no config.json")
-    found = sorted(folder.glob("*.safetensors"))
-    if half := [path for path in found if ".fp16." in path.name]:
-        found = half
-    if not found:
+    paths = prefer_half(sorted(folder.glob("*.safetensors")))
+    if not paths:
         pickles = ", ".join(path.name for path in [*folder.glob("*.bin"), *folder.glob("*.pt")])
         raise MissingWeights(
             f"no .safetensors in {folder}" + (f"; {pickles} are pickles and not read: convert them" if pickles else "")
         )
-    return {path.name: path for path in [config, *found]}
+    return {path.name: path for path in [config, *paths]}
 
 
-def variant(folder: Path) -> str | None:
-    """`fp16` where a model's folder has weights in half precision, as `from_pretrained` wants it."""
-    return "fp16" if any(".fp16." in name for name in model_files(folder)) else None
+def get_variant(folder: Path) -> str | None:
+    """Return `fp16` where a folder has weights in half precision, as `from_pretrained` expects it, else None."""
+    return "fp16" if any(".fp16." in name for name in list_diffusers_files(folder)) else None
 
 
-def config_of(folder: Path) -> dict[str, Any]:
-    """A model's configuration."""
-    found: dict[str, Any] = json.loads(model_files(folder)["config.json"].read_text())
-    return found
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the configuration of a diffusers model.
+
+    Raises:
+        MissingWeights
+    """
+    config: dict[str, Any] = json.loads(list_diffusers_files(folder)["config.json"].read_text())
+    return config
 
 
-def open_model(kind: str, folder: Path, dtype: Any) -> Any:
-    """A diffusers model of that class from its folder, in evaluation mode, nothing looked up anywhere.
+def open_diffusers(kind: str, folder: Path, dtype: Any) -> Any:
+    """Open a diffusers model from its folder, in evaluation mode, without gradients, on the CPU.
+
+    Args:
+        kind: name of the class, e.g. `UNet2DConditionModel`.
 
     Raises:
         MissingWeights: the files are not of that class, or tensors are missing.
     """
     import diffusers
 
-    model_files(folder)
+    variant = get_variant(folder)
+    cls = getattr(diffusers, kind)
+    options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
     try:
-        model, report = getattr(diffusers, kind).from_pretrained(
-            folder, variant=variant(folder), torch_dtype=dtype, use_safetensors=True, local_files_only=True,
-            output_loading_info=True,
-        )  # fmt: skip
+        model, report = cls.from_pretrained(folder, variant=variant, torch_dtype=dtype, **options)
     except (OSError, ValueError, RuntimeError, TypeError) as error:
         raise MissingWeights(f"{folder} is no {kind}: {str(error).strip().splitlines()[0]}") from error
     if report["missing_keys"]:
         raise MissingWeights(f"{folder} lacks tensors of a {kind}, {report['missing_keys'][0]} for one")
     return model.eval().requires_grad_(False)
+
+
+def open_transformers(cls: Any, folder: Path, kinds: Sequence[str], spare: Sequence[str] = ()) -> Any:
+    """Open a transformers model from its folder, in float32 and evaluation mode, on the device of `pick_device`.
+
+    Args:
+        cls: a model class. kinds: the `model_type` that the folder's config.json may have.
+        spare: beginnings of names of tensors that the file may have beside the model's.
+
+    Raises:
+        BadWeights: the folder holds another model, lacks tensors, or holds a pickle.
+    """
+    import torch
+    from transformers import PretrainedConfig
+
+    if not (folder / "config.json").is_file():
+        raise BadWeights(f"'{folder}' has no config.json: it is no folder of a transformers model")
+    list_model_files(folder)
+    kind = PretrainedConfig.get_config_dict(folder, local_files_only=True)[0].get("model_type")
+    if kind not in kinds:
+        raise BadWeights(f"'{folder}' holds a '{kind}', {cls.__name__} needs a '{kinds[0]}'")
+    try:
+        with quiet():
+            model, about = cls.from_pretrained(
+                folder, use_safetensors=True, local_files_only=True, dtype=torch.float32, output_loading_info=True
+            )
+    except (OSError, ValueError, RuntimeError, TypeError) as error:
+        raise BadWeights(f"'{folder}' cannot be opened as {cls.__name__}: {shorten(error)}") from error
+    names = [key[0] if isinstance(key, tuple) else key for key in about["mismatched_keys"]]
+    check_names(folder, cls.__name__, [*about["missing_keys"], *names], list(about["unexpected_keys"]), spare)
+    return model.eval().to(pick_device())
+
+
+def open_processor(cls: Any, folder: Path) -> Any:
+    """Open a transformers processor (pictures to tensors and back) from a model's folder.
+
+    Raises:
+        BadWeights
+    """
+    try:
+        with quiet():
+            return cls.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BadWeights(f"'{folder}' has no files for {cls.__name__}: {shorten(error)}") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence transformers' progress bars and advice, which would interleave with the run's own progress."""
+    from transformers import utils
+
+    logging: Any = utils.logging  # it has no types
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,1 +1,1 @@
-"""Models that erase: one file a remover, behind one protocol."""
+"""Models that inpaint: one file a remover, behind one protocol."""

@@ -1,8 +1,8 @@
 """The protocol of a remover, and the wrapper that all of them run in.
 
-A remover fills a hole in a picture. It gets RGB uint8 and a boolean mask, True = hole, whatever its network wants:
-polarity, fill colour and value range are converted inside the remover, at its own edge. What every remover needs
-(a wider hole, a crop with context, its native size, a paste that leaves the rest alone) is done here, once.
+A remover fills a hole in a picture. It gets RGB uint8 and a boolean mask, True = hole, whatever its network expects:
+polarity, fill colour and value range are converted inside the remover, at its own boundary. The steps that every
+remover needs (a grown hole, a crop with context, its native size, a paste that changes nothing else) are here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,20 +14,22 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from rasura.manifests.boxes import bounds, square_around
+from rasura.manifests.boxes import compute_bounds, place_square
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Capability:
-    """What a remover is.
+    """The properties of a remover.
 
     role: a remover shows what was behind; an inserter paints something new into the hole and makes bad removals.
-    native_size: side in px of the square its network works on; None where any size goes.
-    licence: of the weights. non_commercial: whether they, and what they make, may not be used commercially.
-    effects: it also takes away shadow and reflection. It sees the whole picture, its shorter side at the native size
-        and both sides multiples of 16, and says itself where it changed something.
+    native_size: side in px of the square its network works on; None where any size is possible.
+    licence: of the weights. non_commercial: they, and their results, may not be used commercially.
+    effects: it also removes shadow and reflection. It gets the whole picture, its shorter side at the native size and
+        both sides multiples of 16, and returns itself where it changed something.
+    name: of the model. steps: runs of its network for one picture; None where it is no network or the number is not
+        fixed. needs_weights: it reads weights from files.
     """
 
     role: Literal["remover", "inserter"]
@@ -36,10 +38,13 @@ class Capability:
     licence: str
     non_commercial: bool = False
     effects: bool = False
+    name: str = ""
+    steps: int | None = None
+    needs_weights: bool = False
 
 
 class Filled(NamedTuple):
-    """What a remover of effects returns: the picture (h, w, 3) uint8, and how much of it counts, (h, w) in [0, 1]."""
+    """The result of a remover of effects: the picture (h, w, 3) uint8, and its weight (h, w) in [0, 1]."""
 
     picture: Array
     weight: Array
@@ -47,28 +52,39 @@ class Filled(NamedTuple):
 
 @runtime_checkable
 class Remover(Protocol):
-    """Fills holes. `weights` are checked and hashed before the run, `setup` is called once a worker."""
+    """A model that fills holes."""
 
     name: str
     capability: Capability
 
-    def weights(self) -> Mapping[str, Path]: ...
+    def weights(self) -> Mapping[str, Path]:
+        """Return the files that `setup` reads, by name; they are checked and hashed before a run.
 
-    def setup(self) -> None: ...
+        Raises:
+            BadWeights: a file is missing or of another model.
+        """
+        ...
+
+    def setup(self) -> None:
+        """Load the model; called once in each worker."""
+        ...
 
     def fill(self, pictures: Sequence[Array], holes: Sequence[Array], seeds: Sequence[int]) -> Sequence[Array | Filled]:
-        """Filled pictures, (h, w, 3) uint8, in order; with their weights if the remover takes effects away.
+        """Fill the holes of pictures.
 
         Args:
             pictures: (h, w, 3) uint8 RGB; of the native size if there is one.
             holes: (h, w) bool, True = hole; not empty, not everything.
             seeds: one for each picture; the same seed gives the same fill whatever else is in the batch.
+
+        Returns:
+            Pictures (h, w, 3) uint8, in order; with their weights if the remover removes effects.
         """
         ...
 
 
 class NothingToFill(ValueError):
-    """An empty mask: nothing was asked for."""
+    """An empty mask: there is nothing to fill."""
 
 
 class NoContext(ValueError):
@@ -76,58 +92,80 @@ class NoContext(ValueError):
 
 
 def disk(radius: int) -> Array:
-    """Round structuring element of that radius in px, (2 r + 1, 2 r + 1) uint8."""
+    """Return a round structuring element of that radius in px, (2 r + 1, 2 r + 1) uint8.
+
+    Examples:
+        >>> disk(1).tolist()
+        [[0, 1, 0], [1, 1, 1], [0, 1, 0]]
+    """
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
 
 
-def dilated(mask: Array, radius: int) -> Array:
-    """(h, w) bool, grown by `radius` px in every direction."""
+def dilate(mask: Array, radius: int) -> Array:
+    """Return a mask (h, w) bool, grown by `radius` px in every direction.
+
+    Examples:
+        >>> dilate(np.array([[False, False, True, False, False]]), 1).astype(int).tolist()
+        [[0, 1, 1, 1, 0]]
+    """
     if radius <= 0:
         return mask.copy()
     return np.asarray(cv2.dilate(mask.astype(np.uint8), disk(radius))) > 0
 
 
-def hole_of(mask: Array, dilation: int) -> Array:
-    """What is filled, (h, w) bool: the mask, grown by that many px.
+def make_hole(mask: Array, dilation: int) -> Array:
+    """Return the hole to be filled, (h, w) bool: the mask, grown by that many px.
 
     Raises:
-        NothingToFill, NoContext
+        NothingToFill: the mask is empty.
+        NoContext: the hole is the whole picture.
     """
     if not mask.any():
         raise NothingToFill("the mask is empty")
-    hole = dilated(mask, dilation)
+    hole = dilate(mask, dilation)
     if hole.all():
         raise NoContext(f"the mask, grown by {dilation} px, covers the whole picture")
     return hole
 
 
-def crop_window(hole: Array, context: float) -> tuple[int, int, int, int]:
-    """Square around the hole with context, x0, y0, x1, y1; cut (then no square) where the picture is smaller.
+def compute_crop_window(hole: Array, context: float) -> tuple[int, int, int, int]:
+    """Return a square around the hole with context, x0, y0, x1, y1; cut (then no square) where the picture is smaller.
 
     Its side is the longer side of the hole's box times 1 + 2 * context, at least 64 px more than the box.
+
+    Examples:
+        >>> hole = np.zeros((200, 300), bool)
+        >>> hole[90:110, 140:160] = True
+        >>> compute_crop_window(hole, context=0.75)
+        (108, 58, 192, 142)
     """
-    x0, y0, x1, y1 = bounds(hole)
+    x0, y0, x1, y1 = compute_bounds(hole)
     longest = max(x1 - x0, y1 - y0)
-    return square_around((x0, y0, x1, y1), max(round(longest * (1 + 2 * context)), longest + 64), hole.shape)
+    return place_square((x0, y0, x1, y1), max(round(longest * (1 + 2 * context)), longest + 64), hole.shape)
 
 
-def feather(mask: Array, hole: Array, width: int) -> Array:
-    """Weight of the fill, (h, w) float32: 1 on the mask, falling to 0 at the hole's edge, 0 outside the hole.
+def compute_feather(mask: Array, hole: Array, width: int) -> Array:
+    """Return the weight of the fill, (h, w) float32: 1 on the mask, falling to 0 at the hole's edge, 0 outside.
 
-    `width` is the hole's dilation: the ramp uses the ring between mask and hole, so that the object itself is never
-    mixed back in.
+    Args:
+        width: the hole's dilation in px. The ramp uses the ring between mask and hole, so that the object itself is
+            never mixed back in.
     """
     if width <= 0:
         return hole.astype(np.float32)
-    away = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
-    weight = np.clip(1 - (away - width / 2) / (width / 2 + 1), 0, 1)  # full weight half-way out: masks are tight
+    distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
+    weight = np.clip(1 - (distance - width / 2) / (width / 2 + 1), 0, 1)  # full weight half-way out: masks are tight
     return np.asarray(np.where(hole, weight, 0), np.float32)
 
 
-def native_shape(shape: tuple[int, int], capability: Capability) -> tuple[int, int]:
-    """Height and width at which a remover works on a crop of that shape, px.
+def compute_native_shape(shape: tuple[int, int], capability: Capability) -> tuple[int, int]:
+    """Return the height and width in px at which a remover works on a crop of that shape.
 
     For effects: short side at the native size, both rounded up to multiples of 16 (ObjectClear's rule).
+
+    Examples:
+        >>> compute_native_shape((300, 500), Capability("remover", 512, False, "CC0", effects=True))
+        (512, 864)
     """
     native = capability.native_size
     if native is None:
@@ -138,12 +176,12 @@ def native_shape(shape: tuple[int, int], capability: Capability) -> tuple[int, i
     return height, width
 
 
-def resized(picture: Array, shape: tuple[int, int]) -> Array:
-    """A picture or a weight at that height and width: area mean where it shrinks, cubic where it grows."""
+def resize(picture: Array, shape: tuple[int, int]) -> Array:
+    """Return a picture or a weight at that height and width: area mean where it shrinks, cubic where it grows."""
     if picture.shape[:2] == shape:
         return np.ascontiguousarray(picture)
-    how = cv2.INTER_AREA if shape[0] * shape[1] < picture.shape[0] * picture.shape[1] else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(picture, shape[::-1], interpolation=how))
+    interpolation = cv2.INTER_AREA if shape[0] * shape[1] < picture.shape[0] * picture.shape[1] else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(picture, shape[::-1], interpolation=interpolation))
 
 
 def remove(
@@ -154,18 +192,24 @@ def remove(
     dilation: int = 8,
     context: float = 0.75,
 ) -> list[Array]:
-    """Pictures without what the masks cover. Pixels outside the dilated mask are those of the input, bit-exact.
+    """Remove what the masks cover. Pixels outside the dilated mask are those of the input, bit-exact.
 
     Args:
-        pictures: (h, w, 3) uint8 RGB each. masks: (h, w) bool, True = to be removed.
+        pictures: (h, w, 3) uint8 RGB each.
+        masks: (h, w) bool, True = to be removed.
+        seeds: one for each picture.
         dilation: px by which a mask grows before it is filled: masks are tight, and a rim left behind draws the
-            object again. context: picture around the hole that the remover sees, in units of the hole's size.
+            object again.
+        context: picture around the hole that the remover gets, in units of the hole's size.
+
+    Returns:
+        Pictures (h, w, 3) uint8, in order.
 
     Raises:
-        NothingToFill, NoContext: judged on the dilated mask.
-        ValueError: shapes or types do not fit, or a remover returned something else than it was asked for.
+        NothingToFill, NoContext: of the dilated mask.
+        ValueError: shapes or types do not fit, or a remover returned pictures of another number or shape.
     """
-    crops, holes, windows, grown = [], [], [], []
+    crops, crop_holes, windows, holes = [], [], [], []
     capability = remover.capability
     for picture, mask in zip(pictures, masks, strict=True):
         if picture.dtype != np.uint8 or picture.ndim != 3 or mask.dtype != np.bool_ or mask.shape != picture.shape[:2]:
@@ -173,34 +217,49 @@ def remove(
                 f"a remover takes (h, w, 3) uint8 and (h, w) bool, not {picture.shape} {picture.dtype} "
                 f"and {mask.shape} {mask.dtype}"
             )
-        hole = hole_of(mask, dilation)
+        hole = make_hole(mask, dilation)
         height, width = mask.shape
-        x0, y0, x1, y1 = window = (0, 0, width, height) if capability.effects else crop_window(hole, context)
-        shape = native_shape((y1 - y0, x1 - x0), capability)
-        crops.append(resized(picture[y0:y1, x0:x1], shape))
-        # any touched pixel is hole: a shrunk mask must not let the object through
+        x0, y0, x1, y1 = window = (0, 0, width, height) if capability.effects else compute_crop_window(hole, context)
+        shape = compute_native_shape((y1 - y0, x1 - x0), capability)
+        crops.append(resize(picture[y0:y1, x0:x1], shape))
+        # every pixel that the mask touches is hole: a smaller mask must not leave a rim of the object
         inside: Array = hole[y0:y1, x0:x1].astype(np.float32)
-        holes.append(np.asarray(cv2.resize(inside, shape[::-1], interpolation=cv2.INTER_AREA)) > 0)
+        crop_holes.append(np.asarray(cv2.resize(inside, shape[::-1], interpolation=cv2.INTER_AREA)) > 0)
         windows.append(window)
-        grown.append(hole)
-    filled = remover.fill(crops, holes, list(seeds))
-    if len(filled) != len(crops):
-        raise ValueError(f"remover '{remover.name}' returned {len(filled)} pictures for {len(crops)}")
+        holes.append(hole)
+    fills = remover.fill(crops, crop_holes, list(seeds))
+    if len(fills) != len(crops):
+        raise ValueError(f"remover '{remover.name}' returned {len(fills)} pictures for {len(crops)}")
     results = []
-    for picture, mask, hole, window, crop, one in zip(pictures, masks, grown, windows, crops, filled, strict=True):
-        fill, extra = one if isinstance(one, Filled) else (one, None)
+    for picture, mask, hole, window, crop, result in zip(pictures, masks, holes, windows, crops, fills, strict=True):
+        fill, extra = result if isinstance(result, Filled) else (result, None)
         if fill.shape != crop.shape or fill.dtype != np.uint8:
             raise ValueError(f"remover '{remover.name}' returned {fill.shape} {fill.dtype} for {crop.shape} uint8")
-        x0, y0, x1, y1 = window
-        shape = (y1 - y0, x1 - x0)
-        weight = feather(mask, hole, dilation)[y0:y1, x0:x1]
-        if extra is not None:
-            if extra.shape != crop.shape[:2]:
-                raise ValueError(f"remover '{remover.name}' returned a weight {extra.shape} for {crop.shape}")
-            weight = np.maximum(weight, np.clip(resized(extra.astype(np.float32), shape), 0, 1))
-        changed = weight > 0
-        mixed = resized(fill, shape) * weight[..., None] + picture[y0:y1, x0:x1] * (1 - weight[..., None])
-        out = picture.copy()
-        out[y0:y1, x0:x1][changed] = np.rint(mixed).astype(np.uint8)[changed]
-        results.append(out)
+        if extra is not None and extra.shape != crop.shape[:2]:
+            raise ValueError(f"remover '{remover.name}' returned a weight {extra.shape} for {crop.shape}")
+        results.append(paste(picture, fill, window, compute_feather(mask, hole, dilation), extra))
     return results
+
+
+def paste(
+    picture: Array, fill: Array, window: tuple[int, int, int, int], weight: Array, extra: Array | None = None
+) -> Array:
+    """Return a picture with a fill in a window; pixels without weight stay as they are, bit-exact.
+
+    Args:
+        picture: (h, w, 3) uint8.
+        fill: (h', w', 3) uint8, resized to the window.
+        window: x0, y0, x1, y1 in px.
+        weight: (h, w) float32, the share of the fill.
+        extra: (h', w') float, a weight of the remover's own; the larger one counts.
+    """
+    x0, y0, x1, y1 = window
+    shape = (y1 - y0, x1 - x0)
+    weight = weight[y0:y1, x0:x1]
+    if extra is not None:
+        weight = np.maximum(weight, np.clip(resize(extra.astype(np.float32), shape), 0, 1))
+    changed = weight > 0
+    mixed = resize(fill, shape) * weight[..., None] + picture[y0:y1, x0:x1] * (1 - weight[..., None])
+    pasted = picture.copy()
+    pasted[y0:y1, x0:x1][changed] = np.rint(mixed).astype(np.uint8)[changed]
+    return pasted

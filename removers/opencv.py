@@ -1,4 +1,4 @@
-"""OpenCV's two inpainters: always there, fast, and blurred where the hole is large. The baseline."""
+"""OpenCV's two inpainters: always available, fast, and blurred where the hole is large. The baseline."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ Array = npt.NDArray[Any]
 class OpenCV:
     """`telea` marches inwards along the hole's border; `ns` continues the lines of equal brightness."""
 
-    capability = Capability(role="remover", native_size=None, needs_prompt=False, licence="Apache-2.0")
+    capability = Capability(role="remover", native_size=None, needs_prompt=False, licence="Apache-2.0", name="OpenCV")
 
     def __init__(self, name: str, flag: int, radius: int) -> None:
         self.name = name
@@ -30,7 +30,7 @@ class OpenCV:
         pass
 
     def fill(self, pictures: Sequence[Array], holes: Sequence[Array], seeds: Sequence[int]) -> list[Array]:
-        """As `Remover.fill`; deterministic, the seeds are not used."""
+        """Fill as `Remover.fill` does; deterministic, the seeds are not used."""
         return [
             np.asarray(cv2.inpaint(np.ascontiguousarray(picture), hole.astype(np.uint8), self.radius, self.flag))
             for picture, hole in zip(pictures, holes, strict=True)
@@ -38,8 +38,10 @@ class OpenCV:
 
 
 def telea() -> OpenCV:
+    """Create the remover `telea`."""
     return OpenCV("telea", cv2.INPAINT_TELEA, 5)
 
 
 def ns() -> OpenCV:
+    """Create the remover `ns`."""
     return OpenCV("ns", cv2.INPAINT_NS, 4)

@@ -13,8 +13,17 @@ NEGATIVE = "low quality, worst, bad proportions, blurry, extra finger, Deformed,
 """The prompts of RORem's release. It runs them at guidance 1, where the negative one does nothing."""
 
 # It paints something new into the hole four times in five (RORem's Table 2: 15.8 % of its removals are removals).
-SDXL_INPAINT = Capability("inserter", None, False, "CreativeML Open RAIL++-M")
-ROREM = Capability("remover", None, False, "Apache-2.0 by its README; the repository has no licence file")
+SDXL_INPAINT = Capability(
+    "inserter", None, False, "CreativeML Open RAIL++-M", name="SDXL-inpainting", needs_weights=True
+)
+ROREM = Capability(
+    "remover",
+    None,
+    False,
+    "Apache-2.0 by its README; the repository has no licence file",
+    name="RORem",
+    needs_weights=True,
+)
 
 SDXL_OPTIONS = Options(size=1024, steps=50, guidance=7.5)
 ROREM_OPTIONS = Options(size=512, steps=50, guidance=1.0)
@@ -22,15 +31,15 @@ LCM_OPTIONS = Options(size=512, steps=4, guidance=1.0, scheduler="LCMScheduler")
 
 
 def sdxl_inpaint(name: str, files: Files, options: Options = SDXL_OPTIONS) -> Sdxl:
-    """The base of the family; a poor remover, and the start of RORem's training."""
+    """Create SDXL-inpainting: the base of the family, a poor remover, and the start of RORem's training."""
     return Sdxl(name, SDXL_INPAINT, files, options)
 
 
 def rorem(name: str, files: Files, options: Options = ROREM_OPTIONS) -> Sdxl:
-    """RORem: `files.unet` is its UNet, everything else is the base's.
+    """Create RORem: `files.unet` is its UNet, everything else is the base's.
 
     Raises:
-        ValueError: no UNet of its own was named.
+        ValueError: `files` names no UNet.
     """
     if files.unet is None:
         raise ValueError(f"remover '{name}' is RORem: name its UNet (`unet:`), or it is the base alone")
@@ -38,7 +47,7 @@ def rorem(name: str, files: Files, options: Options = ROREM_OPTIONS) -> Sdxl:
 
 
 def rorem_lcm(name: str, files: Files, options: Options = LCM_OPTIONS) -> Sdxl:
-    """RORem in four steps: its UNet with the distilled LoRA folded in, and the latent consistency scheduler.
+    """Create RORem in four steps: its UNet with the distilled LoRA fused, and the latent consistency scheduler.
 
     Raises:
         ValueError: the UNet or the LoRA is missing, or guidance would be used: the LoRA has it built in.

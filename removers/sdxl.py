@@ -1,10 +1,10 @@
-"""The SDXL-inpainting family: one denoising loop over a 9-channel UNet, whatever weights and scheduler stand in it.
+"""The SDXL-inpainting family: one denoising loop over a 9-channel UNet, for all weights and schedulers.
 
 Each step's input is [noisy latents (4), hole (1), latents of the source (4)]; the source's hole is grey unless the
-model wants to see the object (ObjectClear). Three things keep the object from shining through: the hole of the
-conditioning is grey, all the steps that were asked for are run from the first timestep (a `strength` below 1, the
-usual default, drops one and starts from the object's own latents), and what the noise is added to at the start is a
-picture whose hole was filled from its rim, or nothing.
+model needs the object (ObjectClear). Three things keep the object from shining through: the hole of the conditioning is
+grey; all requested steps are run from the first timestep (a `strength` below 1, the usual default, skips one and starts
+from the object's own latents); and noise is added at the start to a picture whose hole was filled from its rim, or to
+nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rasura.networks import lora
-from rasura.networks.diffusers_files import MissingWeights, config_of, model_files, open_model
-from rasura.networks.weights import device_and_type
+from rasura.networks.pca_codec import decode_latents, encode_pixels, open_vae
+from rasura.networks.pretrained import MissingWeights, list_diffusers_files, open_diffusers, read_config
+from rasura.networks.weights import pick_device_and_dtype
 from rasura.removers import conditioning
 from rasura.removers.base import Capability, Filled
 from rasura.removers.conditioning import Conditioning
@@ -29,16 +30,14 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 HOLE_AND_SOURCE = 9
-AT_ONCE = 4
-"""Pictures that the VAE takes at once: its memory grows faster than the UNet's."""
 
 
 @dataclass(frozen=True)
 class Files:
-    """Where a model of the family lies.
+    """The files of a model of the family.
 
     base: folder in diffusers' layout (unet, vae, scheduler, text_encoder, text_encoder_2, tokenizer, tokenizer_2).
-    unet, vae: folders that take the place of the base's. lora: file folded into the UNet.
+    unet, vae: folders that take the place of the base's. lora: file fused into the UNet.
     prompts: file of embeddings (`conditioning.save`) that takes the place of the text encoders.
     """
 
@@ -51,13 +50,13 @@ class Files:
 
 @dataclass(frozen=True)
 class Options:
-    """How it is run.
+    """Options of running a model.
 
     guidance: classifier-free guidance; 1 is none, and then the negative prompt does nothing.
     start: `prefill` adds the first step's noise to the picture with its hole filled from the rim; `noise` is pure.
-    source: what the last four channels show; `masked` has a grey hole.
-    batch: pictures in one run of the network. A short batch is filled up, so that what a picture gives does not
-        depend on how many came with it.
+    source: picture in the last four channels; `masked` has a grey hole.
+    batch: pictures in one run of the network. A short batch is filled up, so that a result does not depend on the
+        number of pictures beside it.
     dtype: float32, bfloat16 or float16. compile: let torch compile the UNet (minutes at first, then faster).
     """
 
@@ -77,7 +76,7 @@ class Options:
 
 @dataclass
 class Parts:
-    """What is in memory while it runs: no text encoder."""
+    """The parts of a model in memory while it runs: no text encoder."""
 
     unet: Any
     vae: Any
@@ -88,7 +87,7 @@ class Parts:
 
 
 def to_tensor(pictures: Sequence[Array], device: Any, dtype: Any) -> "torch.Tensor":
-    """(n, 3, h, w) in [-1, 1] from uint8 pictures of one size."""
+    """Return (n, 3, h, w) in [-1, 1] of uint8 pictures of one size."""
     import torch
 
     stacked = np.ascontiguousarray(np.stack(pictures).transpose(0, 3, 1, 2))
@@ -96,53 +95,42 @@ def to_tensor(pictures: Sequence[Array], device: Any, dtype: Any) -> "torch.Tens
 
 
 def to_pictures(pixels: "torch.Tensor") -> list[Array]:
-    """uint8 pictures from (n, 3, h, w) in [-1, 1]."""
+    """Return uint8 pictures of (n, 3, h, w) in [-1, 1]."""
     scaled = ((pixels.float() / 2 + 0.5).clamp(0, 1) * 255).round()
     return list(scaled.permute(0, 2, 3, 1).cpu().numpy().astype(np.uint8))
 
 
-def encode(vae: Any, pixels: "torch.Tensor") -> "torch.Tensor":
-    """Scaled latents, the distribution's mode: a sample would add noise that no one asked for."""
-    import torch
-
-    parts = [vae.encode(pixels[k : k + AT_ONCE].to(vae.dtype)) for k in range(0, len(pixels), AT_ONCE)]
-    latents: torch.Tensor = torch.cat([part.latent_dist.mode() for part in parts]) * vae.config.scaling_factor
-    return latents
-
-
-def decode(vae: Any, latents: "torch.Tensor") -> "torch.Tensor":
-    """Pixels (n, 3, h, w) of scaled latents."""
-    import torch
-
-    codes = (latents / vae.config.scaling_factor).to(vae.dtype)
-    parts = [vae.decode(codes[k : k + AT_ONCE], return_dict=False)[0] for k in range(0, len(codes), AT_ONCE)]
-    return torch.cat(parts)
-
-
-def latent_hole(holes: "torch.Tensor", shape: Sequence[int]) -> "torch.Tensor":
-    """(n, 1, h/8, w/8) of (n, 1, h, w): the nearest pixel, as these networks were trained."""
+def resize_hole(holes: "torch.Tensor", shape: Sequence[int]) -> "torch.Tensor":
+    """Return (n, 1, h/8, w/8) of (n, 1, h, w): the nearest pixel, as these networks were trained."""
     import torch.nn.functional as F
 
     return F.interpolate(holes, size=tuple(shape))
 
 
-def prefilled(pictures: Sequence[Array], holes: Sequence[Array]) -> list[Array]:
-    """Pictures with the hole continued from its rim: nothing of what stood in it is left."""
+def prefill(pictures: Sequence[Array], holes: Sequence[Array]) -> list[Array]:
+    """Return pictures with the hole continued from its rim: nothing of its content is left.
+
+    Examples:
+        >>> picture, hole = np.full((5, 5, 3), 7, np.uint8), np.zeros((5, 5), bool)
+        >>> picture[2, 2], hole[2, 2] = 200, True
+        >>> prefill([picture], [hole])[0][2, 2].tolist()
+        [7, 7, 7]
+    """
     return [
         np.asarray(cv2.inpaint(np.ascontiguousarray(picture), hole.astype(np.uint8), 3, cv2.INPAINT_TELEA))
         for picture, hole in zip(pictures, holes, strict=True)
     ]
 
 
-def noise_for(seeds: Sequence[int], shape: Sequence[int]) -> tuple["torch.Tensor", list["torch.Generator"]]:
-    """Noise (n, *shape) float32, each picture's from its own generator, which goes on to serve the scheduler.
+def draw_noise(seeds: Sequence[int], shape: Sequence[int]) -> tuple["torch.Tensor", list["torch.Generator"]]:
+    """Draw noise (n, *shape) float32, each picture's from its own generator, which the scheduler uses further.
 
     On the CPU, so that it is the same on every device.
     """
     import torch
 
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    return torch.stack([torch.randn(tuple(shape), generator=one) for one in generators]), generators
+    return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators]), generators
 
 
 def denoise(
@@ -156,11 +144,14 @@ def denoise(
     after: "Callable[[int, torch.Tensor], torch.Tensor] | None" = None,
     before: Callable[[int], None] | None = None,
 ) -> "torch.Tensor":
-    """Latents after all the scheduler's steps; it runs the UNet exactly `options.steps` times.
+    """Return the latents after all the scheduler's steps; the UNet is run exactly `options.steps` times.
 
     Args:
-        latents: (n, 4, h, w), already at the first timestep's noise. hole: (n, 1, h, w). source: (n, 4, h, w).
-        tokens: (n, 77, d) in place of the prompt's own. before, after: called around each step.
+        latents: (n, 4, h, w), already at the first timestep's noise.
+        hole: (n, 1, h, w).
+        source: (n, 4, h, w).
+        tokens: (n, 77, d) in place of the prompt's own.
+        before, after: called around each step with its number; `after` returns the latents to go on with.
     """
     import inspect
 
@@ -169,28 +160,28 @@ def denoise(
     count = len(latents)
     text = parts.conditioning.tokens.expand(count, -1, -1) if tokens is None else tokens
     pooled = parts.conditioning.pooled.expand(count, -1)
-    guided = options.guidance > 1
-    if guided:
+    is_guided = options.guidance > 1
+    if is_guided:
         text = torch.cat([parts.conditioning.negative_tokens.expand(count, -1, -1), text])
         pooled = torch.cat([parts.conditioning.negative_pooled.expand(count, -1), pooled])
     factor = 2 ** (len(parts.vae.config.block_out_channels) - 1)
     size = (latents.shape[-2] * factor, latents.shape[-1] * factor)
     ids = torch.tensor([[*size, 0, 0, *size]], device=latents.device, dtype=text.dtype).expand(len(text), -1)
-    given = torch.cat([hole, source], dim=1)
-    given = torch.cat([given, given]) if guided else given
+    condition = torch.cat([hole, source], dim=1)
+    condition = torch.cat([condition, condition]) if is_guided else condition
     extra = {"generator": list(generators)} if "generator" in inspect.signature(parts.scheduler.step).parameters else {}
     for step, time in enumerate(parts.scheduler.timesteps):
         if before:
             before(step)
-        noisy = parts.scheduler.scale_model_input(torch.cat([latents, latents]) if guided else latents, time)
+        noisy = parts.scheduler.scale_model_input(torch.cat([latents, latents]) if is_guided else latents, time)
         predicted = parts.unet(
-            torch.cat([noisy.to(parts.dtype), given], dim=1),
+            torch.cat([noisy.to(parts.dtype), condition], dim=1),
             time,
             encoder_hidden_states=text,
             added_cond_kwargs={"text_embeds": pooled, "time_ids": ids},
             return_dict=False,
         )[0]
-        if guided:
+        if is_guided:
             without, towards = predicted.chunk(2)
             predicted = without + options.guidance * (towards - without)
         latents = parts.scheduler.step(predicted, time, latents, **extra, return_dict=False)[0].to(parts.dtype)
@@ -202,24 +193,24 @@ def denoise(
 def fill(
     parts: Parts, options: Options, pictures: Sequence[Array], holes: Sequence[Array], seeds: Sequence[int]
 ) -> list[Array]:
-    """Filled pictures of one size, (h, w, 3) uint8 each; sides are multiples of 8."""
+    """Fill pictures of one size, (h, w, 3) uint8 each; sides are multiples of 8."""
     import torch
 
     with torch.inference_mode():
         pixels = to_tensor(pictures, parts.device, parts.dtype)
         mask = torch.from_numpy(np.stack(holes)[:, None]).to(parts.device, parts.dtype)
-        source = encode(parts.vae, pixels * (1 - mask) if options.source == "masked" else pixels).to(parts.dtype)
-        noise, generators = noise_for(seeds, source.shape[1:])
+        source = encode_pixels(parts.vae, pixels * (1 - mask) if options.source == "masked" else pixels).to(parts.dtype)
+        noise, generators = draw_noise(seeds, source.shape[1:])
         noise = noise.to(parts.device, parts.dtype)
         parts.scheduler.set_timesteps(options.steps, device=parts.device)
         if options.start == "noise":
             latents = noise * parts.scheduler.init_noise_sigma
         else:
-            known = encode(parts.vae, to_tensor(prefilled(pictures, holes), parts.device, parts.dtype))
+            filled = encode_pixels(parts.vae, to_tensor(prefill(pictures, holes), parts.device, parts.dtype))
             first = parts.scheduler.timesteps[:1].expand(len(noise))
-            latents = parts.scheduler.add_noise(known.to(parts.dtype), noise, first)
-        latents = denoise(parts, options, latents, latent_hole(mask, source.shape[2:]), source, generators)
-        return to_pictures(decode(parts.vae, latents))
+            latents = parts.scheduler.add_noise(filled.to(parts.dtype), noise, first)
+        latents = denoise(parts, options, latents, resize_hole(mask, source.shape[2:]), source, generators)
+        return to_pictures(decode_latents(parts.vae, latents))
 
 
 class Sdxl:
@@ -227,86 +218,89 @@ class Sdxl:
 
     def __init__(self, name: str, capability: Capability, files: Files, options: Options) -> None:
         self.name = name
-        self.capability = replace(capability, native_size=options.size)
+        self.capability = replace(capability, native_size=options.size, steps=options.steps)
         self.files = files
         self.options = options
         self.parts: Parts | None = None
 
     def folder(self, part: str) -> Path:
-        """Where a part of it lies."""
+        """Return the folder of a part."""
         return {"unet": self.files.unet, "vae": self.files.vae}.get(part) or self.files.base / part
 
     def weights(self) -> Mapping[str, Path]:
-        """Raises MissingWeights where a file is not there."""
-        found = {
-            f"{part}/{name}": path for part in ("unet", "vae") for name, path in model_files(self.folder(part)).items()
+        """Return the files that `setup` reads.
+
+        Raises:
+            MissingWeights: a file is missing, or the UNet takes another number of channels.
+        """
+        files = {
+            f"{part}/{name}": path
+            for part in ("unet", "vae")
+            for name, path in list_diffusers_files(self.folder(part)).items()
         }
-        found["scheduler"] = self.files.base / "scheduler" / "scheduler_config.json"
+        files["scheduler"] = self.files.base / "scheduler" / "scheduler_config.json"
         if self.files.prompts:
-            found["prompts"] = self.files.prompts
+            files["prompts"] = self.files.prompts
         else:
-            found |= conditioning.encoder_files(self.files.base)
+            files |= conditioning.encoder_files(self.files.base)
         if self.files.lora:
-            found["lora"] = self.files.lora
-        for name, path in found.items():
+            files["lora"] = self.files.lora
+        for name, path in files.items():
             if not path.is_file():
                 raise MissingWeights(f"{self.name}: no {name} at {path}")
-        channels = config_of(self.folder("unet")).get("in_channels")
+        channels = read_config(self.folder("unet")).get("in_channels")
         if channels != HOLE_AND_SOURCE:
             raise MissingWeights(f"{self.name}: the UNet in {self.folder('unet')} takes {channels} channels, not 9")
-        return found
+        return files
 
     def setup(self) -> None:
         import torch
 
-        device, dtype = device_and_type(self.options.device, self.options.dtype)
+        device, dtype = pick_device_and_dtype(self.options.device, self.options.dtype)
         if self.files.prompts:
-            said = conditioning.load(self.files.prompts)
+            embeddings = conditioning.load(self.files.prompts)
         else:
-            said = conditioning.encode(self.files.base, self.options.prompt, self.options.negative, device, dtype)
-        unet = open_model("UNet2DConditionModel", self.folder("unet"), dtype)
+            embeddings = conditioning.encode(self.files.base, self.options.prompt, self.options.negative, device, dtype)
+        unet = open_diffusers("UNet2DConditionModel", self.folder("unet"), dtype)
         if self.files.lora:
             lora.fuse(unet, lora.read(self.files.lora))
-        vae_folder = self.folder("vae")
-        # SDXL's own VAE overflows in float16 and says so in its config; the repaired one does not
-        overflows = dtype == torch.float16 and config_of(vae_folder).get("force_upcast", True)
-        vae = open_model("AutoencoderKL", vae_folder, torch.float32 if overflows else dtype)
-        if device.type == "cuda":  # convolutions in tensor cores want the channels last; on a CPU it only costs
+        vae = open_vae(self.folder("vae"), dtype)
+        if device.type == "cuda":  # convolutions in tensor cores are faster with channels last; on a CPU it only costs
             unet, vae = unet.to(memory_format=torch.channels_last), vae.to(memory_format=torch.channels_last)
         unet = unet.to(device)
         if self.options.compile:
             unet.compile()
-        self.parts = Parts(unet, vae.to(device), self.scheduler(), said.to(device, dtype), device, dtype)
+        self.parts = Parts(unet, vae.to(device), self.scheduler(), embeddings.to(device, dtype), device, dtype)
 
     def scheduler(self) -> Any:
-        """The base's scheduler, or the one that the options name with the base's settings."""
+        """Return the base's scheduler, or the one that the options name with the base's settings."""
         import diffusers
 
-        home = self.files.base / "scheduler"
-        config = diffusers.EulerDiscreteScheduler.load_config(home, local_files_only=True)
+        folder = self.files.base / "scheduler"
+        config = diffusers.EulerDiscreteScheduler.load_config(folder, local_files_only=True)
         kind = self.options.scheduler or config["_class_name"]
         return getattr(diffusers, kind).from_config(config)
 
     def run(
         self, parts: Parts, pictures: Sequence[Array], holes: Sequence[Array], seeds: Sequence[int]
     ) -> Sequence[Array | Filled]:
-        """One full batch."""
+        """Fill one full batch of pictures of one size."""
         return fill(parts, self.options, pictures, holes, seeds)
 
     def fill(self, pictures: Sequence[Array], holes: Sequence[Array], seeds: Sequence[int]) -> Sequence[Array | Filled]:
-        """As `Remover.fill`. A short batch repeats its last picture: rounding depends on a batch's size."""
+        """Fill as `Remover.fill` does. A short batch repeats its last picture: rounding depends on a batch's size."""
         if self.parts is None:
             raise RuntimeError(f"remover '{self.name}' was not set up")
-        done: dict[int, Array | Filled] = {}
+        results: dict[int, Array | Filled] = {}
         by_size: dict[tuple[int, ...], list[int]] = {}
         for index, picture in enumerate(pictures):
             by_size.setdefault(picture.shape, []).append(index)
         for indices in by_size.values():
             for start in range(0, len(indices), self.options.batch):
-                here = indices[start : start + self.options.batch]
-                full = here + here[-1:] * (self.options.batch - len(here))
-                made = self.run(
+                batch = indices[start : start + self.options.batch]
+                full = batch + batch[-1:] * (self.options.batch - len(batch))
+                fills = self.run(
                     self.parts, [pictures[k] for k in full], [holes[k] for k in full], [seeds[k] for k in full]
                 )
-                done |= dict(zip(here, made, strict=False))
-        return [done[index] for index in range(len(pictures))]
+                results |= dict(zip(batch, fills, strict=False))
+        return [results[index] for index in range(len(pictures))]

@@ -1,4 +1,4 @@
-"""LPIPS (arXiv 1801.03924): how far apart two pictures look, by a network's features. 0 is equal, less is closer.
+"""LPIPS (arXiv 1801.03924): the perceptual distance of two pictures by a network's features. 0 is equal.
 
 The network and its linear heads are those of the `lpips` package; the backbone's weights come from a local file
 (torchvision's AlexNet, `alexnet-owt-7be5be79.pth`, or its VGG-16), so that nothing is fetched while a loop runs.
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rasura.networks.weights import BadWeights, device, filled, tensors
+from rasura.networks.weights import BadWeights, load_state, pick_device, read_tensors
 
 Array = npt.NDArray[Any]
 
@@ -25,45 +25,49 @@ FIRST = {"alex": (64, 3, 11, 11), "vgg": (64, 3, 3, 3)}
 
 
 class Lpips:
-    """The network, opened: AlexNet's, which papers report, or VGG's, whichever the file holds."""
+    """LPIPS by AlexNet, which papers report, or by VGG-16, whichever the file holds."""
 
     def __init__(self, path: Path) -> None:
-        """Raises:
-        BadWeights: the file is not there, holds more than tensors, or no AlexNet and no VGG-16.
+        """Open the network.
+
+        Raises:
+            BadWeights: the file is missing, holds more than tensors, or is neither AlexNet nor VGG-16.
         """
         if not path.is_file():
             raise BadWeights(f"there is no file '{path}': LPIPS needs torchvision's AlexNet or VGG-16 (measures.lpips)")
-        given = tensors(path)
-        first = tuple(given["features.0.weight"].shape) if "features.0.weight" in given else None
+        tensors = read_tensors(path)
+        first = tuple(tensors["features.0.weight"].shape) if "features.0.weight" in tensors else None
         self.name = next((name for name, shape in FIRST.items() if shape == first), "")
         if not self.name:
             raise BadWeights(f"'{path}' is neither torchvision's AlexNet nor its VGG-16: features.0.weight is {first}")
-        self.network = _network(self.name, given, path)
+        self.network = _open_network(self.name, tensors, path)
 
-    def distances(self, made: Sequence[Array], true: Sequence[Array]) -> Array:
-        """LPIPS (n,) of pictures (h, w, 3) uint8 and their truths; those of one size are measured together.
+    def compute_distances(self, pictures: Sequence[Array], truths: Sequence[Array]) -> Array:
+        """Return LPIPS (n,) of pictures (h, w, 3) uint8 and their truths; those of one size are measured together.
 
         Raises:
-            ValueError: two pictures differ in size, or are smaller than the network can see.
+            ValueError: two pictures differ in size, or are too small for the network.
         """
         import torch
 
         groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for index, (one, other) in enumerate(zip(made, true, strict=True)):
-            if one.shape != other.shape or min(one.shape[:2]) < LEAST:
-                raise ValueError(f"LPIPS compares pictures of one size from {LEAST} px: {one.shape} and {other.shape}")
-            groups[one.shape].append(index)
-        found = np.zeros(len(made))
+        for index, (picture, truth) in enumerate(zip(pictures, truths, strict=True)):
+            if picture.shape != truth.shape or min(picture.shape[:2]) < LEAST:
+                raise ValueError(
+                    f"LPIPS compares pictures of one size from {LEAST} px: {picture.shape} and {truth.shape}"
+                )
+            groups[picture.shape].append(index)
+        distances = np.zeros(len(pictures))
         with torch.inference_mode():
             for indices in groups.values():
                 for start in range(0, len(indices), BATCH):
-                    here = indices[start : start + BATCH]
-                    apart = self.network(*(_stacked([pictures[k] for k in here]) for pictures in (made, true)))
-                    found[here] = apart.double().flatten().cpu().numpy()
-        return found
+                    batch = indices[start : start + BATCH]
+                    tensors = (_stack([group[k] for k in batch]) for group in (pictures, truths))
+                    distances[batch] = self.network(*tensors).double().flatten().cpu().numpy()
+        return distances
 
 
-def _network(name: str, given: dict[str, Any], path: Path) -> Any:
+def _open_network(name: str, tensors: dict[str, Any], path: Path) -> Any:
     import lpips
     import torch
 
@@ -71,13 +75,13 @@ def _network(name: str, given: dict[str, Any], path: Path) -> Any:
         warnings.simplefilter("ignore", UserWarning)  # torchvision's, of how the package asks for no weights
         network = lpips.LPIPS(net=name, pnet_rand=True, verbose=False)
     # slice2.3.weight there is features.3.weight in torchvision's files; the classifier is not used
-    names = {one: "features." + one.split(".", 1)[1] for one in network.net.state_dict()}
-    filled(network.net, {one: given[theirs] for one, theirs in names.items() if theirs in given}, path)
-    return network.eval().to(device())
+    names = {name: "features." + name.split(".", 1)[1] for name in network.net.state_dict()}
+    load_state(network.net, {name: tensors[key] for name, key in names.items() if key in tensors}, path)
+    return network.eval().to(pick_device())
 
 
-def _stacked(pictures: Sequence[Array]) -> Any:
+def _stack(pictures: Sequence[Array]) -> Any:
     import torch
 
     stacked = torch.from_numpy(np.ascontiguousarray(np.stack(pictures).transpose(0, 3, 1, 2)))
-    return stacked.to(device()).float() / 127.5 - 1
+    return stacked.to(pick_device()).float() / 127.5 - 1

@@ -1,11 +1,11 @@
-"""ObjectClear's mask loss: what the network looks at for the object's token is to lie on the object and its effects."""
+"""ObjectClear's mask loss: the attention to the object's token has to be on the object and its effects."""
 
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rasura.removers.objectclear import Gaze
+from rasura.removers.objectclear import AttentionRecorder
 
 if TYPE_CHECKING:
     import torch
@@ -15,39 +15,43 @@ VISIBLE = 0.1
 
 
 @contextmanager
-def gazes(unet: Any, token: int, wanted: bool) -> Iterator[list[Gaze]]:
-    """Listens to every cross-attention of the network; to none where it is not wanted."""
-    names = [name for name, _ in unet.named_modules() if name.endswith(".attn2")] if wanted else []
-    opened = [Gaze(unet, name, token) for name in names]
-    for one in opened:
-        one.open()
+def record_attention(unet: Any, token: int, enabled: bool) -> Iterator[list[AttentionRecorder]]:
+    """Record every cross-attention of the network while the context lasts; none where it is not enabled."""
+    names = [name for name, _ in unet.named_modules() if name.endswith(".attn2")] if enabled else []
+    recorders = [AttentionRecorder(unet, name, token) for name in names]
+    for recorder in recorders:
+        recorder.start()
     try:
-        yield opened
+        yield recorders
     finally:
-        for one in opened:
-            one.close()
+        for recorder in recorders:
+            recorder.stop()
 
 
-def loss(opened: Sequence[Gaze], region: "torch.Tensor") -> "torch.Tensor":
-    """mean_bg(A) - mean_fg(A) + 1 for A the attention on the token, averaged over heads, layers and pictures.
+def compute_mask_loss(recorders: Sequence[AttentionRecorder], region: "torch.Tensor") -> "torch.Tensor":
+    """Return mean_bg(A) - mean_fg(A) + 1 for A the attention on the token, averaged over heads, layers and pictures.
 
     It is linear in A, so the mean over heads may come first.
 
     Args:
         region: (n, 1, h, w) float, M_fg; square. Pictures whose region fills all or nothing of a map count as 1.
+
+    Source: ObjectClear, arXiv 2505.22636.
     """
     import torch
     import torch.nn.functional as F
 
-    found = []
-    for gaze in opened:
-        count, places = gaze.heard["to_q"].shape[:2]
-        side = math.isqrt(places)
-        looked = gaze.maps((side, side), count)
+    losses = []
+    for recorder in recorders:
+        count, cells = recorder.outputs["to_q"].shape[:2]
+        side = math.isqrt(cells)
+        attention = recorder.compute_maps((side, side), count)
         scaled = F.interpolate(region.float(), (side, side), mode="bilinear", antialias=True)[:, 0]
-        inside = (scaled > VISIBLE).to(looked.dtype)
-        beside = 1 - inside
-        known = ((inside.sum((1, 2)) > 0) & (beside.sum((1, 2)) > 0)).to(looked.dtype)
-        on, off = ((looked * one).sum((1, 2)) / one.sum((1, 2)).clamp(min=1) for one in (inside, beside))
-        found.append((known * (off - on) + 1).mean())
-    return torch.stack(found).mean()
+        inside = (scaled > VISIBLE).to(attention.dtype)
+        outside = 1 - inside
+        has_both = ((inside.sum((1, 2)) > 0) & (outside.sum((1, 2)) > 0)).to(attention.dtype)
+        mean_inside, mean_outside = (
+            (attention * part).sum((1, 2)) / part.sum((1, 2)).clamp(min=1) for part in (inside, outside)
+        )
+        losses.append((has_both * (mean_outside - mean_inside) + 1).mean())
+    return torch.stack(losses).mean()

@@ -1,28 +1,28 @@
 """Training of a remover on triplets: one file that reads from top to bottom.
 
 The network is the 9-channel UNet (2 C + 1 for a codec of C channels): [noisy latents of the target, hole, latents of
-the source], all of it or a LoRA. Defaults are RORem's: noise prediction, masked source, constant rate. What a step
-sees follows from the seed and the step's number alone, so a killed training goes on to the same weights, bit for bit
-(same machine type, same threads, as many workers).
+the source], all of it or a LoRA. Defaults are RORem's: noise prediction, masked source, constant rate. A step's
+triplets and noise follow from the seed and the step's number alone, so a training that was killed goes on to the same
+weights, bit for bit (same machine type, same threads, as many workers).
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from rasura.manifests.ids import stable_hash
+from rasura.manifests.ids import hash_json
 from rasura.networks import lora
 from rasura.networks.checkpoint import TrainingFailed
-from rasura.removers.base import crop_window, dilated, resized
-from rasura.removers.training import attention_loss as train_gaze
-from rasura.removers.training import energy_loss as train_energy
-from rasura.removers.training.train_loop import descend
+from rasura.networks.pca_codec import Autoencoder
+from rasura.networks.trainer import ComputeLoss, OnProgress, Trainer
+from rasura.removers.base import compute_crop_window, dilate, resize
+from rasura.removers.training import attention_loss, energy_loss
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +31,7 @@ Array = npt.NDArray[Any]
 
 
 class Triplet(NamedTuple):
-    """(h, w, 3) uint8 twice and (h, w) bool: with the object, without it, where it is; and M_fg where it is known."""
+    """A picture with the object and one without it, (h, w, 3) uint8, its mask (h, w) bool, and M_fg where available."""
 
     source: Array
     target: Array
@@ -41,36 +41,25 @@ class Triplet(NamedTuple):
 
 @dataclass(frozen=True)
 class Item:
-    """A triplet to learn from; its pictures are read anew each time."""
+    """A triplet to learn from; its pictures are read again each time."""
 
     id: str
     read: Callable[[], Triplet]
 
 
-class Codec(Protocol):
-    """Pixels (n, 3, h, w) in [-1, 1] to scaled latents (n, channels, h / factor, w / factor), and back."""
-
-    channels: int
-    factor: int
-
-    def encode(self, pixels: "torch.Tensor") -> "torch.Tensor": ...
-
-    def decode(self, latents: "torch.Tensor") -> "torch.Tensor": ...
-
-
 @dataclass(frozen=True)
 class Settings:
-    """How it is trained.
+    """Settings of a training.
 
     objective: `epsilon` predicts the noise at any timestep; `x0` the picture itself in one step from pure noise (the
         last timestep of a schedule with no signal left there), which a small network learns in minutes; `energy` the
-        same by the energy score (`train_energy.py`), twice the work a triplet, textures in place of their mean.
-    learn: everything, or a LoRA of that rank on the attentions. source: what the last channels show: the source with
-        a grey hole, the whole source, or the source with its hole filled from the rim.
-    crop: the hole with `context` hole sizes around it, as a remover is run later; or the whole picture, squeezed.
-    dilate: px (at `size`) by which masks grow at most; each time another draw.
+        same by the energy score (`energy_loss.py`), twice the work a triplet, textures in place of their mean.
+    learn: everything, or a LoRA of that rank on the attentions. source: the picture in the last channels: the source
+        with a grey hole, the whole source, or the source with its hole filled from the rim.
+    crop: the hole with `context` hole sizes around it, as a remover is run later; or the whole picture, resized.
+    dilate: px (at `size`) by which masks grow at most; drawn again each time.
     inside, outside: weight of the loss in the hole and around it.
-    mask_loss: weight of ObjectClear's loss on what is looked at for the prompt's `token` (`train_gaze.py`); 0.01 there.
+    mask_loss: weight of ObjectClear's loss on the attention to the prompt's `token` (`attention_loss.py`); 0.01 there.
     """
 
     steps: int = 50_000
@@ -102,15 +91,16 @@ class Settings:
 
 @dataclass
 class Learner:
-    """What is trained, and what it needs.
+    """A network to be trained, and what it needs.
 
     alphas: (T,) share of the signal's power that is left at each timestep. tokens (1, n, d), pooled (1, p): the prompt.
-    save: writes what was learned; called with the learner, the tensors that changed by their stored names, and how the
-        training went. about: what it starts from. lora: a LoRA that the UNet is to start with, not yet in it.
+    save: writes the learned parameters; called with the learner, the folder, the tensors by their names on disk, and
+        a summary of the training. about: the start, for the record. lora: a LoRA that the UNet starts with, not yet
+        in it.
     """
 
     unet: Any
-    codec: Codec
+    codec: Autoencoder
     alphas: "torch.Tensor"
     tokens: "torch.Tensor"
     pooled: "torch.Tensor"
@@ -121,245 +111,244 @@ class Learner:
     lora: Mapping[str, "torch.Tensor"] | None = None
 
 
-def train(learner: Learner, given: Sequence[Item], settings: Settings, out: Path) -> dict[str, Any]:
-    """Trains a remover, writes it to `out`, and says how it went. Called again on the same folder it goes on.
+def train(
+    learner: Learner, items: Sequence[Item], settings: Settings, out: Path, on_progress: OnProgress | None = None
+) -> dict[str, Any]:
+    """Train a remover and write it to `out`. Called again on the same folder it goes on.
+
+    Returns:
+        A summary of the training.
 
     Raises:
         TrainingFailed: nothing to learn from, a loss that is not a number, a folder of another training.
-        WrongLora: what it starts from is a LoRA of another network or rank.
+        WrongLora: it starts from a LoRA of another network or rank.
     """
-    ordered = in_order(given)
+    items = sort_items(items)
 
-    # what learns
+    # the parameters that learn
     if settings.learn == "lora":
-        add_lora(learner.unet, settings.rank, settings.seed)
+        lora.add_lora(learner.unet, settings.rank, settings.seed)
         if learner.lora:
-            put_lora(learner.unet, learner.lora)
+            lora.load_trainable(
+                learner.unet, {name.removeprefix("unet."): value for name, value in learner.lora.items()}
+            )
     else:
         if learner.lora:
             lora.fuse(learner.unet, learner.lora)
         learner.unet.requires_grad_(True)
 
-    def loss_of(model: Any, step: int, rank: int, world: int) -> "torch.Tensor":
-        views, places = batch(ordered, settings, step, rank, world)
-        noisy, given_channels, times, wanted, weight = feed(learner, settings, views, places)
-        with train_gaze.gazes(learner.unet, settings.token, settings.mask_loss > 0) as gazes:
-            predicted = call(model, learner, settings.size, noisy, given_channels, times)
+    def compute_loss(network: Any, step: int, rank: int, world: int) -> "torch.Tensor":
+        crops, positions = draw_batch(items, settings, step, rank, world)
+        noisy, condition, times, truth, weight = prepare_inputs(learner, settings, crops, positions)
+        with attention_loss.record_attention(learner.unet, settings.token, settings.mask_loss > 0) as recorders:
+            predicted = predict(network, learner, settings.size, noisy, condition, times)
             loss: torch.Tensor
             if settings.objective == "energy":
                 first, second = predicted.float().chunk(2)
-                loss = train_energy.score(first, second, wanted.float(), weight)
+                loss = energy_loss.compute_energy_score(first, second, truth.float(), weight)
             else:
-                loss = (weight * (predicted.float() - wanted.float()) ** 2).mean()
-            if gazes:
-                loss = loss + settings.mask_loss * train_gaze.loss(
-                    gazes, foregrounds(views, learner.device, len(predicted))
-                )
+                loss = (weight * (predicted.float() - truth.float()) ** 2).mean()
+            if recorders:
+                region = stack_foregrounds(crops, learner.device, len(predicted))
+                loss = loss + settings.mask_loss * attention_loss.compute_mask_loss(recorders, region)
         return loss
 
-    about = {"steps": settings.steps, "triplets": len(ordered), "settings": asdict(settings)}
-    descend(
-        learner.unet, learner.device, learner.dtype, settings, out, made_with(learner, ordered, settings), loss_of,
-        lambda tensors: learner.save(learner, out, stored(tensors), about),
-    )  # fmt: skip
+    return fit(learner, items, settings, out, compute_loss, on_progress)
+
+
+def fit(
+    learner: Learner,
+    items: Sequence[Item],
+    settings: Settings,
+    out: Path,
+    compute_loss: ComputeLoss,
+    on_progress: OnProgress | None,
+) -> dict[str, Any]:
+    """Minimize a loss over the UNet's parameters that require gradients, write the remover, and return a summary.
+
+    Args:
+        items: in the order of `sort_items`.
+
+    Raises:
+        TrainingFailed: a loss that is not a number, a folder of another training.
+    """
+    if settings.save_memory:
+        learner.unet.enable_gradient_checkpointing()
+    triplets = hash_json([item.id for item in items])
+    identity = {"settings": asdict(settings), "triplets": triplets, "start": dict(learner.about)}
+    trainer = Trainer(learner.unet, settings, out, identity, name="remover", device=learner.device, dtype=learner.dtype)
+    trainer.fit(compute_loss, log_every=settings.log_every, on_progress=on_progress)
+
+    about = {"steps": settings.steps, "triplets": len(items), "settings": asdict(settings)}
+    tensors = {get_disk_name(name): value.detach() for name, value in trainer.parameters.items()}
+    trainer.write(lambda: learner.save(learner, out, tensors, about))
     return about
 
 
-def in_order(given: Sequence[Item]) -> list[Item]:
-    """What is learned from, in an order that does not depend on where it was read.
+def sort_items(items: Sequence[Item]) -> list[Item]:
+    """Sort triplets in an order that does not depend on where they were read.
 
     Raises:
-        TrainingFailed: there is nothing.
+        TrainingFailed: there are none.
     """
-    if not given:
+    if not items:
         raise TrainingFailed("there are no triplets to learn from")
-    return sorted(given, key=lambda one: one.id)
+    return sorted(items, key=lambda item: item.id)
 
 
-def made_with(learner: Learner, ordered: Sequence[Item], settings: Settings) -> dict[str, Any]:
-    """What makes this training another one than any other."""
-    triplets = stable_hash([one.id for one in ordered])
-    return {"settings": asdict(settings), "triplets": triplets, "start": dict(learner.about)}
-
-
-def batch(
-    given: Sequence[Item], settings: Settings, step: int, rank: int = 0, world: int = 1
+def draw_batch(
+    items: Sequence[Item], settings: Settings, step: int, rank: int = 0, world: int = 1
 ) -> tuple[list[Triplet], list[int]]:
-    """One process's share of one step: triplets at the network's size, and their places in the whole training."""
-    views, places = [], []
+    """Draw one process's share of one step.
+
+    Returns:
+        Triplets at the network's size, and their positions in the whole training.
+    """
+    crops, positions = [], []
     for place in range(rank, settings.batch, world):
         position = step * settings.batch + place
-        epoch, at = divmod(position, len(given))
-        order = np.random.default_rng([settings.seed, 1, epoch]).permutation(len(given))
+        epoch, index = divmod(position, len(items))
+        order = np.random.default_rng([settings.seed, 1, epoch]).permutation(len(items))
         rng = np.random.default_rng([settings.seed, 2, position])
-        views.append(view(given[int(order[at])].read(), settings, rng))
-        places.append(position)
-    return views, places
+        crops.append(crop_triplet(items[int(order[index])].read(), settings, rng))
+        positions.append(position)
+    return crops, positions
 
 
-def view(one: Triplet, settings: Settings, rng: np.random.Generator) -> Triplet:
-    """A triplet as the network sees it: cut or squeezed to its square, the mask wider, mirrored half of the time."""
-    source, target, mask, foreground = one
+def crop_triplet(triplet: Triplet, settings: Settings, rng: np.random.Generator) -> Triplet:
+    """Return a triplet as the network gets it: a square, its mask grown, mirrored half of the time."""
+    source, target, mask, foreground = triplet
     foreground = mask if foreground is None else foreground | mask
     if settings.crop == "hole" and mask.any():
-        x0, y0, x1, y1 = crop_window(mask, settings.context)
+        x0, y0, x1, y1 = compute_crop_window(mask, settings.context)
         source, target, mask, foreground = (part[y0:y1, x0:x1] for part in (source, target, mask, foreground))
     side = (settings.size, settings.size)
-    inside, shown_area = (
+    inside, resized_foreground = (
         np.asarray(cv2.resize(part.astype(np.float32), side, interpolation=cv2.INTER_AREA)) > 0
         for part in (mask, foreground)
     )
-    hole = dilated(inside, int(rng.integers(0, settings.dilate + 1)))
-    parts = [resized(source, side), resized(target, side), hole, shown_area]
+    hole = dilate(inside, int(rng.integers(0, settings.dilate + 1)))
+    parts = [resize(source, side), resize(target, side), hole, resized_foreground]
     if settings.flip and rng.random() < 0.5:
         parts = [np.ascontiguousarray(part[:, ::-1]) for part in parts]
     return Triplet(*parts)
 
 
-def latents(
-    learner: Learner, settings: Settings, views: Sequence[Triplet]
+def encode_batch(
+    learner: Learner, settings: Settings, crops: Sequence[Triplet]
 ) -> tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]:
-    """Of a batch of n: the target (n, c, h, w), the hole (n, 1, h, w), and what the last channels show (n, c, h, w)."""
+    """Return latents of the target (n, c, h, w), the hole (n, 1, h, w) and latents of the source (n, c, h, w)."""
     import torch
 
-    from rasura.removers.sdxl import latent_hole, to_tensor
+    from rasura.removers.sdxl import resize_hole, to_tensor
 
     device, dtype = learner.device, learner.dtype
-    holes = torch.from_numpy(np.stack([one.mask for one in views])[:, None]).to(device, dtype)
+    holes = torch.from_numpy(np.stack([crop.mask for crop in crops])[:, None]).to(device, dtype)
     with torch.no_grad():
-        clean = learner.codec.encode(to_tensor([one.target for one in views], device, dtype)).to(dtype)
-        known = learner.codec.encode(shown([one.source for one in views], holes, settings.source, device, dtype))
-    return clean, latent_hole(holes, clean.shape[2:]), known.to(dtype)
+        clean = learner.codec.encode(to_tensor([crop.target for crop in crops], device, dtype)).to(dtype)
+        pixels = prepare_source([crop.source for crop in crops], holes, settings.source, device, dtype)
+        source = learner.codec.encode(pixels)
+    return clean, resize_hole(holes, clean.shape[2:]), source.to(dtype)
 
 
-def makers(settings: Settings, places: Sequence[int]) -> list["torch.Generator"]:
-    """A generator for each place of the training: its noise first, then what else is drawn for it."""
+def create_generators(settings: Settings, positions: Sequence[int]) -> list["torch.Generator"]:
+    """Return a generator for each position of the training: its noise is drawn first, then the rest."""
     import torch
 
-    return [torch.Generator("cpu").manual_seed(settings.seed * 2**32 + place) for place in places]
+    return [torch.Generator("cpu").manual_seed(settings.seed * 2**32 + position) for position in positions]
 
 
-def noised(clean: "torch.Tensor", noise: "torch.Tensor", signal: "torch.Tensor") -> "torch.Tensor":
-    """sqrt(a) x0 + sqrt(1 - a) eps, in float32; `signal` (n,) is a, the share of the signal's power."""
+def draw_noise(generators: Sequence["torch.Generator"], like: "torch.Tensor") -> "torch.Tensor":
+    """Draw normal noise (n, c, h, w), each picture's from its own generator."""
+    import torch
+
+    return torch.stack([torch.randn(like.shape[1:], generator=generator) for generator in generators]).to(like)
+
+
+def add_noise(clean: "torch.Tensor", noise: "torch.Tensor", signal: "torch.Tensor") -> "torch.Tensor":
+    """Return sqrt(a) x0 + sqrt(1 - a) eps in float32; `signal` (n,) is a, the share of the signal's power."""
     share = signal.float().view(-1, 1, 1, 1)
     return share.sqrt() * clean.float() + (1 - share).sqrt() * noise.float()
 
 
-def feed(
-    learner: Learner, settings: Settings, views: Sequence[Triplet], places: Sequence[int]
+def prepare_inputs(
+    learner: Learner, settings: Settings, crops: Sequence[Triplet], positions: Sequence[int]
 ) -> tuple["torch.Tensor", "torch.Tensor", "torch.Tensor", "torch.Tensor", "torch.Tensor"]:
-    """Noisy latents, hole and source channels, timesteps, what is to be predicted, and the loss's weights.
+    """Return noisy latents, hole and source channels, timesteps, the truth to be predicted, and the loss's weights.
 
     With the energy score the first three are there twice, one after the other, with another noise the second time.
     """
     import torch
 
-    clean, hole, known = latents(learner, settings, views)
-    drawn = makers(settings, places)
-    noise = torch.stack([torch.randn(clean.shape[1:], generator=one) for one in drawn]).to(clean)
+    clean, hole, source = encode_batch(learner, settings, crops)
+    generators = create_generators(settings, positions)
+    noise = draw_noise(generators, clean)
     final = len(learner.alphas) - 1
+    predicts_noise = settings.objective == "epsilon"
     times = torch.stack(
         [
-            torch.randint(0, final + 1, (), generator=one) if settings.objective == "epsilon" else torch.tensor(final)
-            for one in drawn
+            torch.randint(0, final + 1, (), generator=generator) if predicts_noise else torch.tensor(final)
+            for generator in generators
         ]
     ).to(learner.device)
-    noisy = noised(clean, noise, learner.alphas.to(learner.device)[times]).to(learner.dtype)
+    noisy = add_noise(clean, noise, learner.alphas.to(learner.device)[times]).to(learner.dtype)
     weight = settings.outside + (settings.inside - settings.outside) * hole.float()
-    wanted = noise if settings.objective == "epsilon" else clean
-    given = torch.cat([hole, known], dim=1)
+    truth = noise if predicts_noise else clean
+    condition = torch.cat([hole, source], dim=1)
     if settings.objective == "energy":
-        other = torch.stack([torch.randn(clean.shape[1:], generator=one) for one in drawn]).to(clean)
-        again = noised(clean, other, learner.alphas.to(learner.device)[times]).to(learner.dtype)
-        noisy, given, times = torch.cat([noisy, again]), given.repeat(2, 1, 1, 1), times.repeat(2)
-    return noisy, given, times, wanted, weight
+        other = draw_noise(generators, clean)
+        again = add_noise(clean, other, learner.alphas.to(learner.device)[times]).to(learner.dtype)
+        noisy, condition, times = torch.cat([noisy, again]), condition.repeat(2, 1, 1, 1), times.repeat(2)
+    return noisy, condition, times, truth, weight
 
 
-def foregrounds(views: Sequence[Triplet], device: Any, count: int) -> "torch.Tensor":
-    """M_fg (count, 1, h, w) float, again from the first one on if that is more; the mask where it is not known."""
+def stack_foregrounds(crops: Sequence[Triplet], device: Any, count: int) -> "torch.Tensor":
+    """Return M_fg (count, 1, h, w) float, repeated from the first one where `count` is more; the mask without one."""
     import torch
 
-    found = [one.mask if one.foreground is None else one.foreground for one in views]
-    return torch.from_numpy(np.stack([found[k % len(found)] for k in range(count)])[:, None]).to(device).float()
+    masks = [crop.mask if crop.foreground is None else crop.foreground for crop in crops]
+    return torch.from_numpy(np.stack([masks[k % len(masks)] for k in range(count)])[:, None]).to(device).float()
 
 
-def shown(sources: Sequence[Array], holes: "torch.Tensor", how: str, device: Any, dtype: Any) -> "torch.Tensor":
-    """Pixels (n, 3, h, w) of what the last channels are made from; see `Settings.source`."""
-    from rasura.removers.sdxl import prefilled, to_tensor
+def prepare_source(
+    sources: Sequence[Array], holes: "torch.Tensor", how: str, device: Any, dtype: Any
+) -> "torch.Tensor":
+    """Return the pixels (n, 3, h, w) that the last channels are encoded from; see `Settings.source`."""
+    from rasura.removers.sdxl import prefill, to_tensor
 
     if how == "prefilled":
-        masks = [one[0].cpu().numpy() > 0 for one in holes.float()]
-        return to_tensor(prefilled(sources, masks), device, dtype)
+        masks = [hole[0].cpu().numpy() > 0 for hole in holes.float()]
+        return to_tensor(prefill(sources, masks), device, dtype)
     pixels = to_tensor(sources, device, dtype)
     return pixels * (1 - holes) if how == "masked" else pixels
 
 
-def call(
-    unet: Any, learner: Learner, size: int, noisy: "torch.Tensor", given: "torch.Tensor", times: "torch.Tensor"
+def predict(
+    unet: Any, learner: Learner, size: int, noisy: "torch.Tensor", condition: "torch.Tensor", times: "torch.Tensor"
 ) -> "torch.Tensor":
-    """The network's prediction, (n, c, h, w)."""
+    """Return the network's prediction, (n, c, h, w)."""
     import torch
 
     count, dtype = len(noisy), learner.dtype
     ids = torch.tensor([[size, size, 0, 0, size, size]], device=noisy.device, dtype=dtype).expand(count, -1)
-    answer: torch.Tensor = unet(
-        torch.cat([noisy, given], dim=1),
+    predicted: torch.Tensor = unet(
+        torch.cat([noisy, condition], dim=1),
         times,
         encoder_hidden_states=learner.tokens.to(dtype).expand(count, -1, -1),
         added_cond_kwargs={"text_embeds": learner.pooled.to(dtype).expand(count, -1), "time_ids": ids},
         return_dict=False,
     )[0]
-    return answer
+    return predicted
 
 
-ATTENTIONS = ("to_q", "to_k", "to_v", "to_out.0")
-
-
-def add_lora(unet: Any, rank: int, seed: int, targets: Sequence[str] = ATTENTIONS) -> None:
-    """Freezes the network but for a LoRA (alpha = rank) on the layers whose names end in `targets`."""
-    import warnings
-
-    import torch
-    from peft import LoraConfig, inject_adapter_in_model
-
-    config = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=list(targets))
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter("ignore")
-        torch.manual_seed(seed)
-        inject_adapter_in_model(config, unet)
-
-
-def put_lora(unet: Any, tensors: Mapping[str, "torch.Tensor"]) -> None:
-    """A LoRA that was trained before, into the one that was just added.
-
-    Raises:
-        WrongLora: other layers, or another rank.
-    """
-    added = {stored_name(name): value for name, value in unet.named_parameters() if ".lora_" in name}
-    if odd := sorted(added.keys() ^ tensors.keys()):
-        raise lora.WrongLora(f"the LoRA to go on from is of another base: '{odd[0]}' is in one of the two alone")
-    for name, value in added.items():
-        if value.shape != tensors[name].shape:
-            raise lora.WrongLora(
-                f"the LoRA to go on from has {tuple(tensors[name].shape)} for '{name}', this training "
-                f"{tuple(value.shape)}: give it the same `rank`, or it is of another base"
-            )
-        value.data.copy_(tensors[name])
-
-
-def stored(tensors: Mapping[str, "torch.Tensor"]) -> dict[str, "torch.Tensor"]:
-    """Learned tensors by their names on disk."""
-    return {stored_name(name): value for name, value in tensors.items()}
-
-
-def stored_name(name: str) -> str:
-    """Name of a parameter on disk: without what peft puts into it; a LoRA's as `rasura.networks.lora` reads it."""
-    plain = name.replace(".default.weight", ".weight").replace(".base_layer.", ".")
-    return f"unet.{plain}" if ".lora_" in plain else plain
+def get_disk_name(name: str) -> str:
+    """Return a parameter's name on disk; a LoRA's has `unet.` in front, as diffusers writes it."""
+    plain = lora.strip_peft(name)
+    return f"unet.{plain}" if ".lora_" in name else plain
 
 
 def write_unet(unet: Any, folder: Path) -> None:
-    """The network in diffusers' layout. The same weights give the same files, wherever they came from."""
+    """Write the network in diffusers' layout. The same weights give the same files, wherever they came from."""
     unet.save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text())
     config.pop("_name_or_path", None)  # the folder it was opened from
