@@ -1,76 +1,107 @@
-"""The command line. Nothing heavy is imported before a command needs it: `rasura --help` answers at once."""
+"""The command line. Nothing heavy is imported before a command needs it, so that `rasura --help` answers at once."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from rasura.pipeline.cli import discriminator as judge_cli
-from rasura.pipeline.cli import loop as loop_cli
-from rasura.pipeline.cli import remover as remover_cli
-from rasura.pipeline.cli.review import review as review_commands
-from rasura.pipeline.cli.review import votes as votes_commands
-
-app = typer.Typer(
-    help="Makes and checks the training data of models that erase objects from photographs.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    add_completion=False,
+from rasura.pipeline.cli import discriminator, loop, remover, review
+from rasura.pipeline.cli.options import (
+    APP_SETTINGS,
+    JsonOption,
+    QuietOption,
+    RecipeArgument,
+    RunArgument,
+    SetOption,
+    explain,
 )
 
-app.add_typer(review_commands, name="review")
-app.add_typer(votes_commands, name="votes")
-app.add_typer(judge_cli.discriminator, name="discriminator")
-app.add_typer(loop_cli.loop, name="loop")
-app.add_typer(remover_cli.remover, name="remover")
-app.command("oracle")(judge_cli.oracle)
+__all__ = ["app", "explain"]
 
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Folder or URI that `rasura run` wrote into.")]
+app = typer.Typer(
+    help="Make and check the training data of models that erase objects from photographs.", **APP_SETTINGS
+)
+
+app.add_typer(review.review, name="review")
+app.add_typer(review.votes, name="votes")
+app.add_typer(discriminator.discriminator, name="discriminator")
+app.add_typer(loop.loop, name="loop")
+app.add_typer(remover.remover, name="remover")
+app.command("oracle")(discriminator.oracle)
+
+INIT_KINDS = ("pairs", "clip", "photos", "loop")
 
 
-def explain(error: BaseException) -> str | None:
-    """The text of an error that is the user's to mend; None for one that is ours."""
-    known = {
-        "RecipeError", "RunLocked", "RunFailed", "StoreError", "MissingInput", "NoRun", "NoTable", "NotTriplets",
-        "SetupFailed", "UnknownId", "NotEnough", "UnknownStage", "ForeignFolder", "BotoCoreError", "ClientError",
-        "BadName", "BadVotes", "NothingToReview", "NoDatabase", "BadWeights",
-        "OneClass", "WrongJudge", "NotCalibrated", "TrainingFailed", "MissingWeights", "UnknownVotes", "MixedVotes",
-        "NoTruth", "OtherLoop", "NoLoop", "WrongLora",
-    }  # fmt: skip
-    names = {cls.__name__ for cls in type(error).__mro__}
-    if names & known or isinstance(error, FileNotFoundError | PermissionError | ConnectionError):
-        return str(error)
-    extras = {
-        "s3fs": "s3", "gcsfs": "gcs", "mitsuba": "studio", "torch": "models", "transformers": "models",
-        "diffusers": "models", "lpips": "models",
-        "fastapi": "review", "uvicorn": "review", "sqlalchemy": "review", "psycopg": "postgres",
-    }  # fmt: skip
-    if isinstance(error, ModuleNotFoundError) and (extra := extras.get(error.name or "")):
-        return f"'{error.name}' is not installed; install rasura[{extra}]"
-    return None
+def _print_version(value: bool) -> None:
+    if value:
+        from rasura import __version__
+
+        typer.echo(f"rasura {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Make and check the training data of models that erase objects from photographs."""
+
+
+@app.command()
+def init(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Name of the recipe and of its file; the kind by default.")
+    ] = None,
+    kind: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND",
+            help="pairs: a fixed camera's pictures with and without an object. clip: a video of a fixed camera. "
+            "photos: photographs and a remover. loop: RORem's loop on the candidates of a run.",
+        ),
+    ] = "pairs",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file where it is there.")] = False,
+) -> None:
+    """Write a commented starter recipe into this folder."""
+    from rasura.pipeline.recipe.starters import write_starter
+
+    if kind not in INIT_KINDS:
+        raise typer.BadParameter(f"'{kind}': it is {', '.join(INIT_KINDS)}", param_hint="--kind")
+    file, needs = write_starter(Path(), name or kind, kind, force)
+    command = "rasura loop" if kind == "loop" else "rasura run"
+    typer.echo(f"{file}: put {needs} in place, then check it with `rasura check {file}` and start `{command} {file}`")
+
+
+@app.command()
+def check(recipe: RecipeArgument, set: SetOption = None) -> None:
+    """Check the recipe of a run or a loop, and print what would be done; nothing is started.
+
+    Weights of the Hugging Face hub are fetched into its cache, as for a run.
+    """
+    from rasura.pipeline.cli.check import check_recipe
+
+    typer.echo(check_recipe(recipe, set or ()))
 
 
 @app.command()
 def run(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")],
-    set: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a value, e.g. flows.photos.source.photos.path=pics."),
-    ] = None,
+    recipe: RecipeArgument,
+    set: SetOption = None,
     into: Annotated[str | None, typer.Option(metavar="URI", help="Folder or bucket; runs/<name> by default.")] = None,
     only: Annotated[
         str | None, typer.Option(metavar="STAGE", help="Run a flow, or a flow up to a stage (STAGE or FLOW.STAGE).")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
-    """Run a recipe, or go on where it was left. What is done is not done again."""
-    from rasura.pipeline.run.run import run as conduct
+    """Run a recipe, or continue where it was left. What is done is not done again."""
+    from rasura.pipeline.run.run import run as run_recipe
 
     try:
-        result = conduct(recipe, into, set or [], only, quiet)
+        result = run_recipe(recipe, into, set or (), only, quiet)
     except KeyboardInterrupt:
-        typer.echo("stopped; what was committed is whole, and the same command goes on from there", err=True)
+        typer.echo("stopped; what was committed is whole, and the same command continues from there", err=True)
         raise typer.Exit(130) from None
     for flow, rows in result.rows.items():
         typer.echo(f"{flow}: {rows} rows")
@@ -80,35 +111,29 @@ def run(
 
 
 @app.command()
-def status(
-    where: RunArgument,
-    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
-) -> None:
-    """What became of each input: in, kept, rejected by reason, failed by error, seconds, rate."""
+def status(run: RunArgument, json: JsonOption = False) -> None:
+    """Show what became of each input: in, kept, rejected by reason, failed by error, seconds, rate."""
     from rasura.manifests.storage import Store
-    from rasura.pipeline.run.accounting import account
-    from rasura.pipeline.run.review import review_of
+    from rasura.pipeline.run.accounting import compute_accounting, render_tables, to_json_values
+    from rasura.pipeline.run.review import read_review_accounting
 
-    ledger, review = account(Store(where)), review_of(Store(where))
+    accounting, review = compute_accounting(Store(run)), read_review_accounting(Store(run))
     if json:
         import json as encoder
 
-        from rasura.pipeline.run.accounting import as_json
-
-        typer.echo(encoder.dumps(as_json(ledger) | {"review": vars(review[0]) if review else None}, indent=1))
+        values = to_json_values(accounting) | {"review": vars(review[0]) if review else None}
+        typer.echo(encoder.dumps(values, indent=1))
         return
     from rich.console import Console
 
-    from rasura.pipeline.run.accounting import table
-
     console = Console()
-    for line in table(ledger):
+    for line in render_tables(accounting):
         console.print(line)
     if review:
-        told = review[0]
+        counts = review[0]
         console.print(
-            f"review: {told.candidates} candidates = {told.voted} voted + {told.leased} open + {told.waiting} waiting; "
-            f"{told.votes} votes"
+            f"review: {counts.candidates} candidates = {counts.voted} voted + {counts.leased} open + "
+            f"{counts.waiting} waiting; {counts.votes} votes"
         )
 
 
@@ -118,29 +143,35 @@ def stages(
         str | None, typer.Argument(metavar="[NAME]", help="One stage or source; all where left out.")
     ] = None,
 ) -> None:
-    """What recipes are made of: sources and stages, and with NAME the columns and parameters of one."""
+    """Describe what recipes consist of: sources and stages, and with NAME the columns and parameters of one."""
     from rasura.stages.registry import SOURCES, STAGES, describe
 
     if name:
         typer.echo(describe(name))
         return
-    for noun, known in (("sources", SOURCES), ("stages", STAGES)):
+    for noun, names in (("sources", SOURCES), ("stages", STAGES)):
         typer.echo(f"{noun}:")
-        for entry in known:
+        for entry in names:
             typer.echo(f"  {entry:<12} {describe(entry).splitlines()[0].partition(': ')[2]}")
 
 
 @app.command()
 def verify(
     where: Annotated[str, typer.Argument(metavar="RUN|DATASET", help="A run, or a dataset that one wrote.")],
+    quiet: QuietOption = False,
 ) -> None:
     """Check hashes, counts, columns, every picture, and that source = target outside the foreground mask."""
     from rasura.manifests.storage import Store
-    from rasura.pipeline.run.review import review_of
-    from rasura.pipeline.run.verify import verify as check
+    from rasura.pipeline.run.progress import Progress
+    from rasura.pipeline.run.review import read_review_accounting
+    from rasura.pipeline.run.verify import count_rows
+    from rasura.pipeline.run.verify import verify as verify_store
 
-    faults, checked = check(Store(where))
-    if review := review_of(Store(where)):
+    store = Store(where)
+    with Progress(quiet) as progress:
+        progress.start("verify", count_rows(store))
+        faults, checked = verify_store(store, progress.advance)
+    if review := read_review_accounting(store):
         faults, checked = [*faults, *(f"review: {fault}" for fault in review[1])], [*checked, "review"]
     for fault in faults:
         typer.echo(fault)
@@ -152,35 +183,34 @@ def verify(
 
 @app.command()
 def report(
-    where: RunArgument,
+    run: Annotated[str, typer.Argument(metavar="RUN|LOOP", help="A run, or a loop's folder.")],
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="The page; <RUN>/report.html by default.")] = None,
-    rows: Annotated[int, typer.Option(min=1, help="Pictures shown of each flow.")] = 12,
+    rows: Annotated[int, typer.Option(min=1, help="Pictures of each flow.")] = 12,
     sheet: Annotated[int, typer.Option(min=0, help="Simulated triplets on the contact sheet.")] = 40,
 ) -> None:
-    """Write one self-contained HTML page: pictures, a contact sheet, what the dataset is made of, and the funnel."""
+    """Write one self-contained HTML page: pictures, a contact sheet, the dataset's composition, and the funnel."""
     from rasura.manifests.storage import Store
     from rasura.pipeline.report.run_page import write
 
-    typer.echo(f"report: {write(Store(where), out, rows, sheet)}")
+    typer.echo(f"report: {write(Store(run), out, rows, sheet)}")
 
 
 @app.command()
 def show(
     id: Annotated[str, typer.Argument(metavar="ID", help="A row's id, or its first letters.")],
-    where: Annotated[str, typer.Option("--run", metavar="RUN", help="The run it is in.")] = "",
+    run: Annotated[str, typer.Option("--run", metavar="RUN", help="The run; those in runs/ by default.")] = "",
     pictures: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write its pictures there as PNG.")] = None,
 ) -> None:
-    """Where a row came from, back to its photos; where an input that was dropped ended."""
+    """Show where a row came from, back to its photos; or where an input was rejected or failed."""
     from rasura.manifests.storage import Store
-    from rasura.pipeline.run.lineage import lineage, runs_here
+    from rasura.pipeline.run.lineage import describe_row, list_runs
 
-    stores = [Store(where)] if where else runs_here()
-    typer.echo(lineage(stores, id, pictures))
+    typer.echo(describe_row([Store(run)] if run else list_runs(), id, pictures))
 
 
 @app.command()
 def export(
-    where: RunArgument,
+    run: Annotated[str, typer.Argument(metavar="RUN|LOOP", help="A run, or a loop's folder.")],
     out: Annotated[str, typer.Option(metavar="URI", help="Where to write it.")],
     format: Annotated[
         str,
@@ -194,13 +224,18 @@ def export(
         list[str] | None,
         typer.Option(metavar="FLOW", help="Flows in place of the dataset's; of a loop, triplets (default) or votes."),
     ] = None,
+    quiet: QuietOption = False,
 ) -> None:
-    """Write a run's dataset, or what a loop gathered, somewhere else, in a layout that trainers read."""
+    """Write a run's dataset, or what a loop collected, to another place, in a layout that trainers read."""
+    from rasura.manifests.formats.registry import FORMATS
     from rasura.manifests.storage import Store
-    from rasura.pipeline.export import LAYOUTS, export_run
+    from rasura.pipeline.export import export_run
+    from rasura.pipeline.run.progress import Progress
 
-    if format not in LAYOUTS:
-        known = ", ".join(LAYOUTS)
-        raise typer.BadParameter(f"unknown format '{format}'; known are: {known}", param_hint="--format")
-    manifest: dict[str, Any] = export_run(Store(where), Store(out), format, flow or ())
+    if format not in FORMATS:
+        raise typer.BadParameter(f"unknown format '{format}'; known are: {', '.join(FORMATS)}", param_hint="--format")
+    with Progress(quiet) as progress:
+        manifest: dict[str, Any] = export_run(
+            Store(run), Store(out), format, flow or (), progress.track("export", "rows")
+        )
     typer.echo(f"{out}: {manifest['rows']} rows in {len(manifest['files'])} files")

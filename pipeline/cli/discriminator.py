@@ -1,203 +1,240 @@
 """`rasura discriminator …` and `rasura oracle`. Nothing heavy is imported before a command needs it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from rasura.pipeline.cli.options import given as given_options
-
-discriminator = typer.Typer(
-    help="Train, calibrate and evaluate the judge of candidates on the votes of a review.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    add_completion=False,
+from rasura.pipeline.cli.options import (
+    APP_SETTINGS,
+    FlowsOption,
+    PromptsOption,
+    QuietOption,
+    RunArgument,
+    SeedOption,
+    SetOption,
+    read_settings,
 )
 
-Run = Annotated[str, typer.Argument(metavar="RUN", help="Folder or URI that `rasura run` wrote into.")]
-Folder = Annotated[Path, typer.Argument(metavar="JUDGE", help="The judge's folder.")]
-Votes = Annotated[
-    list[Path], typer.Option("--votes", metavar="FILE", help="votes.parquet or votes.jsonl; may be given again.")
+discriminator = typer.Typer(
+    help="Train, calibrate and evaluate the discriminator of candidates on the votes of a review.", **APP_SETTINGS
+)
+
+FolderArgument = Annotated[Path, typer.Argument(metavar="DISCRIMINATOR", help="The discriminator's folder.")]
+VotesOption = Annotated[
+    list[Path], typer.Option("--votes", metavar="FILE", help="votes.parquet or votes.jsonl; may be repeated.")
 ]
-Reviewers = Annotated[
+ReviewersOption = Annotated[
     str | None,
-    typer.Option(metavar="WHO", help="people or oracle: whose votes count where the files hold both."),
+    typer.Option(
+        "--reviewers", metavar="WHO", help="people or oracle: whose votes count where the files have those of both."
+    ),
 ]
-Base = Annotated[Path | None, typer.Option(metavar="FOLDER", help="SDXL-inpainting, for a judge that is a LoRA of it.")]
+BaseOption = Annotated[
+    Path | None,
+    typer.Option("--base", metavar="FOLDER", help="SDXL-inpainting, for a discriminator that is a LoRA of it."),
+]
 METHODS = ("temperature", "scaling", "isotonic")
-FlowNames = Annotated[list[str] | None, typer.Option("--flow", metavar="FLOW", help="Only these flows' candidates.")]
 
 UNTRAINED: Mapping[str, float] = {"evaluate": 0.3, "calibrate": 0.7}
-"""For a judge that did not learn from these votes: all of its scenes are held out."""
+"""Shares of the scenes for a discriminator that has not learned from these votes."""
 
 
-def _examples(run: str, files: list[Path], reviewers: str | None, flows: list[str] | None) -> tuple[Any, str]:
+def _load_examples(
+    run: str, files: Sequence[Path], reviewers: str | None, flows: Sequence[str] | None
+) -> tuple[Any, str]:
+    """Load the candidates of a run that have votes, and whose the votes are."""
     from rasura.manifests.storage import Store
-    from rasura.pipeline.training import votes as loop_votes
+    from rasura.pipeline.training.votes import load_examples, read_votes_files
 
     if reviewers not in (None, "people", "oracle"):
         raise typer.BadParameter(f"'{reviewers}': it is people or oracle", param_hint="--reviewers")
-    whose: Literal["people", "oracle"] | None = reviewers  # type: ignore[assignment]
-    rows, found = loop_votes.read(files, whose)
-    return loop_votes.examples_of(Store(run), rows, flows or []), found
+    choice: Any = reviewers
+    rows, sort = read_votes_files(files, choice)
+    return load_examples(Store(run), rows, flows or []), sort
 
 
-def _side(folder: Path, examples: Any, side: str) -> Any:
-    from rasura.pipeline.training import votes as loop_votes
+def _select_side(folder: Path, examples: Any, side: str) -> Any:
+    """Select the examples of one side, as the training has divided them."""
     from rasura.pipeline.training.discriminator import SIDES
+    from rasura.pipeline.training.votes import divide_examples
 
-    told: dict[str, Any] = {"shares": UNTRAINED, "seed": 0}
+    division: dict[str, Any] = {"shares": UNTRAINED, "seed": 0}
     if (folder / SIDES).is_file():
-        told = json.loads((folder / SIDES).read_text())
-    return loop_votes.sides(examples, told["shares"], told["seed"])[side]
+        division = json.loads((folder / SIDES).read_text())
+    return divide_examples(examples, division["shares"], division["seed"])[side]
 
 
 @discriminator.command()
 def train(
-    run: Run,
-    votes: Votes,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the judge is to be; goes on if it was begun.")],
+    run: RunArgument,
+    votes: VotesOption,
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Folder of the result; a training that it has is continued.")
+    ],
     preset: Annotated[
         str, typer.Option(help="tiny: from nothing, on a CPU. sdxl, rorem: a LoRA on SDXL-inpainting.")
     ] = "sdxl",
-    base: Base = None,
-    prompts: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The empty prompt's embeddings, in place of text encoders.")
-    ] = None,
+    base: BaseOption = None,
+    prompts: PromptsOption = None,
     start: Annotated[
-        Path | None, typer.Option("--from", metavar="JUDGE", help="Go on from this judge, with a new learning rate.")
+        Path | None,
+        typer.Option("--from", metavar="DISCRIMINATOR", help="Continue from this one, with a new learning rate."),
     ] = None,
-    set: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Of training or network: steps=3000, size=256."),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    reviewers: Reviewers = None,
-    flow: FlowNames = None,
+    set: SetOption = None,
+    seed: SeedOption = 0,
+    reviewers: ReviewersOption = None,
+    flow: FlowsOption = None,
+    quiet: QuietOption = False,
 ) -> None:
-    """Train a judge on half of the votes' scenes; the others calibrate and evaluate it."""
+    """Train a discriminator on half of the votes' scenes; the others calibrate and evaluate it."""
     from dataclasses import replace
 
-    from rasura.discriminator import model as judges
-    from rasura.discriminator import network
-    from rasura.discriminator import train as training
-    from rasura.discriminator.dataset import check
-    from rasura.pipeline.training import discriminator as loop_judge
-    from rasura.pipeline.training import votes as loop_votes
+    from rasura.discriminator import model, network
+    from rasura.discriminator import train as trainer
+    from rasura.discriminator.dataset import check_examples
+    from rasura.pipeline.run.progress import Progress
+    from rasura.pipeline.training import discriminator as training
+    from rasura.pipeline.training.settings import adjust_discriminator
+    from rasura.pipeline.training.votes import SHARES, divide_examples
 
     if preset not in network.PRESETS:
         raise typer.BadParameter(f"'{preset}': it is {', '.join(network.PRESETS)}", param_hint="--preset")
-    defaults = training.TINY if preset == "tiny" else training.Settings()
+    defaults = replace(trainer.TINY if preset == "tiny" else trainer.Settings(), seed=seed)
     try:
-        config, settings = loop_judge.adjusted(
-            network.PRESETS[preset], replace(defaults, seed=seed), given_options(set)
-        )
+        config, settings = adjust_discriminator(network.PRESETS[preset], defaults, read_settings(set))
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--set") from None
-    given, whose = _examples(run, votes, reviewers, flow)
-    sides = loop_votes.sides(given, loop_votes.SIDES, seed)
-    learn = sides["learn"]
-    check(learn, "votes to learn from")
+    examples, sort = _load_examples(run, votes, reviewers, flow)
+    sides = divide_examples(examples, SHARES, seed)
+    check_examples(sides["learn"], "votes to learn from")
     if start:
-        made = judges.load(start, base, train=True)
-        if made.config.preset == "tiny":
-            made.network.requires_grad_(True)
+        learner = model.load(start, base, train=True)
+        if learner.config.preset == "tiny":
+            learner.network.requires_grad_(True)
     else:
-        made = loop_judge.fresh(config, learn, base, prompts, seed)
-    told = {"shares": dict(loop_votes.SIDES), "seed": seed, "run": run, "reviewers": whose}
-    about = loop_judge.train(made, learn, settings, out, told)
+        learner = training.create_discriminator(config, sides["learn"], base, prompts, seed)
+    division = {"shares": dict(SHARES), "seed": seed, "run": run, "reviewers": sort}
+    with Progress(quiet) as progress:
+        summary = training.train(learner, sides["learn"], settings, out, division, progress.track("training", "steps"))
     typer.echo(
-        f"{out}: learned from {about['votes']} candidates ({whose}), best at step {about['best_step']} of "
-        f"{about['step']}; {len(sides['calibrate'])} are left to calibrate on, {len(sides['evaluate'])} to evaluate on"
+        f"{out}: learned from {summary['votes']} candidates ({sort}), best at step {summary['best_step']} of "
+        f"{summary['step']}; {len(sides['calibrate'])} are left to calibrate on, {len(sides['evaluate'])} to "
+        "evaluate on"
     )
 
 
 @discriminator.command()
 def calibrate(
-    judge: Folder,
-    run: Run,
-    votes: Votes,
-    promise: Annotated[
-        float, typer.Option(min=0.5, max=0.999, help="Share of what is kept that a person would accept.")
+    folder: FolderArgument,
+    run: RunArgument,
+    votes: VotesOption,
+    precision_target: Annotated[
+        float,
+        typer.Option(
+            "--precision-target",
+            "--promise",
+            min=0.5,
+            max=0.999,
+            help="Share of the accepted candidates that a person would accept (--promise is its former name).",
+        ),
     ] = 0.9,
-    confidence: Annotated[float, typer.Option(min=0.5, max=0.9999)] = 0.95,
+    confidence: Annotated[
+        float, typer.Option(min=0.5, max=0.9999, help="Confidence at which the precision target holds.")
+    ] = 0.95,
     method: Annotated[str, typer.Option(help="temperature, scaling or isotonic.")] = "scaling",
     each: Annotated[bool, typer.Option("--each/--best", help="Every candidate counts, or each scene's best.")] = False,
-    base: Base = None,
-    reviewers: Reviewers = None,
-    flow: FlowNames = None,
+    base: BaseOption = None,
+    reviewers: ReviewersOption = None,
+    flow: FlowsOption = None,
+    quiet: QuietOption = False,
 ) -> None:
-    """Turn scores into probabilities, and choose for each remover the threshold that keeps the promise."""
-    from rasura.discriminator import model as judges
-    from rasura.pipeline.training import discriminator as loop_judge
+    """Turn scores into probabilities, and choose for each remover the threshold that meets the precision target."""
+    from rasura.discriminator import model
+    from rasura.pipeline.run.progress import Progress
+    from rasura.pipeline.training import discriminator as training
 
     if method not in METHODS:
         raise typer.BadParameter(f"'{method}': it is {', '.join(METHODS)}", param_hint="--method")
-    how: Any = method
-    judges.files(judge, base)
-    given, whose = _examples(run, votes, reviewers, flow)
-    held = _side(judge, given, "calibrate")
-    opened = loop_judge.opened(judge, base)
-    rule = loop_judge.calibrate(opened, judge, held, how, promise, confidence, best=not each)
-    typer.echo(f"{judge}: calibrated on {len(held)} candidates ({whose}); promise {promise:.2f} at {confidence:.0%}")
-    for name, keep in {**rule.removers, "overall": rule.overall}.items():
-        if keep.threshold is None:
-            typer.echo(f"  {name}: nothing is kept: {keep.why}")
+    choice: Any = method
+    model.list_files(folder, base)
+    examples, sort = _load_examples(run, votes, reviewers, flow)
+    side = _select_side(folder, examples, "calibrate")
+    trained = training.open_discriminator(folder, base)
+    with Progress(quiet) as progress:
+        on_progress = progress.track("calibration", "candidates")
+        rule = training.calibrate(trained, folder, side, choice, precision_target, confidence, not each, on_progress)
+    typer.echo(
+        f"{folder}: calibrated on {len(side)} candidates ({sort}); precision target {precision_target:.2f} at "
+        f"{confidence:.0%}"
+    )
+    for name, threshold in {**rule.removers, "overall": rule.overall}.items():
+        if threshold.threshold is None:
+            typer.echo(f"  {name}: nothing is accepted: {threshold.why}")
         else:
             typer.echo(
-                f"  {name}: above {keep.threshold:.3f}, where {keep.yes} of {keep.count} are yes "
-                f"({keep.precision:.3f}, at least {keep.low:.3f})"
+                f"  {name}: above {threshold.threshold:.3f}, where {threshold.yes} of {threshold.count} are yes "
+                f"({threshold.precision:.3f}, at least {threshold.low:.3f})"
             )
 
 
 @discriminator.command()
 def evaluate(
-    judge: Folder,
-    run: Run,
-    votes: Votes,
-    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="The judge's own folder by default.")] = None,
-    base: Base = None,
-    reviewers: Reviewers = None,
-    flow: FlowNames = None,
+    folder: FolderArgument,
+    run: RunArgument,
+    votes: VotesOption,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The discriminator's own folder by default.")
+    ] = None,
+    base: BaseOption = None,
+    reviewers: ReviewersOption = None,
+    flow: FlowsOption = None,
+    quiet: QuietOption = False,
 ) -> None:
-    """Measure a calibrated judge on votes that nothing was learned from: evaluation.json and evaluation.svg."""
-    from rasura.discriminator import model as judges
+    """Measure a calibrated discriminator on votes that it has not learned from: evaluation.json and evaluation.svg."""
+    from rasura.discriminator import model
     from rasura.discriminator.calibration import read_rule
-    from rasura.pipeline.training import discriminator as loop_judge
+    from rasura.pipeline.run.progress import Progress
+    from rasura.pipeline.training import discriminator as training
 
-    judges.files(judge, base)
-    rule = read_rule(judge)
-    given, whose = _examples(run, votes, reviewers, flow)
-    held = _side(judge, given, "evaluate")
-    found = loop_judge.evaluate(loop_judge.opened(judge, base), rule, held, out or judge)
-    kept = found["promise"]
-    typer.echo(f"{len(held)} candidates ({whose}): AUC {found['auc']:.3f}, calibration error {found['ece']:.3f}")
-    if kept["kept"]:
+    model.list_files(folder, base)
+    rule = read_rule(folder)
+    examples, sort = _load_examples(run, votes, reviewers, flow)
+    side = _select_side(folder, examples, "evaluate")
+    trained = training.open_discriminator(folder, base)
+    with Progress(quiet) as progress:
+        on_progress = progress.track("evaluation", "candidates")
+        figures = training.evaluate(trained, rule, side, out or folder, on_progress=on_progress)
+    accepted = figures["promise"]
+    typer.echo(f"{len(side)} candidates ({sort}): AUC {figures['auc']:.3f}, calibration error {figures['ece']:.3f}")
+    if accepted["kept"]:
         typer.echo(
-            f"kept {kept['kept']} of {kept['of']}, {kept['precision']:.3f} of them yes "
-            f"(95 %: {kept['low']:.3f} to {kept['high']:.3f}; promised {kept['promise']:.2f})"
+            f"accepted {accepted['kept']} of {accepted['of']}, {accepted['precision']:.3f} of them yes (95 %: "
+            f"{accepted['low']:.3f} to {accepted['high']:.3f}; precision target {accepted['promise']:.2f})"
         )
     else:
-        typer.echo(f"kept none of {kept['of']}; {kept['people']} go to people")
-    for name, rates in found["removers"].items():
+        typer.echo(f"accepted none of {accepted['of']}; {accepted['people']} are left to people")
+    for name, rates in figures["removers"].items():
         typer.echo(
-            f"  {name}: {rates['people']:.1f} % by {whose}, {rates['judge']:.1f} % by the judge, {rates['size']}"
+            f"  {name}: {rates['people']:.1f} % by {sort}, {rates['judge']:.1f} % by the discriminator, {rates['size']}"
         )
 
 
 def oracle(
-    run: Run,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where votes.parquet and votes.jsonl go.")],
-    flow: FlowNames = None,
+    run: RunArgument,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for votes.parquet and votes.jsonl.")],
+    flow: FlowsOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Vote by measured closeness to the truth on candidates that have one, as reviewer `oracle`."""
     from rasura.manifests.storage import Store
-    from rasura.pipeline.training import oracle as rule
+    from rasura.pipeline.run.progress import Progress
+    from rasura.pipeline.training.oracle import review_run, write_votes
 
-    rows = list(rule.votes_on(Store(run), flow or []))
-    rule.write(rows, Store(str(out)))
+    with Progress(quiet) as progress:
+        rows = list(review_run(Store(run), flow or [], on_progress=progress.track("oracle", "candidates")))
+    write_votes(rows, Store(str(out)))
     yes = sum(row["verdict"] == "yes" for row in rows)
     typer.echo(f"{out}: {len(rows)} votes of the oracle, {yes} of them yes")

@@ -1,79 +1,93 @@
 """`rasura loop …`. Nothing heavy is imported before a command needs it."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, ClassVar
 
 import typer
-from typer.core import TyperGroup
 
-from rasura.pipeline.cli.options import given
+from rasura.pipeline.cli.options import (
+    APP_SETTINGS,
+    DefaultCommandGroup,
+    JsonOption,
+    QuietOption,
+    RecipeArgument,
+    SetOption,
+)
 
-WAITS = 3
-"""Exit code where a human round waits for votes."""
+WAITING = 3
+"""Exit status where a human round waits for votes."""
 
 
-class _RunsByDefault(TyperGroup):
+class _LoopGroup(DefaultCommandGroup):
     """`rasura loop RECIPE` is `rasura loop run RECIPE`."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] != "--help":
-            args = ["run", *args]
-        return list(super().parse_args(ctx, args))
+    default: ClassVar[str] = "run"
 
 
 loop = typer.Typer(
-    help="Run RORem's loop: rasura loop RECIPE; where it stands: rasura loop status LOOP.",
-    cls=_RunsByDefault,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    add_completion=False,
+    help="Run RORem's loop: rasura loop RECIPE; show its rounds: rasura loop status LOOP.",
+    cls=_LoopGroup,
+    **APP_SETTINGS,
 )
 
 
 @loop.command(hidden=True)
 def run(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The loop's recipe, a YAML file.")],
+    recipe: RecipeArgument,
     into: Annotated[Path | None, typer.Option(metavar="FOLDER", help="The loop's folder; loops/<name>.")] = None,
-    set: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value, e.g. keep=everything.")
-    ] = None,
+    set: SetOption = None,
+    quiet: QuietOption = False,
 ) -> None:
-    """Run a loop, or go on where it was left; stops where a human round waits for votes (exit code 3)."""
-    from rasura.pipeline.loop import state as conductor
-    from rasura.pipeline.loop.recipe import load
-    from rasura.pipeline.loop.table import text
+    """Run a loop, or continue where it was left; stop where a human round waits for votes (exit status 3)."""
+    from rasura.pipeline.loop.recipe import LoopRecipe, check_inputs
+    from rasura.pipeline.loop.runner import run_loop
+    from rasura.pipeline.loop.state import Waiting
+    from rasura.pipeline.loop.table import format_text
+    from rasura.pipeline.recipe.load import load
+    from rasura.pipeline.run.progress import Progress
 
-    read = load(recipe, given(set))
-    folder = into or Path("loops") / read.name
+    loaded, positions = load(recipe, set or (), LoopRecipe)
+    folder = into or Path("loops") / loaded.name
+    if not (folder / "loop.json").is_file():  # what a loop that was begun has used up may be gone
+        check_inputs(loaded, positions)
     try:
-        made = conductor.run(read, folder, typer.echo)
-    except conductor.Waiting as waiting:
+        with Progress(quiet) as progress:
+            show = progress.track(loaded.name, "")
+
+            def start_step(step: str) -> None:
+                nonlocal show
+                typer.echo(step)
+                show = progress.track(step, "")
+
+            finished = run_loop(loaded, folder, start_step, lambda done, total, note: show(done, total, note))
+    except Waiting as waiting:
         typer.echo(str(waiting))
-        raise typer.Exit(WAITS) from None
+        raise typer.Exit(WAITING) from None
     except KeyboardInterrupt:
-        typer.echo("stopped; the same command goes on from there", err=True)
+        typer.echo("stopped; the same command continues from there", err=True)
         raise typer.Exit(130) from None
-    typer.echo(text(made))
+    typer.echo(format_text(finished))
 
 
 @loop.command()
 def status(
     folder: Annotated[Path, typer.Argument(metavar="LOOP", help="A loop's folder.")],
-    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
-    chart: Annotated[Path | None, typer.Option(metavar="FILE", help="An SVG beside RORem's own rounds.")] = None,
-    all: Annotated[bool, typer.Option("--all", help="Further measures too: LPIPS, ReMOVE, the judge's view.")] = False,
+    json: JsonOption = False,
+    chart: Annotated[Path | None, typer.Option(metavar="FILE", help="Write an SVG beside RORem's own rounds.")] = None,
+    all: Annotated[
+        bool, typer.Option("--all", help="Further measures too: LPIPS, ReMOVE, the discriminator's scores.")
+    ] = False,
 ) -> None:
     """Show a loop's rounds in the form of RORem's Table 1, and what comes next."""
-    from rasura.pipeline.loop import table as loop_table
+    from rasura.pipeline.loop import table
     from rasura.pipeline.loop.state import Loop
 
-    opened = Loop.open(folder)
+    loaded = Loop.open(folder)
     if chart:
-        chart.write_text(loop_table.chart(opened))
+        chart.write_text(table.draw_chart(loaded))
     if json:
         import json as encoder
 
-        typer.echo(encoder.dumps(loop_table.rows(opened), indent=1))
+        typer.echo(encoder.dumps([row.to_json() for row in table.build_rows(loaded)], indent=1))
     else:
-        typer.echo(loop_table.text(opened, all))
+        typer.echo(table.format_text(loaded, all))

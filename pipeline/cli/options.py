@@ -1,23 +1,94 @@
-"""Values that a command line gives by name."""
+"""Options, arguments and messages that several commands share. Nothing heavy is imported before a command needs it."""
 
-from collections.abc import Sequence
-from typing import Any
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
 import typer
+from typer.core import TyperGroup
+
+from rasura.manifests.errors import RasuraError, RecipeError
+
+APP_SETTINGS: Mapping[str, Any] = {
+    "no_args_is_help": True,
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,
+    "add_completion": False,
+}
+"""Settings of every group of commands."""
+
+RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Folder or URI that `rasura run` wrote into.")]
+RunsArgument = Annotated[
+    list[str], typer.Argument(metavar="RUN...", help="Folders or URIs that `rasura run` wrote into.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set a value: a key with dots between its parts, and YAML; may be repeated.",
+    ),
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+FlowsOption = Annotated[
+    list[str] | None, typer.Option("--flow", metavar="FLOW", help="Only these flows' candidates; may be repeated.")
+]
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed of everything that is random.")]
+PromptsOption = Annotated[
+    Path | None,
+    typer.Option("--prompts", metavar="FILE", help="The empty prompt's embeddings, in place of text encoders."),
+]
 
 
-def given(overrides: Sequence[str] | None) -> dict[str, Any]:
-    """What `--set KEY=VALUE` says, each value read as YAML.
+class DefaultCommandGroup(TyperGroup):
+    """A group one of whose commands may be left out, and whose help shows that command's options."""
+
+    default: ClassVar[str]
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Insert the default command where the first argument is no command."""
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = [self.default, *args]
+        return list(super().parse_args(ctx, args))
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options of the default command above the list of commands."""
+        command = self.commands[self.default]
+        with type(ctx)(command, info_name=ctx.info_name, parent=ctx.parent) as context:
+            records = [record for param in command.get_params(context) if (record := param.get_help_record(context))]
+            arguments = " ".join(name.partition(" ")[0] for name, _ in records if not name.startswith("-"))
+        with formatter.section(f"{ctx.command_path} {arguments}"):
+            formatter.write_text(command.help or "")
+            formatter.write_dl([record for record in records if not record[0].startswith("--help")])
+        super().format_options(ctx, formatter)
+
+
+def read_settings(overrides: Sequence[str] | None, example: str = "steps=3000") -> dict[str, Any]:
+    """Read the values of `--set` as nested dictionaries.
 
     Raises:
-        typer.BadParameter: one has no `=`.
+        typer.BadParameter: one of them is not `key=value`.
     """
-    import yaml
+    from rasura.pipeline.recipe.overrides import read_settings as read
 
-    found = {}
-    for override in overrides or []:
-        key, equals, text = override.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"'{override}': expected KEY=VALUE, for example steps=3000", param_hint="--set")
-        found[key] = yaml.safe_load(text)
-    return found
+    try:
+        return read(overrides or (), example)
+    except RecipeError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def explain(error: BaseException) -> str | None:
+    """Return the sentence for an error that the user can mend; None for one that is a fault of Rasura's own."""
+    if isinstance(error, RasuraError | FileNotFoundError | PermissionError | ConnectionError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        from rasura.pipeline.recipe.extras import describe_missing, find_extra
+
+        return describe_missing(error.name or "") if find_extra(error.name) else None
+    botocore = sys.modules.get("botocore.exceptions")  # the answers of a bucket
+    if botocore and isinstance(error, botocore.BotoCoreError | botocore.ClientError):
+        return str(error)
+    return None

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from rasura.pipeline.recipe.load import Engine
+import rasura
+from rasura.pipeline.recipe.schema import EngineSettings
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -53,14 +54,24 @@ class _WithoutRaylet(io.TextIOBase):
         return self._out.fileno()
 
 
+def list_import_paths() -> list[str]:
+    """List the folders that workers import from: the driver's own, so that they find the same stages.
+
+    A checkout that is not installed comes first: workers run the code that their driver runs.
+    """
+    paths = [str(Path(entry or ".").absolute()) for entry in sys.path if not entry.endswith(".zip")]
+    home = Path(rasura.__file__).absolute().parents[1]
+    if home.name not in ("site-packages", "dist-packages"):
+        paths.insert(0, str(home))
+    return list(dict.fromkeys(paths))
+
+
 @contextlib.contextmanager
-def cluster(engine: Engine) -> Iterator[None]:
+def cluster(engine: EngineSettings) -> Iterator[None]:
     """Ray while the context lasts: the cluster at RAY_ADDRESS (set inside `ray job submit`), else this machine."""
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
-    # workers import what the driver can: also stages that stand in a folder of the user's own
-    paths = [str(Path(entry or ".").absolute()) for entry in sys.path if not entry.endswith(".zip")]
-    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    os.environ["PYTHONPATH"] = os.pathsep.join(list_import_paths())
     import ray
 
     address = os.environ.get("RAY_ADDRESS")

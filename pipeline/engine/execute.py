@@ -1,4 +1,4 @@
-"""What a worker does with a shard, without Ray: runs a group's stages on its records and keeps the account.
+"""The work on a shard, without Ray: a group's stages run on its records, and every input is accounted for.
 
 One bad row costs one row: an exception fails the record it belongs to; a batch that raises is run one by one; one
 that runs out of GPU memory is halved.
@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from rasura.manifests.ids import split_of
+from rasura.manifests.ids import assign_split
 from rasura.manifests.schemas import Kind, encode_records
-from rasura.manifests.shards import Dropped, StageCount
-from rasura.pipeline.recipe.plan import Group, StageSpec
+from rasura.manifests.shards import RejectedRow, StageCount
+from rasura.pipeline.recipe.specs import Group, StageSpec
 from rasura.stages.stage import Kept, Outcome, Record, Rejected, Stage
 
 DETAIL_LENGTH = 500
@@ -23,39 +23,44 @@ INPUT = "_input"  # the flow's input that a record descends from; the engine's o
 
 
 @dataclass
-class Shipment:
+class PartialShard:
     """A shard on its way from group to group."""
 
     records: list[Record]
     inputs: int
-    dropped: list[Dropped] = field(default_factory=list)
+    dropped: list[RejectedRow] = field(default_factory=list)
     stages: list[StageCount] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)  # for the log only
 
 
 @dataclass(frozen=True)
-class Blame:
-    """What the driver knows about records that ended their workers."""
+class Quarantine:
+    """Records that ended their workers.
 
-    dead: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (stage, record id) -> error class
-    suspects: frozenset[str] = frozenset()  # record ids that are to run alone
+    Args:
+        failed: (stage, record id) to the error class, of records that ended a worker at every try.
+        isolated: ids of records that were in a batch that ended its worker: they run alone.
+    """
+
+    failed: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    isolated: frozenset[str] = frozenset()
 
 
-class Watch:
-    """Says what is running, so that a death can be laid to it. This one says nothing; the actor's own writes it."""
+class ActivityMonitor:
+    """Notes what is running, so that a death can be attributed. This one notes nothing; the actor's writes a file."""
 
     def start(self, stage: str, ids: Sequence[str], limit_s: float) -> None:
-        """Before records enter a stage."""
+        """Note that records enter a stage, which they may hold for `limit_s` seconds."""
 
     def stop(self) -> None:
-        """After they have left it."""
+        """Note that they have left it."""
 
 
-NOBODY, SILENT = Blame(), Watch()
+NO_QUARANTINE, NO_MONITOR = Quarantine(), ActivityMonitor()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """True for a GPU's out-of-memory error of torch or ONNX Runtime."""
+    """Return True for a GPU's out-of-memory error of torch or ONNX Runtime."""
     name, text = type(error).__name__, str(error)
     return (
         name == "OutOfMemoryError"
@@ -70,23 +75,29 @@ def _free_gpu_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _attempt(name: str, stage: Stage, batch: Sequence[Record], limit_s: float, watch: Watch) -> list[Outcome]:
-    watch.start(name, [record["id"] for record in batch], limit_s * len(batch))
+def _attempt(
+    name: str, stage: Stage, batch: Sequence[Record], limit_s: float, monitor: ActivityMonitor
+) -> list[Outcome]:
+    monitor.start(name, [record["id"] for record in batch], limit_s * len(batch))
     try:
         outcomes = list(stage.process(batch))
     finally:
-        watch.stop()
+        monitor.stop()
     if len(outcomes) != len(batch):
         raise RuntimeError(f"stage '{name}' returned {len(outcomes)} outcomes for {len(batch)} records")
     return outcomes
 
 
 def run_batch(
-    name: str, stage: Stage, batch: Sequence[Record], limit_s: float, watch: Watch
+    name: str, stage: Stage, batch: Sequence[Record], limit_s: float, monitor: ActivityMonitor
 ) -> list[Outcome | Exception]:
-    """Outcomes of a batch, or the exception of each record that raised."""
+    """Run a stage on a batch.
+
+    Returns:
+        The outcome of each record, or the exception that it raised.
+    """
     try:
-        return list(_attempt(name, stage, batch, limit_s, watch))
+        return list(_attempt(name, stage, batch, limit_s, monitor))
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a library that calls sys.exit(), a panic in native code: a record's fault too
@@ -98,95 +109,107 @@ def run_batch(
             parts = (batch[:half], batch[half:])
         else:
             parts = tuple(batch[i : i + 1] for i in range(len(batch)))  # type: ignore[assignment]
-    return [outcome for part in parts for outcome in run_batch(name, stage, part, limit_s, watch)]
+    return [outcome for part in parts for outcome in run_batch(name, stage, part, limit_s, monitor)]
 
 
-def batches(records: Sequence[Record], size: int, alone: frozenset[str]) -> list[list[Record]]:
-    """Cuts records into batches; those in `alone` get a batch of their own."""
-    cut: list[list[Record]] = []
+def split_batches(records: Sequence[Record], size: int, isolated: frozenset[str]) -> list[list[Record]]:
+    """Cut records into batches; those whose ids are in `isolated` get a batch of their own.
+
+    Examples:
+        >>> rows = [{"id": "a"}, {"id": "b"}, {"id": "c"}]
+        >>> [len(batch) for batch in split_batches(rows, 2, frozenset())]
+        [2, 1]
+        >>> [len(batch) for batch in split_batches(rows, 2, frozenset("b"))]
+        [1, 1, 1]
+    """
+    batches: list[list[Record]] = []
     for record in records:
-        lonely = record["id"] in alone
-        if cut and not lonely and len(cut[-1]) < size and cut[-1][-1]["id"] not in alone:
-            cut[-1].append(record)
+        joins = batches and len(batches[-1]) < size and batches[-1][-1]["id"] not in isolated
+        if joins and record["id"] not in isolated:
+            batches[-1].append(record)
         else:
-            cut.append([record])
-    return cut
+            batches.append([record])
+    return batches
 
 
-def finish(spec: StageSpec, record: Record, made: Record, weights: Mapping[str, str]) -> Record:
-    """A stage's output with what every row carries, and only the columns it may have.
+def complete_record(spec: StageSpec, record: Record, output: Record, weights: Mapping[str, str]) -> Record:
+    """Add to a stage's output the columns that every row carries, and keep only those that it may have.
 
-    What a stage does not mention is passed on from its input.
+    Columns that a stage does not mention are passed on from its input.
 
     Raises:
         ValueError: the stage made a column that it does not declare.
     """
-    if unknown := set(made) - set(spec.columns) - set(record):
+    if unknown := set(output) - set(spec.columns) - set(record):
         raise ValueError(f"stage '{spec.name}' made columns that it does not declare: {', '.join(sorted(unknown))}")
-    whole = record | made
-    if whole["id"] != record["id"] and whole.get("parents") == record.get("parents"):
-        whole["parents"] = [record["id"]]
-    whole["stages"] = {**(whole.get("stages") or {}), spec.name: spec.version}
-    whole["weights"] = {**(whole.get("weights") or {}), **weights}
-    return {name: whole.get(name) for name in spec.columns} | {INPUT: record.get(INPUT, record["id"])}
+    row = record | output
+    if row["id"] != record["id"] and row.get("parents") == record.get("parents"):
+        row["parents"] = [record["id"]]
+    row["stages"] = {**(row.get("stages") or {}), spec.name: spec.version}
+    row["weights"] = {**(row.get("weights") or {}), **weights}
+    return {name: row.get(name) for name in spec.columns} | {INPUT: record.get(INPUT, record["id"])}
 
 
-def begin(record: Record, seed: int, splits: Mapping[str, float]) -> Record:
-    """What the engine adds to a record that comes from a source: the recipe's seed, and its scene's split."""
+def add_provenance(record: Record, seed: int, splits: Mapping[str, float]) -> Record:
+    """Add the recipe's seed and the split of its scene to a record that comes from a source."""
     return record | {
         "seed": record["seed"] if record["seed"] is not None else seed,
-        "split": record["split"] or split_of(record["scene_id"] or record["id"], splits),
+        "split": record["split"] or assign_split(record["scene_id"] or record["id"], splits),
     }
 
 
-def _bare(record: Record) -> Record:
+def _strip_input(record: Record) -> Record:
     return {key: value for key, value in record.items() if key != INPUT}
 
 
-def _dropped(record: Record, stage: str, outcome: str, reason: str, detail: str) -> Dropped:
+def _describe_drop(record: Record, stage: str, outcome: str, reason: str, detail: str) -> RejectedRow:
     text = " ".join(str(detail).split())[:DETAIL_LENGTH]
     input_id = str(record.get(INPUT, record["id"]))
-    return Dropped(str(record["id"]), record.get("origin"), stage, outcome, reason, text, input_id)
+    return RejectedRow(str(record["id"]), record.get("origin"), stage, outcome, reason, text, input_id)
 
 
 def run_stage(
     spec: StageSpec,
     stage: Stage,
     records: Sequence[Record],
-    blame: Blame,
-    watch: Watch,
+    quarantine: Quarantine,
+    monitor: ActivityMonitor,
     splits: Mapping[str, float],
-) -> tuple[list[Record], list[Dropped], StageCount]:
-    """All records through one stage: what came out, what was dropped, and the account."""
+) -> tuple[list[Record], list[RejectedRow], StageCount]:
+    """Run records through one stage.
+
+    Returns:
+        The records that came out, the inputs that were rejected or failed, and the counts.
+    """
     count = StageCount(spec.name, inputs=len(records))
     kept: list[Record] = []
-    dropped: list[Dropped] = []
+    dropped: list[RejectedRow] = []
 
     def drop(record: Record, outcome: str, reason: str, detail: str) -> None:
         tally = count.rejected if outcome == "rejected" else count.failed
         tally[reason] = tally.get(reason, 0) + 1
-        dropped.append(_dropped(record, spec.name, outcome, reason, detail))
+        dropped.append(_describe_drop(record, spec.name, outcome, reason, detail))
 
     alive: list[Record] = []
     for record in records:
-        if reason := blame.dead.get((spec.name, record["id"])):
+        if reason := quarantine.failed.get((spec.name, record["id"])):
             drop(record, "failed", reason, DEATHS[reason].format(limit=spec.time_limit_s))
         elif spec.is_source and (other := record.get("duplicate_of")):
             drop(record, "rejected", "duplicate", f"same content as {other}")
         else:
             alive.append(record)
     weights = {f"{spec.name}.{name}": sha for name, sha in spec.weights.items()}
-    for batch in batches(alive, spec.batch_size, blame.suspects):
-        outcomes = run_batch(spec.name, stage, [_bare(record) for record in batch], spec.time_limit_s, watch)
+    for batch in split_batches(alive, spec.batch_size, quarantine.isolated):
+        outcomes = run_batch(spec.name, stage, [_strip_input(record) for record in batch], spec.time_limit_s, monitor)
         for record, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, Kept):
                 try:
-                    made = [finish(spec, record, dict(new), weights) for new in outcome.records]
+                    outputs = [complete_record(spec, record, dict(new), weights) for new in outcome.records]
                 except Exception as error:
                     outcome = error
                 else:
                     count.kept += 1
-                    kept += [begin(new, spec.seed, splits) if spec.is_source else new for new in made]
+                    kept += [add_provenance(new, spec.seed, splits) if spec.is_source else new for new in outputs]
             if isinstance(outcome, Rejected):
                 drop(record, "rejected", outcome.reason, outcome.detail)
             elif isinstance(outcome, Exception):
@@ -209,46 +232,52 @@ DEATHS = {
 def run_group(
     group: Group,
     stages: Sequence[Stage],
-    shipment: Shipment,
-    blame: Blame,
-    watch: Watch,
+    shard: PartialShard,
+    quarantine: Quarantine,
+    monitor: ActivityMonitor,
     splits: Mapping[str, float],
     clock: Callable[[], float] = time.perf_counter,
-) -> Shipment:
-    """A shipment through all stages of a group. The one that came in is not changed."""
-    result = Shipment(shipment.records, shipment.inputs, [*shipment.dropped], [*shipment.stages], {**shipment.seconds})
+) -> PartialShard:
+    """Run a shard through all stages of a group. The one that came in is not changed."""
+    result = PartialShard(shard.records, shard.inputs, [*shard.dropped], [*shard.stages], {**shard.seconds})
     for spec, stage in zip(group.stages, stages, strict=True):
         start = clock()
-        result.records, dropped, count = run_stage(spec, stage, result.records, blame, watch, splits)
+        result.records, dropped, count = run_stage(spec, stage, result.records, quarantine, monitor, splits)
         result.dropped += dropped
         result.stages.append(count)
         result.seconds[spec.name] = result.seconds.get(spec.name, 0.0) + clock() - start
     return result
 
 
-def encode(
-    shipment: Shipment, columns: Mapping[str, Kind], blame: Blame = NOBODY, watch: Watch = SILENT
-) -> tuple[pa.Table, list[Dropped], StageCount]:
-    """The Arrow table of a finished shipment, the rows that could not be encoded, and the account of this last step.
+def encode_shard(
+    shard: PartialShard,
+    columns: Mapping[str, Kind],
+    quarantine: Quarantine = NO_QUARANTINE,
+    monitor: ActivityMonitor = NO_MONITOR,
+) -> tuple[pa.Table, list[RejectedRow], StageCount]:
+    """Encode the records of a finished shard.
 
     Rows are in the order of their ids, so that neither batch nor order of arrival shows.
+
+    Returns:
+        The Arrow table, the rows that could not be encoded, and the counts of this last step.
     """
-    count = StageCount("write", inputs=len(shipment.records))
+    count = StageCount("write", inputs=len(shard.records))
     parts, failed = [encode_records([], columns)], []
-    for record in sorted(shipment.records, key=lambda record: str(record["id"])):
+    for record in sorted(shard.records, key=lambda record: str(record["id"])):
         id = str(record["id"])
-        reason = blame.dead.get((count.stage, id), "")
+        reason = quarantine.failed.get((count.stage, id), "")
         detail = DEATHS[reason].format(limit=WRITE_LIMIT_S) if reason else ""
-        watch.start(count.stage, [id], WRITE_LIMIT_S)
+        monitor.start(count.stage, [id], WRITE_LIMIT_S)
         try:
             if not reason:
-                parts.append(encode_records([_bare(record)], columns))
+                parts.append(encode_records([_strip_input(record)], columns))
         except Exception as error:
             reason, detail = type(error).__name__, str(error)
         finally:
-            watch.stop()
+            monitor.stop()
         if reason:
             count.failed[reason] = count.failed.get(reason, 0) + 1
-            failed.append(_dropped(record, count.stage, "failed", reason, detail))
+            failed.append(_describe_drop(record, count.stage, "failed", reason, detail))
     count.kept = count.out = len(parts) - 1
     return pa.concat_tables(parts).combine_chunks(), failed, count

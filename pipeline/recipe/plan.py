@@ -1,290 +1,324 @@
-"""From a recipe to what will run: flows in order, each a chain of groups, cut into shards with content ids."""
+"""From a recipe to what will be run: flows in order, each a chain of groups, cut into shards with content ids.
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+Everything that can be known before the start is checked here: names, parameters, weights, input files, extras, columns.
+"""
+
+import glob
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from rasura.manifests.ids import shard_id, stable_hash
-from rasura.manifests.schemas import PROVENANCE, Kind, Schema
-from rasura.manifests.storage import Store
+from rasura.manifests.errors import RasuraError, RecipeError
+from rasura.manifests.ids import compute_shard_id, hash_json
+from rasura.manifests.schemas import PROVENANCE, Kind
+from rasura.manifests.spelling import suggest
+from rasura.manifests.storage import Store, is_remote
 from rasura.manifests.tables import REFERENCE
-from rasura.pipeline.recipe.load import Entry, Places, Recipe, RecipeError, params_faults
-from rasura.stages.registry import UnknownStage, nearest, source_class, stage_class
+from rasura.pipeline.recipe import schema
+from rasura.pipeline.recipe.extras import PROTOCOLS, can_import, describe_missing
+from rasura.pipeline.recipe.former_names import dump_former_names, rename_keys
+from rasura.pipeline.recipe.load import Fault, describe_faults
+from rasura.pipeline.recipe.positions import Positions
+from rasura.pipeline.recipe.schema import Recipe, StageEntry
+from rasura.pipeline.recipe.specs import FlowPlan, Shard, StageSpec, file_sha256, group_stages
+from rasura.stages.registry import UnknownStage, find_source, find_stage
 from rasura.stages.sources.files import RunContext
 from rasura.stages.stage import MissingColumns, Record, Resources, Source, Stage
 
 FORMAT = 1  # of what is on disk; part of every hash
-ALWAYS: Schema = PROVENANCE
+TRIPLET_COLUMNS = ("source", "mask", "target")
+"""Columns that the rows of a dataset must have."""
+TENSOR_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+"""Endings of weights that only torch opens."""
 
 
 @dataclass(frozen=True)
-class StageSpec:
-    """Everything a worker needs to make a stage."""
+class ResolvedStage:
+    """A stage of a flow that was made for the plan.
 
-    name: str
-    params: Mapping[str, Any]
-    seed: int
-    version: str
-    batch_size: int
-    time_limit_s: float
-    resources: Resources
-    columns: Mapping[str, Kind]  # after the stage
-    weights: Mapping[str, str] = field(default_factory=dict)  # name -> sha256
-    is_source: bool = False
+    Attributes:
+        entry: the stage in the recipe.
+        stage: the stage itself, with its parameters and weights checked.
+        path: its place in the recipe.
+    """
 
-    def make(self) -> Stage:
-        """The stage itself, with its parameters validated again."""
-        cls = stage_class(self.name)
-        return cls(cls.Params.model_validate(self.params), self.seed)
-
-
-@dataclass(frozen=True)
-class Group:
-    """Consecutive stages with the same resources: they run in one actor."""
-
-    resources: Resources
-    stages: tuple[StageSpec, ...]
-
-    @property
-    def key(self) -> str:
-        """Identity of what a worker has to set up."""
-        return stable_hash([[s.name, dict(s.params), s.seed, s.version, dict(s.weights)] for s in self.stages])
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A unit of work: some of a source's items."""
-
-    id: str
-    items: Sequence[Record]
-
-
-@dataclass(frozen=True)
-class FlowPlan:
-    """One flow, resolved."""
-
-    name: str
-    part: str  # hash of the part of the recipe that produces it, upstream flows included
-    groups: tuple[Group, ...]
-    upstream: tuple[str, ...]
-    columns: Mapping[str, Kind]  # of the table
-    whole: Mapping[str, Kind]  # of its rows with references followed
-    shard_rows: int
-    splits: Mapping[str, float]
-
-    @property
-    def stages(self) -> list[StageSpec]:
-        """All stages, the source first."""
-        return [stage for group in self.groups for stage in group.stages]
-
-
-@lru_cache(maxsize=256)
-def _sha256(path: str, size: int, stamp: int) -> str:
-    del size, stamp  # they are in the key so that a changed file is read again
-    with Path(path).open("rb") as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 of a file; read once a process while its size and time stay."""
-    stat = path.stat()
-    return _sha256(str(path), stat.st_size, stat.st_mtime_ns)
-
-
-def _spec(entry: Entry, cls: type[Stage], stage: Stage, columns: Mapping[str, Kind]) -> StageSpec:
-    given = entry.resources
-    resources = Resources(cpus=given.cpus, gpus=given.gpus, custom=given.custom) if given else cls.resources
-    return StageSpec(
-        name=entry.name,
-        params=stage.params.model_dump(mode="json"),
-        seed=stage.seed,
-        version=cls.version,
-        batch_size=entry.batch_size or cls.batch_size,
-        time_limit_s=entry.time_limit_s or cls.time_limit_s,
-        resources=resources,
-        columns=columns,
-        weights={name: file_sha256(path) for name, path in stage.weights().items()},
-        is_source=issubclass(cls, Source),
-    )
-
-
-def _group(specs: Sequence[StageSpec]) -> tuple[Group, ...]:
-    groups: list[list[StageSpec]] = []
-    for spec in specs:
-        if groups and groups[-1][-1].resources == spec.resources:
-            groups[-1].append(spec)
-        else:
-            groups.append([spec])
-    return tuple(Group(group[0].resources, tuple(group)) for group in groups)
-
-
-def _hashable(params: Any, weights: Mapping[str, str]) -> Any:
-    """Parameters with the paths of weights replaced by their hashes: moving a file changes nothing."""
-    if isinstance(params, Mapping):
-        return [[key, _hashable(value, weights)] for key, value in params.items()]  # their order may matter
-    if isinstance(params, list | tuple):
-        return [_hashable(value, weights) for value in params]
-    return f"sha256:{weights[params]}" if isinstance(params, str) and params in weights else params
+    entry: StageEntry
+    stage: Stage
+    path: schema.KeyPath
 
 
 class _Planner:
-    """Resolves the flows of a recipe and collects all faults, so that they are told at once."""
+    """Resolves the flows of a recipe and collects all faults, so that they are reported at once."""
 
-    def __init__(self, recipe: Recipe, places: Places) -> None:
-        self.recipe, self.places = recipe, places
+    def __init__(self, recipe: Recipe, positions: Positions) -> None:
+        self.recipe, self.positions = recipe, positions
         self.faults: list[str] = []
-        self.done: dict[str, FlowPlan] = {}
+        self.stages: dict[schema.KeyPath, ResolvedStage | None] = {}  # by place: each is made, and warned of, once
+        self.plans: dict[str, FlowPlan] = {}
         self.sources: dict[str, Source] = {}
 
-    def fault(self, path: Sequence[str | int], message: str) -> None:
-        text = f"{self.places.of(path)}: {'.'.join(map(str, path))}: {message}"
-        if text not in self.faults:  # a flow that others take from is looked at more than once
+    def add_fault(self, path: Sequence[str | int], message: str) -> None:
+        text = self.positions.describe_fault(path, message)
+        if text not in self.faults:  # a flow that others take from is planned more than once
             self.faults.append(text)
 
-    def make(self, entry: Entry, path: Sequence[str | int], source: bool) -> Stage | None:
-        """A stage with its parameters and weights checked."""
-        try:
-            cls: type[Stage] = source_class(entry.name) if source else stage_class(entry.name)
-            stage = cls(cls.Params.model_validate(entry.params), self.recipe.seed)
-        except UnknownStage as error:
-            self.fault(path, str(error))
-            return None
-        except ValidationError as error:
-            for loc, message in params_faults(error, cls.Params):
-                self.fault((*path, entry.name, *loc), message)
-            return None
-        except ValueError as error:
-            self.fault(path, str(error))
-            return None
-        try:
-            missing = [(name, file) for name, file in stage.weights().items() if not Path(file).is_file()]
-        except ValueError as error:  # weights that are not what the stage needs, or a hub that does not answer
-            self.fault((*path, entry.name), str(error))
-            return None
-        for name, file in missing:
-            self.fault((*path, entry.name, name), f"there is no file '{file}'")
-        return None if missing else stage
+    def make_stage(self, entry: StageEntry, path: schema.KeyPath, is_source: bool) -> ResolvedStage | None:
+        """Make a stage and check its parameters, weights, input files and modules; None where there is a fault."""
+        if path not in self.stages:
+            self.stages[path] = self._make_stage(entry, path, is_source)
+        return self.stages[path]
 
-    def flow(self, name: str, trail: tuple[str, ...] = ()) -> FlowPlan | None:
-        """The plan of one flow, upstream ones first; None where a fault was found."""
-        if name in self.done:
-            return self.done[name]
-        flow, at = self.recipe.flows[name], ("flows", name)
-        source = self.make(flow.source, (*at, "source"), True)
-        stages = [self.make(entry, (*at, "stages", i), False) for i, entry in enumerate(flow.stages)]
-        if not isinstance(source, Source) or any(stage is None for stage in stages):
+    def _make_stage(self, entry: StageEntry, path: schema.KeyPath, is_source: bool) -> ResolvedStage | None:
+        below = (*path, entry.name)
+        faults: list[Fault] = []
+        try:
+            cls: type[Stage] = find_source(entry.name) if is_source else find_stage(entry.name)
+            params = rename_keys(entry.params, cls.Params, below, self.positions, lambda *fault: faults.append(fault))
+            stage = cls(cls.Params.model_validate(params), self.recipe.seed)
+            faults += _find_missing(stage, params, below)
+            if not faults:
+                return ResolvedStage(entry, stage, path)
+        except UnknownStage as error:
+            faults.append((path, str(error)))
+        except ValidationError as error:
+            faults += [((*below, *keys), message) for keys, message in describe_faults(error, cls.Params)]
+        except ModuleNotFoundError as error:
+            faults.append((path, describe_missing(error.name or str(error))))
+        except (RasuraError, ValueError) as error:  # weights of another network, or a hub that does not answer
+            faults.append((_find_value(entry.params, below, str(error)), str(error)))
+        for fault in faults:
+            self.add_fault(*fault)
+        return None
+
+    def plan_flow(self, name: str, trail: tuple[str, ...] = ()) -> FlowPlan | None:
+        """Plan one flow, upstream ones first; None where there is a fault."""
+        if name in self.plans:
+            return self.plans[name]
+        flow, path = self.recipe.flows[name], ("flows", name)
+        source = self.make_stage(flow.source, (*path, "source"), True)
+        stages = [self.make_stage(entry, (*path, "stages", i), False) for i, entry in enumerate(flow.stages)]
+        if source is None or not isinstance(source.stage, Source):
             return None
-        upstream: list[FlowPlan] = []
-        for other in source.upstream():
-            if other not in self.recipe.flows:
-                self.fault(
-                    (*at, "source", flow.source.name), f"no flow '{other}'; {nearest(other, [*self.recipe.flows])}"
-                )
-                return None
-            if other in (*trail, name):
-                self.fault((*at, "source"), f"flows run in a circle: {' -> '.join((*trail, name, other))}")
-                return None
-            plan = self.flow(other, (*trail, name))
-            if plan is None:
-                return None
-            upstream.append(plan)
-        if stages and "pictures" in source.params.model_fields_set | set(type(source.params).model_fields):
-            looks = any(stage.pictures for stage in stages if stage)
-            source.params = source.params.model_copy(update={"pictures": looks})
-        specs: list[StageSpec] = []
-        columns: dict[str, Kind] = dict(upstream[0].whole) if upstream else {}
-        chain = [(flow.source, source, (*at, "source"))]
-        chain += [(e, s, (*at, "stages", i)) for i, (e, s) in enumerate(zip(flow.stages, stages, strict=True)) if s]  # type: ignore[misc]
-        for entry, stage, path in chain:
-            try:
-                columns = {**ALWAYS, **stage.schema(columns)}
-            except MissingColumns as error:
-                self.fault(path, str(error))
-                return None
-            specs.append(_spec(entry, type(stage), stage, columns))
+        upstream = self._plan_upstream(name, source, trail)
+        chain = [source, *(stage for stage in stages if stage is not None)]
+        if upstream is None or len(chain) <= len(stages):
+            return None
+        _ask_for_pictures(source.stage, [resolved.stage for resolved in chain[1:]])
+        specs = self._specify(chain, dict(upstream[0].full_columns) if upstream else {})
+        if specs is None:
+            return None
+        columns = specs[-1].columns
         if Kind.RECORDS in columns.values():
-            self.fault(
-                at, f"the flow ends with columns that cannot be written; add the stage that uses {flow.source.name}"
-            )
+            message = f"the flow ends with columns that cannot be written; add the stage that uses {flow.source.name}"
+            self.add_fault(path, message)
             return None
-        whole = columns
+        full_columns = columns
         if "ref_table" in columns:
-            whole = {**upstream[0].whole, **{name: kind for name, kind in columns.items() if name not in REFERENCE}}
-        self.sources[name] = source
-        self.done[name] = FlowPlan(
+            added = {column: kind for column, kind in columns.items() if column not in REFERENCE}
+            full_columns = {**upstream[0].full_columns, **added}
+        self.sources[name] = source.stage
+        self.plans[name] = FlowPlan(
             name=name,
-            part=self._part(specs, [stage for _, stage, _ in chain], upstream),
-            groups=_group(specs),
+            part=self._hash_part(specs, [resolved.stage for resolved in chain], upstream),
+            groups=group_stages(specs),
             upstream=tuple(plan.name for plan in upstream),
             columns=columns,
-            whole=whole,
+            full_columns=full_columns,
             shard_rows=flow.shard_rows or self.recipe.engine.shard_rows,
             splits=self.recipe.splits,
         )
-        return self.done[name]
+        return self.plans[name]
 
-    def _part(self, specs: Sequence[StageSpec], stages: Sequence[Stage], upstream: Sequence[FlowPlan]) -> str:
+    def _plan_upstream(self, name: str, source: ResolvedStage, trail: tuple[str, ...]) -> list[FlowPlan] | None:
+        """Plan the flows that a flow reads; None where there is a fault."""
+        assert isinstance(source.stage, Source)
+        plans: list[FlowPlan] = []
+        for other in source.stage.upstream():
+            if other not in self.recipe.flows:
+                path = _find_value(source.entry.params, (*source.path, source.entry.name), f"'{other}'")
+                self.add_fault(path, f"no flow '{other}'; {suggest(other, self.recipe.flows)}")
+                return None
+            if other in (*trail, name):
+                self.add_fault(source.path, f"flows run in a circle: {' -> '.join((*trail, name, other))}")
+                return None
+            plan = self.plan_flow(other, (*trail, name))
+            if plan is None:
+                return None
+            plans.append(plan)
+        return plans
+
+    def _specify(self, chain: Sequence[ResolvedStage], columns: dict[str, Kind]) -> list[StageSpec] | None:
+        """Specify the stages of a flow, whose columns must fit; None where they do not."""
+        specs: list[StageSpec] = []
+        for resolved in chain:
+            try:
+                columns = {**PROVENANCE, **resolved.stage.schema(columns)}
+            except MissingColumns as error:
+                self.add_fault(resolved.path, str(error))
+                return None
+            specs.append(_specify_stage(resolved, columns))
+        return specs
+
+    def _hash_part(self, specs: Sequence[StageSpec], stages: Sequence[Stage], upstream: Sequence[FlowPlan]) -> str:
+        """Hash what makes a flow, with the names that parameters had first."""
         steps = []
         for spec, stage in zip(specs, stages, strict=True):
             files = {Path(path): spec.weights[name] for name, path in stage.weights().items()}
             by_path = {str(path): sha256 for path, sha256 in files.items()}
             for folder in {path.parent for path in files}:  # a model's folder is named as a whole
-                held = [[path.name, sha256] for path, sha256 in files.items() if path.parent == folder]
-                by_path.setdefault(str(folder), stable_hash(sorted(held)))
-            steps.append([spec.name, spec.version, _hashable(spec.params, by_path), dict(spec.weights)])
-        return stable_hash(
-            [FORMAT, self.recipe.seed, list(self.recipe.splits.items()), steps, [plan.part for plan in upstream]]
-        )
+                entries = [[path.name, sha256] for path, sha256 in files.items() if path.parent == folder]
+                by_path.setdefault(str(folder), hash_json(sorted(entries)))
+            params = _replace_weights(dump_former_names(stage.params), by_path)
+            steps.append([spec.name, spec.version, params, dict(spec.weights)])
+        splits = list(self.recipe.splits.items())
+        return hash_json([FORMAT, self.recipe.seed, splits, steps, [plan.part for plan in upstream]])
+
+    def check_dataset(self) -> None:
+        """Add a fault for every flow of the dataset whose rows are no triplets."""
+        for index, name in enumerate(self.recipe.dataset.flows if self.recipe.dataset else []):
+            if name in self.plans:
+                columns = self.plans[name].full_columns
+                if missing := [column for column in TRIPLET_COLUMNS if column not in columns]:
+                    message = f"flow '{name}' makes no triplets: its rows have no {', '.join(missing)}"
+                    remedy = "end it with capture, composite or inpaint, or take it out of the dataset"
+                    self.add_fault(("dataset", "flows", index), f"{message}; {remedy}")
+
+
+def _find_missing(stage: Stage, params: Mapping[str, Any], path: schema.KeyPath) -> Iterator[Fault]:
+    """Yield a fault for every file and every module that is missing."""
+    modules = dict.fromkeys(stage.required_modules())
+    for name, file in stage.weights().items():
+        if not Path(file).is_file():
+            message = f"there is no file '{file}'"
+            yield (*path, name) if name in params else _find_value(params, path, message), message
+        elif Path(file).suffix in TENSOR_SUFFIXES:
+            modules["torch"] = None
+    for name in getattr(stage, "input_paths", ()):
+        value = getattr(stage.params, name, None)
+        if isinstance(value, str) and is_remote(value):
+            if module := PROTOCOLS.get(value.partition("://")[0]):
+                modules[module] = None
+        elif isinstance(value, str) and not input_exists(value):
+            yield (*path, name), f"there is no file or folder '{value}'"
+    for module in modules:
+        if not can_import(module):
+            yield path[:-1], f"stage '{stage.name}': {describe_missing(module)}"
+
+
+def input_exists(path: str) -> bool:
+    """Return whether a local file or folder is there, or a glob matches something."""
+    return Path(path).expanduser().exists() or next(glob.iglob(path, recursive=True), None) is not None
+
+
+def _find_value(params: Any, path: schema.KeyPath, message: str) -> schema.KeyPath:
+    """Find the parameter whose value a message quotes; the place of all parameters where none is quoted."""
+
+    def walk(value: Any, keys: schema.KeyPath) -> Iterator[schema.KeyPath]:
+        if isinstance(value, Mapping):
+            for key, entry in value.items():
+                yield from walk(entry, (*keys, key))
+        elif isinstance(value, list | tuple):
+            for index, entry in enumerate(value):
+                yield from walk(entry, (*keys, index))
+        elif isinstance(value, str) and value and (f"'{value}'" in message or f"'{Path(value)}'" in message):
+            yield keys
+
+    return next(walk(params, path), path)
+
+
+def _ask_for_pictures(source: Source, stages: Sequence[Stage]) -> None:
+    """Have a source that can leave out pictures give them where one of the stages uses them."""
+    if stages and "pictures" in source.params.model_fields_set | set(type(source.params).model_fields):
+        pictures = any(stage.pictures for stage in stages)
+        source.params = source.params.model_copy(update={"pictures": pictures})
+
+
+def _specify_stage(resolved: ResolvedStage, columns: Mapping[str, Kind]) -> StageSpec:
+    entry, stage = resolved.entry, resolved.stage
+    resources = stage.resources
+    if entry.resources:
+        resources = Resources(cpus=entry.resources.cpus, gpus=entry.resources.gpus, custom=entry.resources.custom)
+    return StageSpec(
+        name=entry.name,
+        params=stage.params.model_dump(mode="json"),
+        seed=stage.seed,
+        version=stage.version,
+        batch_size=entry.batch_size or stage.batch_size,
+        time_limit_s=entry.time_limit_s or stage.time_limit_s,
+        resources=resources,
+        columns=columns,
+        weights={name: file_sha256(path) for name, path in stage.weights().items()},
+        is_source=isinstance(stage, Source),
+    )
+
+
+def _replace_weights(params: Any, weights: Mapping[str, str]) -> Any:
+    """Replace the paths of weights by their hashes: moving a file changes nothing."""
+    if isinstance(params, Mapping):
+        return [[key, _replace_weights(value, weights)] for key, value in params.items()]  # their order may matter
+    if isinstance(params, list | tuple):
+        return [_replace_weights(value, weights) for value in params]
+    return f"sha256:{weights[params]}" if isinstance(params, str) and params in weights else params
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All flows of a recipe, upstream first."""
+    """All flows of a recipe, upstream first.
+
+    Attributes:
+        recipe: the recipe, without its dataset where only a part of it is planned.
+        flows: name to plan.
+        sources: name of the flow to its source.
+        positions: places of the recipe's values, for messages.
+    """
 
     recipe: Recipe
     flows: Mapping[str, FlowPlan]
     sources: Mapping[str, Source]
+    positions: Positions
 
     @property
     def hash(self) -> str:
-        """Hash of everything in the resolved recipe that can change a result: all of it but how it is carried."""
+        """Hash of everything in the resolved recipe that can change a result, so not of how the work is done."""
         dataset = self.recipe.dataset.model_dump(mode="json") if self.recipe.dataset else None
-        return stable_hash([self.recipe.name, {flow.name: flow.part for flow in self.flows.values()}, dataset])
+        return hash_json([self.recipe.name, {flow.name: flow.part for flow in self.flows.values()}, dataset])
 
-    def resolved(self) -> dict[str, Any]:
-        """The recipe with every default filled in, as it would be written."""
-        written = self.recipe.model_dump(mode="json", exclude_none=True)
-        written["flows"] = {}
+    def to_recipe(self) -> dict[str, Any]:
+        """Return the recipe with every default filled in, as it would be written."""
+        recipe = self.recipe.model_dump(mode="json", exclude_none=True)
+        recipe["flows"] = {}
         for flow in self.flows.values():
             source, *stages = [{spec.name: dict(spec.params)} for spec in flow.stages]
-            written["flows"][flow.name] = {"source": source, "stages": stages, "shard_rows": flow.shard_rows}
-        return written
+            recipe["flows"][flow.name] = {"source": source, "stages": stages, "shard_rows": flow.shard_rows}
+        return recipe
 
 
-def plan(recipe: Recipe, places: Places, only: str | None = None) -> Plan:
-    """Resolves a recipe: stages found, parameters valid, weights there, columns fit.
+def plan(recipe: Recipe, positions: Positions, only: str | None = None) -> Plan:
+    """Resolve a recipe: stages found, parameters valid, weights and inputs there, columns fit.
 
     Args:
+        recipe: the recipe.
+        positions: places of its values.
         only: a flow, or a stage (`stage` or `flow.stage`): that flow runs only up to it, with what it needs.
 
     Raises:
         RecipeError: all faults, a line each with its place.
     """
-    recipe, wanted = _cut(recipe, only)
-    planner = _Planner(recipe, places)
-    for name in wanted:
-        planner.flow(name)
+    recipe, names = _cut(recipe, only)
+    planner = _Planner(recipe, positions)
+    for name in names:
+        planner.plan_flow(name)
+    planner.check_dataset()
     if planner.faults:
         raise RecipeError("\n".join(planner.faults))
-    return Plan(recipe, planner.done, planner.sources)
+    return Plan(recipe, planner.plans, planner.sources, positions)
 
 
 def _cut(recipe: Recipe, only: str | None) -> tuple[Recipe, list[str]]:
+    """Return a recipe cut after a flow or stage, and the flows that are to be made."""
     if only is None:
         return recipe, list(recipe.flows)
     if only in recipe.flows:
@@ -296,36 +330,39 @@ def _cut(recipe: Recipe, only: str | None) -> tuple[Recipe, list[str]]:
             short = flow.model_copy(update={"stages": flow.stages[: names.index(stage_name)]})
             cut = f"{name}.{stage_name}"
             return recipe.model_copy(update={"flows": {**recipe.flows, cut: short}, "dataset": None}), [cut]
-    known = [*recipe.flows, *(entry.name for flow in recipe.flows.values() for entry in flow.stages)]
-    raise RecipeError(f"--only {only}: the recipe has no such flow or stage; {nearest(only, known)}")
+    choices = [*recipe.flows, *(entry.name for flow in recipe.flows.values() for entry in flow.stages)]
+    raise RecipeError(f"--only {only}: the recipe has no such flow or stage; {suggest(only, choices)}")
 
 
-def _place(item: Record) -> tuple[str, int, str, str]:
+def _sort_key(item: Record) -> tuple[str, int, str, str]:
     in_file = "path" in item and "row" in item
     return item["path"] if in_file else "", item["row"] if in_file else 0, item["id"], item["origin"]
 
 
-def shards(flow: FlowPlan, source: Source, run: Store) -> list[Shard]:
-    """Lists a flow's source and cuts its items, sorted by id, into shards.
+def list_shards(flow: FlowPlan, source: Source, run: Store) -> list[Shard]:
+    """List a flow's source and cut its items, sorted by id, into shards.
 
     Items of equal content get ids of their own here (`<id>~1`), and are rejected as duplicates where they are loaded.
+
+    Raises:
+        MissingInput: the source's files are not there, or are not what they should be.
     """
     items = source.items(RunContext(run, flow.name, source.seed))
-    # by id; rows of a Parquet file in their order, so that a shard's rows stand together there
-    items.sort(key=_place)
-    seen: dict[str, int] = {}
+    # by id; rows of a Parquet file in their order, so that a shard's rows are together there
+    items.sort(key=_sort_key)
+    repeats: dict[str, int] = {}
     first: dict[str, str] = {}
     for item in items:
         content = item["id"]
         item["content"] = content
-        count = seen[content] = seen.get(content, -1) + 1
+        count = repeats[content] = repeats.get(content, -1) + 1
         if count:
             item["id"] = f"{content}~{count}"
             item["duplicate_of"] = first[content]
         else:
             first[content] = item["origin"]
     rows = flow.shard_rows
-    cut = [items[start : start + rows] for start in range(0, len(items), rows)]
-    # the origin is in the id too: a renamed file is a changed input; and whether a cap leaves the item out
-    marks = [[f"{item['id']} {item['origin']}{' over' if 'over' in item else ''}" for item in part] for part in cut]
-    return [Shard(shard_id(flow.part, mark), part) for mark, part in zip(marks, cut, strict=True)]
+    parts = [items[start : start + rows] for start in range(0, len(items), rows)]
+    # the origin is in the id too: a renamed file is a changed input; and so is an item that a cap now leaves out
+    marks = [[f"{item['id']} {item['origin']}{' over' if 'over' in item else ''}" for item in part] for part in parts]
+    return [Shard(compute_shard_id(flow.part, mark), part) for mark, part in zip(marks, parts, strict=True)]

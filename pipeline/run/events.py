@@ -1,4 +1,4 @@
-"""What happened when: times, hosts, attempts. Kept apart from the data, which must not depend on them."""
+"""The log of a run: times, hosts, attempts. Kept apart from the data, which must not depend on them."""
 
 import json
 import os
@@ -8,12 +8,13 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from rasura.manifests.run_layout import LOG
 from rasura.manifests.storage import Store
 
 FLUSH_S = 10.0
 
 
-class RunLog:
+class EventLog:
     """Events of one attempt, written as small JSONL files into `log/`, so that it works on any store."""
 
     def __init__(self, run: Store) -> None:
@@ -21,26 +22,26 @@ class RunLog:
         self.attempt = f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}-{secrets.token_hex(2)}"
         self._events: list[dict[str, Any]] = []
         self._part = 0
-        self._flushed = time.monotonic()
+        self._last_flush = time.monotonic()
 
-    def event(self, kind: str, **fields: Any) -> None:
-        """Notes an event; the file follows within some seconds, or at `flush`."""
+    def add(self, kind: str, **fields: Any) -> None:
+        """Add an event; the file is written within some seconds, or by `flush`."""
         self._events.append({"event": kind, "time": round(time.time(), 3), "host": socket.gethostname(), **fields})
-        if time.monotonic() - self._flushed > FLUSH_S:
+        if time.monotonic() - self._last_flush > FLUSH_S:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what is noted."""
-        self._flushed = time.monotonic()
+        """Write the events that were added."""
+        self._last_flush = time.monotonic()
         if self._events:
             text = "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in self._events)
-            self.run.write(f"log/{self.attempt}-{self._part:05d}.jsonl", text.encode())
+            self.run.write(f"{LOG}/{self.attempt}-{self._part:05d}.jsonl", text.encode())
             self._part += 1
             self._events = []
 
 
-def events(run: Store) -> Iterator[dict[str, Any]]:
-    """All events of all attempts, oldest attempt first."""
-    for name in run.files("log"):
-        for line in run.read(f"log/{name}").decode().splitlines():
+def read_events(run: Store) -> Iterator[dict[str, Any]]:
+    """Yield all events of all attempts, oldest attempt first."""
+    for name in run.files(LOG):
+        for line in run.read(f"{LOG}/{name}").decode().splitlines():
             yield json.loads(line)

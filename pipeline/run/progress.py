@@ -1,41 +1,76 @@
 """Progress of long work on standard error: a bar on a terminal, a line now and then elsewhere."""
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
-from rich.progress import ProgressColumn as Column
+from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from rich.text import Text
 
 LINE_EVERY_S = 15.0
 
+OnProgress = Callable[[float, float, str], None]
+"""Receives the work that is done, the whole work in the same unit, and a note."""
 
-class _Rate(Column):
+
+class _AmountColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        total = "?" if task.total is None else f"{task.total:.0f}"
+        return Text(f"{task.completed:.0f}/{total} {task.fields['unit']}".rstrip())
+
+
+class _RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(f"{speed:.1f} rows/s" if speed else "", style="dim")
+        return Text(f"{speed:.1f} {task.fields['unit']}/s".replace(" /", "/") if speed else "", style="dim")
 
 
-class Report:
-    """Rows done, rate, and what is left, flow by flow."""
+@dataclass
+class _Work:
+    """A piece of work whose progress is shown."""
+
+    name: str
+    total: float
+    unit: str
+    bar: TaskID | None
+    done: float = 0
+    note: str = ""
+    start: float = field(default_factory=time.monotonic)
+    last_line: float = field(default_factory=time.monotonic)
+
+
+class Progress:
+    """Shows how much of one piece of work after another is done, how fast it is, and how much time is left.
+
+    Args:
+        quiet: show nothing.
+
+    Examples:
+        >>> with Progress(quiet=True) as progress:
+        ...     progress.start("photos", 120)
+        ...     progress.advance(16, "15 kept, 1 rejected")
+    """
 
     def __init__(self, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet)
-        self._bar: Progress | None = None
+        self._work = _Work("", 0, "", None)
+        self._bar: Bar | None = None
         if self.console.is_terminal and not quiet:
             columns = (
                 SpinnerColumn(),
                 TextColumn("{task.description}"),
                 BarColumn(),
-                MofNCompleteColumn(),
-                _Rate(),
+                _AmountColumn(),
+                _RateColumn(),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[note]}"),
             )
-            # shards land in lumps: look back a minute for the rate
-            self._bar = Progress(*columns, console=self.console, speed_estimate_period=60)
+            # shards come in lumps: look back a minute for the rate
+            self._bar = Bar(*columns, console=self.console, speed_estimate_period=60)
 
     def __enter__(self) -> Self:
         if self._bar:
@@ -48,28 +83,68 @@ class Report:
         if self._bar:
             self._bar.stop()
 
-    def say(self, text: str) -> None:
-        """A line for the person who waits."""
-        self.console.print(text, highlight=False, markup=False)
+    def print(self, text: str) -> None:
+        """Print a line."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def begin(self, name: str, total: int) -> None:
-        """A flow begins: `total` rows to do, without those that were done before."""
-        self._name, self._total, self._done, self._note = name, total, 0, ""
-        self._start = self._said = time.monotonic()
-        if self._bar:
-            self._task = self._bar.add_task(name, total=total, note="")
+    def start(self, name: str, total: float, unit: str = "rows") -> None:
+        """Start a piece of work.
 
-    def advance(self, rows: int, note: str = "") -> None:
-        """Some rows more."""
-        self._done += rows
-        self._note = note or self._note
-        if self._bar:
-            self._bar.update(self._task, advance=rows, note=self._note)
-        elif time.monotonic() - self._said > LINE_EVERY_S or self._done >= self._total:
-            self._said = time.monotonic()
-            seconds = max(self._said - self._start, 1e-3)
-            rate = self._done / seconds
-            left = (self._total - self._done) / rate if rate else 0
-            self.say(
-                f"{self._name}: {self._done}/{self._total} rows, {rate:.1f} rows/s, {left:.0f} s left {self._note}"
-            )
+        Args:
+            name: of the work.
+            total: how much there is to do, without what was done before.
+            unit: what is counted.
+        """
+        bar = self._bar.add_task(name, total=total, unit=unit, note="") if self._bar else None
+        self._work = _Work(name, total, unit, bar)
+
+    def advance(self, amount: float, note: str = "") -> None:
+        """Show that some more is done."""
+        self.update(self._work.done + amount, self._work.total, note)
+
+    def update(self, done: float, total: float, note: str = "") -> None:
+        """Show that so much of so much is done."""
+        work = self._work
+        work.done, work.total, work.note = done, total, note or work.note
+        if self._bar and work.bar is not None:
+            self._bar.update(work.bar, completed=done, total=total, note=work.note)
+        elif time.monotonic() - work.last_line > LINE_EVERY_S or done >= total:
+            work.last_line = time.monotonic()
+            self.print(_describe_work(work, work.last_line - work.start))
+
+    def show_activity(self, text: str) -> None:
+        """Show how far long rows are: beside the bar, or as a line now and then."""
+        work = self._work
+        if self._bar and work.bar is not None:
+            self._bar.update(work.bar, note=text)
+        elif time.monotonic() - work.last_line > LINE_EVERY_S:
+            work.last_line = time.monotonic()
+            self.print(f"{work.name}: {text}")
+
+    def track(self, name: str, unit: str) -> OnProgress:
+        """Return a callback that shows a piece of work, which starts when it is called first.
+
+        Trainings and other work that knows nothing of this class call it with the work done, all work, and a note.
+
+        Examples:
+            >>> on_progress = Progress(quiet=True).track("training", "steps")
+            >>> on_progress(10, 3000, "loss 0.31")
+        """
+        started = False
+
+        def show(done: float, total: float, note: str) -> None:
+            nonlocal started
+            if not started:
+                started = True
+                self.start(name, total, unit)
+            self.update(done, total, note)
+
+        return show
+
+
+def _describe_work(work: _Work, seconds: float) -> str:
+    rate = work.done / max(seconds, 1e-3)
+    left = f"{(work.total - work.done) / rate:.0f} s left" if rate else ""
+    amount = f"{work.done:.0f}/{work.total:.0f} {work.unit}, {rate:.1f} {work.unit}/s"
+    amount = amount.replace(" ,", ",").replace(" /s", "/s")  # without a unit
+    return ", ".join(part for part in (f"{work.name}: {amount}", left, work.note) if part)

@@ -1,28 +1,27 @@
-"""A run's review in the run's own account: what people have judged, are judging, and still have to judge."""
+"""A run's review in the run's accounting: candidates that people have judged, are judging, and still have to judge."""
 
 from typing import TYPE_CHECKING
 
+from rasura.manifests.run_layout import REVIEW_DATABASE
 from rasura.manifests.storage import Store
 
 if TYPE_CHECKING:
-    from rasura.annotator.stats.accounting import ReviewAccount
-
-DATABASE = "review/review.sqlite"
+    from rasura.annotator.stats.accounting import ReviewAccounting
 
 
-def review_of(run: Store) -> "tuple[ReviewAccount, list[str]] | None":
-    """The account of a run's review and what in it does not add up; None where the run has none on this machine.
+def read_review_accounting(run: Store) -> "tuple[ReviewAccounting, list[str]] | None":
+    """Read the accounting of a run's review, and its faults; None where the run has none on this machine.
 
-    A review that is kept elsewhere (`--database`) is told of by `rasura review check`.
+    A review that is kept elsewhere (`--database`) is checked by `rasura review check`.
     """
-    if run.local is None or not (run.local / DATABASE).is_file():
+    if run.local is None or not (run.local / REVIEW_DATABASE).is_file():
         return None
-    from rasura.annotator.stats.accounting import account, faults
+    from rasura.annotator.stats.accounting import find_faults, read_accounting
     from rasura.annotator.store.database import Database
 
-    database = Database(str(run.local / DATABASE), create=False)
+    database = Database(str(run.local / REVIEW_DATABASE), create=False)
     try:
         with database.read() as connection:
-            return account(connection), faults(connection)
+            return read_accounting(connection), find_faults(connection)
     finally:
         database.close()

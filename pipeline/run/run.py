@@ -1,4 +1,4 @@
-"""The conductor: plans a recipe, has each flow carried to its table, and writes the dataset in the end."""
+"""Running a recipe: it is planned, each flow is carried out to its table, and the dataset is written in the end."""
 
 import contextlib
 import json
@@ -6,178 +6,268 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from rasura.manifests.formats.huggingface import export, export_key
-from rasura.manifests.shards import Line, read_manifest, write_manifest
+from rasura.manifests.formats.parquet_export import compute_export_key, export_dataset
+from rasura.manifests.run_layout import (
+    COMMITS,
+    DATASET,
+    DATASET_MANIFEST,
+    EXPORT,
+    LISTINGS,
+    LOG,
+    PLAN,
+    RECIPE,
+    TABLES,
+    WORK,
+    FlowDescription,
+    RunPlan,
+    commit_path,
+    read_plan,
+    table_path,
+    write_plan,
+)
+from rasura.manifests.shards import CommitRecord, read_manifest, write_manifest
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
 from rasura.pipeline.recipe.load import load
-from rasura.pipeline.recipe.plan import FlowPlan, Plan, Shard, plan, shards
-from rasura.pipeline.run.events import RunLog
-from rasura.pipeline.run.progress import Report
+from rasura.pipeline.recipe.overrides import Overrides
+from rasura.pipeline.recipe.plan import Plan, list_shards, plan
+from rasura.pipeline.recipe.schema import EngineSettings
+from rasura.pipeline.recipe.specs import FlowPlan, Shard
+from rasura.pipeline.run.events import EventLog
+from rasura.pipeline.run.progress import Progress
 from rasura.stages.sources.files import MissingInput
+
+if TYPE_CHECKING:
+    from rasura.pipeline.engine.scheduler import Engine
 
 
 @dataclass(frozen=True)
-class Result:
-    """What a run ended with."""
+class RunResult:
+    """The outcome of a run.
+
+    Attributes:
+        run: its folder or URI.
+        rows: flow -> rows of its table.
+        dataset: folder or URI of the dataset; None where the recipe has none.
+        dataset_rows: rows of the dataset.
+    """
 
     run: str
-    rows: Mapping[str, int]  # flow -> rows of its table
+    rows: Mapping[str, int]
     dataset: str | None
     dataset_rows: int
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """One attempt at a run: what is to be made, where, and who is told of it."""
+
+    plan: Plan
+    store: Store
+    progress: Progress
+    log: EventLog
+    engine: "_EngineStarter"
+
+
+class _EngineStarter:
+    """Starts Ray and the engine when the first shard has to be made, and not at all when none has."""
+
+    def __init__(self, store: Store, settings: EngineSettings, log: EventLog) -> None:
+        self.store, self.settings, self.log = store, settings, log
+        self._stack = contextlib.ExitStack()
+        self._engine: Engine | None = None
+
+    def __enter__(self) -> "_EngineStarter":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def get(self) -> "Engine":
+        """Return the engine."""
+        if self._engine is None:
+            from rasura.pipeline.engine.cluster import cluster
+
+            start = time.perf_counter()
+            self._stack.enter_context(cluster(self.settings))
+            from rasura.pipeline.engine.scheduler import Engine
+
+            self._engine = Engine(self.store, self.settings)
+            self._stack.callback(self._engine.close)
+            self.log.add("start", seconds=round(time.perf_counter() - start, 3))
+        return self._engine
 
 
 def run(
     recipe_file: str | Path,
     into: str | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     only: str | None = None,
     quiet: bool = False,
-) -> Result:
-    """Runs a recipe into a folder or bucket prefix (`runs/<name>` by default), or goes on where it was left.
+) -> RunResult:
+    """Run a recipe, or continue where it was left. Nothing that is done is done again.
+
+    Args:
+        recipe_file: the YAML file.
+        into: folder or bucket prefix; `runs/<name>` by default.
+        overrides: values that replace those of the recipe, `key=value`.
+        only: a flow, or a flow up to a stage (`stage` or `flow.stage`).
+        quiet: show no progress.
 
     Raises:
         RecipeError: something in the recipe is wrong; nothing was started.
-        RunLocked: another driver owns the run.
+        RunLocked: another process owns the run.
         RunFailed, StoreError, MissingInput: the run cannot go on; what was committed is whole.
     """
-    recipe, places = load(recipe_file, overrides)
-    resolved = plan(recipe, places, only)
+    recipe, positions = load(recipe_file, overrides)
+    resolved = plan(recipe, positions, only)
     store = Store(into or f"runs/{recipe.name}")
-    with store.lock(), Report(quiet) as report:
-        return _Conductor(resolved, store, report, only is not None).conduct()
+    with store.lock(), Progress(quiet) as progress:
+        return _carry_out(resolved, store, progress, only is not None)
 
 
-class _Conductor:
-    def __init__(self, resolved: Plan, store: Store, report: Report, partial: bool) -> None:
-        self.plan, self.store, self.report, self.partial = resolved, store, report, partial
-        self.log = RunLog(store)
-        self._stack = contextlib.ExitStack()
-        self._engine: Any = None
+def _carry_out(resolved: Plan, store: Store, progress: Progress, is_partial: bool) -> RunResult:
+    """Make all tables of a plan, and the dataset."""
+    store.clear_temporary([TABLES, DATASET, LISTINGS, LOG])
+    _write_description(resolved, store, is_partial)
+    log = EventLog(store)
+    rows: dict[str, int] = {}
+    try:
+        with _EngineStarter(store, resolved.recipe.engine, log) as engine:
+            attempt = _Attempt(resolved, store, progress, log, engine)
+            for flow in resolved.flows.values():
+                rows[flow.name] = _make_table(attempt, flow)
+    finally:
+        log.flush()
+    dataset, count = _write_dataset(resolved, store, progress)
+    log.add("end", dataset_rows=count)
+    log.flush()
+    return RunResult(store.uri, rows, dataset, count)
 
-    def conduct(self) -> Result:
-        self.store.clear_temporary(["tables", "dataset", "listings", "log"])
-        self._describe()
-        rows: dict[str, int] = {}
-        try:
-            with self._stack:
-                for flow in self.plan.flows.values():
-                    rows[flow.name] = self.flow(flow)
-        finally:
-            self.log.flush()
-        dataset, count = self._dataset()
-        self.log.event("end", dataset_rows=count)
-        self.log.flush()
-        return Result(self.store.uri, rows, dataset, count)
 
-    def _describe(self) -> None:
-        """Stores the resolved recipe and what it was resolved to."""
-        recipe = self.plan.recipe
-        flows = {
-            flow.name: {
-                "part": flow.part,
-                "upstream": list(flow.upstream),
-                "stages": [spec.name for spec in flow.stages],
-                "columns": {name: str(kind) for name, kind in flow.columns.items()},
-            }
-            for flow in self.plan.flows.values()
-        }
-        dataset = list(recipe.dataset.flows) if recipe.dataset else None
-        told = {"name": recipe.name, "recipe": self.plan.hash, "flows": flows, "dataset": dataset}
-        if self.partial and self.store.exists("plan.json"):
-            # a part of the recipe: what is known of the rest stays
-            known = json.loads(self.store.read("plan.json"))
-            told = {**known, "flows": {**known["flows"], **flows}}
-        else:
-            text = yaml.safe_dump(self.plan.resolved(), sort_keys=False, allow_unicode=True)
-            self.store.write("recipe.yaml", f"# hash: {self.plan.hash}\n{text}".encode())
-        self.store.write("plan.json", (json.dumps(told, indent=1) + "\n").encode())
-
-    def engine(self) -> Any:
-        """The engine; Ray is started when the first shard has to be made, and not at all when none has."""
-        if self._engine is None:
-            from rasura.pipeline.engine.cluster import cluster
-
-            start = time.perf_counter()
-            self._stack.enter_context(cluster(self.plan.recipe.engine))
-            from rasura.pipeline.engine.scheduler import Engine
-
-            self._engine = Engine(self.store, self.plan.recipe.engine)
-            self._stack.callback(self._engine.close)
-            self.log.event("start", seconds=round(time.perf_counter() - start, 3))
-        return self._engine
-
-    def flow(self, flow: FlowPlan) -> int:
-        """Brings a flow's table to what its recipe and inputs say. Returns its rows."""
-        work = shards(flow, self.plan.sources[flow.name], self.store)
-        if not work and not flow.upstream:
-            raise MissingInput(f"flow '{flow.name}': its source '{flow.stages[0].name}' holds nothing")
-        table = self.store.sub(f"tables/{flow.name}")
-        before, columns, whole = read_manifest(table)
-        lines = {line.shard: line for line in before}
-        committed = {name.removesuffix(".json") for name in table.files("lines")}
-        todo = [shard for shard in work if shard.id not in committed]
-        if todo:  # while the flow is in the making, this says which lines are of the present inputs
-            table.write("work.json", json.dumps([shard.id for shard in work]).encode())
-        self._carry(flow, work, todo, lines)
-        for shard in work:
-            if shard.id not in lines:
-                lines[shard.id] = Line.from_json(table.read(f"lines/{shard.id}.json"))
-        now = [lines[shard.id] for shard in work]
-        if now != before or columns != flow.columns or whole != flow.whole:
-            write_manifest(table, now, flow.columns, flow.whole)
-        return sum(line.data.rows for line in now if line.data)
-
-    def _carry(self, flow: FlowPlan, work: list[Shard], todo: list[Shard], lines: dict[str, Line]) -> None:
-        inputs = sum(len(shard.items) for shard in work)
-        left = sum(len(shard.items) for shard in todo)
-        if not todo:
-            self.report.say(f"{flow.name}: all {inputs} inputs are done")
-            return
-        engine = self.engine()
-        self.report.begin(flow.name, left)
-        start = time.perf_counter()
-        kept = dropped = 0
-
-        def on_commit(line: Line, report: Mapping[str, Any]) -> None:
-            nonlocal kept, dropped
-            lines[line.shard] = line
-            kept += line.data.rows if line.data else 0
-            dropped += line.dropped.rows if line.dropped else 0
-            self.log.event("commit", flow=flow.name, shard=line.shard, rows=line.inputs, seconds=report["seconds"])
-            self.report.advance(line.inputs, f"{kept} kept, {dropped} dropped")
-
-        deaths = engine.deaths
-        engine.flow(flow, todo, on_commit)
-        self.log.event(
-            "flow",
-            flow=flow.name,
-            inputs=left,
-            seconds=round(time.perf_counter() - start, 3),
-            working_seconds=round(engine.working_s, 3),
-            deaths=engine.deaths - deaths,
+def _write_description(resolved: Plan, store: Store, is_partial: bool) -> None:
+    """Write the resolved recipe and the description of its flows; a part of a recipe leaves the rest as it was."""
+    recipe = resolved.recipe
+    flows = {
+        flow.name: FlowDescription(
+            part=flow.part,
+            upstream=flow.upstream,
+            stages=[spec.name for spec in flow.stages],
+            columns={name: str(kind) for name, kind in flow.columns.items()},
         )
+        for flow in resolved.flows.values()
+    }
+    if is_partial and store.exists(PLAN):
+        before = read_plan(store)
+        write_plan(store, RunPlan(before.name, before.recipe, {**before.flows, **flows}, before.dataset))
+        return
+    if not _matches_description(resolved, store):
+        text = yaml.safe_dump(resolved.to_recipe(), sort_keys=False, allow_unicode=True)
+        store.write(RECIPE, f"# hash: {resolved.hash}\n{text}".encode())
+    dataset = recipe.dataset.flows if recipe.dataset else None
+    write_plan(store, RunPlan(recipe.name, resolved.hash, flows, dataset))
 
-    def _dataset(self) -> tuple[str | None, int]:
-        recipe = self.plan.recipe
-        if recipe.dataset is None:
-            return None, 0
-        out, tables, flows = self.store.sub("dataset"), Tables(self.store), recipe.dataset.flows
-        key = export_key(tables, flows, self.plan.hash, recipe.dataset.shard_bytes)
-        if self.store.exists("export.json") and out.exists("manifest.json"):
-            done = json.loads(self.store.read("export.json"))
-            if done["key"] == key:
-                self.report.say(f"dataset: all {done['rows']} rows are there")
-                return out.uri, done["rows"]
-        self.store.delete("export.json")
-        self.report.begin("dataset", sum(tables.table(flow).rows for flow in flows))
-        manifest = export(
-            tables, flows, out, recipe.name, self.plan.hash, list(recipe.splits), recipe.dataset.shard_bytes,
-            self.report.advance,
-        )  # fmt: skip
-        self.store.write("export.json", json.dumps({"key": key, "rows": manifest["rows"]}).encode())
-        return out.uri, manifest["rows"]
+
+def _matches_description(resolved: Plan, store: Store) -> bool:
+    """Return whether the run's recipe is this one, though perhaps with names that keys had formerly."""
+    if not store.exists(RECIPE):
+        return False
+    text, now = store.read(RECIPE).decode(), resolved.to_recipe()
+    if not text.startswith(f"# hash: {resolved.hash}\n"):
+        return False
+    before = yaml.safe_load(text)
+    for recipe in (before, now):  # parameters are in the hash, under their first names
+        recipe["flows"] = {name: flow["shard_rows"] for name, flow in recipe["flows"].items()}
+    return bool(before == now)
+
+
+def _make_table(attempt: _Attempt, flow: FlowPlan) -> int:
+    """Bring a flow's table to what its recipe and inputs say. Returns its rows."""
+    shards = _list_inputs(attempt, flow)
+    table = attempt.store.sub(table_path(flow.name))
+    before, columns, full_columns = read_manifest(table)
+    records = {record.shard: record for record in before}
+    committed = {name.removesuffix(".json") for name in table.files(COMMITS)}
+    todo = [shard for shard in shards if shard.id not in committed]
+    if todo:  # while the flow is being made, this says which records are of the present inputs
+        table.write(WORK, json.dumps([shard.id for shard in shards]).encode())
+        _make_shards(attempt, flow, todo, records)
+    else:
+        inputs = sum(len(shard.items) for shard in shards)
+        attempt.progress.print(f"{flow.name}: all {inputs} inputs are done")
+    for shard in shards:
+        if shard.id not in records:
+            records[shard.id] = CommitRecord.from_json(table.read(commit_path(shard.id)))
+    now = [records[shard.id] for shard in shards]
+    if now != before or columns != flow.columns or full_columns != flow.full_columns:
+        write_manifest(table, now, flow.columns, flow.full_columns)
+    return sum(record.rows for record in now)
+
+
+def _list_inputs(attempt: _Attempt, flow: FlowPlan) -> list[Shard]:
+    """List the shards of a flow.
+
+    Raises:
+        MissingInput: its source has nothing; the text begins with the source's place in the recipe.
+    """
+    place = attempt.plan.positions.locate(("flows", flow.name, "source"))
+    try:
+        shards = list_shards(flow, attempt.plan.sources[flow.name], attempt.store)
+    except MissingInput as error:
+        raise MissingInput(f"{place}: flow '{flow.name}': {error}") from error
+    if not shards and not flow.upstream:
+        raise MissingInput(f"{place}: flow '{flow.name}': its source '{flow.stages[0].name}' has no inputs")
+    return shards
+
+
+def _make_shards(attempt: _Attempt, flow: FlowPlan, todo: Sequence[Shard], records: dict[str, CommitRecord]) -> None:
+    """Have the engine make shards; their commit records are added to `records`."""
+    engine = attempt.engine.get()
+    inputs = sum(len(shard.items) for shard in todo)
+    attempt.progress.start(flow.name, inputs)
+    start = time.perf_counter()
+    kept = rejected = 0
+
+    def on_commit(record: CommitRecord, report: Mapping[str, Any]) -> None:
+        nonlocal kept, rejected
+        records[record.shard] = record
+        kept += record.rows
+        rejected += record.rejected.rows if record.rejected else 0
+        attempt.log.add("commit", flow=flow.name, shard=record.shard, rows=record.inputs, seconds=report["seconds"])
+        attempt.progress.advance(record.inputs, f"{kept} kept, {rejected} rejected or failed")
+
+    deaths = engine.deaths
+    working_s = engine.run_flow(flow, todo, on_commit, attempt.progress.show_activity)
+    attempt.log.add(
+        "flow",
+        flow=flow.name,
+        inputs=inputs,
+        seconds=round(time.perf_counter() - start, 3),
+        working_seconds=round(working_s, 3),
+        deaths=engine.deaths - deaths,
+    )
+
+
+def _write_dataset(resolved: Plan, store: Store, progress: Progress) -> tuple[str | None, int]:
+    """Write the dataset, unless it is there as it would be written. Returns its place and rows."""
+    recipe = resolved.recipe
+    if recipe.dataset is None:
+        return None, 0
+    out, tables, flows = store.sub(DATASET), Tables(store), recipe.dataset.flows
+    limit = recipe.dataset.shard_bytes
+    key = compute_export_key(tables, flows, resolved.hash, limit)
+    if store.exists(EXPORT) and out.exists(DATASET_MANIFEST):
+        before = json.loads(store.read(EXPORT))
+        if before["key"] == key:
+            progress.print(f"dataset: all {before['rows']} rows are there")
+            return out.uri, before["rows"]
+    store.delete(EXPORT)
+    progress.start(DATASET, sum(tables.table(flow).rows for flow in flows))
+    splits = list(recipe.splits)
+    manifest = export_dataset(tables, flows, out, recipe.name, resolved.hash, splits, limit, progress.advance)
+    store.write(EXPORT, json.dumps({"key": key, "rows": manifest["rows"]}).encode())
+    return out.uri, manifest["rows"]

@@ -1,32 +1,54 @@
-"""Checks what is on disk against what the manifests promise, down to every picture and pixel."""
+"""Checking of what is on disk against the manifests, down to every picture and pixel."""
 
+import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rasura.manifests.formats import ober
-from rasura.manifests.formats import rorem_export as exports_rorem
+from rasura.manifests.errors import StorageError
+from rasura.manifests.formats import ober, rorem, rorem_export
 from rasura.manifests.images import RGB, BadImage, Mask
-from rasura.manifests.schemas import TRIPLET, Kind, decode_value, schema_of
-from rasura.manifests.shards import Line, read_manifest
+from rasura.manifests.run_layout import DATASET, DATASET_CARD, DATASET_MANIFEST, MANIFEST, PLAN, read_plan, table_path
+from rasura.manifests.schemas import TRIPLET, Kind, decode_value, read_schema
+from rasura.manifests.shards import CommitRecord, read_manifest
 from rasura.manifests.storage import Store
-from rasura.manifests.tables import REFERENCE, Tables
+from rasura.manifests.tables import REFERENCE, NoTable, Tables
 
 BATCH_ROWS = 16
+OnRows = Callable[[int], None]
+"""Receives the number of rows that were checked since the last call."""
 
 
-def outside(record: Mapping[str, Any]) -> Mask | None:
-    """Where a triplet's source and target must be equal: outside M_fg, or outside the hole that a remover filled.
+class NothingToVerify(StorageError):
+    """A folder that has neither a run nor a dataset."""
+
+
+class Verification(NamedTuple):
+    """The result of a check: the faults, a sentence each, and what was checked."""
+
+    faults: list[str]
+    checked: Sequence[str]
+
+
+def find_equal_region(record: Mapping[str, Any]) -> Mask | None:
+    """Find where a triplet's source and target must be equal: outside M_fg, or outside the hole that was filled.
+
+    Args:
+        record: a decoded triplet.
 
     Returns:
         (h, w) bool, or None where the row does not say what may differ.
+
+    Examples:
+        >>> find_equal_region({"foreground_mask": np.array([[True, False]])})
+        array([[False,  True]])
     """
     if record.get("foreground_mask") is not None:
         return ~np.asarray(record["foreground_mask"], bool)
@@ -37,13 +59,23 @@ def outside(record: Mapping[str, Any]) -> Mask | None:
     return np.asarray(cv2.dilate(hole, np.ones((size, size), np.uint8)) == 0, bool)
 
 
-def leaked(source: RGB, target: RGB, where: Mask) -> int:
-    """Number of pixels that differ where they must not."""
-    return int((np.any(source != target, axis=2) & where).sum())
+def count_leaked_pixels(source: RGB, target: RGB, region: Mask) -> int:
+    """Count the pixels that differ where they must not.
+
+    Args:
+        source, target: (h, w, 3) uint8.
+        region: (h, w) bool, where they must be equal.
+
+    Examples:
+        >>> source = np.zeros((1, 2, 3), np.uint8)
+        >>> count_leaked_pixels(source, source + np.uint8(1), np.array([[True, False]]))
+        1
+    """
+    return int((np.any(source != target, axis=2) & region).sum())
 
 
-def triplet_faults(record: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with a decoded triplet."""
+def find_triplet_faults(record: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the faults of a decoded triplet."""
     pictures = {name: record.get(name) for name in ("source", "target", "mask")}
     if absent := [name for name, picture in pictures.items() if picture is None]:
         yield f"has no {', '.join(absent)}"
@@ -55,12 +87,13 @@ def triplet_faults(record: Mapping[str, Any]) -> Iterator[str]:
         return
     if not record["mask"].any():
         yield "its mask is empty"
-    where = outside(record)
-    if where is not None and (count := leaked(record["source"], record["target"], where)):
+    region = find_equal_region(record)
+    if region is not None and (count := count_leaked_pixels(record["source"], record["target"], region)):
         yield f"{count} pixels differ outside the foreground mask"
 
 
-def _file_faults(store: Store, file: Mapping[str, Any]) -> tuple[bytes | None, list[str]]:
+def _read_file(store: Store, file: Mapping[str, Any]) -> tuple[bytes | None, list[str]]:
+    """Read a file; None and its faults where it is not what its manifest says."""
     try:
         data = store.read(file["name"])
     except FileNotFoundError:
@@ -70,7 +103,7 @@ def _file_faults(store: Store, file: Mapping[str, Any]) -> tuple[bytes | None, l
     return data, []
 
 
-def _row_faults(
+def _find_row_faults(
     raw: Mapping[str, Any], schema: Mapping[str, Kind], triplet: bool, names: Mapping[str, str]
 ) -> Iterator[str]:
     record: dict[str, Any] = {}
@@ -81,91 +114,95 @@ def _row_faults(
             yield f"its {name} does not decode: {error}"
             return
     if triplet:
-        yield from triplet_faults(record)
+        yield from find_triplet_faults(record)
 
 
-def _parquet_faults(
-    data: bytes, rows: int, ids: set[str], triplet: bool | None, names: Mapping[str, str] | None = None
+def _find_parquet_faults(
+    data: bytes,
+    rows: int,
+    ids: set[str],
+    triplet: bool | None,
+    on_rows: OnRows,
+    names: Mapping[str, str] | None = None,
 ) -> Iterator[str]:
-    """Faults of a data file.
+    """Yield the faults of a data file.
 
     Args:
-        ids: collects the ids seen, to find doubles.
+        rows: the number of rows that its manifest states.
+        ids: collects the ids, to find doubles.
+        triplet: the rows are triplets; None where their columns decide.
         names: of another layout's columns, to ours; its rows have no ids, and no columns but those.
     """
     with pq.ParquetFile(io.BytesIO(data), pre_buffer=False) as source:
         if source.metadata.num_rows != rows:
             yield f"has {source.metadata.num_rows} rows, its manifest says {rows}"
         try:
-            schema = schema_of(source.schema_arrow)
+            schema = read_schema(source.schema_arrow)
         except ValueError as error:
             yield str(error)
             return
         if b"huggingface" not in (source.schema_arrow.metadata or {}):
             yield "has no 'huggingface' key in its schema"
         is_triplet = triplet if triplet is not None else {"source", "target", "mask"} <= set(schema)
-        wanted = names or TRIPLET
-        if triplet and (missing := [name for name in wanted if name not in schema]):
+        if triplet and (missing := [name for name in names or TRIPLET if name not in schema]):
             yield f"has no column {', '.join(missing)}"
             return
         number = 0
         for batch in source.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
+            on_rows(batch.num_rows)
             for raw in batch.to_pylist():
                 row = str(number) if names else raw["id"]
                 number += 1
                 if not names and row in ids:
-                    yield f"row {row}: stands twice"
+                    yield f"row {row}: is there twice"
                 ids.add(row)
-                for fault in _row_faults(raw, schema, is_triplet, names or {}):
+                for fault in _find_row_faults(raw, schema, is_triplet, names or {}):
                     yield f"row {row}: {fault}"
 
 
-def _line_faults(line: Line, part: str | None) -> Iterator[str]:
-    if part is not None and line.part != part:
+def _find_record_faults(record: CommitRecord, part: str | None) -> Iterator[str]:
+    if part is not None and record.part != part:
         yield "was made by another recipe than the run's"
-    passed = line.inputs
-    for count in line.stages:
-        if not count.balanced():
+    passed = record.inputs
+    for count in record.stages:
+        if not count.balances():
             yield f"stage '{count.stage}': in {count.inputs} is not kept + rejected + failed"
         if count.inputs != passed:
             yield f"stage '{count.stage}': {passed} came out before it, {count.inputs} went in"
         passed = count.out
-    rows = line.data.rows if line.data else 0
-    if passed != rows:
-        yield f"{passed} rows came out, {rows} are on disk"
-    lost = sum(sum(count.rejected.values()) + sum(count.failed.values()) for count in line.stages)
-    if lost != (dropped := line.dropped.rows if line.dropped else 0):
-        yield f"{lost} were rejected or failed, {dropped} have a row"
+    if passed != record.rows:
+        yield f"{passed} rows came out, {record.rows} are on disk"
+    lost = sum(sum(count.rejected.values()) + sum(count.failed.values()) for count in record.stages)
+    if lost != (listed := record.rejected.rows if record.rejected else 0):
+        yield f"{lost} were rejected or failed, {listed} have a row"
 
 
-def verify_table(run: Store, flow: str, part: str | None) -> Iterator[str]:
-    """Faults of one flow's table."""
-    table = run.sub(f"tables/{flow}")
-    if not table.exists("manifest.parquet"):
-        yield f"tables/{flow}: not complete (no manifest.parquet)"
+def verify_table(run: Store, flow: str, part: str | None, on_rows: OnRows = lambda rows: None) -> Iterator[str]:
+    """Yield the faults of one flow's table."""
+    place, table = table_path(flow), run.sub(table_path(flow))
+    if not table.exists(MANIFEST):
+        yield f"{place}: not complete (no {MANIFEST})"
         return
     try:
-        lines, *_ = read_manifest(table)
+        records, *_ = read_manifest(table)
     except (pa.ArrowException, ValueError, KeyError, TypeError, OSError) as error:
-        yield f"tables/{flow}/manifest.parquet: cannot be read: {error}"
+        yield f"{place}/{MANIFEST}: cannot be read: {error}"
         return
     ids: set[str] = set()
-    for line in lines:
-        where = f"tables/{flow}/{line.shard}"
-        yield from (f"{where}: {fault}" for fault in _line_faults(line, part))
-        for file in (line.data, line.dropped):
+    for record in records:
+        yield from (f"{place}/{record.shard}: {fault}" for fault in _find_record_faults(record, part))
+        for file in (record.data, record.rejected):
             if file is None:
                 continue
-            place = f"tables/{flow}/{file.name}"
-            data, faults = _file_faults(table, {"name": file.name, "sha256": file.sha256})
-            yield from (f"{place}: {fault}" for fault in faults)
-            if data is not None and file is line.data:
-                yield from (f"{place}: {fault}" for fault in _parquet_faults(data, file.rows, ids, None))
-                yield from (f"{place}: {fault}" for fault in _reference_faults(run, data))
+            data, faults = _read_file(table, {"name": file.name, "sha256": file.sha256})
+            if data is not None and file is record.data:
+                faults += _find_parquet_faults(data, file.rows, ids, None, on_rows)
+                faults += _find_reference_faults(run, data)
+            yield from (f"{place}/{file.name}: {fault}" for fault in faults)
 
 
-def _reference_faults(run: Store, data: bytes) -> Iterator[str]:
-    """Rows of a selection whose pictures are not where they should be."""
+def _find_reference_faults(run: Store, data: bytes) -> Iterator[str]:
+    """Yield the rows of a selection whose pictures are not where they should be."""
     with pq.ParquetFile(io.BytesIO(data), pre_buffer=False) as source:
         if "ref_shard" not in source.schema_arrow.names:
             return
@@ -173,61 +210,80 @@ def _reference_faults(run: Store, data: bytes) -> Iterator[str]:
     tables = Tables(run)
     for raw in table.to_pylist():
         try:
-            there = tables.row(raw["ref_table"], raw["ref_shard"], raw["ref_row"], ["id"])["id"]
-        except (FileNotFoundError, IndexError, pa.ArrowException):
-            there = None
-        if there != raw["id"]:
+            target = tables.row(raw["ref_table"], raw["ref_shard"], raw["ref_row"], ["id"])["id"]
+        except (FileNotFoundError, NoTable, IndexError, pa.ArrowException):
+            target = None
+        if target != raw["id"]:
             place = f"{raw['ref_table']}/{raw['ref_shard']} row {raw['ref_row']}"
             yield f"row {raw['id']}: refers to {place}, where it is not"
 
 
-def verify_dataset(dataset: Store) -> Iterator[str]:
-    """Faults of a dataset: files, hashes, counts, columns, pictures, pixels."""
-    if not dataset.exists("manifest.json"):
-        yield f"{dataset.uri}: not complete (no manifest.json)"
+def verify_dataset(dataset: Store, on_rows: OnRows = lambda rows: None) -> Iterator[str]:
+    """Yield the faults of a dataset: files, hashes, counts, columns, pictures, pixels."""
+    if not dataset.exists(DATASET_MANIFEST):
+        yield f"{dataset.uri}: not complete (no {DATASET_MANIFEST})"
         return
     try:
-        manifest = json.loads(dataset.read("manifest.json"))
+        manifest = json.loads(dataset.read(DATASET_MANIFEST))
         files, rows = manifest["files"], manifest["rows"]
     except (ValueError, KeyError, TypeError) as error:
-        yield f"manifest.json: cannot be read: {error!r}"
+        yield f"{DATASET_MANIFEST}: cannot be read: {error!r}"
         return
-    if manifest.get("layout") == exports_rorem.NAME:
-        yield from exports_rorem.faults(dataset, manifest)
+    if manifest.get("layout") == rorem.NAME:
+        yield from rorem_export.find_faults(dataset, manifest)
+        on_rows(rows)
         return
     ids: set[str] = set()
     names = ober.TRIPLET if manifest.get("layout") == "ober" else None
     for file in files:
-        data, faults = _file_faults(dataset, file)
-        yield from (f"{file['name']}: {fault}" for fault in faults)
+        data, faults = _read_file(dataset, file)
         if data is not None:
-            yield from (f"{file['name']}: {fault}" for fault in _parquet_faults(data, file["rows"], ids, True, names))
+            faults += _find_parquet_faults(data, file["rows"], ids, True, on_rows, names)
+        yield from (f"{file['name']}: {fault}" for fault in faults)
     if (total := sum(file["rows"] for file in files)) != rows:
-        yield f"manifest.json: its files have {total} rows, it says {rows}"
-    listed = {file["name"].removeprefix("data/") for file in files}
-    if extra := sorted(set(dataset.files("data")) - listed):
+        yield f"{DATASET_MANIFEST}: its files have {total} rows, it says {rows}"
+    names_of_files = {file["name"].removeprefix("data/") for file in files}
+    if extra := sorted(set(dataset.files("data")) - names_of_files):
         yield f"data/: files that are not in the manifest: {', '.join(extra)}"
-    if not dataset.exists("README.md"):
-        yield "README.md: the card is gone"
+    if not dataset.exists(DATASET_CARD):
+        yield f"{DATASET_CARD}: the card is missing"
 
 
-def verify(where: Store) -> tuple[list[str], Sequence[str]]:
-    """All faults of a run or a dataset, and what was checked.
+def count_rows(store: Store) -> int:
+    """Count the rows that `verify` will check, from the manifests alone; damaged ones count for nothing."""
+    rows = 0
+    if store.exists(PLAN):
+        plan = read_plan(store)
+        for flow in plan.flows:
+            with contextlib.suppress(pa.ArrowException, ValueError, KeyError, TypeError, OSError):
+                rows += sum(record.rows for record in read_manifest(store.sub(table_path(flow)))[0])
+        store = store.sub(DATASET)
+    with contextlib.suppress(ValueError, KeyError, TypeError, OSError):
+        rows += int(json.loads(store.read(DATASET_MANIFEST))["rows"])
+    return rows
+
+
+def verify(store: Store, on_rows: OnRows = lambda rows: None) -> Verification:
+    """Check a run or a dataset.
+
+    Args:
+        store: the folder or bucket prefix.
+        on_rows: receives the number of rows that were checked since the last call.
 
     Raises:
-        FileNotFoundError: it is neither.
+        NothingToVerify: it is neither.
     """
-    if not where.exists("plan.json"):
-        if not where.exists("manifest.json"):
-            raise FileNotFoundError(f"'{where.uri}' is neither a run (plan.json) nor a dataset (manifest.json)")
-        return list(verify_dataset(where)), ["dataset"]
-    about = json.loads(where.read("plan.json"))
+    if not store.exists(PLAN):
+        if not store.exists(DATASET_MANIFEST):
+            raise NothingToVerify(f"'{store.uri}' is neither a run ({PLAN}) nor a dataset ({DATASET_MANIFEST})")
+        return Verification(list(verify_dataset(store, on_rows)), ["dataset"])
+    plan = read_plan(store)
     faults: list[str] = []
     checked: list[str] = []
-    for flow, entry in about["flows"].items():
-        faults += verify_table(where, flow, entry["part"])
-        checked.append(f"tables/{flow}")
-    if about["dataset"]:
-        faults += [f"dataset/{fault}" for fault in verify_dataset(where.sub("dataset"))]
-        checked.append("dataset")
-    return faults, checked
+    for name, flow in plan.flows.items():
+        faults += verify_table(store, name, flow.part, on_rows)
+        checked.append(table_path(name))
+    if plan.dataset:
+        faults += [f"{DATASET}/{fault}" for fault in verify_dataset(store.sub(DATASET), on_rows)]
+        checked.append(DATASET)
+    return Verification(faults, checked)

@@ -1,0 +1,66 @@
+"""The plan of a run as text, for `rasura check`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rasura.manifests.storage import is_remote
+from rasura.pipeline.recipe.plan import Plan
+from rasura.pipeline.recipe.specs import FlowPlan
+from rasura.stages.sources.files import MissingInput, find_files
+from rasura.stages.stage import Resources, Source
+
+INDENT = "    "
+
+
+def describe_plan(plan: Plan) -> str:
+    """Describe a plan: flows, stages, inputs, resources, weights, dataset."""
+    lines = [f"recipe '{plan.recipe.name}' can be run: {len(plan.flows)} flows, hash {plan.hash[:12]}"]
+    for flow in plan.flows.values():
+        lines += _describe_flow(flow, plan.sources[flow.name])
+    if plan.recipe.dataset:
+        lines.append(f"dataset: triplets of {', '.join(plan.recipe.dataset.flows)}")
+    workers = plan.recipe.engine.workers
+    lines.append(f"engine: {f'{workers} CPU workers' if workers else 'a CPU worker for each core'}")
+    return "\n".join(lines)
+
+
+def _describe_flow(flow: FlowPlan, source: Source) -> Iterator[str]:
+    yield f"{flow.name}: {describe_inputs(source)}, in shards of {flow.shard_rows}"
+    for group in flow.groups:
+        names = " → ".join(spec.name for spec in group.stages)
+        yield f"{INDENT}{names}  ({describe_resources(group.resources)} a worker)"
+    for spec in flow.stages:
+        for name, sha256 in spec.weights.items():
+            yield f"{INDENT}weights of {spec.name}: {name}, sha256 {sha256[:12]}"
+
+
+def describe_inputs(source: Source) -> str:
+    """Describe the inputs of a source: how many files there are, or which flows it reads."""
+    if flows := source.upstream():
+        return f"reads {', '.join(dict.fromkeys(flows))}"
+    for name in source.input_paths:
+        path = getattr(source.params, name, None)
+        if not isinstance(path, str):
+            continue
+        if is_remote(path):
+            return f"reads {path}"
+        try:
+            files = len(find_files(str(Path(path).expanduser()), getattr(source.params, "pattern", "*")))
+        except MissingInput as error:
+            return str(error)
+        return f"{files} {'file' if files == 1 else 'files'} in {path}"
+    count = getattr(source.params, "count", None)
+    return f"source {source.name}" if count is None else f"source {source.name}, {count} inputs"
+
+
+def describe_resources(resources: Resources) -> str:
+    """Describe what a worker holds.
+
+    Examples:
+        >>> describe_resources(Resources(gpus=0.5))
+        '1 CPU, 0.5 GPU'
+    """
+    parts = [f"{resources.cpus:g} CPU"] if resources.cpus else []
+    parts += [f"{resources.gpus:g} GPU"] if resources.gpus else []
+    parts += [f"{amount:g} {name}" for name, amount in resources.custom.items()]
+    return ", ".join(parts) or "nothing"

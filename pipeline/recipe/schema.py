@@ -1,0 +1,179 @@
+"""The recipe of a run as pydantic models: flows of stages, the dataset that they make, and how the work is done."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+from pydantic import Field, field_validator, model_validator
+
+from rasura.annotator.store.policy import Policy
+from rasura.manifests.spelling import suggest
+from rasura.stages.stage import Params
+
+KeyPath = tuple[str | int, ...]
+"""Place of a value inside a recipe: the keys and indices that lead to it."""
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
+"""Pattern of the name of a recipe or a flow, which becomes the name of a folder."""
+
+EXECUTION_KEYS = ("resources", "batch_size", "time_limit_s")
+"""Keys of a stage in a recipe that say how it is executed; all others are its parameters."""
+
+
+class RecipeModel(Params):
+    """A part of a recipe. Unknown keys are errors; former names of keys are accepted.
+
+    The recipe reader warns of former names (`pipeline.recipe.former_names`). The model accepts them silently, so that
+    recipes that an older version has written into a run or a loop can still be read.
+    """
+
+    former_values: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    """Values that were renamed, by key: the present value to the former one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_former_names(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        value = dict(value)
+        for name, former in cls.former_names.items():
+            if former in value and name not in value:
+                value[name] = value.pop(former)
+        for name, values in cls.former_values.items():
+            present = {former: new for new, former in values.items()}
+            if isinstance(value.get(name), str):
+                value[name] = present.get(value[name], value[name])
+        return value
+
+
+class RootModel(RecipeModel):
+    """A whole recipe."""
+
+    distinctive_key: ClassVar[str]
+    """The key that recipes of this kind have and those of the other kind do not."""
+    command: ClassVar[str]
+    """The command that takes such a recipe."""
+
+    name: str = Field(pattern=NAME, description="Name of the recipe; the default output folder is named after it.")
+    seed: int = Field(0, ge=0, description="Seed of everything that is random.")
+    vars: dict[str, str] = Field(default_factory=dict, description="Texts that `${name}` stands for in all values.")
+
+    def find_faults(self) -> Iterator[tuple[KeyPath, str]]:
+        """Yield the faults that concern more than one value, each with its place."""
+        yield from ()
+
+
+class StageResources(RecipeModel):
+    """Resources that one worker of a stage holds, in Ray's units."""
+
+    cpus: float = Field(1.0, ge=0)
+    gpus: float = Field(0.0, ge=0)
+    custom: dict[str, float] = Field(default_factory=dict)
+
+
+class StageEntry(RecipeModel):
+    """A stage or source in a recipe: its name, its parameters, and how it is executed."""
+
+    name: str
+    params: dict[str, Any] = Field(default_factory=dict)
+    resources: StageResources | None = None
+    batch_size: int | None = Field(None, ge=1)
+    time_limit_s: float | None = Field(None, gt=0)
+
+
+def parse_entry(value: Any) -> dict[str, Any]:
+    """Convert `name` or `{name: {parameters}}` into the fields of a StageEntry.
+
+    Raises:
+        ValueError: it is neither.
+
+    Examples:
+        >>> parse_entry("effects")
+        {'name': 'effects'}
+        >>> parse_entry({"detect": {"weights": "net.onnx", "batch_size": 4}})
+        {'name': 'detect', 'params': {'weights': 'net.onnx'}, 'batch_size': 4}
+    """
+    if isinstance(value, str):
+        return {"name": value}
+    if isinstance(value, Mapping) and len(value) == 1:
+        ((name, body),) = value.items()
+        body = {} if body is None else body
+        if isinstance(name, str) and isinstance(body, Mapping):
+            execution = {key: body[key] for key in EXECUTION_KEYS if key in body}
+            params = {key: entry for key, entry in body.items() if key not in EXECUTION_KEYS}
+            return {"name": name, "params": params, **execution}
+    raise ValueError("expected a name, or one name with its parameters, like 'effects: {method: noise}'")
+
+
+class Flow(RecipeModel):
+    """A chain: a source and the stages that its records pass through."""
+
+    source: StageEntry
+    stages: list[StageEntry] = Field(default_factory=list)
+    shard_rows: int | None = Field(None, ge=1, description="Inputs a shard; the engine's where null.")
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _parse_source(cls, value: Any) -> Any:
+        return parse_entry(value)
+
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _parse_stages(cls, value: Any) -> Any:
+        if value is None:
+            return []
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            raise ValueError("expected a list of stages")
+        return [parse_entry(entry) for entry in value]
+
+
+class DatasetSettings(RecipeModel):
+    """The dataset that the run writes in the end: the triplets of some flows."""
+
+    flows: list[str] = Field(min_length=1, description="Flows whose rows are triplets.")
+    shard_bytes: int = Field(500_000_000, ge=1_000_000, description="Size of the largest data file.")
+
+
+class EngineSettings(RecipeModel):
+    """Settings of the engine. They change no byte of the dataset."""
+
+    shard_rows: int = Field(16, ge=1, description="Inputs a shard.")
+    workers: int | None = Field(None, ge=1, description="CPU workers; one a core where null.")
+    queue: int = Field(2, ge=1, description="Shards handed to a worker at a time.")
+    tries: int = Field(3, ge=1, description="Times that a record may end its worker before it is failed.")
+    object_store_mb: int = Field(1024, ge=80, description="Ray's shared memory on one machine.")
+
+
+class Recipe(RootModel):
+    """The recipe of a run."""
+
+    distinctive_key: ClassVar[str] = "flows"
+    command: ClassVar[str] = "rasura run"
+
+    splits: dict[str, float] = Field(default_factory=lambda: {"test": 0.1, "train": 0.9})
+    flows: dict[str, Flow] = Field(min_length=1)
+    dataset: DatasetSettings | None = None
+    engine: EngineSettings = EngineSettings()
+    review: Policy | None = Field(None, description="How people judge the run's candidates.")
+
+    @field_validator("flows")
+    @classmethod
+    def _check_names(cls, value: dict[str, Flow]) -> dict[str, Flow]:
+        if invalid := [name for name in value if not re.fullmatch(NAME, name)]:
+            raise ValueError(f"flow '{invalid[0]}': letters, digits, _ and - only")
+        return value
+
+    @field_validator("splits")
+    @classmethod
+    def _check_shares(cls, value: dict[str, float]) -> dict[str, float]:
+        if invalid := [name for name in value if not re.fullmatch(r"\w+", name)]:
+            raise ValueError(f"split '{invalid[0]}': letters, digits and _ only")
+        if not value or abs(sum(value.values()) - 1) > 1e-9 or min(value.values()) < 0:
+            raise ValueError(f"the shares must be positive and sum to 1, they sum to {sum(value.values()):g}")
+        return value
+
+    def find_faults(self) -> Iterator[tuple[KeyPath, str]]:
+        """Yield a fault for every flow of the dataset that the recipe does not have."""
+        for index, name in enumerate(self.dataset.flows if self.dataset else []):
+            if name not in self.flows:
+                yield ("dataset", "flows", index), f"there is no flow '{name}'; {suggest(name, self.flows)}"

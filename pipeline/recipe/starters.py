@@ -1,0 +1,194 @@
+"""Starter recipes of `rasura init`: a commented recipe for each kind of input."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from rasura.manifests.errors import RecipeError
+from rasura.pipeline.recipe.schema import NAME
+
+
+class Starter(NamedTuple):
+    """A starter recipe.
+
+    Attributes:
+        text: the YAML, with NAME where the name of the recipe is.
+        needs: what the user has to put in place before it can be checked.
+    """
+
+    text: str
+    needs: str
+
+
+PAIRS = """\
+# Pictures of a fixed camera with and without an object become triplets, with the object's shadow and reflection.
+# Put the pictures with the object into pairs/input/ and those without it into pairs/gt/, under equal names.
+#   rasura check NAME.yaml      says what is missing and what would be done
+#   rasura run NAME.yaml        writes runs/NAME; the dataset is in runs/NAME/dataset
+# Every stage and its parameters: rasura stages, rasura stages effects
+name: NAME
+seed: 1 # of everything that is random
+vars: {pairs: pairs, licence: unknown} # texts for ${...}; also: --set vars.pairs=FOLDER
+
+flows:
+  pairs: # each pair to its masks, its foreground and a triplet
+    source: {pairs: {path: "${pairs}", licence: "${licence}", max_side: 1600}}
+    stages:
+      - pair # both pictures on one grid and exposure; the pair's own noise
+      - effects # all that differs beyond that noise: object, shadow, reflection
+      - segment: {backend: grabcut} # the object alone; sam-onnx is better and needs weights
+      - matte # the foreground as a cut-out
+      - capture # the triplet: source, mask, target
+      - masks # rough masks beside the exact one, for training
+    shard_rows: 4
+
+  captured: # measurements decide; changing a limit makes nothing again
+    source: {flow: {of: pairs}}
+    stages:
+      - select:
+          keep:
+            pair_motion: {max: 1.0} # px: the camera stood still
+            effects_area: {max: 0.4} # share of the picture that changed
+            segment_score: {min: 0.5} # certainty of the object mask
+
+splits: {test: 0.1, train: 0.9} # a scene is in one split only
+dataset: {flows: [captured]}
+"""
+
+CLIP = """\
+# A video of a fixed camera becomes triplets: moments with an object, and the same view without it.
+# Put videos into clips/. The camera must not move.
+#   rasura check NAME.yaml      says what is missing and what would be done
+#   rasura run NAME.yaml        writes runs/NAME; the dataset is in runs/NAME/dataset
+name: NAME
+seed: 1 # of everything that is random
+vars: {clips: clips, licence: unknown} # texts for ${...}; also: --set vars.clips=FOLDER
+
+flows:
+  moments: # pairs from each clip: a frame with an object, and the empty view
+    source: {clip: {path: "${clips}", licence: "${licence}", max_side: 1280, max_pairs: 24}}
+
+  pairs: # each pair to its masks, its foreground and a triplet
+    source: {flow: {of: moments}}
+    stages:
+      - pair # both pictures on one grid and exposure
+      - effects # all that differs beyond the noise: object, shadow, reflection
+      - segment: {backend: grabcut} # the object alone; sam-onnx is better and needs weights
+      - matte
+      - capture # the triplet: source, mask, target
+      - masks # rough masks beside the exact one, for training
+    shard_rows: 2
+
+  captured: # measurements decide; changing a limit makes nothing again
+    source: {flow: {of: pairs}}
+    stages:
+      - select:
+          keep:
+            pair_motion: {max: 1.0} # px: the camera may be hand-held a little
+            effects_area: {max: 0.4} # share of the picture that changed
+            segment_score: {min: 0.5} # certainty of the object mask
+
+splits: {test: 0.1, train: 0.9} # a scene is in one split only
+dataset: {flows: [captured]}
+"""
+
+PHOTOS = """\
+# Objects in photographs are detected and removed by today's removers: candidates, which people judge.
+# Put pictures into photos/ and a YOLOX network in ONNX form at weights/yolox.onnx (docs/recipes.md says where from).
+#   rasura check NAME.yaml      says what is missing and what would be done
+#   rasura run NAME.yaml        writes runs/NAME
+#   rasura review runs/NAME     lets people accept or reject the candidates
+name: NAME
+seed: 1 # of everything that is random
+vars: {photos: photos, licence: unknown, detector: weights/yolox.onnx} # texts for ${...}; also: --set vars.photos=…
+
+flows:
+  objects: # a row for each object that is detected
+    source: {photos: {path: "${photos}", licence: "${licence}", max_side: 1024}}
+    stages:
+      - detect: {weights: "${detector}"}
+    shard_rows: 4
+
+  chosen:
+    source: {flow: {of: objects}}
+    stages:
+      - select: {keep: {detect_score: {min: 0.5}}}
+
+  candidates: # one for each remover
+    source: {flow: {of: chosen}}
+    stages:
+      - segment: {backend: grabcut} # the object mask; sam-onnx is better and needs weights
+      - inpaint:
+          removers: [telea, ns] # OpenCV's; networks: docs/recipes.md
+          dilation: 8 # px by which the mask grows before it is filled
+    shard_rows: 4
+
+splits: {test: 0.1, train: 0.9} # a scene is in one split only
+dataset: {flows: [candidates]}
+review: {votes: 1} # how people judge
+"""
+
+LOOP = """\
+# RORem's loop: a remover makes candidates, people accept or reject them, a discriminator learns from the votes and
+# decides on many more, and a better remover is trained on what was accepted.
+# Run the recipe of `rasura init` first, so that runs/pairs is there: it has the triplets that the loop starts from.
+#   rasura check NAME.yaml      says what is missing and what would be done
+#   rasura loop NAME.yaml       stops where a human round waits for votes, and continues when they are in
+name: NAME
+seed: 1 # of everything that is random
+vars: {run: runs/pairs} # texts for ${...}; also: --set vars.run=FOLDER
+
+initial: [{run: "${run}", flow: captured, split: train}] # triplets to start from
+pool: [{run: "${run}", flow: captured, split: train}] # where the scenes of each round are drawn from
+test: [{run: "${run}", flow: captured, split: test}] # triplets with a true target that no round uses
+removers: [telea, ns] # beside the one in training
+remover:
+  preset: tiny # from nothing, on a CPU; sdxl needs `base`, the folder of SDXL-inpainting
+  steps: 2000 # of the first training
+  tune_steps: 1000 # after each round
+discriminator:
+  preset: tiny
+  precision_target: 0.9 # share of the accepted candidates that a person would accept
+  confidence: 0.95
+rounds:
+  - {kind: human, count: 200}
+  - {kind: auto, count: 500}
+keep: precision_target # what joins the training set; everything, humans and nothing are controls
+reviewers: people # oracle: by measured closeness to the truth, for experiments
+votes: 1 # a candidate of a human round needs
+"""
+
+STARTERS: Mapping[str, Starter] = {
+    "pairs": Starter(PAIRS, "pairs/input and pairs/gt"),
+    "clip": Starter(CLIP, "videos in clips/"),
+    "photos": Starter(PHOTOS, "pictures in photos/ and weights/yolox.onnx"),
+    "loop": Starter(LOOP, "the run runs/pairs"),
+}
+
+
+def write_starter(folder: Path, name: str, kind: str, force: bool = False) -> tuple[Path, str]:
+    """Write a starter recipe.
+
+    Args:
+        folder: where to.
+        name: of the recipe; a file name with `.yaml` is allowed.
+        kind: one of `STARTERS`.
+        force: overwrite a file of this name.
+
+    Returns:
+        The file, and what the user has to put in place.
+
+    Raises:
+        RecipeError: the name cannot be one, or the file is there already.
+    """
+    file = folder / f"{name.removesuffix('.yaml')}.yaml"
+    if not re.fullmatch(NAME, name.removesuffix(".yaml")):
+        raise RecipeError(
+            f"'{name}' cannot be the name of a recipe: letters, digits, _ and - only, for example my-{kind}"
+        )
+    if file.exists() and not force:
+        raise RecipeError(f"'{file}' is there already: choose another name, or overwrite it with --force")
+    starter = STARTERS[kind]
+    file.write_text(starter.text.replace("NAME", file.stem), encoding="utf-8")
+    return file, starter.needs
