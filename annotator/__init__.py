@@ -1,1 +1,1 @@
-"""The page on which people judge: server, queue, agreement, page."""
+"""The page on which people review candidates: database, server, agreement, votes files, page."""

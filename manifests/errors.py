@@ -5,11 +5,11 @@ fault of Rasura's own and shows its traceback.
 
     RasuraError
     ├── RecipeError       a recipe, or an option of the command line, is wrong
-    ├── InputError        files that were given are missing, or are not what they should be
+    ├── InputError        input files are missing, or are not what they should be
     ├── StorageError      a run or a loop cannot be read or written, or is not where it was looked for
-    ├── RunError          a run cannot go on; what was committed is whole
+    ├── RunError          a run cannot go on; what was committed is complete
     ├── WeightsError      weights are missing, damaged, or of another network
-    ├── TrainingError     a training or a calibration cannot be done on the data that it was given
+    ├── TrainingError     a training or a calibration cannot be done on this data
     ├── ReviewError       a review cannot be opened, or its votes cannot be used
     └── UnknownNameError  a name that nothing has, with the nearest that exists
 """
@@ -24,7 +24,7 @@ class RecipeError(RasuraError, ValueError):
 
 
 class InputError(RasuraError, ValueError):
-    """Files that were given are missing, or are not what they should be."""
+    """Input files are missing, or are not what they should be."""
 
 
 class StorageError(RasuraError, OSError):
@@ -32,7 +32,7 @@ class StorageError(RasuraError, OSError):
 
 
 class RunError(RasuraError, RuntimeError):
-    """A run cannot go on. What was committed is whole; the same command goes on from there."""
+    """A run cannot go on. What was committed is complete; the same command goes on from there."""
 
 
 class WeightsError(RasuraError, ValueError):
@@ -40,7 +40,7 @@ class WeightsError(RasuraError, ValueError):
 
 
 class TrainingError(RasuraError, ValueError):
-    """A training or a calibration cannot be done on the data that it was given."""
+    """A training or a calibration cannot be done on this data."""
 
 
 class ReviewError(RasuraError, ValueError):

@@ -10,8 +10,21 @@ from typing import Any
 ID_LENGTH = 32  # hex digits: 128 bits of a sha256
 
 
-def content_id(*parts: bytes | None) -> str:
-    """Id of some content: hash of the parts, each framed by its length; None differs from empty."""
+def compute_content_id(*parts: bytes | None) -> str:
+    """Compute the id of some content: a hash of its parts, each framed by its length.
+
+    Args:
+        parts: None is not the same as empty.
+
+    Returns:
+        32 hex digits, 128 bits of a sha256.
+
+    Examples:
+        >>> compute_content_id(b"abc")
+        'aab5f9ae99b2e38fb462025c8f72f570'
+        >>> compute_content_id(b"ab", b"c") == compute_content_id(b"a", b"bc")
+        False
+    """
     digest = hashlib.sha256()
     for part in parts:
         digest.update(b"-" if part is None else str(len(part)).encode() + b":")
@@ -19,8 +32,8 @@ def content_id(*parts: bytes | None) -> str:
     return digest.hexdigest()[:ID_LENGTH]
 
 
-def content_id_of_file(path: Path) -> str:
-    """`content_id` of a file's bytes, without holding them all."""
+def compute_file_content_id(path: Path) -> str:
+    """Compute the `compute_content_id` of a file's bytes, without holding all of them in memory."""
     with path.open("rb") as source:
         digest = hashlib.sha256(f"{os.fstat(source.fileno()).st_size}:".encode())
         while block := source.read(1 << 20):
@@ -28,32 +41,67 @@ def content_id_of_file(path: Path) -> str:
     return digest.hexdigest()[:ID_LENGTH]
 
 
-def stable_hash(value: Any) -> str:
-    """Hash of a JSON value that does not depend on the order of keys."""
+def hash_json(value: Any) -> str:
+    """Hash a JSON value, whatever the order of its keys.
+
+    Examples:
+        >>> hash_json({"a": 1, "b": 2}) == hash_json({"b": 2, "a": 1})
+        True
+    """
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:ID_LENGTH]
 
 
-def shard_id(part_hash: str, input_ids: Iterable[str]) -> str:
-    """Id of a shard: its sorted inputs and the hash of the part of the recipe that produces it."""
-    return stable_hash([part_hash, sorted(input_ids)])
+def compute_shard_id(part_hash: str, input_ids: Iterable[str]) -> str:
+    """Compute the id of a shard from its inputs and the part of the recipe that produces it.
+
+    Args:
+        part_hash: hash of that part of the recipe.
+        input_ids: in any order.
+
+    Returns:
+        32 hex digits.
+    """
+    return hash_json([part_hash, sorted(input_ids)])
 
 
-def child_id(parent: str, label: object) -> str:
-    """Id of one of several records made from `parent`. Children sort next to their parent."""
+def make_child_id(parent: str, label: object) -> str:
+    """Make the id of one of several records that descend from `parent`. Children sort next to their parent.
+
+    Examples:
+        >>> make_child_id("7fa4", "mask_1")
+        '7fa4.mask_1'
+    """
     return f"{parent}.{label}"
 
 
-def seed_for(recipe_seed: int, stage: str, record_id: str) -> int:
-    """Seed (63 bits) of a stage's randomness for one record: independent of order, batch, worker and resume."""
+def compute_seed(recipe_seed: int, stage: str, record_id: str) -> int:
+    """Compute the seed of a stage's randomness for one record, independent of order, batch, worker and resume.
+
+    Returns:
+        A number of 63 bits.
+
+    Examples:
+        >>> compute_seed(0, "composite", "7fa4") == compute_seed(0, "composite", "7fa5")
+        False
+    """
     digest = hashlib.sha256(f"{recipe_seed}\0{stage}\0{record_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def split_of(scene_id: str, shares: Mapping[str, float]) -> str:
-    """Split of a scene, by a hash of its id alone: data that is added later moves no scene.
+def assign_split(scene_id: str, shares: Mapping[str, float]) -> str:
+    """Assign a scene to a split, by a hash of its id alone: data that is added later moves no scene.
 
-    `shares` maps split names to shares that sum to 1; the order of the names decides which hashes go where.
+    Args:
+        scene_id: of the scene.
+        shares: split name -> share; they sum to 1. The order of the names decides which hashes go where.
+
+    Returns:
+        The name of the split.
+
+    Examples:
+        >>> assign_split("kitchen", {"train": 0.9, "test": 0.1})
+        'train'
     """
     draw = int.from_bytes(hashlib.sha256(f"split\0{scene_id}".encode()).digest()[:8], "big") / 2**64
     total = 0.0

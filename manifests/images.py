@@ -1,4 +1,4 @@
-"""The one image codec: hostile bytes in, upright RGB arrays out; lossless bytes on disk.
+"""The image codec: untrusted bytes in, upright RGB arrays out; lossless bytes on disk.
 
 Every picture that enters Rasura passes `decode_image` once. Masks are boolean arrays in memory, True = object.
 """
@@ -21,7 +21,7 @@ from PIL import (
     TiffImagePlugin,
     UnidentifiedImageError,
     WebPImagePlugin,
-)  # fmt: skip
+)
 
 RGB = npt.NDArray[np.uint8]  # (height, width, 3), or 4 with alpha
 Mask = npt.NDArray[np.bool_]  # (height, width), True = object, hole, to be removed
@@ -36,7 +36,7 @@ Image.MAX_IMAGE_PIXELS = None  # our own check runs on the header, before anythi
 
 
 class BadImage(ValueError):
-    """A file that is no usable picture. Its subclasses name what is wrong:
+    """A file that is no usable picture. Its subclasses say what is wrong:
 
     BadImage
     ├── EmptyFile        zero bytes
@@ -63,10 +63,17 @@ class TooManyPixels(BadImage):
 
 
 def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Opens and checks a picture without decoding its pixels.
+    """Open and check a picture without decoding its pixels.
+
+    Args:
+        data: contents of the file.
+        max_pixels: limit, in px.
 
     Raises:
-        EmptyFile, NotAnImage, TooManyPixels
+        EmptyFile: it has zero bytes.
+        NotAnImage: it has none of the formats `FORMATS`.
+        TruncatedImage: its header cannot be read.
+        TooManyPixels: it is over the limit.
     """
     if not data:
         raise EmptyFile("the file has zero bytes")
@@ -95,7 +102,7 @@ def _load(image: Image.Image) -> None:
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB. 16-bit grey is scaled, alpha is laid over white, an embedded profile is applied."""
+    """Convert to 8-bit RGB: 16-bit grey is scaled, alpha is composited over white, an embedded profile is applied."""
     if image.mode.startswith("I"):
         grey = np.asarray(image).astype(np.float64)
         return Image.fromarray(np.clip(grey / 257 + 0.5, 0, 255).astype(np.uint8)).convert("RGB")
@@ -118,7 +125,14 @@ def _to_srgb(image: Image.Image) -> Image.Image:
 
 
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> RGB:
-    """Decodes any allowed picture to upright 8-bit sRGB, (height, width, 3).
+    """Decode a picture to upright 8-bit sRGB.
+
+    Args:
+        data: contents of the file.
+        max_pixels: limit, in px.
+
+    Returns:
+        (height, width, 3) uint8.
 
     Raises:
         BadImage: one of its subclasses, with what is wrong and the value.
@@ -129,33 +143,46 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> RGB:
     return np.array(_to_srgb(image))
 
 
-def field_of_view(data: bytes) -> float | None:
-    """Horizontal field of view, degrees, of the upright picture; None where its EXIF data do not tell.
+def read_field_of_view(data: bytes) -> float | None:
+    """Read the horizontal field of view of the upright picture from its EXIF data.
 
-    From the focal length as of a 36 × 24 mm camera, which by CIPA's rule compares diagonals.
+    The focal length is given as that of a 36 × 24 mm camera with the same diagonal angle of view.
+
+    Returns:
+        Degrees; None where the EXIF data do not have it.
 
     Raises:
-        BadImage
+        BadImage: the file is no usable picture.
+
+    Source:
+        CIPA DCG-001, 35 mm film equivalent focal length.
     """
     image = open_image(data)
     try:
         exif = image.getexif()
         equivalent = float(exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.FocalLengthIn35mmFilm) or 0)
-        turned = exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        swapped = exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
     except (OSError, SyntaxError, ValueError, TypeError, ZeroDivisionError):
         return None  # broken EXIF data are no reason to lose the picture
     if not 5 <= equivalent <= 2000:
         return None
-    width, height = image.size[::-1] if turned else image.size
+    width, height = image.size[::-1] if swapped else image.size
     half = math.hypot(36, 24) / 2 * width / math.hypot(width, height)
     return math.degrees(2 * math.atan(half / equivalent))
 
 
 def decode_mask(data: bytes, max_pixels: int = MAX_PIXELS) -> Mask:
-    """Decodes a mask to (height, width) bool; above 127 is object.
+    """Decode a mask.
+
+    Args:
+        data: contents of the file.
+        max_pixels: limit, in px.
+
+    Returns:
+        (height, width) bool; grey values above 127 are object, transparent pixels are not.
 
     Raises:
-        BadImage
+        BadImage: one of its subclasses, with what is wrong and the value.
     """
     image = open_image(data, max_pixels)
     _load(image)
@@ -169,21 +196,21 @@ def decode_mask(data: bytes, max_pixels: int = MAX_PIXELS) -> Mask:
 
 
 def decode_rgba(data: bytes) -> RGB:
-    """Decodes one of our own cut-outs, (height, width, 4) uint8."""
+    """Decode a cut-out that `encode_image` wrote, (height, width, 4) uint8."""
     image = open_image(data)
     _load(image)
     return np.array(image.convert("RGBA"))
 
 
 def decode_depth(data: bytes) -> Depth:
-    """Decodes one of our own 16-bit maps, (height, width) uint16."""
+    """Decode a map that `encode_depth` wrote, (height, width) uint16."""
     image = open_image(data)
     _load(image)
     return np.array(image).astype(np.uint16)
 
 
 def encode_image(pixels: RGB) -> bytes:
-    """Lossless bytes of an RGB or RGBA array: WebP (method 0), or PNG where a side is too long for WebP."""
+    """Encode an RGB or RGBA array without loss: WebP (method 0), or PNG where a side is too long for WebP."""
     out = io.BytesIO()
     image = Image.fromarray(np.ascontiguousarray(pixels))
     if max(image.size) > WEBP_MAX_SIDE:
@@ -194,14 +221,20 @@ def encode_image(pixels: RGB) -> bytes:
 
 
 def encode_mask(mask: Mask) -> bytes:
-    """1-bit PNG of a (height, width) bool array."""
+    """Encode a (height, width) bool array as 1-bit PNG.
+
+    Examples:
+        >>> mask = np.eye(3, dtype=bool)
+        >>> bool((decode_mask(encode_mask(mask)) == mask).all())
+        True
+    """
     out = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(mask)).save(out, "PNG")
     return out.getvalue()
 
 
 def encode_depth(depth: Depth) -> bytes:
-    """16-bit PNG of a (height, width) uint16 array."""
+    """Encode a (height, width) uint16 array as 16-bit PNG."""
     out = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(depth, dtype=np.uint16)).save(out, "PNG", compress_level=1)
     return out.getvalue()

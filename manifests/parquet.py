@@ -16,12 +16,15 @@ def read_parquet(
     group: int | None = None,
     footer: pq.FileMetaData | None = None,
 ) -> pa.Table:
-    """A file's rows, or those of one row group; all columns, or only the named ones, in their order.
+    """Read the rows of a file, or those of one row group.
 
     Args:
-        footer: the file's, where it was read before.
+        source: the file.
+        columns: only these, in this order; all where None.
+        group: index of the row group; all where None.
+        footer: of the file, where it was read before.
 
-    Arrow's readers fetch a Python file ahead in threads of their own unless told not to. Now and then one of them
+    Arrow's readers fetch a Python file ahead in threads of their own by default. Now and then one of them
     outlives the interpreter, which then aborts at exit (apache/arrow#34314, #50482).
     """
     names = list(columns) if columns is not None else None
@@ -33,11 +36,12 @@ def read_parquet(
     return table if names is None else table.select(names)
 
 
-def parquet_bytes(table: pa.Table, row_group_rows: int | None = None) -> bytes:
-    """A table as Parquet: picture columns uncompressed and PLAIN, page index on, row groups of 128 MiB at most.
+def encode_parquet(table: pa.Table, row_group_rows: int | None = None) -> bytes:
+    """Encode a table as Parquet: picture columns uncompressed and PLAIN, page index on, row groups of 128 MiB at most.
 
     Args:
-        row_group_rows: and of at most so many rows, where rows have pictures and are to be read singly.
+        table: rows to encode.
+        row_group_rows: greatest number of rows in a row group, where rows have pictures and are read one by one.
     """
     pictures = [name for name in table.column_names if pa.types.is_struct(table.schema.field(name).type)]
     leaves = [f"{name}.{leaf}" for name in pictures for leaf in ("bytes", "path")]
@@ -50,9 +54,9 @@ def parquet_bytes(table: pa.Table, row_group_rows: int | None = None) -> bytes:
         table,
         out,
         row_group_size=rows,
-        compression=dict.fromkeys(leaves, "none") | dict.fromkeys(_leaves(table, others), "snappy"),
-        use_dictionary=_leaves(table, others) or False,
-        # values in a page at least: with the usual 1024, all pictures of a row group are one page
+        compression=dict.fromkeys(leaves, "none") | dict.fromkeys(_list_leaves(table, others), "snappy"),
+        use_dictionary=_list_leaves(table, others) or False,
+        # values in a page at least: with the default of 1024, all pictures of a row group are one page
         write_batch_size=16 if pictures else 1024,
         write_page_index=True,
         write_statistics=True,
@@ -60,8 +64,8 @@ def parquet_bytes(table: pa.Table, row_group_rows: int | None = None) -> bytes:
     return out.getvalue()
 
 
-def _leaves(table: pa.Table, names: Sequence[str]) -> list[str]:
-    """Parquet's paths of the leaf columns below the named ones."""
+def _list_leaves(table: pa.Table, names: Sequence[str]) -> list[str]:
+    """List Parquet's paths of the leaf columns below the named ones."""
     paths = []
     for name in names:
         kind = table.schema.field(name).type

@@ -14,7 +14,7 @@ from rasura.manifests import images
 
 
 class Kind(StrEnum):
-    """What a column holds, in memory and on disk."""
+    """The kind of values in a column, in memory and on disk."""
 
     RGB = "rgb"  # (h, w, 3) uint8; lossless WebP
     RGBA = "rgba"  # (h, w, 4) uint8; lossless WebP
@@ -44,7 +44,7 @@ PROVENANCE: Schema = {
     "seed": Kind.INT,
     "stages": Kind.VERSIONS,
     "weights": Kind.VERSIONS,
-    "bytes": Kind.INT,  # size of the row's encoded pictures, wherever they stand
+    "bytes": Kind.INT,  # size of the row's encoded pictures, wherever they are stored
 }
 """Columns that every record of every table carries."""
 
@@ -111,19 +111,24 @@ def _feature(kind: Kind) -> dict[str, Any]:
             return {"dtype": str(kind), "_type": "Value"}
 
 
-def features(schema: Schema) -> dict[str, Any]:
-    """The `datasets` library's description of a schema, as it stands in the `huggingface` key and in a card."""
+def describe_features(schema: Schema) -> dict[str, Any]:
+    """Describe a schema as the `datasets` library does, for the `huggingface` key.
+
+    Examples:
+        >>> describe_features({"score": Kind.FLOAT})
+        {'score': {'dtype': 'float64', '_type': 'Value'}}
+    """
     return {name: _feature(kind) for name, kind in schema.items()}
 
 
-def arrow_schema(schema: Schema) -> pa.Schema:
-    """Arrow schema with the `huggingface` key, and each column's kind in its own metadata."""
+def build_arrow_schema(schema: Schema) -> pa.Schema:
+    """Build the Arrow schema, with the `huggingface` key and each column's kind in its own metadata."""
     fields = [pa.field(name, _ARROW[kind], metadata={"kind": str(kind)}) for name, kind in schema.items()]
-    return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features(schema)}})})
+    return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": describe_features(schema)}})})
 
 
-def schema_of(arrow: pa.Schema) -> dict[str, Kind]:
-    """Our schema of a table on disk.
+def read_schema(arrow: pa.Schema) -> dict[str, Kind]:
+    """Read the schema of a table on disk from the metadata of its columns.
 
     Raises:
         ValueError: a column has no kind: the file was not written by Rasura.
@@ -135,7 +140,13 @@ def schema_of(arrow: pa.Schema) -> dict[str, Kind]:
 
 
 def encode_value(kind: Kind, value: Any, name: str) -> Any:
-    """A value as Arrow stores it. `name` is the file name that a picture carries, without its suffix."""
+    """Encode a value as Arrow stores it.
+
+    Args:
+        kind: of the column.
+        value: None becomes null.
+        name: file name that a picture carries, without its suffix.
+    """
     if value is None:
         return None
     if kind in PICTURES:
@@ -147,7 +158,7 @@ def encode_value(kind: Kind, value: Any, name: str) -> Any:
 
 
 def decode_value(kind: Kind, value: Any) -> Any:
-    """The inverse of `encode_value`."""
+    """Decode a value that `encode_value` encoded."""
     if value is None:
         return None
     if kind in PICTURES:
@@ -158,13 +169,13 @@ def decode_value(kind: Kind, value: Any) -> Any:
 
 
 def encode_records(records: Sequence[Mapping[str, Any]], schema: Schema) -> pa.Table:
-    """Arrow table of records, pictures encoded. Columns that a record lacks are null.
+    """Encode records as an Arrow table, pictures included. Columns that a record lacks are null.
 
     Raises:
         ValueError: a record has a column that the schema does not.
     """
     if unwritable := [name for name, kind in schema.items() if kind is Kind.RECORDS]:
-        raise ValueError(f"columns that are never on disk: {', '.join(unwritable)}; a stage should have dropped them")
+        raise ValueError(f"columns that are never on disk: {', '.join(unwritable)}; a stage should have removed them")
     for record in records:
         if extra := set(record) - set(schema):
             raise ValueError(f"record {record.get('id')} has undeclared columns: {', '.join(sorted(extra))}")
@@ -173,9 +184,9 @@ def encode_records(records: Sequence[Mapping[str, Any]], schema: Schema) -> pa.T
     if pictures and "bytes" in schema:
         values["bytes"] = [sum(len(cell["bytes"]) for cell in row if cell) for row in zip(*pictures, strict=True)]
     columns = [pa.array(values[name], type=_ARROW[kind]) for name, kind in schema.items()]
-    return pa.Table.from_arrays(columns, schema=arrow_schema(schema))
+    return pa.Table.from_arrays(columns, schema=build_arrow_schema(schema))
 
 
 def decode_records(table: pa.Table, schema: Schema) -> list[dict[str, Any]]:
-    """Records of a table, pictures decoded."""
+    """Decode the records of a table, pictures included."""
     return [{name: decode_value(schema[name], row[name]) for name in table.column_names} for row in table.to_pylist()]

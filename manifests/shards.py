@@ -1,8 +1,8 @@
-"""A shard on disk and its commit: data first, then one small manifest line by create-if-absent.
+"""A shard on disk and its commit: data first, then one small commit record by create-if-absent.
 
-A table is `tables/<flow>/`: `shards/<shard>.parquet` (kept rows), `dropped/<shard>.parquet` (rejected and failed
-rows), `lines/<shard>.json` (the commit), and `manifest.parquet`, the lines of the shards that make up the table now.
-Nothing in them depends on time, host or attempt, so that a shard made again has the same bytes.
+`manifests.run_layout` says where the files of a table are. Its manifest lists the commit records of the shards that
+make up the table now. Nothing in these files depends on time, host or attempt, so that a shard made again has the same
+bytes.
 """
 
 import hashlib
@@ -14,14 +14,15 @@ from dataclasses import asdict, dataclass, field
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rasura.manifests.parquet import parquet_bytes, read_parquet
+from rasura.manifests.parquet import encode_parquet, read_parquet
+from rasura.manifests.run_layout import MANIFEST, commit_path, rejected_path, shard_path
 from rasura.manifests.schemas import Kind, Schema
 from rasura.manifests.storage import Store, StoreError
 
 
 @dataclass(frozen=True)
-class Dropped:
-    """An input that was rejected or failed, and why."""
+class RejectedRow:
+    """An input that a stage rejected, or that failed, and why. The fields are columns on disk."""
 
     id: str
     origin: str | None
@@ -34,7 +35,7 @@ class Dropped:
 
 @dataclass
 class StageCount:
-    """The account of one stage in one shard: in = kept + rejected + failed."""
+    """What became of the inputs of one stage in one shard: in = kept + rejected + failed."""
 
     stage: str
     inputs: int = 0
@@ -43,14 +44,19 @@ class StageCount:
     rejected: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
 
-    def balanced(self) -> bool:
-        """True when every input is accounted for."""
+    def balances(self) -> bool:
+        """Return True when every input is accounted for.
+
+        Examples:
+            >>> StageCount("effects", inputs=3, kept=1, out=1, rejected={"no effect": 2}).balances()
+            True
+        """
         return self.inputs == self.kept + sum(self.rejected.values()) + sum(self.failed.values())
 
 
 @dataclass(frozen=True)
 class File:
-    """A committed file: its name below the table, hash, size and rows."""
+    """A committed file: its name from the folder of its table, its hash, size and rows."""
 
     name: str
     sha256: str
@@ -59,30 +65,46 @@ class File:
 
 
 @dataclass(frozen=True)
-class Line:
-    """The commit of a shard."""
+class CommitRecord:
+    """What the commit of a shard says.
+
+    Attributes:
+        shard: its id.
+        part: hash of the part of the recipe that made it.
+        inputs: the number of its inputs.
+        stages: what became of them, stage by stage.
+        data: the kept rows; None where there are none.
+        rejected: the rejected and failed inputs; None where there are none.
+    """
 
     shard: str
-    part: str  # hash of the part of the recipe that made it
+    part: str
     inputs: int
     stages: list[StageCount]
     data: File | None
-    dropped: File | None
+    rejected: File | None
+
+    @property
+    def rows(self) -> int:
+        """Number of kept rows."""
+        return self.data.rows if self.data else 0
 
     def to_json(self) -> bytes:
-        """Canonical bytes."""
-        return (json.dumps(asdict(self), sort_keys=True, ensure_ascii=False) + "\n").encode()
+        """Return the canonical bytes of `lines/<shard>.json`."""
+        record = asdict(self)
+        record["dropped"] = record.pop("rejected")
+        return (json.dumps(record, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
     @staticmethod
-    def from_json(data: bytes | str) -> "Line":
-        """The inverse of `to_json`.
+    def from_json(data: bytes | str) -> "CommitRecord":
+        """Parse the inverse of `to_json`.
 
         Raises:
-            ValueError: not a manifest line.
+            ValueError: the text is no commit record.
         """
         try:
             raw = json.loads(data)
-            return Line(
+            return CommitRecord(
                 raw["shard"],
                 raw["part"],
                 raw["inputs"],
@@ -91,17 +113,17 @@ class Line:
                 File(**raw["dropped"]) if raw["dropped"] else None,
             )
         except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"not a manifest line: {error!r}") from error
+            raise ValueError(f"not a commit record: {error!r}") from error
 
 
-ROWS_AT_ONCE = 16
-"""Rows with pictures in a row group: who reads one of them, as training does, reads all of its group."""
+ROW_GROUP_ROWS = 16
+"""Number of rows with pictures in a row group. Reading one of them, as training does, reads its whole group."""
 
-DROPPED = pa.schema([pa.field(name, pa.string()) for name in Dropped.__dataclass_fields__])
+REJECTED_SCHEMA = pa.schema([pa.field(name, pa.string()) for name in RejectedRow.__dataclass_fields__])
 
 
-def _put(store: Store, name: str, table: pa.Table) -> File:
-    data = parquet_bytes(table, ROWS_AT_ONCE)
+def _write_table(store: Store, name: str, table: pa.Table) -> File:
+    data = encode_parquet(table, ROW_GROUP_ROWS)
     store.write(name, data)
     with store.open(name) as back:
         try:
@@ -119,56 +141,76 @@ def commit(
     part: str,
     inputs: int,
     rows: pa.Table,
-    dropped: Sequence[Dropped],
+    rejected: Sequence[RejectedRow],
     stages: Sequence[StageCount],
-) -> Line:
-    """Writes a shard's files, then its line. Killed between the two, the shard is simply made again.
+) -> CommitRecord:
+    """Write a shard's files, then its commit record. A process killed between the two leaves a shard to be made again.
+
+    Args:
+        store: the folder of the table.
+        shard: its id.
+        part: hash of the part of the recipe that makes it.
+        inputs: the number of its inputs.
+        rows: the kept rows, encoded.
+        rejected: the inputs that were rejected or failed.
+        stages: what became of the inputs, stage by stage.
 
     Raises:
         StoreError: the target cannot be written.
         ValueError: a stage does not account for all of its inputs.
     """
     for count in stages:
-        if not count.balanced():
+        if not count.balances():
             raise ValueError(f"stage '{count.stage}' lost track of its inputs in shard {shard}: {count}")
-    dropped_file = None
-    if dropped:
-        table = pa.Table.from_pylist([asdict(row) for row in dropped], schema=DROPPED)
-        dropped_file = _put(store, f"dropped/{shard}.parquet", table)
-    data_file = _put(store, f"shards/{shard}.parquet", rows) if rows.num_rows else None
-    line = Line(shard, part, inputs, list(stages), data_file, dropped_file)
-    store.create(f"lines/{shard}.json", line.to_json())
-    return line
+    rejected_file = None
+    if rejected:
+        table = pa.Table.from_pylist([asdict(row) for row in rejected], schema=REJECTED_SCHEMA)
+        rejected_file = _write_table(store, rejected_path(shard), table)
+    data_file = _write_table(store, shard_path(shard), rows) if rows.num_rows else None
+    record = CommitRecord(shard, part, inputs, list(stages), data_file, rejected_file)
+    store.create(commit_path(shard), record.to_json())
+    return record
 
 
-def write_manifest(store: Store, lines: Sequence[Line], schema: Schema, whole: Schema | None = None) -> None:
-    """Compacts the lines of the shards that make up the table, in order, into `manifest.parquet`.
+def write_manifest(
+    store: Store, commits: Sequence[CommitRecord], schema: Schema, full_schema: Schema | None = None
+) -> None:
+    """Compact the commit records of the shards that make up a table, in their order, into its manifest.
 
     Args:
+        store: the folder of the table.
+        commits: the records.
         schema: the table's columns.
-        whole: those of its rows with references followed; the same where None.
+        full_schema: those of its rows with references followed; the same where None.
     """
-    columns = {b"columns": json.dumps(dict(schema)).encode(), b"whole": json.dumps(dict(whole or schema)).encode()}
+    columns = {
+        b"columns": json.dumps(dict(schema)).encode(),
+        b"whole": json.dumps(dict(full_schema or schema)).encode(),
+    }
     table = pa.table(
         {
-            "shard": pa.array([line.shard for line in lines], pa.string()),
-            "rows": pa.array([line.data.rows if line.data else 0 for line in lines], pa.int64()),
-            "line": pa.array([line.to_json().decode() for line in lines], pa.string()),
+            "shard": pa.array([record.shard for record in commits], pa.string()),
+            "rows": pa.array([record.rows for record in commits], pa.int64()),
+            "line": pa.array([record.to_json().decode() for record in commits], pa.string()),
         }
     ).replace_schema_metadata(columns)
     out = io.BytesIO()
     pq.write_table(table, out, compression="zstd")
-    store.write("manifest.parquet", out.getvalue())
+    store.write(MANIFEST, out.getvalue())
 
 
-def read_manifest(store: Store) -> tuple[list[Line], dict[str, Kind], dict[str, Kind]]:
-    """Lines, columns, and columns with references followed, of a table; all empty where there is no manifest yet."""
-    if not store.exists("manifest.parquet"):
+def read_manifest(store: Store) -> tuple[list[CommitRecord], dict[str, Kind], dict[str, Kind]]:
+    """Read the manifest of a table.
+
+    Returns:
+        Commit records, columns, and columns with references followed; all empty where there is no manifest yet.
+    """
+    if not store.exists(MANIFEST):
         return [], {}, {}
-    with store.open("manifest.parquet") as source:
+    with store.open(MANIFEST) as source:
         table = read_parquet(source)
-    columns, whole = (
+    schema, full_schema = (
         {name: Kind(kind) for name, kind in json.loads(table.schema.metadata[key]).items()}
         for key in (b"columns", b"whole")
     )
-    return [Line.from_json(line) for line in table["line"].to_pylist()], columns, whole
+    return [CommitRecord.from_json(record) for record in table["line"].to_pylist()], schema, full_schema

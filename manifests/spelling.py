@@ -4,22 +4,22 @@ import difflib
 from collections.abc import Iterable
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
+def suggest(name: str, names: Iterable[str]) -> str:
     """Suggest the right word for a misspelt one.
 
     Args:
-        name: the word that is not known.
-        known: all words that are.
+        name: a word that does not exist.
+        names: all words that do.
 
     Returns:
-        The nearest known word as a question, or all of them where none is near.
+        The nearest of the words as a question, or all of them where none is near.
 
-    Example:
+    Examples:
         >>> suggest("effcts", ["effects", "matte"])
         "did you mean 'effects'?"
         >>> suggest("x", ["effects", "matte"])
-        'known are: effects, matte'
+        'available: effects, matte'
     """
-    words = sorted(known)
+    words = sorted(names)
     close = difflib.get_close_matches(name, words, n=1, cutoff=0.5)
-    return f"did you mean '{close[0]}'?" if close else f"known are: {', '.join(words) or 'none'}"
+    return f"did you mean '{close[0]}'?" if close else f"available: {', '.join(words) or 'none'}"

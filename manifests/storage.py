@@ -1,7 +1,7 @@
 """A run's folder or bucket prefix: atomic writes, create-if-absent, listings. A local path, or any fsspec URI.
 
-On a file system a file appears whole by rename (or link, where the first writer must win), after fsync.
-On an object store an object appears whole when it is closed, and create-if-absent is a conditional put.
+On a file system a file appears at once, complete, by rename (or link, where the first writer must win), after fsync.
+On an object store an object appears when it is closed, and create-if-absent is a conditional put.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -19,22 +20,83 @@ from typing import IO, Any, cast
 
 import fsspec
 
+from rasura.manifests.errors import RunError, StorageError
+
 LEASE = "lock.json"
-_TEMPORARY = re.compile(r"\.tmp-.+-[0-9a-f]{8}")
 LEASE_S = 60.0  # a lock on an object store that is older has lost its owner
+_TEMPORARY = re.compile(r"\.tmp-.+-[0-9a-f]{8}")
+_CLIENT_ERRORS = {
+    "botocore.exceptions": ("BotoCoreError", "ClientError"),
+    "aiohttp.client_exceptions": ("ClientError",),
+    "gcsfs.retry": ("HttpError",),
+}
+"""Errors of object stores' clients that are no OSError, by the modules that define them."""
 
 
-class StoreError(OSError):
-    """Something could not be written or read; the message names what, where, and why."""
+class StoreError(StorageError):
+    """A file cannot be written or read. The text says which, and why."""
 
 
-class RunLocked(RuntimeError):
+class RunLocked(RunError):
     """Another driver owns the run."""
 
 
 def is_remote(uri: str) -> bool:
-    """True for s3://…, gs://… and the like; False for a path or file://."""
+    """Return True for s3://…, gs://… and the like; False for a path or file://.
+
+    Examples:
+        >>> is_remote("s3://bucket/runs/demo"), is_remote("runs/demo")
+        (True, False)
+    """
     return "://" in uri and not uri.startswith("file://")
+
+
+def _list_client_errors() -> tuple[type[Exception], ...]:
+    """List those of `_CLIENT_ERRORS` whose module is loaded: the others cannot have been raised."""
+    return tuple(
+        getattr(sys.modules[module], name)
+        for module, names in _CLIENT_ERRORS.items()
+        if module in sys.modules
+        for name in names
+    )
+
+
+@contextlib.contextmanager
+def _translate_client_errors(action: str, where: str) -> Iterator[None]:
+    """Raise the errors of an object store's client as `StoreError`, except those that say that a file exists or not.
+
+    Raises:
+        StoreError: no credentials, no such bucket, an endpoint that cannot be reached.
+    """
+    try:
+        yield
+    except (FileNotFoundError, FileExistsError, StoreError):
+        raise
+    except Exception as error:
+        if not isinstance(error, (OSError, *_list_client_errors())):
+            raise
+        raise StoreError(f"cannot {action} {where}: {error}") from error
+
+
+class _RemoteFile:
+    """A file of an object store, opened for reading, whose reads raise `StoreError` where its client fails."""
+
+    def __init__(self, file: IO[bytes], where: str) -> None:
+        self._file, self._where = file, where
+
+    def read(self, size: int = -1) -> bytes:
+        """Read up to `size` bytes; all that is left where it is negative."""
+        with _translate_client_errors("read", self._where):
+            return self._file.read(size)
+
+    def __enter__(self) -> "_RemoteFile":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 class Store:
@@ -65,7 +127,7 @@ class Store:
         return cast(Path, self.local) / path
 
     def sub(self, path: str) -> "Store":
-        """The store of a folder below this one."""
+        """Return the store of a folder below this one."""
         return Store(self._key(path) if self.local is None else str(self._file(path)))
 
     # --- writing
@@ -85,32 +147,39 @@ class Store:
         return temporary
 
     def write(self, path: str, data: bytes | memoryview) -> None:
-        """Writes a whole file, replacing what was there; a reader sees the old one or the new one.
+        """Write a complete file in place of an earlier one; a reader sees the old file or the new one.
 
         Raises:
             StoreError: for example a full disk or a read-only target.
         """
         try:
             if self.local is None:
-                self.fs.pipe_file(self._key(path), bytes(data))
+                with _translate_client_errors("write", self._key(path)):
+                    self.fs.pipe_file(self._key(path), bytes(data))
                 return
             target = self._file(path)
             temporary = self._write_temporary(target, data)
             temporary.replace(target)
             _sync_folder(target.parent)
+        except StoreError:
+            raise
         except OSError as error:
             raise StoreError(f"cannot write {self._key(path)}: {error.strerror or error}") from error
 
     def create(self, path: str, data: bytes) -> bool:
-        """Writes a whole file if there is none by this name; False where somebody was first.
+        """Write a complete file if there is none by this name.
+
+        Returns:
+            False where another writer was first.
 
         Raises:
-            StoreError
+            StoreError: for example a full disk or a read-only target.
         """
         try:
             if self.local is None:
                 try:
-                    self.fs.pipe_file(self._key(path), data, mode="create")
+                    with _translate_client_errors("write", self._key(path)):
+                        self.fs.pipe_file(self._key(path), data, mode="create")
                 except FileExistsError:
                     return False
                 return True
@@ -124,53 +193,61 @@ class Store:
                 temporary.unlink()
             _sync_folder(target.parent)
             return True
+        except StoreError:
+            raise
         except OSError as error:
             raise StoreError(f"cannot write {self._key(path)}: {error.strerror or error}") from error
 
     def delete(self, path: str) -> None:
-        """Deletes a file; one that is not there is fine."""
+        """Delete a file, if there is one.
+
+        Raises:
+            StoreError: the store cannot be reached.
+        """
         with contextlib.suppress(FileNotFoundError):
             if self.local is None:
-                self.fs.rm_file(self._key(path))
+                with _translate_client_errors("delete", self._key(path)):
+                    self.fs.rm_file(self._key(path))
             else:
                 self._file(path).unlink()
 
     # --- reading
 
     def read(self, path: str) -> bytes:
-        """The bytes of a file.
+        """Read the bytes of a file.
 
         Raises:
-            FileNotFoundError
+            FileNotFoundError: there is none.
+            StoreError: the store cannot be reached.
         """
         if self.local is None:
-            return cast(bytes, self.fs.cat_file(self._key(path)))
+            with _translate_client_errors("read", self._key(path)):
+                return cast(bytes, self.fs.cat_file(self._key(path)))
         return self._file(path).read_bytes()
 
     def open(self, path: str) -> IO[bytes]:
-        """A file opened for reading anywhere in it.
+        """Open a file for reading, with seek.
 
         Raises:
-            FileNotFoundError
+            FileNotFoundError: there is none.
+            StoreError: the store cannot be reached.
         """
         if self.local is None:
-            return cast(IO[bytes], self.fs.open(self._key(path), "rb"))
+            with _translate_client_errors("read", self._key(path)):
+                return cast(IO[bytes], _RemoteFile(self.fs.open(self._key(path), "rb"), self._key(path)))
         return self._file(path).open("rb")
 
     def exists(self, path: str) -> bool:
-        """True for a file that is there, or a folder that has something in it."""
+        """Return True for a file, or a folder that is not empty."""
         if self.local is None:
-            return bool(self.fs.exists(self._key(path)))
+            with _translate_client_errors("read", self._key(path)):
+                return bool(self.fs.exists(self._key(path)))
         return self._file(path).exists()
 
     def files(self, folder: str = "") -> list[str]:
-        """Names of the files right below a folder, sorted; none where there is no folder."""
+        """List the names of the files right below a folder, sorted; none where there is no folder."""
         if self.local is None:
-            try:
-                entries = self.fs.ls(self._key(folder).rstrip("/"), detail=True, refresh=True)
-            except FileNotFoundError:
-                return []
-            return sorted(PurePosixPath(entry["name"]).name for entry in entries if entry["type"] == "file")
+            return self._list_remote(folder, "file")
         root = self._file(folder)
         if not root.is_dir():
             return []
@@ -178,34 +255,46 @@ class Store:
             return sorted(entry.name for entry in entries if entry.is_file() and not entry.name.startswith("."))
 
     def folders(self, folder: str = "") -> list[str]:
-        """Names of the folders right below a folder, sorted."""
+        """List the names of the folders right below a folder, sorted."""
         if self.local is None:
-            try:
-                entries = self.fs.ls(self._key(folder).rstrip("/"), detail=True, refresh=True)
-            except FileNotFoundError:
-                return []
-            return sorted(PurePosixPath(entry["name"]).name for entry in entries if entry["type"] == "directory")
+            return self._list_remote(folder, "directory")
         root = self._file(folder)
         return sorted(entry.name for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
 
+    def _list_remote(self, folder: str, kind: str) -> list[str]:
+        key = self._key(folder).rstrip("/")
+        try:
+            with _translate_client_errors("list", key):
+                entries = self.fs.ls(key, detail=True, refresh=True)
+        except FileNotFoundError:
+            return []
+        return sorted(PurePosixPath(entry["name"]).name for entry in entries if entry["type"] == kind)
+
     def clear_temporary(self, folders: Sequence[str]) -> int:
-        """Deletes what killed writers left in this folder and below `folders`; only the owner may. Returns how many."""
+        """Delete what killed writers left behind. Only the owner of the lock may.
+
+        Args:
+            folders: below which to look, beside this folder itself.
+
+        Returns:
+            The number of files that were deleted.
+        """
         if self.local is None or not self.local.is_dir():
             return 0
-        found = [
+        candidates = [
             *self.local.glob(".tmp-*"),
             *(path for name in folders for path in (self.local / name).rglob(".tmp-*")),
         ]
-        left = [path for path in found if path.is_file() and _TEMPORARY.fullmatch(path.name)]
-        for path in left:
+        leftovers = [path for path in candidates if path.is_file() and _TEMPORARY.fullmatch(path.name)]
+        for path in leftovers:
             path.unlink(missing_ok=True)
-        return len(left)
+        return len(leftovers)
 
     # --- owning
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Owns the run while the context lasts.
+        """Own the run while the context lasts.
 
         On a file system this is `flock`, which ends with the process. On an object store it is a lease of
         `LEASE_S` seconds; should two drivers ever overlap there, both write the same bytes.
@@ -238,21 +327,21 @@ class Store:
     @contextlib.contextmanager
     def _lease(self) -> Iterator[None]:
         owner = secrets.token_hex(8)
-        if not self.create(LEASE, _lease_body(owner)):
-            held = self._lease_of()
-            if held and time.time() - held["time"] < LEASE_S:
+        if not self.create(LEASE, _encode_lease(owner)):
+            lease = self._read_lease()
+            if lease and time.time() - lease["time"] < LEASE_S:
                 raise RunLocked(
-                    f"{self.uri} is owned by another driver (pid {held['pid']} on {held['host']}); if that one is "
+                    f"{self.uri} is owned by another driver (pid {lease['pid']} on {lease['host']}); if that one is "
                     f"gone, try again in {LEASE_S:.0f} s"
                 )
-            self.write(LEASE, _lease_body(owner))
+            self.write(LEASE, _encode_lease(owner))
         ended = threading.Event()
 
         def renew() -> None:
             while not ended.wait(LEASE_S / 4):
-                with contextlib.suppress(OSError):  # a hiccup; the next one comes in time
-                    if (held := self._lease_of()) and held["owner"] == owner:
-                        self.write(LEASE, _lease_body(owner))
+                with contextlib.suppress(OSError):  # a passing failure; the next renewal comes in time
+                    if (lease := self._read_lease()) and lease["owner"] == owner:
+                        self.write(LEASE, _encode_lease(owner))
 
         thread = threading.Thread(target=renew, daemon=True, name="rasura-lease")
         thread.start()
@@ -261,17 +350,17 @@ class Store:
         finally:
             ended.set()
             thread.join()
-            if (held := self._lease_of()) and held["owner"] == owner:
+            if (lease := self._read_lease()) and lease["owner"] == owner:
                 self.delete(LEASE)
 
-    def _lease_of(self) -> dict[str, Any] | None:
+    def _read_lease(self) -> dict[str, Any] | None:
         try:
             return cast(dict[str, Any], json.loads(self.read(LEASE)))
         except (FileNotFoundError, ValueError):
             return None
 
 
-def _lease_body(owner: str) -> bytes:
+def _encode_lease(owner: str) -> bytes:
     body = {"owner": owner, "host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}
     return json.dumps(body).encode()
 

@@ -1,7 +1,7 @@
-"""Reading the tables of a run: light columns of all rows at once, whole rows by place.
+"""Reading the tables of a run: columns without pictures of all rows at once, complete rows one by one.
 
-A selection (the table of a flow that judges without touching pictures) holds no pictures of its own: its rows say
-where they stand in another table (`ref_table`, `ref_shard`, `ref_row`), and reading them follows that reference.
+A selection (the table of a flow that chooses without touching pictures) has no pictures of its own: its rows refer to
+rows of another table (`ref_table`, `ref_shard`, `ref_row`), and reading them follows that reference.
 """
 
 from bisect import bisect_right
@@ -14,25 +14,27 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rasura.manifests.errors import StorageError
 from rasura.manifests.parquet import read_parquet
-from rasura.manifests.schemas import PICTURES, Kind, Schema, decode_value, schema_of
-from rasura.manifests.shards import DROPPED, Line, read_manifest
+from rasura.manifests.run_layout import TABLES, manifest_path, shard_path, table_path
+from rasura.manifests.schemas import PICTURES, Kind, Schema, decode_value, read_schema
+from rasura.manifests.shards import REJECTED_SCHEMA, CommitRecord, read_manifest
 from rasura.manifests.storage import Store
 
 REFERENCE: Schema = {"ref_table": Kind.STRING, "ref_shard": Kind.STRING, "ref_row": Kind.INT}
 CACHED_BYTES = 64 * 2**20
-"""Of row groups, encoded, that a reader keeps beside the one it read last."""
+"""Size of the row groups, encoded, that a reader keeps beside the one it read last."""
 CACHED_FOOTERS = 64
 
 
-class NoTable(FileNotFoundError):
+class NoTable(StorageError):
     """A run has no such table, or not yet."""
 
 
-class Footer(NamedTuple):
-    """What a shard's file says of itself, its columns, and the number of the first row of each of its row groups."""
+class ShardFooter(NamedTuple):
+    """The footer of a shard's file, its columns, and the index of the first row of each of its row groups."""
 
-    file: pq.FileMetaData
+    metadata: pq.FileMetaData
     schema: pa.Schema
     starts: list[int]
 
@@ -42,42 +44,46 @@ class Tables:
 
     def __init__(self, run: Store) -> None:
         self.run = run
-        self._footers: OrderedDict[tuple[str, str], Footer] = OrderedDict()
+        self._footers: OrderedDict[tuple[str, str], ShardFooter] = OrderedDict()
         self._groups: OrderedDict[tuple[Any, ...], pa.Table] = OrderedDict()
         self._bytes = 0
 
     def names(self) -> list[str]:
-        """Names of the tables that are complete."""
-        return [name for name in self.run.folders("tables") if self.run.exists(f"tables/{name}/manifest.parquet")]
+        """List the names of the tables that are complete."""
+        return [name for name in self.run.folders(TABLES) if self.run.exists(manifest_path(name))]
 
     def table(self, name: str) -> "Table":
-        """A complete table.
+        """Open a complete table.
 
         Raises:
-            NoTable
+            NoTable: the run has none by that name, or it is still being made.
         """
-        lines, schema, whole = read_manifest(self.run.sub(f"tables/{name}"))
+        commits, schema, full_schema = read_manifest(self.run.sub(table_path(name)))
         if not schema:
-            have = ", ".join(self.names()) or "none"
-            raise NoTable(f"{self.run.uri} has no complete table '{name}' (it has: {have}); run its recipe first")
-        return Table(self, name, lines, schema, whole)
+            names = ", ".join(self.names()) or "none"
+            raise NoTable(f"{self.run.uri} has no complete table '{name}' (it has: {names}); run its recipe first")
+        return Table(self, name, commits, schema, full_schema)
 
-    def _footer(self, name: str, shard: str) -> Footer:
+    def _footer(self, name: str, shard: str) -> ShardFooter:
         if (name, shard) not in self._footers:
-            with self.run.open(f"tables/{name}/shards/{shard}.parquet") as source:
-                file = pq.read_metadata(source)
-            rows = (file.row_group(number).num_rows for number in range(file.num_row_groups))
-            self._footers[name, shard] = Footer(file, file.schema.to_arrow_schema(), list(accumulate(rows, initial=0)))
+            with self.run.open(f"{table_path(name)}/{shard_path(shard)}") as source:
+                metadata = pq.read_metadata(source)
+            sizes = (metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
+            starts = list(accumulate(sizes, initial=0))
+            self._footers[name, shard] = ShardFooter(metadata, metadata.schema.to_arrow_schema(), starts)
             while len(self._footers) > CACHED_FOOTERS:
                 self._footers.popitem(last=False)
         self._footers.move_to_end((name, shard))
         return self._footers[name, shard]
 
-    def encoded(self, name: str, shard: str, row: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """One row as it is on disk, a table of one.
+    def read_raw(self, name: str, shard: str, row: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read one row as it is on disk, as a table of one row.
 
         Args:
-            columns: only these, as far as there are such; all where None.
+            name: of the table.
+            shard: that has the row.
+            row: its index in the shard.
+            columns: only these, as far as they exist; all where None.
 
         Raises:
             IndexError: the shard has no such row.
@@ -86,11 +92,11 @@ class Tables:
         if not 0 <= row < footer.starts[-1]:
             raise IndexError(f"shard {shard} of table '{name}' in {self.run.uri} has no row {row}: {footer.starts[-1]}")
         group = bisect_right(footer.starts, row) - 1
-        own = [column for column in footer.schema.names if columns is None or column in columns]
-        key = (name, shard, group, *own)
+        names = [column for column in footer.schema.names if columns is None or column in columns]
+        key = (name, shard, group, *names)
         if key not in self._groups:
-            with self.run.open(f"tables/{name}/shards/{shard}.parquet") as source:
-                self._groups[key] = read_parquet(source, own, group, footer.file)
+            with self.run.open(f"{table_path(name)}/{shard_path(shard)}") as source:
+                self._groups[key] = read_parquet(source, names, group, footer.metadata)
             self._bytes += self._groups[key].nbytes
             while self._bytes > CACHED_BYTES and len(self._groups) > 1:
                 self._bytes -= self._groups.popitem(last=False)[1].nbytes
@@ -98,26 +104,32 @@ class Tables:
         return self._groups[key].slice(row - footer.starts[group], 1)
 
     def row(self, name: str, shard: str, row: int, columns: Sequence[str] | None = None) -> dict[str, Any]:
-        """One whole row, pictures decoded, references followed.
+        """Read one complete row, pictures decoded, references followed.
 
         Args:
+            name: of the table.
+            shard: that has the row.
+            row: its index in the shard.
             columns: only these (references are still followed); all where None.
+
+        Raises:
+            IndexError: the shard has no such row.
         """
-        table = self.encoded(name, shard, row, None if columns is None else [*columns, *REFERENCE])
+        table = self.read_raw(name, shard, row, None if columns is None else [*columns, *REFERENCE])
         raw = table.to_pylist()[0]
         record: dict[str, Any] = {}
         if raw.get("ref_shard") is not None:
             record = self.row(raw["ref_table"], raw["ref_shard"], raw["ref_row"], columns)
-        for column, kind in schema_of(table.schema).items():
+        for column, kind in read_schema(table.schema).items():
             if column not in REFERENCE:
                 record[column] = decode_value(kind, raw[column])
         return record
 
-    def light_row(self, name: str, shard: str, row: int) -> dict[str, Any]:
-        """One row without its pictures, with the reference to where they stand."""
-        schema = schema_of(self._footer(name, shard).schema)
+    def read_light_row(self, name: str, shard: str, row: int) -> dict[str, Any]:
+        """Read one row without its pictures, with the reference to where they are stored."""
+        schema = read_schema(self._footer(name, shard).schema)
         light = [column for column, kind in schema.items() if kind not in PICTURES]
-        raw = self.encoded(name, shard, row, light).to_pylist()[0]
+        raw = self.read_raw(name, shard, row, light).to_pylist()[0]
         record = {column: decode_value(schema[column], value) for column, value in raw.items()}
         if record.get("ref_shard") is None:
             record |= {"ref_table": name, "ref_shard": shard, "ref_row": row}
@@ -125,53 +137,64 @@ class Tables:
 
 
 class Table:
-    """One table: the lines of its shards, and their rows.
+    """One table: the commit records of its shards, and their rows.
 
-    `schema` has its own columns, `whole` those of its rows with references followed.
+    Attributes:
+        tables: of the run.
+        name: of its flow.
+        commits: records of its shards, in order.
+        schema: its columns.
+        full_schema: the columns of its rows with references followed.
     """
 
-    def __init__(self, tables: Tables, name: str, lines: Sequence[Line], schema: Schema, whole: Schema) -> None:
-        self.tables, self.name, self.lines, self.schema, self.whole = tables, name, lines, schema, whole
+    def __init__(
+        self, tables: Tables, name: str, commits: Sequence[CommitRecord], schema: Schema, full_schema: Schema
+    ) -> None:
+        self.tables, self.name, self.commits, self.schema, self.full_schema = tables, name, commits, schema, full_schema
 
     @cached_property
     def rows(self) -> int:
-        """How many rows it has."""
-        return sum(line.data.rows for line in self.lines if line.data)
+        """Number of rows."""
+        return sum(record.rows for record in self.commits)
 
-    def light(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """Columns without pictures of all rows, with `shard` and `row`, in the order of their ids."""
+    def read_light(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read the columns without pictures of all rows, with `shard` and `row`, in the order of their ids.
+
+        Args:
+            columns: only these and `id`; all where None.
+        """
         names = [
             name
             for name, kind in self.schema.items()
             if kind not in PICTURES and (columns is None or name in columns or name == "id")
         ]
         parts = []
-        for line in self.lines:
-            if line.data is None:
+        for record in self.commits:
+            if record.data is None:
                 continue
-            with self.tables.run.open(f"tables/{self.name}/{line.data.name}") as source:
+            with self.tables.run.open(f"{table_path(self.name)}/{record.data.name}") as source:
                 part = read_parquet(source, names)
-            part = part.append_column("shard", pa.array([line.shard] * len(part), pa.string()))
+            part = part.append_column("shard", pa.array([record.shard] * len(part), pa.string()))
             parts.append(part.append_column("row", pa.array(range(len(part)), pa.int64())))
         if not parts:
             return pa.table({**{name: pa.array([], pa.string()) for name in names}, "shard": [], "row": []})
         return pa.concat_tables(parts).sort_by("id")
 
     def row(self, shard: str, row: int, columns: Sequence[str] | None = None) -> dict[str, Any]:
-        """One whole row."""
+        """Read one complete row, as `Tables.row` does."""
         return self.tables.row(self.name, shard, row, columns)
 
-    def records(self, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-        """All rows, one at a time, shard by shard."""
-        for line in self.lines:
-            for row in range(line.data.rows if line.data else 0):
-                yield self.row(line.shard, row, columns)
+    def iterate_records(self, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """Yield all rows, one at a time, shard by shard."""
+        for record in self.commits:
+            for row in range(record.rows):
+                yield self.row(record.shard, row, columns)
 
-    def dropped(self) -> pa.Table:
-        """Rejected and failed inputs, as in `manifests.shards.Dropped`."""
+    def read_rejections(self) -> pa.Table:
+        """Read the rejected and failed inputs, with the columns of `manifests.shards.RejectedRow`."""
         parts = []
-        for line in self.lines:
-            if line.dropped:
-                with self.tables.run.open(f"tables/{self.name}/{line.dropped.name}") as source:
+        for record in self.commits:
+            if record.rejected:
+                with self.tables.run.open(f"{table_path(self.name)}/{record.rejected.name}") as source:
                     parts.append(read_parquet(source))
-        return pa.concat_tables(parts) if parts else DROPPED.empty_table()
+        return pa.concat_tables(parts) if parts else REJECTED_SCHEMA.empty_table()

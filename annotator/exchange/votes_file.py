@@ -1,153 +1,169 @@
-"""Votes out of a review and into one: the whole log as Parquet and JSONL, and what it says of each item.
+"""Votes out of a review and into one: the complete log as Parquet and JSONL, and the verdict on each item.
 
-`votes` has every entry of the log with its item's row, so that it can be read beside the dataset for ever.
-`verdicts` is computed from it: one row an item, majority or weighted.
+`votes` has every entry of the log with its item's row, so that it can be read beside the dataset without the database.
+`verdicts` is computed from it: one row for each item, by majority or weighted.
 """
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 from sqlalchemy import Connection, insert, select
 
+from rasura.annotator.exchange.label_studio import read_label_studio
+from rasura.annotator.exchange.vote_rows import (
+    ENTRY_COLUMNS,
+    ITEM_COLUMNS,
+    VERDICTS,
+    VOTES,
+    BadVotes,
+    VoteRow,
+    check_vote_row,
+)
 from rasura.annotator.stats import agreement
-from rasura.annotator.stats.statistics import weights
+from rasura.annotator.stats.statistics import compute_weights
 from rasura.annotator.store.database import Database, items, log, standing
-from rasura.annotator.store.enums import Action, ItemKind, Reason, Verdict
-from rasura.annotator.store.items import item_id
-from rasura.annotator.store.leases import drop, recount
+from rasura.annotator.store.enums import Action, ItemKind, Verdict
+from rasura.annotator.store.items import compute_item_id
+from rasura.annotator.store.leases import drop_lease, recount
 from rasura.annotator.store.policy import Policy
-from rasura.annotator.store.reviewers import id_of, names
-from rasura.annotator.store.vote_log import entries, fold
-from rasura.manifests.parquet import parquet_bytes, read_parquet
+from rasura.annotator.store.reviewers import get_or_add_id, list_names
+from rasura.annotator.store.vote_log import LogEntry, fold_entries, read_entries
+from rasura.manifests.parquet import encode_parquet, read_parquet
 from rasura.manifests.storage import Store
 
 CHUNK = 500
-ITEM = ("row_id", "flow", "place_table", "place_shard", "place_row", "variant", "kind", "expected")
-ENTRY = (
-    "seq",
-    "time",
-    "action",
-    "verdict",
-    "reason",
-    "remark",
-    "seconds",
-    "replaces",
-    "guidelines",
-    "version",
-    "nonce",
-)
-_TYPES = {"seq": pa.int64(), "replaces": pa.int64(), "place_row": pa.int64(), "time": pa.float64(),
-          "seconds": pa.float64()}  # fmt: skip
-VOTES = pa.schema([(name, _TYPES.get(name, pa.string())) for name in ("item", "reviewer", *ENTRY, *ITEM)])
-VERDICTS = pa.schema(
-    [
-        ("item", pa.string()), ("row_id", pa.string()), ("flow", pa.string()), ("verdict", pa.string()),
-        ("share", pa.float64()), ("votes", pa.int64()), ("yes", pa.int64()), ("no", pa.int64()), ("unsure", pa.int64()),
-        ("reason", pa.string()), ("remover", pa.string()), ("round", pa.int64()), ("score", pa.float64()),
-    ]
-)  # fmt: skip
-
-
-class BadVotes(ValueError):
-    """A file of votes that cannot be read; the message says where and what."""
+"""Entries that are appended in one transaction."""
 
 
 @dataclass(frozen=True)
-class Exported:
-    """What was written."""
+class ExportResult:
+    """The number of entries of the log, and of items with a verdict, that were written."""
 
     entries: int
     verdicts: int
 
 
 @dataclass(frozen=True)
-class TakenIn:
-    """What became of imported entries."""
+class ImportResult:
+    """The numbers of entries that were read.
+
+    Attributes:
+        added: to the log.
+        duplicates: that were in the log already.
+        unknown: on items that the run does not have.
+    """
 
     added: int
-    known: int
+    duplicates: int
     unknown: int
 
 
-def vote_rows(connection: Connection) -> list[dict[str, Any]]:
-    """The log with reviewers' names and items' rows, oldest first."""
-    people = names(connection)
-    of = {row.id: row for row in connection.execute(select(items))}
+def list_votes(connection: Connection) -> list[VoteRow]:
+    """List the log with reviewers' names and items' rows, oldest entry first."""
+    names = list_names(connection)
+    rows = {row.id: row for row in connection.execute(select(items))}
     return [
-        {"item": entry.item, "reviewer": people[entry.reviewer], **{name: getattr(entry, name) for name in ENTRY},
-         **{name: getattr(of[entry.item], name) for name in ITEM}}
-        for entry in entries(connection)
-    ]  # fmt: skip
+        cast(
+            VoteRow,
+            {"item": entry.item, "reviewer": names[entry.reviewer]}
+            | {name: getattr(entry, name) for name in ENTRY_COLUMNS}
+            | {name: getattr(rows[entry.item], name) for name in ITEM_COLUMNS},
+        )
+        for entry in read_entries(connection)
+    ]
 
 
-def verdict_rows(connection: Connection, weighted: bool = False) -> list[dict[str, Any]]:
-    """What the votes say of each candidate that has any, ordered by row. `verdict` is null where they tie."""
-    folded = fold(entries(connection))
-    given = {key: entry for key, entry in folded.items() if entry.verdict}
-    of_item: dict[str, dict[int, Any]] = {}
-    for (item, who), entry in given.items():
-        of_item.setdefault(item, {})[who] = entry
-    weight = weights(connection, folded) if weighted else None
-    rows = []
-    for row in connection.execute(select(items).where(items.c.kind == ItemKind.CANDIDATE)):
-        if row.id not in of_item:
-            continue
-        told = {who: entry.verdict for who, entry in of_item[row.id].items()}
-        said = agreement.consensus(told, weight)
-        tally = Counter(told.values())
-        reasons = Counter(entry.reason for entry in of_item[row.id].values() if entry.reason)
-        reason = min(reasons, key=lambda word: (-reasons[word], word)) if reasons and said.verdict == "no" else None
-        rows.append(
-            {"item": row.id, "row_id": row.row_id, "flow": row.flow, "verdict": said.verdict, "share": said.share,
-             "votes": said.votes, **{verdict: tally[verdict] for verdict in map(str, Verdict)}, "reason": reason,
-             "remover": row.remover, "round": row.round, "score": row.score}
-        )  # fmt: skip
+def compute_verdicts(connection: Connection, weighted: bool = False) -> list[dict[str, Any]]:
+    """Compute the verdict on each candidate that has a vote.
+
+    Args:
+        connection: to the database.
+        weighted: True to weight the votes by each reviewer's answers on honeypots.
+
+    Returns:
+        Rows with the columns `VERDICTS`, sorted by row; `verdict` is None for a tie.
+    """
+    folded = fold_entries(read_entries(connection))
+    votes: dict[str, dict[int, LogEntry]] = defaultdict(dict)
+    for (item, reviewer), entry in folded.items():
+        if entry.verdict:
+            votes[item][reviewer] = entry
+    weights = compute_weights(connection, folded) if weighted else None
+    candidates = connection.execute(select(items).where(items.c.kind == ItemKind.CANDIDATE))
+    rows = [_compute_verdict(row, votes[row.id], weights) for row in candidates if row.id in votes]
     return sorted(rows, key=lambda row: (row["row_id"], row["item"]))
 
 
-def export(connection: Connection, out: Store, weighted: bool = False) -> Exported:
-    """Writes `votes.parquet`, `votes.jsonl` and `verdicts.parquet`.
+def _compute_verdict(row: Any, votes: Mapping[int, LogEntry], weights: Mapping[int, float] | None) -> dict[str, Any]:
+    verdicts = {reviewer: entry.verdict for reviewer, entry in votes.items() if entry.verdict}
+    consensus = agreement.find_consensus(verdicts, weights)
+    counts = Counter(verdicts.values())
+    reasons = Counter(entry.reason for entry in votes.values() if entry.reason)
+    reason = None
+    if reasons and consensus.verdict == "no":
+        reason = min(reasons, key=lambda word: (-reasons[word], word))
+    return {
+        "item": row.id,
+        "row_id": row.row_id,
+        "flow": row.flow,
+        "verdict": consensus.verdict,
+        "share": consensus.share,
+        "votes": consensus.votes,
+        **{str(verdict): counts[verdict] for verdict in Verdict},
+        "reason": reason,
+        "remover": row.remover,
+        "round": row.round,
+        "score": row.score,
+    }
+
+
+def export_votes(connection: Connection, out: Store, weighted: bool = False) -> ExportResult:
+    """Write `votes.parquet`, `votes.jsonl` and `verdicts.parquet`.
+
+    Args:
+        connection: to the database.
+        out: the folder to write into.
+        weighted: True to weight the votes by each reviewer's answers on honeypots.
 
     Raises:
-        StoreError
+        StoreError: the target cannot be written.
     """
-    votes, verdicts = vote_rows(connection), verdict_rows(connection, weighted)
-    out.write("votes.parquet", parquet_bytes(pa.Table.from_pylist(votes, VOTES)))
+    votes, verdicts = list_votes(connection), compute_verdicts(connection, weighted)
+    out.write("votes.parquet", encode_parquet(pa.Table.from_pylist(votes, VOTES)))
     out.write("votes.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in votes).encode())
-    out.write("verdicts.parquet", parquet_bytes(pa.Table.from_pylist(verdicts, VERDICTS)))
-    return Exported(len(votes), len(verdicts))
+    out.write("verdicts.parquet", encode_parquet(pa.Table.from_pylist(verdicts, VERDICTS)))
+    return ExportResult(len(votes), len(verdicts))
 
 
-def read_votes(file: Path) -> list[dict[str, Any]]:
-    """Entries of a votes.parquet, a votes.jsonl, or Label Studio's JSON.
+def read_votes(file: Path) -> list[VoteRow]:
+    """Read the entries of a votes.parquet, a votes.jsonl, or Label Studio's JSON.
 
     Raises:
-        BadVotes, FileNotFoundError
+        BadVotes: the file is none of them, or a row of it is wrong.
+        FileNotFoundError: there is no such file.
     """
     if file.suffix == ".parquet":
         try:
             with file.open("rb") as source:
                 rows = read_parquet(source).to_pylist()
+        except FileNotFoundError:
+            raise
         except (pa.ArrowException, OSError) as error:
-            if isinstance(error, FileNotFoundError):
-                raise
             raise BadVotes(f"{file}: not Parquet: {error}") from None
     elif file.suffix == ".jsonl":
-        rows = list(_json_lines(file))
+        rows = list(_read_json_lines(file))
     else:
-        from rasura.annotator.exchange.label_studio import read_label_studio
-
         rows = read_label_studio(file)
-    return [_checked(row, f"{file}, entry {number}") for number, row in enumerate(rows, 1)]
+    return [check_vote_row(row, f"{file}, entry {number}") for number, row in enumerate(rows, 1)]
 
 
-def _json_lines(file: Path) -> Iterator[Any]:
+def _read_json_lines(file: Path) -> Iterator[Any]:
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         try:
             yield json.loads(line)
@@ -155,91 +171,67 @@ def _json_lines(file: Path) -> Iterator[Any]:
             raise BadVotes(f"{file}:{number}: not JSON: {error}") from None
 
 
-_WORDS = {"action": Action, "verdict": Verdict, "reason": Reason}
+def append_votes(database: Database, policy: Policy, rows: Sequence[VoteRow]) -> ImportResult:
+    """Append entries to the log, oldest first, unless their nonce is in it; safe to do twice, and while people review.
 
+    An entry on an item that the run does not have, by its id or by its place, is left out. Imported votes count beyond
+    the number that an item needs.
 
-def _checked(row: Any, where: str) -> dict[str, Any]:
-    """An entry whose every value is one that the log may hold."""
-    if not isinstance(row, Mapping):
-        raise BadVotes(f"{where}: not an entry: {row!r:.80}")
-    for name in ("item", "reviewer", "time", "action", "nonce"):
-        if row.get(name) is None:
-            raise BadVotes(f"{where}: '{name}' is missing")
-    for name, words in _WORDS.items():
-        value = row.get(name)
-        if value is not None and value not in tuple(words):
-            raise BadVotes(f"{where}: {name} is '{value}'; it can be {', '.join(words)}")
-    for name in ("item", "reviewer", "nonce", "remark", "guidelines", "version"):
-        value = row.get(name)
-        if value is not None and (not isinstance(value, str) or "\0" in value or len(value) > 2000):
-            raise BadVotes(f"{where}: {name} is no text of at most 2000 letters")
-    for name in ("time", "seconds"):
-        value = row.get(name)
-        if value is not None and not (isinstance(value, int | float) and 0 <= value < 1e11):
-            raise BadVotes(f"{where}: {name} is {value!r}")
-    if len(row["item"]) > 32 or len(row["nonce"]) > 64:
-        raise BadVotes(f"{where}: item or nonce is too long")
-    if row["action"] in (Action.VOTE, Action.EDIT) and row.get("verdict") is None:
-        raise BadVotes(f"{where}: a {row['action']} without a verdict")
-    return dict(row)
-
-
-def take_in(database: Database, policy: Policy, rows: Sequence[Mapping[str, Any]]) -> TakenIn:
-    """Appends entries to the log, oldest first, unless their nonce is there; safe to do twice, and while people review.
-
-    An entry whose item the run does not hold, by its id or by the place it names, is left out. Votes that come in count
-    beyond what an item needs: they were given.
+    Args:
+        database: of the review.
+        policy: of the review.
+        rows: checked.
     """
     ordered = sorted(rows, key=lambda row: (row["time"], row.get("seq") or 0))
-    told = Counter[str]()
+    counts = Counter[str]()
     for start in range(0, len(ordered), CHUNK):
-        told.update(database.write(partial(_take_in, policy=policy, rows=ordered[start : start + CHUNK])))
-    return TakenIn(told["added"], told["known"], told["unknown"])
+        counts.update(database.write(partial(_append_chunk, policy=policy, rows=ordered[start : start + CHUNK])))
+    return ImportResult(counts["added"], counts["duplicates"], counts["unknown"])
 
 
-def _find(connection: Connection, row: Mapping[str, Any]) -> str | None:
-    named = [row["item"]]
-    if row.get("place_table") is not None:
-        place = (row["place_table"], row["place_shard"], row["place_row"])
-        named.append(item_id(place, row.get("variant") or "target"))
-    for id in named:
+def _find_item(connection: Connection, row: VoteRow) -> str | None:
+    ids = [row["item"]]
+    table, shard, index = row.get("place_table"), row.get("place_shard"), row.get("place_row")
+    if table is not None and shard is not None and index is not None:
+        ids.append(compute_item_id((table, shard, index), row.get("variant") or "target"))
+    for id in ids:
         if connection.execute(select(items.c.id).where(items.c.id == id)).scalar():
-            return str(id)
+            return id
     return None
 
 
-def _take_in(connection: Connection, policy: Policy, rows: Sequence[Mapping[str, Any]]) -> Counter[str]:
-    told, touched = Counter[str](), set[str]()
+def _append_chunk(connection: Connection, policy: Policy, rows: Sequence[VoteRow]) -> Counter[str]:
+    counts, changed = Counter[str](), set[str]()
     for row in rows:
         if connection.execute(select(log.c.seq).where(log.c.nonce == row["nonce"])).first():
-            told["known"] += 1
+            counts["duplicates"] += 1
             continue
-        item = _find(connection, row)
+        item = _find_item(connection, row)
         if item is None:
-            told["unknown"] += 1
+            counts["unknown"] += 1
             continue
-        _append(connection, item, id_of(connection, row["reviewer"]), row)
-        touched.add(item)
-        told["added"] += 1
-    for item in sorted(touched):
+        _append(connection, item, get_or_add_id(connection, row["reviewer"]), row)
+        changed.add(item)
+        counts["added"] += 1
+    for item in sorted(changed):
         recount(connection, policy, item)
-    return told
+    return counts
 
 
-def _append(connection: Connection, item: str, who: int, row: Mapping[str, Any]) -> None:
-    mine = (standing.c.item == item, standing.c.reviewer == who)
-    old = connection.execute(select(standing.c.seq).where(*mine)).scalar()
+def _append(connection: Connection, item: str, reviewer: int, row: VoteRow) -> None:
+    conditions = (standing.c.item == item, standing.c.reviewer == reviewer)
+    old = connection.execute(select(standing.c.seq).where(*conditions)).scalar()
     action = row["action"]
     if action in (Action.VOTE, Action.EDIT):
         action = Action.EDIT if old else Action.VOTE
     replaces = old if action in (Action.EDIT, Action.UNDO, Action.SKIP) else None
-    values = {name: row.get(name) for name in ENTRY if name not in ("seq", "action", "replaces")}
-    values |= {"item": item, "reviewer": who, "action": action, "replaces": replaces}
+    values = {name: row.get(name) for name in ENTRY_COLUMNS if name not in ("seq", "action", "replaces")}
+    values |= {"item": item, "reviewer": reviewer, "action": action, "replaces": replaces}
     seq = connection.execute(insert(log).values(**values).returning(log.c.seq)).scalar_one()
     if action == Action.FLAG:
         return
-    connection.execute(standing.delete().where(*mine))
+    connection.execute(standing.delete().where(*conditions))
     if action != Action.UNDO:
-        verdict = None if action == Action.SKIP else row["verdict"]
-        connection.execute(insert(standing).values(item=item, reviewer=who, seq=seq, verdict=verdict))
-    drop(connection, item, who)
+        verdict = None if action == Action.SKIP else row.get("verdict")
+        connection.execute(insert(standing).values(item=item, reviewer=reviewer, seq=seq, verdict=verdict))
+    drop_lease(connection, item, reviewer)

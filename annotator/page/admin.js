@@ -1,65 +1,65 @@
 // @ts-check
-/** The admin page: how far, who, how well they agree, on what they do not. */
+/** The admin page: progress, reviewers, agreement, disputed and flagged items. */
 
 import { call, Problem } from "./api.js";
-import { applyLook, byId, make, nextLook, remembered, thousands } from "./dom.js";
+import { applyLook, byId, make, nextLook, readSetting, thousands } from "./dom.js";
 import { bars, columns, duration, empty, kappas, percent, split } from "./plots.js";
 
 const LOOK = { auto: "Look: auto", light: "Look: light", dark: "Look: dark" };
 const PAGE = 8;
-const AGAIN_MS = 20_000;
+const REFRESH_MS = 20_000;
 /** @type {Record<string, string>} */
 let reasons = {};
 
-/** @param {string} word @param {number | string} value */
-const fact = (word, value) => make("div", {}, make("dt", {}, word), make("dd", {}, value));
+/** @param {string} text @param {number | string} value */
+const fact = (text, value) => make("div", {}, make("dt", {}, text), make("dd", {}, value));
 
 /** @param {number | null} value @param {number} [digits] */
 const number = (value, digits = 2) => (value === null ? "–" : value.toFixed(digits));
 
-/** @param {any} told */
-function showRound(told) {
-  const { account } = told;
+/** @param {any} overview */
+function showRound(overview) {
+  const { account } = overview;
   byId("totals").replaceChildren(
     fact("candidates", thousands(account.candidates)), fact("voted", thousands(account.voted)),
-    fact("votes", thousands(account.votes)), fact("Krippendorff's α", number(told.alpha)),
-    fact("flags", thousands(told.flags)));
+    fact("votes", thousands(account.votes)), fact("Krippendorff's α", number(overview.alpha)),
+    fact("flags", thousands(overview.flags)));
   byId("account").replaceChildren(split([["voted", account.voted, "voted"], ["leased", account.leased, "leased"],
     ["waiting", account.waiting, "waiting"]]));
-  const said = told.consensus;
-  byId("consensus").replaceChildren(Object.keys(said).length
-    ? split([["yes", said.yes ?? 0, "yes"], ["no", said.no ?? 0, "no"], ["unsure", said.unsure ?? 0, "unsure"], ["tie", said.tie ?? 0, "waiting"]])
+  const consensus = overview.consensus;
+  byId("consensus").replaceChildren(Object.keys(consensus).length
+    ? split([["yes", consensus.yes ?? 0, "yes"], ["no", consensus.no ?? 0, "no"], ["unsure", consensus.unsure ?? 0, "unsure"], ["tie", consensus.tie ?? 0, "waiting"]])
     : empty("No vote yet."));
-  const why = /** @type {[string, number][]} */ (Object.entries(told.reasons)).sort((a, b) => b[1] - a[1]);
+  const why = /** @type {[string, number][]} */ (Object.entries(overview.reasons)).sort((a, b) => b[1] - a[1]);
   byId("reasons").replaceChildren(why.length ? bars(why.map(([name, count]) => [reasons[name] ?? name, count, thousands(count)])) : empty("None yet."));
-  byId("removers").replaceChildren(told.removers.length ? bars(told.removers.map((/** @type {any} */ one) => {
-    const total = (one.yes ?? 0) + (one.no ?? 0) + (one.unsure ?? 0) + (one.tie ?? 0);
-    return [one.name, (one.yes ?? 0) / total, `${percent((one.yes ?? 0) / total)} of ${thousands(total)}`];
+  byId("removers").replaceChildren(overview.removers.length ? bars(overview.removers.map((/** @type {any} */ remover) => {
+    const total = (remover.yes ?? 0) + (remover.no ?? 0) + (remover.unsure ?? 0) + (remover.tie ?? 0);
+    return [remover.name, (remover.yes ?? 0) / total, `${percent((remover.yes ?? 0) / total)} of ${thousands(total)}`];
   }), 1) : empty("No vote yet."));
-  byId("timeline").replaceChildren(told.timeline.counts.length ? columns(told.timeline) : empty("No vote yet."));
-  byId("step").textContent = told.timeline.counts.length ? `a column is ${duration(told.timeline.step)}` : "";
+  byId("timeline").replaceChildren(overview.timeline.counts.length ? columns(overview.timeline) : empty("No vote yet."));
+  byId("step").textContent = overview.timeline.counts.length ? `a column is ${duration(overview.timeline.step)}` : "";
 }
 
-/** @param {any} told */
-function showPeople(told) {
-  const heads = ["", "votes", "yes among yes and no", "unsure", "an hour", "s each", "known answers right", "last vote"];
-  const rows = told.reviewers.map((/** @type {any} */ one) => {
-    const known = one.right + one.wrong;
-    const rate = make("td", { class: "rate" }, one.yes_rate === null ? "–" : percent(one.yes_rate));
-    if (one.yes_rate !== null) rate.style.setProperty("--share", String(one.yes_rate));
-    const right = make("td", { class: one.accuracy !== null && one.accuracy < 0.8 && known >= 5 ? "bad" : "" },
-      known ? `${one.right} of ${known} (${percent(one.accuracy)})` : "–");
-    const last = one.last ? new Date(1000 * one.last).toLocaleString("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" }) : "–";
-    return make("tr", {}, make("th", { scope: "row" }, make("bdi", {}, one.name)), make("td", {}, thousands(one.votes)), rate,
-      make("td", {}, thousands(one.unsure)), make("td", {}, one.per_hour === null ? "–" : thousands(Math.round(one.per_hour))),
-      make("td", {}, number(one.median_seconds, 1)), right, make("td", {}, last));
+/** @param {any} overview */
+function showPeople(overview) {
+  const heads = ["", "votes", "yes among yes and no", "unsure", "an hour", "s each", "right known answers", "last vote"];
+  const rows = overview.reviewers.map((/** @type {any} */ reviewer) => {
+    const answers = reviewer.right + reviewer.wrong;
+    const rate = make("td", { class: "rate" }, reviewer.yes_rate === null ? "–" : percent(reviewer.yes_rate));
+    if (reviewer.yes_rate !== null) rate.style.setProperty("--share", String(reviewer.yes_rate));
+    const right = make("td", { class: reviewer.accuracy !== null && reviewer.accuracy < 0.8 && answers >= 5 ? "bad" : "" },
+      answers ? `${reviewer.right} of ${answers} (${percent(reviewer.accuracy)})` : "–");
+    const last = reviewer.last ? new Date(1000 * reviewer.last).toLocaleString("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" }) : "–";
+    return make("tr", {}, make("th", { scope: "row" }, make("bdi", {}, reviewer.name)), make("td", {}, thousands(reviewer.votes)), rate,
+      make("td", {}, thousands(reviewer.unsure)), make("td", {}, reviewer.per_hour === null ? "–" : thousands(Math.round(reviewer.per_hour))),
+      make("td", {}, number(reviewer.median_seconds, 1)), right, make("td", {}, last));
   });
-  byId("reviewers").replaceChildren(make("thead", {}, make("tr", {}, ...heads.map((word) =>
-    word ? make("th", { scope: "col" }, word) : make("td", {})))), make("tbody", {}, ...rows));
-  byId("alpha").textContent = told.alpha === null
-    ? "No two reviewers have judged the same item yet, or all say the same word: there is nothing to compare. More votes an item (votes, near_votes of the policy) give more."
-    : `Krippendorff's α over all reviewers is ${told.alpha.toFixed(3)}, on ${thousands(told.shared)} items with two votes or more. Below, Cohen's κ of every two: 1 is full agreement, 0 what chance gives.`;
-  byId("kappa").replaceChildren(...(told.pairs.length ? kappas(told.reviewers, told.pairs) : []));
+  byId("reviewers").replaceChildren(make("thead", {}, make("tr", {}, ...heads.map((text) =>
+    text ? make("th", { scope: "col" }, text) : make("td", {})))), make("tbody", {}, ...rows));
+  byId("alpha").textContent = overview.alpha === null
+    ? "No two reviewers have judged the same item yet, or all verdicts are the same: there is nothing to compare. More votes for each item (votes, near_votes of the policy) help."
+    : `Krippendorff's α over all reviewers is ${overview.alpha.toFixed(3)}, on ${thousands(overview.shared)} items with two votes or more. Below, Cohen's κ of every two reviewers: 1 is full agreement, 0 is chance.`;
+  byId("kappa").replaceChildren(...(overview.pairs.length ? kappas(overview.reviewers, overview.pairs) : []));
 }
 
 // --- items, side by side
@@ -67,12 +67,12 @@ function showPeople(told) {
 /** @type {{before: string, after: string} | null} */
 let open = null;
 
-/** @param {string} id @param {string} words */
-function enlarge(id, words) {
+/** @param {string} id @param {string} label */
+function enlarge(id, label) {
   open = { before: `/api/pictures/${id}/source`, after: `/api/pictures/${id}/result` };
   const picture = byId("large").querySelector("img");
   picture.src = open.after;
-  picture.alt = words;
+  picture.alt = label;
   byId("large").showModal();
 }
 
@@ -83,12 +83,11 @@ function blink(on) {
 
 /** @param {any} item */
 function card(item) {
-  const label = item.label ?? "no label";
   const pictures = ["source", "mask", "result"].map((role) => {
-    const words = `${role} of ${item.row_id}`;
-    const button = make("button", { "aria-label": `Enlarge the ${words}` },
+    const label = `${role} of ${item.row_id}`;
+    const button = make("button", { "aria-label": `Enlarge the ${label}` },
       make("img", { src: `/api/pictures/${item.id}/${role}?size=${role === "mask" ? "thumb" : "view"}`, alt: "", loading: "lazy" }));
-    button.addEventListener("click", () => enlarge(item.id, words));
+    button.addEventListener("click", () => enlarge(item.id, label));
     return button;
   });
   const votes = item.votes.map((/** @type {any} */ vote) => {
@@ -98,7 +97,7 @@ function card(item) {
     return make("li", { class: verdict }, make("bdi", {}, vote.reviewer), " ", make("b", {}, `${verdict}${why}`),
       make("span", { class: "soft" }, seconds), vote.remark ? make("q", {}, vote.remark) : null);
   });
-  const facts = [label, item.remover, item.score === null ? null : `score ${item.score.toFixed(2)}`,
+  const facts = [item.label ?? "no label", item.remover, item.score === null ? null : `score ${item.score.toFixed(2)}`,
     item.expected ? `known answer: ${item.expected}` : null].filter(Boolean).join(" · ");
   return make("li", {}, make("div", { class: "pictures" }, ...pictures),
     make("div", {}, make("p", {}, make("bdi", {}, facts)), make("code", {}, item.row_id), make("ul", { class: "votes" }, ...votes)));
@@ -114,7 +113,7 @@ function listing(name) {
     const count = fresh ? Math.min(100, Math.max(PAGE, list.children.length)) : PAGE;
     const { total, items } = await call(`admin/${name}?start=${start}&count=${count}`);
     if (request !== newest) return;
-    const cards = items.map((/** @type {any} */ item) => { const made = card(item); made.dataset.id = item.id; return made; });
+    const cards = items.map((/** @type {any} */ item) => { const element = card(item); element.dataset.id = item.id; return element; });
     if (fresh) list.replaceChildren(...cards);
     else list.append(...cards);
     if (!total) list.replaceChildren(make("li", { class: "soft none" }, name === "disputed" ? "Nowhere." : "Nothing."));
@@ -129,20 +128,20 @@ const lists = [listing("disputed"), listing("flagged")];
 
 async function refresh() {
   try {
-    const told = await call("admin/overview");
-    showRound(told);
-    showPeople(told);
-    byId("state").textContent = `As of ${new Date().toLocaleTimeString("en-GB")}; looks again by itself.`;
+    const overview = await call("admin/overview");
+    showRound(overview);
+    showPeople(overview);
+    byId("state").textContent = `As of ${new Date().toLocaleTimeString("en-GB")}; refreshes itself.`;
   } catch (error) {
     byId("state").textContent = error instanceof Problem && error.status === 403
-      ? "Only an admin may look at this." : `${/** @type {Error} */ (error).message}.`;
+      ? "Only admins may see this." : `${/** @type {Error} */ (error).message}.`;
   }
 }
 
 async function boot() {
   applyLook();
   const showLook = (/** @type {string} */ look) => { byId("look").textContent = LOOK[/** @type {"auto"} */ (look)] ?? LOOK.auto; };
-  showLook(remembered("look", "auto"));
+  showLook(readSetting("look", "auto"));
   byId("look").addEventListener("click", () => showLook(nextLook()));
   const picture = byId("large").querySelector("img");
   for (const [name, on] of Object.entries({ pointerdown: true, pointerup: false, pointerleave: false })) {
@@ -160,7 +159,7 @@ async function boot() {
   }
   await refresh();
   await Promise.all(lists.map((load) => load(true))).catch(() => {});
-  setInterval(() => { if (!document.hidden) refresh(); }, AGAIN_MS);
+  setInterval(() => { if (!document.hidden) refresh(); }, REFRESH_MS);
 }
 
 boot();

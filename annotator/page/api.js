@@ -1,9 +1,9 @@
 // @ts-check
-/** Calls of the server, and the votes that wait to be sent. */
+/** Requests to the server, and the votes that wait to be sent. */
 
-import { remember, remembered } from "./dom.js";
+import { saveSetting, readSetting } from "./dom.js";
 
-/** What the server refused, with its status; status 0 where there was no answer. */
+/** A request that failed, with the status of the answer; 0 where there was no answer. */
 export class Problem extends Error {
   /** @param {number} status @param {string} detail */
   constructor(status, detail) {
@@ -13,7 +13,7 @@ export class Problem extends Error {
 }
 
 /**
- * A call; with a body it changes something.
+ * Sends a request; with a body it is a POST.
  * @param {string} path below /api/
  * @param {object} [body]
  * @returns {Promise<any>}
@@ -29,27 +29,27 @@ export async function call(path, body) {
   } catch {
     throw new Problem(0, "the server does not answer");
   }
-  const told = await answer.json().catch(() => ({}));
+  const result = await answer.json().catch(() => ({}));
   if (!answer.ok) {
-    const detail = typeof told.detail === "string" ? told.detail : `the server answered ${answer.status}`;
+    const detail = typeof result.detail === "string" ? result.detail : `the server answered ${answer.status}`;
     throw new Problem(answer.status, detail);
   }
-  return told;
+  return result;
 }
 
-/** A name for something that is sent, so that sent twice it is noted once. @returns {string} */
+/** Makes an id for a request, so that the server counts it once however often it is sent. @returns {string} */
 export function nonce() {
   const bytes = crypto.getRandomValues(new Uint8Array(18));
   return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_");
 }
 
 /**
- * Votes on their way. They are sent one after the other in their order, again and again until the server has answered,
- * and outlast a reload: what a reviewer has said is never lost.
+ * Votes that are not stored yet. They are sent one after the other, each until the server has answered, and survive a
+ * reload: a verdict that the page has shown as given is never lost.
  */
 export class Outbox {
   /**
-   * @param {string} name whose
+   * @param {string} name of the reviewer
    * @param {(entry: any, answer: any) => void} sent
    * @param {(entry: any, problem: Problem) => void} refused
    * @param {(waiting: number, problem: Problem | null) => void} changed
@@ -60,7 +60,7 @@ export class Outbox {
     this.refused = refused;
     this.changed = changed;
     /** @type {any[]} */
-    this.entries = remembered(this.key, []);
+    this.entries = readSetting(this.key, []);
     this.busy = false;
     this.delay = 500;
     /** @type {Problem | null} */
@@ -69,7 +69,7 @@ export class Outbox {
     this.send();
   }
 
-  /** Items that were judged here and that the server may still think open. @returns {Set<string>} */
+  /** Returns the items that were judged here and that may still be open on the server. @returns {Set<string>} */
   items() {
     return new Set(this.entries.map((entry) => entry.body.item));
   }
@@ -77,12 +77,12 @@ export class Outbox {
   /** @param {string} path @param {any} body */
   put(path, body) {
     this.entries.push({ path, body });
-    remember(this.key, this.entries);
+    saveSetting(this.key, this.entries);
     if (this.problem) this.changed(this.entries.length, this.problem);
     this.send();
   }
 
-  /** Resolves when everything is sent. @returns {Promise<void>} */
+  /** Resolves when all votes are sent. @returns {Promise<void>} */
   async empty() {
     while (this.entries.length) await new Promise((done) => setTimeout(done, 20));
   }
@@ -108,7 +108,7 @@ export class Outbox {
       }
       this.delay = 500;
       this.entries.shift();
-      remember(this.key, this.entries);
+      saveSetting(this.key, this.entries);
       this.changed(this.entries.length, null);
       if (problem) this.refused(entry, problem);
       else this.sent(entry, answer);

@@ -1,19 +1,19 @@
 // @ts-check
-/** The page's few helpers. Data enters the page as text only. */
+/** Helpers of both pages. Data enters the page as text only. */
 
 /**
- * The element with an id.
+ * Returns the element with an id.
  * @param {string} id
  * @returns {any}
  */
 export function byId(id) {
-  const found = document.getElementById(id);
-  if (!found) throw new Error(`the page has no #${id}`);
-  return found;
+  const element = document.getElementById(id);
+  if (!element) throw new Error(`the page has no #${id}`);
+  return element;
 }
 
 /**
- * A new element. Attributes are set as attributes, children as nodes or text.
+ * Makes an element. Attributes are set as attributes, children as nodes or text.
  * @param {string} tag
  * @param {Record<string, string | number | boolean | null | undefined>} [attributes]
  * @param {...(Node | string | number | null | undefined)} children
@@ -32,29 +32,29 @@ export function make(tag, attributes = {}, ...children) {
 }
 
 /**
- * A setting of this browser; what cannot be read is as if it were not there.
+ * Reads a setting of this browser; one that cannot be read counts as missing.
  * @param {string} name
- * @param {any} otherwise
+ * @param {any} fallback
  * @returns {any}
  */
-export function remembered(name, otherwise) {
+export function readSetting(name, fallback) {
   try {
     const text = localStorage.getItem(`rasura:${name}`);
-    return text === null ? otherwise : JSON.parse(text);
+    return text === null ? fallback : JSON.parse(text);
   } catch {
-    return otherwise;
+    return fallback;
   }
 }
 
 /**
- * Keeps a setting in this browser, where it can.
+ * Saves a setting in this browser, where that is allowed.
  * @param {string} name
  * @param {any} value
  */
-export function remember(name, value) {
+export function saveSetting(name, value) {
   try {
     localStorage.setItem(`rasura:${name}`, JSON.stringify(value));
-  } catch { /* private windows keep nothing */ }
+  } catch { /* private windows save nothing */ }
 }
 
 /** @param {number} value @returns {string} */
@@ -62,17 +62,17 @@ export const thousands = (value) => value.toLocaleString("en-US");
 
 const LOOKS = ["auto", "light", "dark"];
 
-/** Puts the kept look on the page: the system's, light or dark. */
+/** Applies the saved look: the system's, light or dark. */
 export function applyLook() {
-  const look = remembered("look", "auto");
+  const look = readSetting("look", "auto");
   if (look === "auto") delete document.documentElement.dataset.look;
   else document.documentElement.dataset.look = look;
 }
 
-/** The next look. @returns {string} */
+/** Applies and saves the next look. @returns {string} */
 export function nextLook() {
-  const look = LOOKS[(LOOKS.indexOf(remembered("look", "auto")) + 1) % LOOKS.length];
-  remember("look", look);
+  const look = LOOKS[(LOOKS.indexOf(readSetting("look", "auto")) + 1) % LOOKS.length];
+  saveSetting("look", look);
   applyLook();
   return look;
 }

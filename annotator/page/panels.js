@@ -1,28 +1,28 @@
 // @ts-check
-/** What stands around the pictures: progress, the list, notes, dialogs. */
+/** The parts of the page around the pictures: progress, the list, messages, dialogs. */
 
 import { call, Problem } from "./api.js";
-import { byId, make, remember, remembered, thousands } from "./dom.js";
+import { byId, make, readSetting, saveSetting, thousands } from "./dom.js";
 
-const SAID = { yes: "Yes", no: "No", unsure: "Unsure", skip: "Skipped" };
+const VERDICTS = { yes: "Yes", no: "No", unsure: "Unsure", skip: "Skipped" };
 const LOOK = { auto: "Look: auto", light: "Look: light", dark: "Look: dark" };
 let votes = 0;
 
 // --- signing in
 
-/** Signs in with the token of a link, and takes it out of the address. @returns {Promise<void>} */
-export async function tokenInAddress() {
+/** Signs in with the token of a link, and removes it from the address. @returns {Promise<void>} */
+export async function signInFromAddress() {
   const token = new URLSearchParams(location.hash.slice(1)).get("token");
   if (!token) return;
   history.replaceState(null, "", location.pathname);
   await call("login", { token }).catch(() => {});
 }
 
-/** @param {() => void} then @param {string} words why */
-export function signIn(then, words) {
+/** Asks for a token. @param {() => void} then called when the reviewer is signed in @param {string} reason */
+export function askToken(then, reason) {
   byId("app").hidden = true;
   byId("signin").hidden = false;
-  byId("signin-problem").textContent = words;
+  byId("signin-problem").textContent = reason;
   byId("token").focus();
   byId("signin").onsubmit = async (/** @type {Event} */ event) => {
     event.preventDefault();
@@ -37,21 +37,21 @@ export function signIn(then, words) {
 }
 
 /** @param {any} me */
-export function welcome(me) {
+export function showSession(me) {
   byId("signin").hidden = true;
   byId("app").hidden = false;
   byId("run").textContent = me.run;
   byId("signout").title = `Signed in as ${me.name}`;
   byId("to-admin").hidden = !me.admin;
   document.title = `${me.run} · Rasura`;
-  showList(remembered("list", innerWidth >= 700));
+  setListVisible(readSetting("list", innerWidth >= 700));
 }
 
 // --- progress
 
-/** @param {any} told @param {number} unsent */
-export function progress(told, unsent) {
-  const { mine, round } = told;
+/** @param {any} answer @param {number} unsent */
+export function showProgress(answer, unsent) {
+  const { mine, round } = answer;
   votes = mine.votes + unsent;
   byId("bar").max = Math.max(1, round.candidates);
   byId("bar").value = round.voted;
@@ -59,33 +59,33 @@ export function progress(told, unsent) {
   byId("round").textContent = `${thousands(round.voted)} of ${thousands(round.candidates)} judged, ${thousands(left)} left`;
   const seconds = mine.median_seconds === null ? "" : `, ${mine.median_seconds.toFixed(1)} s each`;
   byId("pace").textContent = mine.per_hour ? `${thousands(Math.round(mine.per_hour))} an hour${seconds}` : "";
-  count(0);
+  addVotes(0);
 }
 
-/** @param {number} more verdicts of mine */
-export function count(more) {
+/** @param {number} more of the reviewer's verdicts */
+export function addVotes(more) {
   votes = Math.max(0, votes + more);
   byId("mine").textContent = `${thousands(votes)} by you`;
 }
 
 /** @param {number} waiting @param {any} problem */
-export function saving(waiting, problem) {
+export function showUnsent(waiting, problem) {
   const node = byId("saving");
   node.hidden = !problem;
   if (!problem) return;
-  const what = waiting ? `${waiting} ${waiting === 1 ? "verdict waits" : "verdicts wait"} to be sent: ` : "";
-  node.textContent = what + (problem instanceof Problem ? problem.message : String(problem?.message ?? problem));
+  const count = waiting ? `${waiting} ${waiting === 1 ? "verdict waits" : "verdicts wait"} to be sent: ` : "";
+  node.textContent = count + (problem instanceof Problem ? problem.message : String(problem?.message ?? problem));
 }
 
 // --- the item
 
 /** @param {{label: string | null} | null} item */
-export function what(item) {
+export function showLabel(item) {
   byId("what").textContent = item?.label ? `to be erased: ${item.label}` : "";
 }
 
 /** @param {import("./view.js").View} view */
-export function view(view) {
+export function showView(view) {
   for (const button of document.querySelectorAll("[data-mode]")) {
     button.setAttribute("aria-pressed", String(/** @type {HTMLElement} */ (button).dataset.mode === view.mode));
   }
@@ -96,7 +96,7 @@ export function view(view) {
   byId("divider").value = Math.round(100 * view.divider);
   const scale = Math.round(100 * view.scale());
   byId("zoom").textContent = view.zoom === 1 ? "fit" : `${scale} %`;
-  byId("zoom").setAttribute("aria-label", view.zoom === 1 ? "Zoom: fit, all of the picture" : `Zoom: ${scale} % of the stored size`);
+  byId("zoom").setAttribute("aria-label", view.zoom === 1 ? "Zoom: fit, the complete picture" : `Zoom: ${scale} % of the stored size`);
   const shown = view.shown;
   const tags = [byId("tag-one"), byId("tag-two")];
   for (const tag of tags) tag.hidden = true;
@@ -129,23 +129,23 @@ export function view(view) {
     const share = (100 * shown.heat.changed) / Math.max(1, shown.heat.outside);
     note.textContent = shown.heat.changed === 0
       ? "nothing changed outside the mask"
-      : `${share < 0.1 ? share.toPrecision(1) : share.toFixed(1)} % changed outside the mask, by ${shown.heat.most} of 255 at most`;
+      : `${share < 0.1 ? share.toPrecision(1) : share.toFixed(1)} % changed outside the mask, by ${shown.heat.largest} of 255 at most`;
   }
 }
 
 /**
- * What stands where there is no picture.
- * @param {"empty" | "unreadable" | null} why
+ * Shows a message in place of the picture.
+ * @param {"empty" | "unreadable" | null} why null: removes it
  * @param {() => void} [then]
- * @param {string} [words]
+ * @param {string} [detail]
  */
-export function nothing(why, then, words = "") {
+export function showNothing(why, then, detail = "") {
   const node = byId("nothing");
   node.hidden = !why;
   if (!why) return;
   const [title, text, button] = why === "empty"
-    ? ["Nothing is waiting for you", "All candidates have the verdicts that they need, or others have them open. This page looks again by itself.", "Look now"]
-    : ["This picture cannot be shown", `${words}. Whoever runs the review finds it in the log.`, "Skip it"];
+    ? ["Nothing is waiting for you", "All candidates have the verdicts that they need, or others have them open. This page checks again by itself.", "Check now"]
+    : ["This picture cannot be shown", `${detail}. The server's log has the details.`, "Skip it"];
   node.children[0].textContent = title;
   node.children[1].textContent = text;
   node.children[2].textContent = button;
@@ -153,114 +153,113 @@ export function nothing(why, then, words = "") {
 }
 
 /** @param {any} entry @param {Record<string, string>} reasons */
-export function editing(entry, reasons) {
+export function showEditing(entry, reasons) {
   const node = byId("editing");
   node.hidden = !entry;
   if (!entry) return;
   const why = entry.reason ? ` (${reasons[entry.reason] ?? entry.reason})` : "";
-  node.firstElementChild.textContent = `You said ${(entry.verdict ?? "skip").replace("skip", "nothing")}${why}${told(entry)}. Say it again, or otherwise.`;
+  node.firstElementChild.textContent = `You said ${(entry.verdict ?? "skip").replace("skip", "nothing")}${why}${describeResult(entry)}. Confirm it, or choose another verdict.`;
 }
 
-/** @param {any} entry @returns {string} what was hidden before the vote */
-function told(entry) {
-  if (!entry.told) return "";
-  const others = Object.entries(entry.told.others ?? {}).map(([verdict, number]) => `${number} ${verdict}`).join(", ");
-  const score = entry.told.score === null || entry.told.score === undefined ? "" : `; score ${entry.told.score.toFixed(2)}`;
+/** Describes what was hidden before the vote. @param {any} entry @returns {string} */
+function describeResult(entry) {
+  if (!entry.result) return "";
+  const others = Object.entries(entry.result.others ?? {}).map(([verdict, number]) => `${number} ${verdict}`).join(", ");
+  const score = entry.result.score === null || entry.result.score === undefined ? "" : `; score ${entry.result.score.toFixed(2)}`;
   return `${score}${others ? `; others: ${others}` : ""}`;
 }
 
 // --- the list of the last twenty
 
 /** @param {any[]} past @param {Record<string, string>} reasons @param {(entry: any) => void} edit */
-export function list(past, reasons, edit) {
-  const node = byId("list"), known = new Map([...node.children].map((child) => [child.dataset.id, child]));
+export function listVerdicts(past, reasons, edit) {
+  const node = byId("list"), existing = new Map([...node.children].map((child) => [child.dataset.id, child]));
   node.replaceChildren(...past.map((entry) => {
     const verdict = entry.verdict ?? "skip", why = entry.reason ? `: ${reasons[entry.reason] ?? entry.reason}` : "";
-    const words = `${SAID[/** @type {"yes"} */ (verdict)]}${why}${told(entry)}${entry.label ? ` (${entry.label})` : ""}`;
-    const same = known.get(entry.id);
-    const item = same ?? make("li", { "data-id": entry.id }, make("button", {},
+    const label = `${VERDICTS[/** @type {"yes"} */ (verdict)]}${why}${describeResult(entry)}${entry.label ? ` (${entry.label})` : ""}`;
+    const item = existing.get(entry.id) ?? make("li", { "data-id": entry.id }, make("button", {},
       make("img", { src: `/api/pictures/${entry.id}/result?size=thumb`, alt: "", loading: "lazy", width: 64, height: 48 }),
       make("span", {})));
     const button = item.firstElementChild;
     button.className = verdict;
-    button.title = words;
-    button.setAttribute("aria-label", `${words}. Change`);
+    button.title = label;
+    button.setAttribute("aria-label", `${label}. Change`);
     button.onclick = () => edit(entry);
     return item;
   }));
 }
 
 /** @param {boolean} on */
-function showList(on) {
+function setListVisible(on) {
   byId("app").classList.toggle("listed", on);
   byId("open-list").setAttribute("aria-expanded", String(on));
 }
 
 export function toggleList() {
   const on = !byId("app").classList.contains("listed");
-  remember("list", on);
-  showList(on);
+  saveSetting("list", on);
+  setListVisible(on);
 }
 
-// --- notes and dialogs
+// --- messages and dialogs
 
 let clearing = 0;
 
-/** @param {string} words @param {string} [kind] */
-export function say(words, kind = "") {
+/** @param {string} text @param {string} [kind] */
+export function showMessage(text, kind = "") {
   clearTimeout(clearing);
-  byId("told").textContent = words;
-  byId("told").className = kind;
-  clearing = setTimeout(() => { byId("told").textContent = ""; }, kind ? 6000 : 4000);
+  byId("message").textContent = text;
+  byId("message").className = kind;
+  clearing = setTimeout(() => { byId("message").textContent = ""; }, kind ? 6000 : 4000);
 }
 
-/** @param {{expected: string, right: boolean} | null} known @param {string} [said] */
-export function known(known, said = "") {
-  if (!known) {
-    if (byId("told").className) byId("told").textContent = "";
+/** @param {{expected: string, right: boolean} | null} answer @param {string} [verdict] */
+export function showKnownAnswer(answer, verdict = "") {
+  if (!answer) {
+    if (byId("message").className) byId("message").textContent = "";
     return;
   }
-  say(known.right ? `Right: the answer to the last one is known, and it is ${known.expected}.`
-    : `The answer to the last one is known: ${known.expected}. You said ${said}.`, known.right ? "right" : "wrong");
+  showMessage(answer.right ? `Right: the last item has a known answer, and it is ${answer.expected}.`
+    : `The last item has a known answer: ${answer.expected}. You said ${verdict}.`, answer.right ? "right" : "wrong");
 }
 
 /** @param {string} verdict @param {number} share @param {number} dx @param {number} dy */
-export function swiping(verdict, share, dx, dy) {
+export function showSwipe(verdict, share, dx, dy) {
   const node = byId("swipe"), canvas = byId("canvas");
   node.hidden = share <= 0.1;
   node.className = verdict;
   node.classList.toggle("sure", share >= 1);
-  node.textContent = verdict ? SAID[/** @type {"yes"} */ (verdict)] : "";
+  node.textContent = verdict ? VERDICTS[/** @type {"yes"} */ (verdict)] : "";
   canvas.style.transform = share > 0 ? (verdict === "unsure" ? `translateY(${dy / 2}px)` : `translateX(${dx / 2}px)`) : "";
   canvas.style.opacity = String(1 - 0.35 * share);
 }
 
 /** @param {string} look */
-export function look(look) {
+export function showLook(look) {
   byId("look").textContent = LOOK[/** @type {"auto"} */ (look)] ?? LOOK.auto;
 }
 
 /** @returns {Promise<string>} the remark; empty where it was cancelled */
-export function remark() {
+export function askRemark() {
   const dialog = byId("flag");
   byId("remark").value = "";
   dialog.showModal();
   return new Promise((resolve) => {
-    let words = "";
+    let text = "";
     byId("flag-form").onsubmit = (/** @type {Event} */ event) => {
       event.preventDefault();
-      words = byId("remark").value.trim();
+      text = byId("remark").value.trim();
       dialog.close();
     };
     byId("flag-cancel").onclick = () => dialog.close();
-    dialog.onclose = () => resolve(words);
+    dialog.onclose = () => resolve(text);
   });
 }
 
 let examplesShown = false;
 
 /** @param {import("./pictures.js").Pictures} pictures @param {Record<string, string>} reasons */
-export async function guidelines(pictures, reasons) {
+export async function showGuidelines(pictures, reasons) {
   byId("guidelines").showModal();
   if (examplesShown) return;
   examplesShown = true;
@@ -268,9 +267,9 @@ export async function guidelines(pictures, reasons) {
   const order = ["target", "untouched", "hallucinated", "blur", "shadow", "leak"];
   items.sort((/** @type {any} */ a, /** @type {any} */ b) => order.indexOf(a.variant) - order.indexOf(b.variant));
   byId("examples").replaceChildren(...items.map((/** @type {any} */ item) => {
-    const words = item.verdict === "yes" ? "yes" : `no: ${reasons[item.reason] ?? item.reason}`;
+    const label = item.verdict === "yes" ? "yes" : `no: ${reasons[item.reason] ?? item.reason}`;
     return make("li", { class: item.verdict }, make("figure", {},
-      make("img", { src: `/api/pictures/${item.id}/result?size=view`, alt: `an example of ${words}` }),
-      make("figcaption", {}, words)));
+      make("img", { src: `/api/pictures/${item.id}/result?size=view`, alt: `an example of ${label}` }),
+      make("figcaption", {}, label)));
   }));
 }

@@ -1,47 +1,47 @@
 // @ts-check
-/** Pictures of items: fetched and decoded before they are needed, so that showing one is drawing one. */
+/** Pictures of items: fetched and decoded in advance, so that they can be drawn at once. */
 
-import { grown, heat, maskOf, outline } from "./shapes.js";
+import { computeHeat, dilate, toMask, traceOutline } from "./shapes.js";
 
-const KEPT = 14; // items whose decoded pictures are kept
+const CACHED = 14; // items whose decoded pictures are cached
 
 /**
- * @typedef {object} Shown
+ * @typedef {object} LoadedPictures
  * @property {number} width of the picture as it is stored, px
  * @property {number} height
  * @property {ImageBitmap} source
  * @property {ImageBitmap} result
  * @property {Path2D} outline in px of the stored picture
  * @property {Uint8Array} mask
- * @property {boolean} native whether the pictures are as they are stored, not smaller
+ * @property {boolean} native true where the pictures have the stored size
  * @property {number} dilation
- * @property {{canvas: HTMLCanvasElement, changed: number, outside: number, most: number} | null} heat
+ * @property {{canvas: HTMLCanvasElement, changed: number, outside: number, largest: number} | null} heat
  */
 
 /** @param {string} item @param {string} role @param {string} size @returns {Promise<ImageBitmap>} */
-async function bitmap(item, role, size) {
+async function fetchBitmap(item, role, size) {
   const answer = await fetch(`/api/pictures/${item}/${role}?size=${size}`, { credentials: "same-origin" });
   if (!answer.ok) throw new Error(answer.status === 404 ? "this picture cannot be read" : `the server answered ${answer.status}`);
   return createImageBitmap(await answer.blob(), { colorSpaceConversion: "none" });
 }
 
 /** @param {ImageBitmap} picture @returns {ImageData} */
-function pixels(picture) {
+function readPixels(picture) {
   const canvas = new OffscreenCanvas(picture.width, picture.height);
   const context = /** @type {OffscreenCanvasRenderingContext2D} */ (canvas.getContext("2d", { willReadFrequently: true }));
   context.drawImage(picture, 0, 0);
   return context.getImageData(0, 0, picture.width, picture.height);
 }
 
-/** @param {{id: string, dilation: number}} item @returns {Promise<Shown>} */
+/** @param {{id: string, dilation: number}} item @returns {Promise<LoadedPictures>} */
 async function load(item) {
   const roles = ["source", "result", "mask"];
-  const [source, result, maskPicture] = await Promise.all(roles.map((role) => bitmap(item.id, role, "view")));
+  const [source, result, maskPicture] = await Promise.all(roles.map((role) => fetchBitmap(item.id, role, "view")));
   const { width, height } = maskPicture;
-  const mask = maskOf(pixels(maskPicture).data);
+  const mask = toMask(readPixels(maskPicture).data);
   maskPicture.close();
   const path = new Path2D();
-  const lines = outline(mask, width, height);
+  const lines = traceOutline(mask, width, height);
   for (let i = 0; i < lines.length; i += 4) {
     path.moveTo(lines[i], lines[i + 1]);
     path.lineTo(lines[i + 2], lines[i + 3]);
@@ -51,54 +51,54 @@ async function load(item) {
 }
 
 /**
- * Makes the heat map of the difference outside the mask, once.
- * @param {Shown} shown with pictures as they are stored
+ * Adds the heat map of the differences outside the mask, once.
+ * @param {LoadedPictures} shown with pictures of the stored size
  */
 export function addHeat(shown) {
   if (shown.heat || !shown.native) return;
-  const one = pixels(shown.source), other = pixels(shown.result);
-  const mask = grown(shown.mask, shown.width, shown.height, shown.dilation);
-  const found = heat(one.data, other.data, mask);
+  const source = readPixels(shown.source), result = readPixels(shown.result);
+  const mask = dilate(shown.mask, shown.width, shown.height, shown.dilation);
+  const map = computeHeat(source.data, result.data, mask);
   const canvas = document.createElement("canvas");
   canvas.width = shown.width;
   canvas.height = shown.height;
   const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
-  context.putImageData(new ImageData(/** @type {any} */ (found.rgba), shown.width, shown.height), 0, 0);
-  shown.heat = { canvas, changed: found.changed, outside: found.outside, most: found.most };
+  context.putImageData(new ImageData(/** @type {any} */ (map.rgba), shown.width, shown.height), 0, 0);
+  shown.heat = { canvas, changed: map.changed, outside: map.outside, largest: map.largest };
 }
 
-/** The pictures of the items at hand. */
+/** A cache of the pictures of items. */
 export class Pictures {
   constructor() {
-    /** @type {Map<string, {promise: Promise<Shown>, shown: Shown | null}>} */
+    /** @type {Map<string, {promise: Promise<LoadedPictures>, shown: LoadedPictures | null}>} */
     this.items = new Map();
   }
 
   /**
-   * What can be drawn at once; null where it is still on its way.
+   * Returns the pictures of an item where they are loaded, else null.
    * @param {string} id
-   * @returns {Shown | null}
+   * @returns {LoadedPictures | null}
    */
   ready(id) {
     return this.items.get(id)?.shown ?? null;
   }
 
   /**
-   * The pictures of an item.
+   * Loads the pictures of an item.
    * @param {{id: string, dilation: number}} item
-   * @returns {Promise<Shown>}
+   * @returns {Promise<LoadedPictures>}
    */
   get(item) {
     let entry = this.items.get(item.id);
     if (!entry) {
-      const made = { promise: load(item), shown: /** @type {Shown | null} */ (null) };
-      made.promise.then((shown) => { made.shown = shown; }, () => { this.items.delete(item.id); });
-      entry = made;
+      const loading = { promise: load(item), shown: /** @type {LoadedPictures | null} */ (null) };
+      loading.promise.then((shown) => { loading.shown = shown; }, () => { this.items.delete(item.id); });
+      entry = loading;
     }
     this.items.delete(item.id);
     this.items.set(item.id, entry);
     for (const [id, old] of this.items) {
-      if (this.items.size <= KEPT) break;
+      if (this.items.size <= CACHED) break;
       this.items.delete(id);
       if (id !== item.id) old.promise.then((shown) => { shown.source.close(); shown.result.close(); }, () => {});
     }
@@ -106,14 +106,14 @@ export class Pictures {
   }
 
   /**
-   * Replaces smaller pictures by those that are stored.
+   * Replaces smaller pictures by those of the stored size.
    * @param {{id: string, dilation: number}} item
-   * @returns {Promise<Shown>}
+   * @returns {Promise<LoadedPictures>}
    */
   async native(item) {
     const shown = await this.get(item);
     if (!shown.native) {
-      const [source, result] = await Promise.all(["source", "result"].map((role) => bitmap(item.id, role, "native")));
+      const [source, result] = await Promise.all(["source", "result"].map((role) => fetchBitmap(item.id, role, "native")));
       [shown.source, shown.result, shown.native] = [source, result, true];
     }
     return shown;

@@ -1,17 +1,17 @@
 // @ts-check
-/** Plots of the admin page, as elements: bars, a split bar, columns over time, a table of shades. */
+/** Plots of the admin page, as elements: bars, a divided bar, columns over time, a shaded table. */
 
 import { make, thousands } from "./dom.js";
 
 /** @param {number} value @returns {string} */
 export const percent = (value) => `${(100 * value).toFixed(value < 0.0995 && value > 0 ? 1 : 0)} %`;
 
-/** What stands where there is nothing to plot. @param {string} words */
+/** Returns the text in place of an empty plot. @param {string} words */
 export const empty = (words) => make("p", { class: "soft" }, words);
 
 /**
- * Horizontal bars, one a row.
- * @param {[string, number, string][]} rows name, length, words beside it
+ * Draws horizontal bars, one for each row.
+ * @param {[string, number, string][]} rows name, length, text beside it
  * @param {number} [most] length of a full bar
  */
 export function bars(rows, most) {
@@ -24,7 +24,7 @@ export function bars(rows, most) {
 }
 
 /**
- * One bar in parts, with a legend.
+ * Draws one bar in parts, with a legend.
  * @param {[string, number, string][]} parts name, size, class
  */
 export function split(parts) {
@@ -40,21 +40,21 @@ export function split(parts) {
 }
 
 /**
- * Columns over time.
+ * Draws columns over time.
  * @param {{start: number, step: number, counts: number[]}} timeline
  */
 export function columns({ start, step, counts }) {
   const most = Math.max(1, ...counts);
-  const when = (/** @type {number} */ index) => new Date(1000 * (start + index * step)).toLocaleString("en-GB",
+  const formatTime = (/** @type {number} */ index) => new Date(1000 * (start + index * step)).toLocaleString("en-GB",
     { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
   const list = make("div", { class: "columns", role: "img", "aria-label": `Votes over time, ${counts.length} columns, ${most} at most` },
     ...counts.map((count, index) => {
       const bar = make("i", {});
       bar.style.height = `${(100 * count) / most}%`;
-      return make("span", { title: `${when(index)}: ${thousands(count)}` }, bar);
+      return make("span", { title: `${formatTime(index)}: ${thousands(count)}` }, bar);
     }));
   return make("div", {}, make("p", { class: "most soft" }, thousands(most)), list,
-    make("p", { class: "axis soft" }, make("span", {}, when(0)), make("span", {}, when(counts.length))));
+    make("p", { class: "axis soft" }, make("span", {}, formatTime(0)), make("span", {}, formatTime(counts.length))));
 }
 
 /** @param {number} seconds @returns {string} */
@@ -64,17 +64,17 @@ export function duration(seconds) {
 }
 
 /**
- * Cohen's κ of every two, shaded.
+ * Makes a table of Cohen's κ of every two reviewers, shaded.
  * @param {{id: number, name: string}[]} people
  * @param {{one: number, other: number, items: number, agreed: number, kappa: number | null}[]} pairs
  */
 export function kappas(people, pairs) {
-  const of = new Map(pairs.flatMap((pair) => [[`${pair.one} ${pair.other}`, pair], [`${pair.other} ${pair.one}`, pair]]));
-  const named = people.filter(({ id }) => pairs.some((pair) => pair.one === id || pair.other === id));
-  const head = make("tr", {}, make("td", {}), ...named.map(({ name }) => make("th", { scope: "col" }, make("bdi", {}, name))));
-  return [make("thead", {}, head), make("tbody", {}, ...named.map((row) =>
-    make("tr", {}, make("th", { scope: "row" }, make("bdi", {}, row.name)), ...named.map((column) => {
-      const pair = of.get(`${row.id} ${column.id}`);
+  const byReviewers = new Map(pairs.flatMap((pair) => [[`${pair.one} ${pair.other}`, pair], [`${pair.other} ${pair.one}`, pair]]));
+  const compared = people.filter(({ id }) => pairs.some((pair) => pair.one === id || pair.other === id));
+  const head = make("tr", {}, make("td", {}), ...compared.map(({ name }) => make("th", { scope: "col" }, make("bdi", {}, name))));
+  return [make("thead", {}, head), make("tbody", {}, ...compared.map((row) =>
+    make("tr", {}, make("th", { scope: "row" }, make("bdi", {}, row.name)), ...compared.map((column) => {
+      const pair = byReviewers.get(`${row.id} ${column.id}`);
       if (!pair) return make("td", { class: "none" }, row.id === column.id ? "" : "–");
       const words = `${pair.agreed} of ${pair.items} agreed`;
       const cell = make("td", { title: words }, pair.kappa === null ? "n/a" : pair.kappa.toFixed(2), make("small", {}, words));

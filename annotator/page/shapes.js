@@ -1,25 +1,25 @@
 // @ts-check
-/** Arithmetic on pixels: outlines of masks and heat maps of differences. No page, no state. */
+/** Arithmetic on pixels: outlines of masks and heat maps of differences. Pure functions. */
 
 /**
- * A mask from RGBA pixels: 1 where it is object.
+ * Converts RGBA pixels to a mask: 1 where there is object.
  * @param {Uint8ClampedArray} rgba
  * @returns {Uint8Array}
  */
-export function maskOf(rgba) {
+export function toMask(rgba) {
   const mask = new Uint8Array(rgba.length / 4);
   for (let i = 0; i < mask.length; i++) mask[i] = rgba[4 * i] > 127 ? 1 : 0;
   return mask;
 }
 
 /**
- * The border of a mask as line segments on the pixels' edges, runs joined: [x0, y0, x1, y1, …].
+ * Traces the border of a mask as line segments on the pixels' edges, runs joined: [x0, y0, x1, y1, …].
  * @param {Uint8Array} mask
  * @param {number} width
  * @param {number} height
  * @returns {number[]}
  */
-export function outline(mask, width, height) {
+export function traceOutline(mask, width, height) {
   const lines = [];
   const at = (/** @type {number} */ x, /** @type {number} */ y) =>
     x >= 0 && y >= 0 && x < width && y < height ? mask[y * width + x] : 0;
@@ -41,22 +41,22 @@ export function outline(mask, width, height) {
 }
 
 /**
- * A mask grown by a square of `by` pixels to each side.
+ * Dilates a mask by a square: by `radius` pixels to each side.
  * @param {Uint8Array} mask
  * @param {number} width
  * @param {number} height
- * @param {number} by
+ * @param {number} radius
  * @returns {Uint8Array}
  */
-export function grown(mask, width, height, by) {
-  if (by <= 0) return mask;
+export function dilate(mask, width, height, radius) {
+  if (radius <= 0) return mask;
   const spread = (/** @type {Uint8Array} */ from, /** @type {number} */ length, /** @type {number} */ lines,
                   /** @type {number} */ step, /** @type {number} */ stride) => {
     const to = new Uint8Array(from.length);
     for (let line = 0; line < lines; line++) {
-      for (let i = 0, until = -1; i < length + by; i++) {
-        if (i < length && from[line * stride + i * step]) until = i + 2 * by;
-        if (i >= by && i <= until) to[line * stride + (i - by) * step] = 1;
+      for (let i = 0, until = -1; i < length + radius; i++) {
+        if (i < length && from[line * stride + i * step]) until = i + 2 * radius;
+        if (i >= radius && i <= until) to[line * stride + (i - radius) * step] = 1;
       }
     }
     return to;
@@ -76,29 +76,29 @@ for (let value = 1; value < 256; value++) {
 }
 
 /**
- * Where two pictures differ outside a mask: the largest difference of a channel, as colour on black; inside the mask
- * nothing is drawn.
- * @param {Uint8ClampedArray} one RGBA
- * @param {Uint8ClampedArray} other RGBA
+ * Computes the heat map of the difference of two pictures outside a mask: the largest difference of a channel, as
+ * colour on black. Inside the mask it is transparent.
+ * @param {Uint8ClampedArray} first RGBA
+ * @param {Uint8ClampedArray} second RGBA
  * @param {Uint8Array} mask
- * @returns {{rgba: Uint8ClampedArray, changed: number, outside: number, most: number}} pixels that differ, pixels
+ * @returns {{rgba: Uint8ClampedArray, changed: number, outside: number, largest: number}} pixels that differ, pixels
  *   outside the mask, and the largest difference
  */
-export function heat(one, other, mask) {
-  const rgba = new Uint8ClampedArray(one.length);
-  let changed = 0, outside = 0, most = 0;
+export function computeHeat(first, second, mask) {
+  const rgba = new Uint8ClampedArray(first.length);
+  let changed = 0, outside = 0, largest = 0;
   for (let i = 0, p = 0; p < mask.length; p++, i += 4) {
     if (mask[p]) continue;
     outside++;
     const difference = Math.max(
-      Math.abs(one[i] - other[i]), Math.abs(one[i + 1] - other[i + 1]), Math.abs(one[i + 2] - other[i + 2]));
+      Math.abs(first[i] - second[i]), Math.abs(first[i + 1] - second[i + 1]), Math.abs(first[i + 2] - second[i + 2]));
     rgba[i + 3] = 184;
     if (difference) {
       changed++;
-      if (difference > most) most = difference;
+      if (difference > largest) largest = difference;
       const c = 4 * difference;
       rgba[i] = RAMP[c]; rgba[i + 1] = RAMP[c + 1]; rgba[i + 2] = RAMP[c + 2]; rgba[i + 3] = 255;
     }
   }
-  return { rgba, changed, outside, most };
+  return { rgba, changed, outside, largest };
 }

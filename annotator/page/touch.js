@@ -3,44 +3,44 @@
 
 /** @typedef {import("./view.js").View} View */
 
-const HOLD_MS = 220; // a finger that rests so long blinks
+const HOLD_MS = 220; // a finger that rests this long shows the picture before
 const STILL = 9; // px that a resting finger may move
-const NEAR = 26; // px around the divider that take hold of it
+const NEAR = 26; // px around the divider in which it can be dragged
 const SWIPE = 0.22; // of the width, or of the height upwards
 
 /**
- * Listens to the pointer.
+ * Listens to the pointer: drags, zooms and swipes.
  * @param {View} view
- * @param {(verdict: "yes" | "no" | "unsure") => void} swiped
- * @param {(verdict: string, share: number, dx: number, dy: number) => void} swiping shows how far a swipe is; share 0 ends it
+ * @param {(verdict: "yes" | "no" | "unsure") => void} onVerdict
+ * @param {(verdict: string, share: number, dx: number, dy: number) => void} onSwipe shows the progress of a swipe; share 0 ends it
  */
-export function listen(view, swiped, swiping) {
+export function listen(view, onVerdict, onSwipe) {
   const { canvas } = view;
   /** @type {Map<number, {x: number, y: number}>} */
   const down = new Map();
   let kind = "", startX = 0, startY = 0, spread = 0, timer = 0, lastTap = 0;
 
-  const at = (/** @type {PointerEvent | WheelEvent | MouseEvent} */ event) => {
+  const getPoint = (/** @type {PointerEvent | WheelEvent | MouseEvent} */ event) => {
     const box = canvas.getBoundingClientRect();
     return { x: event.clientX - box.left, y: event.clientY - box.top };
   };
   const nearDivider = (/** @type {number} */ x) =>
     view.mode === "slider" && Math.abs(x - view.divider * view.width) < NEAR;
-  const verdictOf = (/** @type {number} */ dx, /** @type {number} */ dy) =>
+  const getVerdict = (/** @type {number} */ dx, /** @type {number} */ dy) =>
     -dy > Math.abs(dx) ? "unsure" : dx > 0 ? "yes" : "no";
-  const shareOf = (/** @type {number} */ dx, /** @type {number} */ dy) =>
-    Math.min(1, verdictOf(dx, dy) === "unsure" ? -dy / (SWIPE * view.height) : Math.abs(dx) / (SWIPE * view.width));
+  const getShare = (/** @type {number} */ dx, /** @type {number} */ dy) =>
+    Math.min(1, getVerdict(dx, dy) === "unsure" ? -dy / (SWIPE * view.height) : Math.abs(dx) / (SWIPE * view.width));
 
   canvas.addEventListener("pointerdown", (event) => {
     if (event.button > 0) return;
-    const point = at(event);
-    try { canvas.setPointerCapture(event.pointerId); } catch { /* it is gone already */ }
+    const point = getPoint(event);
+    try { canvas.setPointerCapture(event.pointerId); } catch { /* the pointer has left already */ }
     down.set(event.pointerId, point);
     clearTimeout(timer);
     if (down.size === 2) {
       const [a, b] = [...down.values()];
       spread = Math.hypot(a.x - b.x, a.y - b.y);
-      if (kind === "swipe") swiping("", 0, 0, 0);
+      if (kind === "swipe") onSwipe("", 0, 0, 0);
       view.blink(false);
       kind = "pinch";
       return;
@@ -58,7 +58,7 @@ export function listen(view, swiped, swiping) {
   });
 
   canvas.addEventListener("pointermove", (event) => {
-    const before = down.get(event.pointerId), point = at(event);
+    const before = down.get(event.pointerId), point = getPoint(event);
     if (!before) {
       canvas.style.cursor = nearDivider(point.x) ? "ew-resize" : view.zoom > 1 ? "grab" : "";
       return;
@@ -74,7 +74,7 @@ export function listen(view, swiped, swiping) {
     else if (kind === "swipe") {
       const dx = point.x - startX, dy = point.y - startY;
       if (Math.hypot(dx, dy) > STILL) clearTimeout(timer);
-      if (Math.hypot(dx, dy) > STILL) swiping(verdictOf(dx, dy), shareOf(dx, dy), dx, dy);
+      if (Math.hypot(dx, dy) > STILL) onSwipe(getVerdict(dx, dy), getShare(dx, dy), dx, dy);
     }
   });
 
@@ -84,11 +84,11 @@ export function listen(view, swiped, swiping) {
   const up = (/** @type {PointerEvent} */ event, /** @type {boolean} */ counts) => {
     if (!down.delete(event.pointerId)) return;
     clearTimeout(timer);
-    const point = at(event), dx = point.x - startX, dy = point.y - startY;
+    const point = getPoint(event), dx = point.x - startX, dy = point.y - startY;
     if (kind === "hold") view.blink(false);
     if (kind === "swipe") {
-      swiping("", 0, 0, 0);
-      if (counts && shareOf(dx, dy) >= 1) swiped(/** @type {any} */ (verdictOf(dx, dy)));
+      onSwipe("", 0, 0, 0);
+      if (counts && getShare(dx, dy) >= 1) onVerdict(/** @type {any} */ (getVerdict(dx, dy)));
     }
     if (counts && event.pointerType !== "mouse" && kind !== "pinch" && Math.hypot(dx, dy) < STILL) {
       if (event.timeStamp - lastTap < 300) view.toggleNative(point.x, point.y);
@@ -99,18 +99,18 @@ export function listen(view, swiped, swiping) {
   canvas.addEventListener("pointerup", (event) => up(event, true));
   canvas.addEventListener("pointercancel", (event) => up(event, false));
   canvas.addEventListener("dblclick", (event) => {
-    const point = at(event);
+    const point = getPoint(event);
     if (matchMedia("(pointer: fine)").matches) view.toggleNative(point.x, point.y);
   });
   canvas.addEventListener("wheel", (event) => {
     event.preventDefault();
-    const point = at(event);
+    const point = getPoint(event);
     view.zoomBy(Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : 0.0016)), point.x, point.y);
   }, { passive: false });
 }
 
 /**
- * A button that shows the picture before for as long as it is held, by mouse, finger or key.
+ * A button that shows the picture before while it is held, by mouse, finger or key.
  * @param {HTMLElement} button
  * @param {View} view
  */

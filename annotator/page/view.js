@@ -1,17 +1,17 @@
 // @ts-check
-/** The pictures on the screen: one canvas with one or two panes, whose zoom and place are the same and stay. */
+/** The pictures on the screen: one canvas with one or two panes, which share their zoom and position. */
 
 import { addHeat } from "./pictures.js";
 
-/** @typedef {import("./pictures.js").Shown} Shown */
+/** @typedef {import("./pictures.js").LoadedPictures} LoadedPictures */
 /** @typedef {{x: number, y: number, w: number, h: number}} Box */
 
 export const MODES = ["side", "slider", "single"];
 const GAP = 10; // px between two panes
 const MOST_ZOOM = 40;
-const GROW = 6; // small pictures are shown at most so many times their size
+const MOST_ENLARGED = 6; // small pictures are enlarged at most this many times
 
-/** What stands in a pane. */
+/** The canvas with its panes, mode, zoom and overlays. */
 export class View {
   /**
    * @param {HTMLCanvasElement} canvas
@@ -21,11 +21,11 @@ export class View {
     this.canvas = canvas;
     this.context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d", { alpha: true }));
     this.changed = changed;
-    /** @type {Shown | null} */
+    /** @type {LoadedPictures | null} */
     this.shown = null;
     this.mode = "side";
     this.zoom = 1; // 1 shows all of the picture
-    this.x = 0.5; // the point of the picture, in shares of its sides, that stands in the middle of a pane
+    this.x = 0.5; // the point of the picture, in shares of its sides, in the middle of a pane
     this.y = 0.5;
     this.divider = 0.5;
     this.blinking = false;
@@ -46,26 +46,26 @@ export class View {
     this.changed();
   }
 
-  /** Shows an item at once. @param {Shown | null} shown */
+  /** Shows an item at once. @param {LoadedPictures | null} shown */
   show(shown) {
     this.shown = shown;
     this.draw();
   }
 
-  /** Whether two panes stand one above the other. @returns {boolean} */
-  stacked() {
+  /** Returns true where two panes are one above the other. @returns {boolean} */
+  isStacked() {
     if (!this.shown) return this.width < this.height;
     const { width, height } = this.shown;
     const beside = Math.min((this.width - GAP) / 2 / width, this.height / height);
     return Math.min(this.width / width, (this.height - GAP) / 2 / height) > beside;
   }
 
-  /** The panes, with what they show when nothing blinks. @returns {{box: Box, what: "source" | "result" | "both"}[]} */
+  /** Returns the panes, with the pictures that they show without blinking. @returns {{box: Box, what: "source" | "result" | "both"}[]} */
   panes() {
     const { width: w, height: h } = this;
     if (this.mode === "single") return [{ box: { x: 0, y: 0, w, h }, what: "result" }];
     if (this.mode === "slider") return [{ box: { x: 0, y: 0, w, h }, what: "both" }];
-    if (this.stacked()) {
+    if (this.isStacked()) {
       const half = Math.floor((h - GAP) / 2);
       return [{ box: { x: 0, y: 0, w, h: half }, what: "source" }, { box: { x: 0, y: half + GAP, w, h: half }, what: "result" }];
     }
@@ -73,28 +73,28 @@ export class View {
     return [{ box: { x: 0, y: 0, w: half, h }, what: "source" }, { box: { x: half + GAP, y: 0, w: half, h }, what: "result" }];
   }
 
-  /** Screen px of one px of the picture where all of it is shown. @returns {number} */
+  /** Returns the screen px of one px of the picture where it is shown completely. @returns {number} */
   fit() {
     if (!this.shown) return 1;
     const { w, h } = this.panes()[0].box;
-    return Math.min(w / this.shown.width, h / this.shown.height, GROW);
+    return Math.min(w / this.shown.width, h / this.shown.height, MOST_ENLARGED);
   }
 
-  /** Device px of one px of the picture. @returns {number} */
+  /** Returns the device px of one px of the picture. @returns {number} */
   scale() {
     return this.fit() * this.zoom * devicePixelRatio;
   }
 
-  /** Where the picture stands in a pane. @param {Box} box @returns {Box} */
+  /** Returns the position of the picture in a pane. @param {Box} box @returns {Box} */
   place(box) {
-    const shown = /** @type {Shown} */ (this.shown), scale = this.fit() * this.zoom;
+    const shown = /** @type {LoadedPictures} */ (this.shown), scale = this.fit() * this.zoom;
     const w = shown.width * scale, h = shown.height * scale;
     const clamp = (/** @type {number} */ at, /** @type {number} */ pane, /** @type {number} */ size) =>
       size <= pane ? 0.5 : Math.min(1 - pane / 2 / size, Math.max(pane / 2 / size, at));
     this.x = clamp(this.x, box.w, w);
     this.y = clamp(this.y, box.h, h);
-    const whole = (/** @type {number} */ at) => Math.round(at * devicePixelRatio) / devicePixelRatio;
-    return { x: box.x + whole(box.w / 2 - this.x * w), y: box.y + whole(box.h / 2 - this.y * h), w, h };
+    const roundToPixel = (/** @type {number} */ at) => Math.round(at * devicePixelRatio) / devicePixelRatio;
+    return { x: box.x + roundToPixel(box.w / 2 - this.x * w), y: box.y + roundToPixel(box.h / 2 - this.y * h), w, h };
   }
 
   draw() {
@@ -118,7 +118,7 @@ export class View {
 
   /** @param {Box} box @param {"source" | "result"} what @param {Box} clip */
   drawPane(box, what, clip) {
-    const shown = /** @type {Shown} */ (this.shown), { context } = this, at = this.place(box), scale = at.w / shown.width;
+    const shown = /** @type {LoadedPictures} */ (this.shown), { context } = this, at = this.place(box), scale = at.w / shown.width;
     context.save();
     context.beginPath();
     context.rect(clip.x, clip.y, clip.w, clip.h);
@@ -166,7 +166,7 @@ export class View {
   }
 
   /**
-   * Zooms, keeping the point of the picture under a place on the screen where it is.
+   * Zooms, and keeps the point of the picture at a position of the screen in place.
    * @param {number} factor
    * @param {number} [px]
    * @param {number} [py]
@@ -193,7 +193,7 @@ export class View {
     return (panes.find(inside) ?? panes[0]).box;
   }
 
-  /** Between all of the picture and one px of it on one px of the screen. @param {number} [px] @param {number} [py] */
+  /** Toggles between the complete picture and one px of it on one px of the screen. @param {number} [px] @param {number} [py] */
   toggleNative(px, py) {
     if (this.zoom !== 1) this.zoomBy(1 / this.zoom, px, py);
     else if (this.scale() < 0.99) this.zoomBy(1 / this.scale(), px, py);
@@ -217,7 +217,7 @@ export class View {
     this.changed();
   }
 
-  /** What an arrow moves: the picture where it is zoomed, else the divider. @param {string} key */
+  /** Handles an arrow key: it moves the picture where that is zoomed, else the divider. @param {string} key */
   arrow(key) {
     const x = key === "ArrowLeft" ? -1 : key === "ArrowRight" ? 1 : 0;
     const y = key === "ArrowUp" ? -1 : key === "ArrowDown" ? 1 : 0;

@@ -1,4 +1,4 @@
-"""The calls of the admin page, and the files of both pages."""
+"""The admins' API, and the files of both pages."""
 
 import hashlib
 from collections.abc import Callable
@@ -6,74 +6,82 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 
-from rasura.annotator.server.review import PAGE, Review, signed_in
+from rasura.annotator.server.review import PAGE, CurrentReview, SignedIn
 from rasura.annotator.server.routes import PROBLEMS
 from rasura.annotator.stats import statistics
 from rasura.annotator.store.reviewers import Reviewer
 
-TYPES = {
-    ".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
+MEDIA_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
-}  # fmt: skip
+}
+PATHS = {"/": "index.html", "/admin": "admin.html", "/favicon.ico": "icon.svg"}
+"""Addresses of page files beside `/page/<name>`."""
+
+router = APIRouter(prefix="/api/admin", responses=PROBLEMS)
 
 
-def routes(review: Review) -> APIRouter:
-    """The calls of admins."""
-    router, database, current = APIRouter(prefix="/api/admin", responses=PROBLEMS), review.database, signed_in(review)
+def require_admin(reviewer: SignedIn) -> Reviewer:
+    """Return the admin who is signed in.
 
-    def admin(who: Annotated[Reviewer, Depends(current)]) -> Reviewer:
-        if not who.admin:
-            raise HTTPException(403, "this is the admin's")
-        return who
-
-    Admin = Annotated[Reviewer, Depends(admin)]
-    Start = Annotated[int, Query(ge=0, le=10_000_000)]
-    Count = Annotated[int, Query(ge=1, le=100)]
-
-    @router.get("/overview")
-    def overview(who: Admin) -> dict[str, Any]:
-        """Reviewers, agreement, consensus, progress."""
-        with database.read() as connection:
-            return statistics.overview(connection, review.policy.model_dump())
-
-    @router.get("/disputed")
-    def disputed(who: Admin, start: Start = 0, count: Count = 12) -> dict[str, Any]:
-        """Items on which votes differ, and who said what."""
-        with database.read() as connection:
-            return statistics.disputed(connection, start, count)
-
-    @router.get("/flagged")
-    def flagged(who: Admin, start: Start = 0, count: Count = 12) -> dict[str, Any]:
-        """Items with a remark."""
-        with database.read() as connection:
-            return statistics.flagged(connection, start, count)
-
-    return router
+    Raises:
+        HTTPException: 403, the reviewer is no admin.
+    """
+    if not reviewer.admin:
+        raise HTTPException(403, "only admins may see this")
+    return reviewer
 
 
-def page() -> APIRouter:
-    """The page's own files, read once; a name that is not among them is not found, whatever it spells."""
-    router = APIRouter(include_in_schema=False)
-    files = {path.name: (path.read_bytes(), TYPES[path.suffix]) for path in sorted(PAGE.iterdir())
-             if path.suffix in TYPES}  # fmt: skip
-    names = {"/": "index.html", "/admin": "admin.html", "/favicon.ico": "icon.svg"}
+Admin = Annotated[Reviewer, Depends(require_admin)]
+Start = Annotated[int, Query(ge=0, le=10_000_000)]
+Count = Annotated[int, Query(ge=1, le=100)]
 
-    def answer(request: Request, name: str) -> Response:
+
+@router.get("/overview")
+def get_overview(review: CurrentReview, admin: Admin) -> dict[str, Any]:
+    """Return reviewers, agreement, consensus and progress."""
+    with review.database.read() as connection:
+        return statistics.build_overview(connection, review.policy.model_dump())
+
+
+@router.get("/disputed")
+def list_disputed_items(review: CurrentReview, admin: Admin, start: Start = 0, count: Count = 12) -> dict[str, Any]:
+    """Return the items on which votes differ, with the votes."""
+    with review.database.read() as connection:
+        return statistics.list_disputed_items(connection, start, count)
+
+
+@router.get("/flagged")
+def list_flagged_items(review: CurrentReview, admin: Admin, start: Start = 0, count: Count = 12) -> dict[str, Any]:
+    """Return the items with a remark."""
+    with review.database.read() as connection:
+        return statistics.list_flagged_items(connection, start, count)
+
+
+def create_page_router() -> APIRouter:
+    """Create the routes of the pages' files, which are read once; any other name is not found, whatever it spells."""
+    page_router = APIRouter(include_in_schema=False)
+    paths = [path for path in sorted(PAGE.iterdir()) if path.suffix in MEDIA_TYPES]
+    files = {path.name: (path.read_bytes(), MEDIA_TYPES[path.suffix]) for path in paths}
+
+    def get_file(request: Request, name: str) -> Response:
         if name not in files:
             raise HTTPException(404, "no such page")
-        data, kind = files[name]
+        data, media_type = files[name]
         headers = {"etag": f'"{hashlib.sha256(data).hexdigest()[:32]}"', "cache-control": "no-cache"}
         if request.headers.get("if-none-match") == headers["etag"]:
             return Response(status_code=304, headers=headers)
-        return Response(data, media_type=kind, headers=headers)
+        return Response(data, media_type=media_type, headers=headers)
 
-    def named(name: str) -> Callable[[Request], Response]:
-        def named_page(request: Request) -> Response:
-            return answer(request, name)
+    def make_endpoint(name: str) -> Callable[[Request], Response]:
+        def get_page(request: Request) -> Response:
+            return get_file(request, name)
 
-        return named_page
+        return get_page
 
-    for path, name in names.items():
-        router.add_api_route(path, named(name), methods=["GET"])
-    router.add_api_route("/page/{name}", answer, methods=["GET"])
-    return router
+    for path, name in PATHS.items():
+        page_router.add_api_route(path, make_endpoint(name), methods=["GET"])
+    page_router.add_api_route("/page/{name}", get_file, methods=["GET"])
+    return page_router

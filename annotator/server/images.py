@@ -1,7 +1,7 @@
-"""Pictures of items, straight from a run's shards: one row group and one column at a time, the last ones kept.
+"""Pictures of items, read from a run's shards: one row group and one column at a time, the last ones cached.
 
-What the page asks for is an item's id and one of a few words. Where that stands is the database's knowledge: no path
-comes from outside.
+A request has an item's id and one of a few words. The place of the picture comes from the database: no path comes from
+outside.
 """
 
 import hashlib
@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from rasura.annotator.server.variants import result_of
+from rasura.annotator.server.variants import render_result
 from rasura.annotator.store.enums import Variant
 from rasura.manifests.images import RGB, BadImage, decode_image, decode_mask, encode_image, open_image
+from rasura.manifests.run_layout import shard_path, table_path
 from rasura.manifests.storage import Store
 
 Role = Literal["source", "mask", "result"]
@@ -26,31 +27,36 @@ Size = Literal["view", "native", "thumb"]
 
 CACHE_BYTES = 256 * 2**20
 FOOTERS = 256
-VIEW_SIDE = 1600  # px; larger pictures are shown smaller until somebody looks closely
+VIEW_SIDE = 1600  # px; larger pictures are shrunk until a reviewer zooms in
 THUMB_SIDE = 160
 BATCH_ROWS = 2
 _MAGIC = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 
 
 class NoPicture(LookupError):
-    """A picture that cannot be shown; the message says which and why."""
+    """A picture that cannot be shown. The text says which, and why."""
 
 
-def media_type(data: bytes) -> str | None:
-    """The media type of a picture that every browser shows; None for others."""
+def detect_media_type(data: bytes) -> str | None:
+    """Detect the media type of a picture that every browser shows; None for others.
+
+    Examples:
+        >>> detect_media_type(b"RIFF....WEBPVP8L")
+        'image/webp'
+    """
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "image/webp"
-    return next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), None)
+    return next((media_type for magic, media_type in _MAGIC.items() if data.startswith(magic)), None)
 
 
-def etag_of(item: Any, role: str, size: str) -> str:
-    """Changes when the picture does: the place's shard is named by what made it. Tells nothing of the place."""
+def compute_etag(item: Any, role: str, size: str) -> str:
+    """Compute a tag that changes when the picture does (a shard's id is a hash of its inputs) and hides its place."""
     words = (item.place_table, item.place_shard, item.place_row, item.variant, role, size)
     return hashlib.sha256("\0".join(map(str, words)).encode()).hexdigest()[:32]
 
 
-def small(pixels: RGB, side: int, quality: int) -> bytes:
-    """A picture as WebP with its longer side at most `side` px."""
+def shrink(pixels: RGB, side: int, quality: int) -> bytes:
+    """Encode a picture as WebP with its longer side at most `side` px."""
     height, width = pixels.shape[:2]
     scale = side / max(height, width)
     if scale < 1:
@@ -61,66 +67,74 @@ def small(pixels: RGB, side: int, quality: int) -> bytes:
     return out.getvalue()
 
 
-class Pictures:
-    """The pictures of one run. Any thread may ask."""
+class PictureReader:
+    """A reader of the pictures of one run, for any thread."""
 
     def __init__(self, run: Store, cache_bytes: int = CACHE_BYTES) -> None:
         self.run, self.cache_bytes = run, cache_bytes
         self._cache: OrderedDict[tuple[Any, ...], bytes] = OrderedDict()
-        self._held = 0
+        self._cached_bytes = 0
         self._footers: OrderedDict[str, pq.FileMetaData] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, item: Any, role: Role, size: Size) -> tuple[bytes, str]:
-        """A picture's bytes and media type.
+        """Return a picture's bytes and media type.
 
         Args:
-            size: as it is stored; at most `VIEW_SIDE` px; or a thumbnail.
+            item: row of the table `items`.
+            role: source, mask or result.
+            size: native, as it is stored; view, at most `VIEW_SIDE` px; or a thumbnail.
 
         Raises:
-            NoPicture
+            NoPicture: it cannot be read.
         """
         key = (item.place_table, item.place_shard, item.place_row, item.variant, role, size)
-        data = self._cached(key)
+        data = self._find_in_cache(key)
         if data is None:
             try:
                 data = self._make(item, role, size)
             except (OSError, BadImage, pa.ArrowException, IndexError) as error:
                 raise NoPicture(f"the {role} of row {item.row_id} cannot be read: {error}") from error
-            self._keep(key, data)
-        return data, media_type(data) or "application/octet-stream"
+            self._cache_picture(key, data)
+        return data, detect_media_type(data) or "application/octet-stream"
 
     def _make(self, item: Any, role: Role, size: Size) -> bytes:
         place = (item.place_table, item.place_shard, item.place_row)
         if role == "result" and item.variant not in (Variant.TARGET, Variant.UNTOUCHED):
-            source, target = (decode_image(self.stored(place, name)) for name in ("source", "target"))
-            data = encode_image(result_of(item.variant, source, target, decode_mask(self.stored(place, "mask"))))
+            source, target = (decode_image(self.read_picture(place, name)) for name in ("source", "target"))
+            data = encode_image(
+                render_result(item.variant, source, target, decode_mask(self.read_picture(place, "mask")))
+            )
         else:
             column = "target" if role == "result" and item.variant == Variant.TARGET else role
-            data = self.stored(place, "source" if column == "result" else column)
-        if media_type(data) is None:
+            data = self.read_picture(place, "source" if column == "result" else column)
+        if detect_media_type(data) is None:
             data = encode_image(decode_image(data))
         if size == "thumb":
-            return small(decode_image(data), THUMB_SIDE, 80)
+            return shrink(decode_image(data), THUMB_SIDE, 80)
         if size == "view" and role != "mask" and max(open_image(data).size) > VIEW_SIDE:
-            return small(decode_image(data), VIEW_SIDE, 92)
+            return shrink(decode_image(data), VIEW_SIDE, 92)
         return data
 
-    def stored(self, place: tuple[str, str, int], column: str) -> bytes:
-        """A picture as it stands in its shard.
+    def read_picture(self, place: tuple[str, str, int], column: str) -> bytes:
+        """Read a picture as it is stored in its shard.
+
+        Args:
+            place: table, shard and row.
+            column: that has the picture.
 
         Raises:
-            OSError, ArrowException, IndexError: it does not.
+            OSError, ArrowException, IndexError: there is none, or it cannot be read.
         """
         key = (*place, column)
-        if (data := self._cached(key)) is None:
+        if (data := self._find_in_cache(key)) is None:
             data = self._read(place, column)
-            self._keep(key, data)
+            self._cache_picture(key, data)
         return data
 
     def _read(self, place: tuple[str, str, int], column: str) -> bytes:
         table, shard, row = place
-        name = f"tables/{table}/shards/{shard}.parquet"
+        name = f"{table_path(table)}/{shard_path(shard)}"
         with self.run.open(name) as source:
             footer = self._footers.get(name)
             with pq.ParquetFile(source, metadata=footer, pre_buffer=False) as file:
@@ -132,32 +146,32 @@ class Pictures:
                 for group in range(file.num_row_groups):
                     rows = file.metadata.row_group(group).num_rows
                     if row < start + rows:
-                        return self._in_group(file, group, row - start, column)
+                        return self._read_in_group(file, group, row - start, column)
                     start += rows
         raise IndexError(f"{name} has no row {row}")
 
     @staticmethod
-    def _in_group(file: pq.ParquetFile, group: int, row: int, column: str) -> bytes:
-        seen = 0
+    def _read_in_group(file: pq.ParquetFile, group: int, row: int, column: str) -> bytes:
+        first = 0
         batches = file.iter_batches(BATCH_ROWS, row_groups=[group], columns=[f"{column}.bytes"], use_threads=False)
         for batch in batches:
-            if row < seen + batch.num_rows:
-                value = batch.column(0)[row - seen].as_py()
+            if row < first + batch.num_rows:
+                value = batch.column(0)[row - first].as_py()
                 if value is None or value["bytes"] is None:
                     raise IndexError(f"the row has no {column}")
                 return bytes(value["bytes"])
-            seen += batch.num_rows
+            first += batch.num_rows
         raise IndexError(f"the row group has no row {row}")
 
-    def _cached(self, key: tuple[Any, ...]) -> bytes | None:
+    def _find_in_cache(self, key: tuple[Any, ...]) -> bytes | None:
         with self._lock:
             if key in self._cache:
                 self._cache.move_to_end(key)
             return self._cache.get(key)
 
-    def _keep(self, key: tuple[Any, ...], data: bytes) -> None:
+    def _cache_picture(self, key: tuple[Any, ...], data: bytes) -> None:
         with self._lock:
-            self._held += len(data) - len(self._cache.pop(key, b""))
+            self._cached_bytes += len(data) - len(self._cache.pop(key, b""))
             self._cache[key] = data
-            while self._held > self.cache_bytes and len(self._cache) > 1:
-                self._held -= len(self._cache.popitem(last=False)[1])
+            while self._cached_bytes > self.cache_bytes and len(self._cache) > 1:
+                self._cached_bytes -= len(self._cache.popitem(last=False)[1])

@@ -1,4 +1,4 @@
-"""What stands between the network and the server: hosts, origins, sizes, headers, and a limit on wrong tokens."""
+"""Protection of the server: hosts, origins, sizes, headers, and a limit on wrong tokens."""
 
 import threading
 import time
@@ -28,16 +28,21 @@ HEADERS = {
 SAFE = ("GET", "HEAD")
 
 
-def host_name(host: str) -> str:
-    """The name in a Host header, without the port."""
+def parse_host(host: str) -> str:
+    """Return the name in a Host header, without the port.
+
+    Examples:
+        >>> parse_host("localhost:8765"), parse_host("[::1]")
+        ('localhost', '[::1]')
+    """
     return host.rpartition(":")[0] if ":" in host and not host.endswith("]") else host
 
 
-def same_origin(headers: Headers) -> bool:
-    """Whether a request that changes something comes from the server's own page.
+def is_same_origin(headers: Headers) -> bool:
+    """Return True where a request that changes something comes from the server's own page.
 
     Its Origin must name the host that it was sent to; a request without one must at least say, in a header that no
-    page can set, that it is of the same origin. What is no browser sends an Origin.
+    page can set, that it is of the same origin. A client that is no browser has to send an Origin.
     """
     origin = headers.get("origin")
     if origin is None:
@@ -46,20 +51,20 @@ def same_origin(headers: Headers) -> bool:
     return parts.scheme in ("http", "https") and parts.netloc.lower() == headers.get("host", "").lower()
 
 
-class Guard:
-    """Refuses what does not come from the page or does not fit, and puts the headers on every answer."""
+class RequestGuard:
+    """The middleware that refuses foreign or oversized requests, and sets the headers of every answer."""
 
     def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
         self.app, self.hosts = app, {host.lower() for host in hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
             return
 
-        async def with_headers(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
@@ -68,19 +73,19 @@ class Guard:
             await send(message)
 
         headers = Headers(scope=scope)
-        refusal = self._refusal(scope["method"], headers)
+        refusal = self._check(scope["method"], headers)
         if refusal is None:
             body = _Body(receive)
-            await self.app(scope, body.receive, with_headers)
+            await self.app(scope, body.receive, send_with_headers)
         else:
-            status, words = refusal
-            await JSONResponse({"detail": words}, status)(scope, receive, with_headers)
+            status, text = refusal
+            await JSONResponse({"detail": text}, status)(scope, receive, send_with_headers)
 
-    def _refusal(self, method: str, headers: Headers) -> tuple[int, str] | None:
+    def _check(self, method: str, headers: Headers) -> tuple[int, str] | None:
         host = headers.get("host", "").lower()
-        if host_name(host) not in self.hosts:
+        if parse_host(host) not in self.hosts:
             return 421, "unknown host; start the server with --host or --public-url to name it"
-        if method not in SAFE and not same_origin(headers):
+        if method not in SAFE and not is_same_origin(headers):
             return 403, "this request does not come from the server's own page"
         length = headers.get("content-length", "0")
         if not length.isdigit() or int(length) > MAX_BODY:
@@ -89,7 +94,7 @@ class Guard:
 
 
 class _Body:
-    """A request's body, cut off where it is longer than it said or is allowed to be."""
+    """A request's body, cut off where it is longer than allowed, whatever its header says."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive, self._size = receive, 0
@@ -100,34 +105,34 @@ class _Body:
         return message if self._size <= MAX_BODY else {"type": "http.disconnect"}
 
 
-class Limit:
-    """How often something may go wrong in a while: of one address, and of all together."""
+class FailureLimit:
+    """A limit on failures in a period of time: of one address, and of all together."""
 
     def __init__(
         self, each: int = 10, together: int = 100, window_s: float = 60.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.each, self.together, self.window_s, self.clock = each, together, window_s, clock
-        self._faults: dict[str, deque[float]] = defaultdict(deque)
+        self._failures: dict[str, deque[float]] = defaultdict(deque)
         self._lock = threading.Lock()
 
-    def wait(self, address: str) -> float:
-        """Seconds until this address may try again; 0 where it may now."""
+    def compute_wait(self, address: str) -> float:
+        """Return the seconds until an address may try again; 0 where it may now."""
         now = self.clock()
         with self._lock:
-            for name in list(self._faults):
-                faults = self._faults[name]
-                while faults and faults[0] <= now - self.window_s:
-                    faults.popleft()
-                if not faults:
-                    del self._faults[name]
-            own = self._faults.get(address, deque())
-            if len(own) >= self.each:
-                return own[0] + self.window_s - now
-            if sum(map(len, self._faults.values())) >= self.together:
-                return min(faults[0] for faults in self._faults.values()) + self.window_s - now
+            for name in list(self._failures):
+                failures = self._failures[name]
+                while failures and failures[0] <= now - self.window_s:
+                    failures.popleft()
+                if not failures:
+                    del self._failures[name]
+            recent = self._failures.get(address, deque())
+            if len(recent) >= self.each:
+                return recent[0] + self.window_s - now
+            if sum(map(len, self._failures.values())) >= self.together:
+                return min(failures[0] for failures in self._failures.values()) + self.window_s - now
         return 0.0
 
-    def fault(self, address: str) -> None:
-        """Notes that it went wrong."""
+    def add_failure(self, address: str) -> None:
+        """Record a failure of an address."""
         with self._lock:
-            self._faults[address].append(self.clock())
+            self._failures[address].append(self.clock())

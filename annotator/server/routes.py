@@ -1,172 +1,191 @@
-"""The calls of the page: sign in, the next items, votes, what was said, pictures."""
+"""The reviewers' API: sign in, the next items, votes, history, progress, pictures."""
 
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
-from fastapi import Path as InPath
-from sqlalchemy import select
+from fastapi import APIRouter, HTTPException, Query, Request, Response
+from fastapi import Path as PathParameter
+from sqlalchemy import Connection, select
 
-from rasura.annotator.server import schemas as api
-from rasura.annotator.server.images import Role, Size, etag_of
-from rasura.annotator.server.middleware import Limit
-from rasura.annotator.server.review import Recent, Review, program_version, signed_in
+from rasura.annotator.server import schemas
+from rasura.annotator.server.images import Role, Size, compute_etag
+from rasura.annotator.server.review import CurrentReview, SignedIn, get_program_version
 from rasura.annotator.stats import statistics
-from rasura.annotator.stats.accounting import ReviewAccount, account
-from rasura.annotator.store import leases as deal
-from rasura.annotator.store import reviewers as people
-from rasura.annotator.store import vote_log as votes
+from rasura.annotator.store import leases, reviewers, vote_log
 from rasura.annotator.store.database import items
 from rasura.annotator.store.enums import MISTAKES, REASON_TEXT, ItemKind, Variant, Verdict
-from rasura.annotator.store.reviewers import Reviewer
-from rasura.annotator.store.vote_log import Entry
+from rasura.annotator.store.vote_log import Submission
 
-PROGRESS_S = 2.0  # how old the round's numbers may be
 PICTURE_S = 30 * 24 * 3600
+"""Seconds for which a browser keeps a picture: its address changes when the picture does."""
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": api.Problem} for status in (400, 401, 403, 404, 409, 410, 413, 421, 422, 429, 503)
+    status: {"model": schemas.Problem} for status in (400, 401, 403, 404, 409, 410, 413, 421, 422, 429, 503)
 }
 
+router = APIRouter(prefix="/api", responses=PROBLEMS)
 
-def routes(review: Review) -> APIRouter:
-    """The calls of reviewers."""
-    router, database, policy = APIRouter(prefix="/api", responses=PROBLEMS), review.database, review.policy
-    limit, current = Limit(), signed_in(review)
-    Who = Annotated[Reviewer, Depends(current)]
 
-    def round_account() -> ReviewAccount:
-        with database.read() as connection:
-            return account(connection)
+@router.post("/login")
+def log_in(body: schemas.LoginRequest, review: CurrentReview, request: Request, response: Response) -> schemas.Done:
+    """Begin a session with a reviewer's token."""
+    address = request.client.host if request.client else ""
+    if wait := review.login_limit.compute_wait(address):
+        raise HTTPException(429, "too many wrong tokens; wait a minute", {"retry-after": str(int(wait) + 1)})
+    session = review.database.write(lambda connection: reviewers.sign_in(connection, body.token, time.time()))
+    if session is None:
+        review.login_limit.add_failure(address)
+        raise HTTPException(401, "this token belongs to no reviewer")
+    _, cookie = session
+    response.set_cookie(
+        review.cookie,
+        cookie,
+        max_age=int(reviewers.SESSION_S),
+        path="/",
+        httponly=True,
+        samesite="strict",
+        secure=review.secure,
+    )
+    return schemas.Done()
 
-    progress = Recent(round_account, PROGRESS_S)
 
-    @router.post("/login")
-    def login(body: api.Login, request: Request, response: Response) -> api.Ok:
-        """Begins a session with a reviewer's token."""
-        address = request.client.host if request.client else ""
-        if wait := limit.wait(address):
-            raise HTTPException(429, "too many wrong tokens; wait a minute", {"retry-after": str(int(wait) + 1)})
-        signed = database.write(lambda connection: people.sign_in(connection, body.token, time.time()))
-        if signed is None:
-            limit.fault(address)
-            raise HTTPException(401, "this token is nobody's")
-        response.set_cookie(review.cookie, signed[1], max_age=int(people.SESSION_S), path="/", httponly=True,
-                            samesite="strict", secure=review.secure)  # fmt: skip
-        return api.Ok()
+@router.post("/logout")
+def log_out(review: CurrentReview, reviewer: SignedIn, request: Request, response: Response) -> schemas.Done:
+    """End the session, and give the open items back."""
+    cookie = request.cookies[review.cookie]
 
-    @router.post("/logout")
-    def logout(who: Who, request: Request, response: Response) -> api.Ok:
-        """Ends the session and gives back what is open."""
-        cookie = request.cookies[review.cookie]
+    def end_session(connection: Connection) -> None:
+        reviewers.sign_out(connection, cookie)
+        leases.release_items(connection, review.policy, reviewer.id)
 
-        def job(connection: Any) -> None:
-            people.sign_out(connection, cookie)
-            deal.release(connection, policy, who.id)
+    review.database.write(end_session)
+    response.delete_cookie(review.cookie, path="/", httponly=True, samesite="strict", secure=review.secure)
+    return schemas.Done()
 
-        database.write(job)
-        response.delete_cookie(review.cookie, path="/", httponly=True, samesite="strict", secure=review.secure)
-        return api.Ok()
 
-    @router.get("/me")
-    def me(who: Who) -> api.Me:
-        """Who is signed in, and to what."""
-        return api.Me(
-            name=who.name, admin=who.admin, run=review.name, feedback=policy.feedback,
-            lease_minutes=policy.lease_minutes, guidelines=review.guidelines,
-            reasons={str(reason): text for reason, text in REASON_TEXT.items()},
-        )  # fmt: skip
+@router.get("/me")
+def get_session(review: CurrentReview, reviewer: SignedIn) -> schemas.SessionInfo:
+    """Return the reviewer who is signed in, and the settings of the review."""
+    return schemas.SessionInfo(
+        name=reviewer.name,
+        admin=reviewer.admin,
+        run=review.name,
+        feedback=review.policy.feedback,
+        lease_minutes=review.policy.lease_minutes,
+        guidelines=review.guidelines,
+        reasons={str(reason): text for reason, text in REASON_TEXT.items()},
+    )
 
-    @router.post("/next")
-    def next_items(body: api.Next, who: Who) -> api.Items:
-        """The items that are open for this reviewer, in order; new ones up to the number wanted."""
-        rows = database.write(lambda connection: deal.next_items(connection, policy, who, body.want, time.time()))
-        return api.Items(items=[api.Item(**deal.public(row)) for row in rows])
 
-    @router.post("/votes")
-    def vote(body: api.Vote, who: Who) -> api.Voted:
-        """Notes a verdict or a skip; on an item that was judged before, an edit. Tells what was hidden until now."""
-        skip = body.verdict == "skip"
-        entry = Entry(
-            body.item, body.nonce, None if skip else str(body.verdict),
-            str(body.reason) if body.reason and body.verdict == Verdict.NO else None, None, body.seconds,
-            body.guidelines, program_version(),
-        )  # fmt: skip
+@router.post("/next")
+def open_items(body: schemas.NextRequest, review: CurrentReview, reviewer: SignedIn) -> schemas.Items:
+    """Return the items that are open for the reviewer, in order, with new ones up to the number requested."""
+    rows = review.database.write(
+        lambda connection: leases.lease_items(connection, review.policy, reviewer, body.want, time.time())
+    )
+    return schemas.Items(items=[schemas.Item(**leases.describe_item(row)) for row in rows])
 
-        def job(connection: Any) -> api.Voted:
-            item = votes.cast(connection, policy, who, entry, time.time())
-            if skip:
-                return api.Voted()
-            known = None
-            if policy.feedback and item.kind == ItemKind.HONEYPOT:
-                known = api.Known(expected=item.expected, right=item.expected == entry.verdict)
-            return api.Voted(score=item.score, others=votes.others(connection, item.id, who), known=known)
 
-        return database.write(job)
+@router.post("/votes")
+def cast_vote(body: schemas.VoteRequest, review: CurrentReview, reviewer: SignedIn) -> schemas.VoteResult:
+    """Log a verdict or a skip; on an item that was judged before, an edit. Return what was hidden before the vote."""
+    skip = body.verdict == "skip"
+    submission = Submission(
+        item=body.item,
+        nonce=body.nonce,
+        verdict=None if skip else str(body.verdict),
+        reason=str(body.reason) if body.reason and body.verdict == Verdict.NO else None,
+        seconds=body.seconds,
+        guidelines=body.guidelines,
+        version=get_program_version(),
+    )
 
-    @router.post("/undo")
-    def undo(body: api.Undo, who: Who) -> api.Item:
-        """Takes back the last verdict, or that on an item, and opens the item again."""
-        row = database.write(lambda connection: votes.undo(connection, policy, who, body.nonce, time.time(), body.item))
-        return api.Item(**deal.public(row))
+    def cast(connection: Connection) -> schemas.VoteResult:
+        item = vote_log.cast_vote(connection, review.policy, reviewer, submission, time.time())
+        if skip:
+            return schemas.VoteResult()
+        feedback = None
+        if review.policy.feedback and item.kind == ItemKind.HONEYPOT:
+            feedback = schemas.Feedback(expected=item.expected, right=item.expected == submission.verdict)
+        others = vote_log.count_other_verdicts(connection, item.id, reviewer)
+        return schemas.VoteResult(score=item.score, others=others, feedback=feedback)
 
-    @router.post("/flag")
-    def flag(body: api.Flag, who: Who) -> api.Ok:
-        """Notes a remark for the admin; an empty one takes it back."""
-        entry = Entry(body.item, body.nonce, remark=body.remark.strip() or None, version=program_version())
-        database.write(lambda connection: votes.flag(connection, who, entry, time.time()))
-        return api.Ok()
+    return review.database.write(cast)
 
-    @router.get("/history")
-    def history(who: Who) -> api.History:
-        """The last twenty verdicts, newest first."""
-        with database.read() as connection:
-            rows = votes.history(connection, who)
-        return api.History(items=[api.Past(**{**row, "dilation": row["dilation"] or 0}) for row in rows])
 
-    @router.get("/progress")
-    def get_progress(who: Who) -> api.Progress:
-        """How far the reviewer and the round are."""
-        with database.read() as connection:
-            own = statistics.mine(connection, who)
-        whole = progress.get()
-        told = {name: getattr(whole, name) for name in ("candidates", "voted", "leased", "waiting")}
-        return api.Progress(mine=api.Mine(**own), round=api.Round(**told))
+@router.post("/undo")
+def undo_vote(body: schemas.UndoRequest, review: CurrentReview, reviewer: SignedIn) -> schemas.Item:
+    """Undo the last verdict, or that on an item, and open the item again."""
+    row = review.database.write(
+        lambda connection: vote_log.undo_vote(connection, review.policy, reviewer, body.nonce, time.time(), body.item)
+    )
+    return schemas.Item(**leases.describe_item(row))
 
-    @router.get("/examples")
-    def examples(who: Who) -> api.Examples:
-        """Items of the guidelines: a right result and one of each mistake."""
-        with database.read() as connection:
-            of = (items.c.kind == ItemKind.EXAMPLE, ~items.c.withdrawn)
-            rows = connection.execute(select(items).where(*of).order_by(items.c.row_id, items.c.id)).all()
-        first = [row for row in rows if row.row_id == rows[0].row_id]
-        told = []
-        for row in first:
-            reason = MISTAKES.get(Variant(row.variant))
-            told.append(
-                api.Example(**deal.public(row), variant=row.variant, verdict=row.expected,
-                            reason=str(reason) if reason else None)
-            )  # fmt: skip
-        return api.Examples(items=told)
 
-    @router.get("/pictures/{item}/{role}", response_class=Response)
-    def picture(
-        item: Annotated[str, InPath(pattern=r"^[0-9a-f]{32}$")],
-        role: Role,
-        who: Who,
-        request: Request,
-        size: Annotated[Size, Query()] = "view",
-    ) -> Response:
-        """A picture of an item that is open for the reviewer or was judged by them."""
-        with database.read() as connection:
-            if not votes.may_see(connection, who, item):
-                raise HTTPException(404, "no such item is yours")
-            row = connection.execute(select(items).where(items.c.id == item)).one()
-        etag = f'"{etag_of(row, role, size)}"'
-        headers = {"etag": etag, "cache-control": f"private, max-age={PICTURE_S}, immutable"}
-        if request.headers.get("if-none-match") == etag:
-            return Response(status_code=304, headers=headers)
-        data, kind = review.pictures.get(row, role, size)
-        return Response(data, media_type=kind, headers=headers)
+@router.post("/flag")
+def flag_item(body: schemas.FlagRequest, review: CurrentReview, reviewer: SignedIn) -> schemas.Done:
+    """Log a remark for the admin; an empty one withdraws it."""
+    remark = body.remark.strip() or None
+    submission = Submission(body.item, body.nonce, remark=remark, version=get_program_version())
+    review.database.write(lambda connection: vote_log.flag_item(connection, reviewer, submission, time.time()))
+    return schemas.Done()
 
-    return router
+
+@router.get("/history")
+def get_history(review: CurrentReview, reviewer: SignedIn) -> schemas.History:
+    """Return the reviewer's last twenty verdicts, newest first."""
+    with review.database.read() as connection:
+        rows = vote_log.read_history(connection, reviewer)
+    return schemas.History(items=[schemas.HistoryItem(**{**row, "dilation": row["dilation"] or 0}) for row in rows])
+
+
+@router.get("/progress")
+def get_progress(review: CurrentReview, reviewer: SignedIn) -> schemas.Progress:
+    """Return the progress of the reviewer and of the round."""
+    with review.database.read() as connection:
+        progress = statistics.read_own_progress(connection, reviewer)
+    accounting = review.accounting.get()
+    counts = {name: getattr(accounting, name) for name in schemas.RoundProgress.model_fields}
+    return schemas.Progress(mine=schemas.ReviewerProgress(**progress), round=schemas.RoundProgress(**counts))
+
+
+@router.get("/examples")
+def get_examples(review: CurrentReview, reviewer: SignedIn) -> schemas.Examples:
+    """Return the guidelines' examples: a right result and one of each mistake."""
+    with review.database.read() as connection:
+        conditions = (items.c.kind == ItemKind.EXAMPLE, ~items.c.withdrawn)
+        rows = connection.execute(select(items).where(*conditions).order_by(items.c.row_id, items.c.id)).all()
+    examples = []
+    for row in (row for row in rows if row.row_id == rows[0].row_id):
+        reason = MISTAKES.get(Variant(row.variant))
+        examples.append(
+            schemas.Example(
+                **leases.describe_item(row),
+                variant=row.variant,
+                verdict=row.expected,
+                reason=str(reason) if reason else None,
+            )
+        )
+    return schemas.Examples(items=examples)
+
+
+@router.get("/pictures/{item}/{role}", response_class=Response)
+def get_picture(
+    item: Annotated[str, PathParameter(pattern=r"^[0-9a-f]{32}$")],
+    role: Role,
+    review: CurrentReview,
+    reviewer: SignedIn,
+    request: Request,
+    size: Annotated[Size, Query()] = "view",
+) -> Response:
+    """Return a picture of an item that the reviewer may view."""
+    with review.database.read() as connection:
+        if not vote_log.may_view(connection, reviewer, item):
+            raise HTTPException(404, "you have no such item")
+        row = connection.execute(select(items).where(items.c.id == item)).one()
+    etag = f'"{compute_etag(row, role, size)}"'
+    headers = {"etag": etag, "cache-control": f"private, max-age={PICTURE_S}, immutable"}
+    if request.headers.get("if-none-match") == etag:
+        return Response(status_code=304, headers=headers)
+    data, media_type = review.pictures.get(row, role, size)
+    return Response(data, media_type=media_type, headers=headers)

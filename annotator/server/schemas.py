@@ -1,41 +1,47 @@
-"""What goes over the wire: requests and answers of the server."""
+"""Requests and answers of the API."""
 
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from rasura.annotator.store.enums import Reason, Verdict
-from rasura.annotator.store.leases import HELD
+from rasura.annotator.store.leases import MAX_OPEN_ITEMS
 
 
-def _plain(text: str) -> str:
+def _check_text(text: str) -> str:
     if any((ord(letter) < 32 and letter not in "\n\t") or letter == "\x7f" for letter in text):
         raise ValueError("control characters are not allowed")
     if any(0xD800 <= ord(letter) <= 0xDFFF for letter in text):
-        raise ValueError("half a letter: a surrogate without its other half")
+        raise ValueError("a surrogate without its other half is not allowed")
     return text
 
 
 ItemId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-Nonce = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{8,64}$", description="The sender's own; sent again, it is one.")]
-Words = Annotated[str, Field(max_length=2000), AfterValidator(_plain)]
+Nonce = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9_-]{8,64}$",
+        description="The sender's own id of the request; the same one sent twice counts once.",
+    ),
+]
+Text = Annotated[str, Field(max_length=2000), AfterValidator(_check_text)]
 
 
-class Body(BaseModel):
-    """A request: nothing in it is unknown."""
+class RequestBody(BaseModel):
+    """A request; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class Login(Body):
+class LoginRequest(RequestBody):
     token: str = Field(min_length=1, max_length=200)
 
 
-class Next(Body):
-    want: int = Field(6, ge=1, le=HELD)
+class NextRequest(RequestBody):
+    want: int = Field(6, ge=1, le=MAX_OPEN_ITEMS)
 
 
-class Vote(Body):
+class VoteRequest(RequestBody):
     item: ItemId
     nonce: Nonce
     verdict: Verdict | Literal["skip"]
@@ -44,22 +50,22 @@ class Vote(Body):
     guidelines: str | None = Field(None, pattern=r"^[0-9a-f]{1,16}$")
 
 
-class Undo(Body):
+class UndoRequest(RequestBody):
     nonce: Nonce
     item: ItemId | None = None
 
 
-class Flag(Body):
+class FlagRequest(RequestBody):
     item: ItemId
     nonce: Nonce
-    remark: Words
+    remark: Text
 
 
 class Problem(BaseModel):
     detail: str
 
 
-class Me(BaseModel):
+class SessionInfo(BaseModel):
     name: str
     admin: bool
     run: str
@@ -79,36 +85,36 @@ class Items(BaseModel):
     items: list[Item]
 
 
-class Known(BaseModel):
+class Feedback(BaseModel):
     expected: Verdict
     right: bool
 
 
-class Voted(BaseModel):
-    """What may be told once the vote is in."""
+class VoteResult(BaseModel):
+    """Facts that the page may show after the vote."""
 
     score: float | None = None
     others: dict[str, int] = {}
-    known: Known | None = None
+    feedback: Feedback | None = Field(None, serialization_alias="known")
 
 
-class Past(Item):
+class HistoryItem(Item):
     verdict: Verdict | None
     reason: str | None
     time: float
 
 
 class History(BaseModel):
-    items: list[Past]
+    items: list[HistoryItem]
 
 
-class Mine(BaseModel):
+class ReviewerProgress(BaseModel):
     votes: int
     per_hour: float | None
     median_seconds: float | None
 
 
-class Round(BaseModel):
+class RoundProgress(BaseModel):
     candidates: int
     voted: int
     leased: int
@@ -116,8 +122,8 @@ class Round(BaseModel):
 
 
 class Progress(BaseModel):
-    mine: Mine
-    round: Round
+    mine: ReviewerProgress
+    round: RoundProgress
 
 
 class Example(Item):
@@ -130,5 +136,5 @@ class Examples(BaseModel):
     items: list[Example]
 
 
-class Ok(BaseModel):
+class Done(BaseModel):
     ok: bool = True

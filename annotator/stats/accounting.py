@@ -1,4 +1,4 @@
-"""What has become of every candidate: voted, leased or waiting; and whether the queue's numbers follow from the log."""
+"""The accounting of a review: candidates are voted, leased or waiting; and checks of the queue against the log."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -7,33 +7,42 @@ from sqlalchemy import ColumnElement, Connection, and_, case, func, select
 
 from rasura.annotator.store.database import items, leases, standing
 from rasura.annotator.store.enums import ItemKind
-from rasura.annotator.store.vote_log import entries, fold
+from rasura.annotator.store.vote_log import fold_entries, read_entries
 
 
 @dataclass(frozen=True)
-class ReviewAccount:
-    """candidates = voted + leased + waiting."""
+class ReviewAccounting:
+    """The numbers of candidates: candidates = voted + leased + waiting.
+
+    Attributes:
+        candidates: without the withdrawn ones.
+        voted: have all the votes that they need.
+        leased: need more, and a reviewer has them open.
+        waiting: need more, and nobody has them open.
+        withdrawn: the run no longer has them.
+        votes: on candidates, without those on withdrawn ones.
+    """
 
     candidates: int
-    voted: int  # have all the votes that they need
-    leased: int  # need more, and somebody has them open
-    waiting: int  # need more, and nobody has them open
-    withdrawn: int  # the run no longer holds them; not among the candidates
-    votes: int  # on candidates, withdrawn ones not counted
+    voted: int
+    leased: int
+    waiting: int
+    withdrawn: int
+    votes: int
 
     @property
-    def balanced(self) -> bool:
-        """True when every candidate is accounted for."""
+    def balances(self) -> bool:
+        """True where every candidate is accounted for."""
         return self.candidates == self.voted + self.leased + self.waiting
 
 
-def account(connection: Connection) -> ReviewAccount:
-    """The account of a review."""
-    here = ~items.c.withdrawn
+def read_accounting(connection: Connection) -> ReviewAccounting:
+    """Read the accounting of a review."""
+    active = ~items.c.withdrawn
     done = items.c.votes >= items.c.needed
 
     def count(*conditions: ColumnElement[bool]) -> ColumnElement[int]:
-        return func.coalesce(func.sum(case((and_(here, *conditions), 1), else_=0)), 0)
+        return func.coalesce(func.sum(case((and_(active, *conditions), 1), else_=0)), 0)
 
     statement = select(
         count(),
@@ -41,34 +50,36 @@ def account(connection: Connection) -> ReviewAccount:
         count(~done, items.c.leases > 0),
         count(~done, items.c.leases <= 0),
         func.count() - count(),
-        func.coalesce(func.sum(case((here, items.c.votes), else_=0)), 0),
+        func.coalesce(func.sum(case((active, items.c.votes), else_=0)), 0),
     ).where(items.c.kind == ItemKind.CANDIDATE)
-    return ReviewAccount(*connection.execute(statement).one())
+    return ReviewAccounting(*connection.execute(statement).one())
 
 
-def faults(connection: Connection) -> list[str]:
-    """What does not add up; nothing where all is well."""
-    found = []
-    folded = fold(entries(connection))
-    stands = {(row.item, row.reviewer): row for row in connection.execute(select(standing))}
-    for key in sorted(set(folded) ^ set(stands)):
-        found.append(f"item {key[0]}, reviewer {key[1]}: the log and the standing votes differ")
-    for key in sorted(set(folded) & set(stands)):
-        if folded[key].seq != stands[key].seq or folded[key].verdict != stands[key].verdict:
-            found.append(
-                f"item {key[0]}, reviewer {key[1]}: entry {folded[key].seq} counts, {stands[key].seq} is noted"
+def find_faults(connection: Connection) -> list[str]:
+    """Compare the standing votes and the queue's counts with the log.
+
+    Returns:
+        A text for each difference; none where all is well.
+    """
+    faults = []
+    counting = fold_entries(read_entries(connection))
+    stored = {(row.item, row.reviewer): row for row in connection.execute(select(standing))}
+    for item, reviewer in sorted(set(counting) ^ set(stored)):
+        faults.append(f"item {item}, reviewer {reviewer}: the log and the standing votes differ")
+    for key in sorted(set(counting) & set(stored)):
+        if counting[key].seq != stored[key].seq or counting[key].verdict != stored[key].verdict:
+            faults.append(
+                f"item {key[0]}, reviewer {key[1]}: entry {counting[key].seq} counts, {stored[key].seq} is stored"
             )
-    votes = Counter(item for (item, _), entry in folded.items() if entry.verdict)
-    held = Counter(connection.execute(select(leases.c.item).where(leases.c.live)).scalars())
+    votes = Counter(item for (item, _), entry in counting.items() if entry.verdict)
+    live_leases = Counter(connection.execute(select(leases.c.item).where(leases.c.live)).scalars())
     for row in connection.execute(select(items).where(items.c.kind == ItemKind.CANDIDATE)):
-        numbers = (row.votes, row.leases)
-        if numbers != (votes[row.id], held[row.id]):
-            found.append(
-                f"item {row.id}: {numbers} votes and leases are noted, {votes[row.id], held[row.id]} are there"
-            )
+        actual = (votes[row.id], live_leases[row.id])
+        if (row.votes, row.leases) != actual:
+            faults.append(f"item {row.id}: {(row.votes, row.leases)} votes and leases are stored, there are {actual}")
         if row.free != (0 if row.withdrawn else max(0, row.needed - row.votes - row.leases)):
-            found.append(f"item {row.id}: {row.free} votes are said to be free of {row.needed}")
-    counted = account(connection)
-    if not counted.balanced:
-        found.append(f"candidates do not add up: {counted}")
-    return found
+            faults.append(f"item {row.id}: {row.free} of {row.needed} votes are stored as free")
+    accounting = read_accounting(connection)
+    if not accounting.balances:
+        faults.append(f"candidates do not add up: {accounting}")
+    return faults

@@ -1,50 +1,69 @@
-"""What the admin page and the progress line show, from the log."""
+"""The figures of the admin page and of the progress line, from the log."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import Connection, select
 
 from rasura.annotator.stats import agreement
-from rasura.annotator.stats.accounting import account
+from rasura.annotator.stats.accounting import read_accounting
 from rasura.annotator.store.database import items, log, standing
 from rasura.annotator.store.enums import Action, ItemKind
-from rasura.annotator.store.reviewers import Reviewer, names
-from rasura.annotator.store.vote_log import entries, flags, fold
+from rasura.annotator.store.reviewers import Reviewer, list_names
+from rasura.annotator.store.vote_log import ItemReviewer, LogEntry, collect_flags, fold_entries, read_entries
 
-BREAK_S = 120.0  # a longer gap between two votes is a break
+BREAK_S = 120.0
+"""A longer time between two votes is a break."""
 RECENT = 40
-BARS = 48  # of the plot of votes over time
+"""Number of last votes from which a reviewer's pace is computed."""
+BARS = 48
+"""Bars of the plot of votes over time, at most."""
 
 
-def pace(times: Sequence[float]) -> float | None:
-    """Votes an hour, from the times of the last ones; breaks are left out."""
-    ordered = sorted(times)
-    gaps = [after - before for before, after in pairwise(ordered) if after - before <= BREAK_S]
+def compute_pace(times: Sequence[float]) -> float | None:
+    """Compute votes an hour from the times of votes; breaks do not count.
+
+    Args:
+        times: in seconds, in any order.
+
+    Returns:
+        None where there are no two votes without a break between them.
+
+    Examples:
+        >>> compute_pace([0.0, 10.0, 20.0])
+        360.0
+    """
+    gaps = [after - before for before, after in pairwise(sorted(times)) if after - before <= BREAK_S]
     return 3600 * len(gaps) / sum(gaps) if gaps and sum(gaps) > 0 else None
 
 
-def mine(connection: Connection, who: Reviewer) -> dict[str, Any]:
-    """A reviewer's own progress."""
-    of = (standing.c.reviewer == who.id, standing.c.verdict.is_not(None))
-    counted = connection.execute(select(standing.c.seq).where(*of)).all()
+def read_own_progress(connection: Connection, reviewer: Reviewer) -> dict[str, Any]:
+    """Read a reviewer's own progress: votes, votes an hour, median seconds."""
+    conditions = (standing.c.reviewer == reviewer.id, standing.c.verdict.is_not(None))
+    votes = connection.execute(select(standing.c.seq).where(*conditions)).all()
     recent = (
         select(log.c.time, log.c.seconds)
         .join(standing, standing.c.seq == log.c.seq)
-        .where(standing.c.reviewer == who.id, log.c.action == Action.VOTE)
+        .where(standing.c.reviewer == reviewer.id, log.c.action == Action.VOTE)
         .order_by(standing.c.seq.desc())
         .limit(RECENT)
     )
     rows = connection.execute(recent).all()
     seconds = sorted(row.seconds for row in rows if row.seconds is not None)
     median = seconds[len(seconds) // 2] if seconds else None
-    return {"votes": len(counted), "per_hour": pace([row.time for row in rows]), "median_seconds": median}
+    return {"votes": len(votes), "per_hour": compute_pace([row.time for row in rows]), "median_seconds": median}
 
 
-def timeline(times: Sequence[float], bars: int = BARS) -> dict[str, Any]:
-    """Counts in equal stretches from the first time to the last, at least a minute each."""
+def build_timeline(times: Sequence[float], bars: int = BARS) -> dict[str, Any]:
+    """Count votes in intervals of equal length from the first time to the last, at least a minute each.
+
+    Examples:
+        >>> build_timeline([0.0, 30.0, 90.0])
+        {'start': 0.0, 'step': 60.0, 'counts': [2, 1]}
+    """
     if not times:
         return {"start": 0.0, "step": 60.0, "counts": []}
     start, end = min(times), max(times)
@@ -55,115 +74,153 @@ def timeline(times: Sequence[float], bars: int = BARS) -> dict[str, Any]:
     return {"start": start, "step": float(step), "counts": counts}
 
 
-def weights(connection: Connection, folded: Mapping[tuple[str, int], Any]) -> dict[int, float]:
-    """Each reviewer's weight from the items with a known answer."""
+def compute_weights(connection: Connection, folded: Mapping[ItemReviewer, LogEntry]) -> dict[int, float]:
+    """Compute each reviewer's weight from the answers on honeypots.
+
+    Args:
+        connection: to the database.
+        folded: the entries that count.
+
+    Returns:
+        Reviewer -> weight, for those who have answered any.
+    """
     tally: dict[int, list[int]] = defaultdict(lambda: [0, 0])
-    for who, verdict, expected in _known(connection, folded):
-        tally[who][verdict != expected] += 1
-    return {who: agreement.accuracy_weight(right, wrong) for who, (right, wrong) in tally.items()}
+    for reviewer, verdict, expected in _list_answers(connection, folded):
+        tally[reviewer][verdict != expected] += 1
+    return {reviewer: agreement.compute_accuracy_weight(right, wrong) for reviewer, (right, wrong) in tally.items()}
 
 
-def _known(connection: Connection, folded: Mapping[tuple[str, int], Any]) -> list[tuple[int, str, str]]:
-    pots = select(items.c.id, items.c.expected).where(items.c.kind == ItemKind.HONEYPOT)
-    expected = {row.id: row.expected for row in connection.execute(pots)}
+def _list_answers(connection: Connection, folded: Mapping[ItemReviewer, LogEntry]) -> list[tuple[int, str, str]]:
+    """List (reviewer, verdict, right answer) of the votes on honeypots."""
+    honeypots = select(items.c.id, items.c.expected).where(items.c.kind == ItemKind.HONEYPOT)
+    expected = {row.id: row.expected for row in connection.execute(honeypots)}
     return [
-        (who, entry.verdict, expected[item])
-        for (item, who), entry in folded.items()
+        (reviewer, entry.verdict, expected[item])
+        for (item, reviewer), entry in folded.items()
         if item in expected and entry.verdict
     ]
 
 
-def overview(connection: Connection, policy: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything on the admin page but the pictures."""
-    every, people = entries(connection), names(connection)
-    folded = fold(every)
-    known: dict[int, list[tuple[str, str]]] = defaultdict(list)
-    for who, verdict, expected in _known(connection, folded):
-        known[who].append((verdict, expected))
-    pots = set(connection.execute(select(items.c.id).where(items.c.kind != ItemKind.CANDIDATE)).scalars())
-    given = {key: entry for key, entry in folded.items() if entry.verdict and key[0] not in pots}
-    votes = [(item, who, entry.verdict) for (item, who), entry in given.items()]
-    of: dict[int, list[Any]] = defaultdict(list)
-    for (_, who), entry in given.items():
-        of[who].append(entry)
-    reviewers = []
-    for who, name in sorted(people.items(), key=lambda one: one[1].lower()):
-        own = of[who]
-        seconds = [entry.seconds for entry in own if entry.seconds is not None]
-        found = agreement.habits([entry.verdict for entry in own], seconds, known[who])
-        reviewers.append(
-            {"id": who, "name": name, **vars(found), "yes_rate": found.yes_rate, "accuracy": found.accuracy,
-             "per_hour": pace([entry.time for entry in own]),
-             "last": max((entry.time for entry in own), default=None)}
-        )  # fmt: skip
-    by_item = agreement.by_item(votes)
-    said = [agreement.consensus(verdicts) for verdicts in by_item.values()]
+def build_overview(connection: Connection, policy: Mapping[str, Any]) -> dict[str, Any]:
+    """Build all figures of the admin page.
+
+    Args:
+        connection: to the database.
+        policy: of the review, as JSON.
+    """
+    entries = read_entries(connection)
+    folded = fold_entries(entries)
+    controls = set(connection.execute(select(items.c.id).where(items.c.kind != ItemKind.CANDIDATE)).scalars())
+    on_candidates = {key: entry for key, entry in folded.items() if entry.verdict and key[0] not in controls}
+    votes = [(item, reviewer, entry.verdict) for (item, reviewer), entry in on_candidates.items() if entry.verdict]
+    by_item = agreement.group_by_item(votes)
     return {
         "policy": policy,
-        "account": {**vars(account(connection))},
-        "reviewers": reviewers,
-        "pairs": [vars(pair) for pair in agreement.pairs(votes)],
-        "alpha": agreement.krippendorff_alpha(votes),
+        "account": asdict(read_accounting(connection)),
+        "reviewers": _summarize_reviewers(connection, folded, on_candidates),
+        "pairs": [_describe_pair(pair) for pair in agreement.compare_reviewers(votes)],
+        "alpha": agreement.compute_krippendorff_alpha(votes),
         "shared": sum(len(verdicts) > 1 for verdicts in by_item.values()),
-        "consensus": Counter(one.verdict or "tie" for one in said),
-        "reasons": Counter(entry.reason for entry in given.values() if entry.reason),
-        "removers": _removers(connection, by_item),
-        "timeline": timeline([entry.time for entry in given.values()]),
-        "flags": len(flags(every)),
+        "consensus": Counter(agreement.find_consensus(verdicts).verdict or "tie" for verdicts in by_item.values()),
+        "reasons": Counter(entry.reason for entry in on_candidates.values() if entry.reason),
+        "removers": _count_by_remover(connection, by_item),
+        "timeline": build_timeline([entry.time for entry in on_candidates.values()]),
+        "flags": len(collect_flags(entries)),
     }
 
 
-def _removers(connection: Connection, by_item: Mapping[str, Mapping[int, str]]) -> list[dict[str, Any]]:
+def _describe_pair(pair: agreement.ReviewerPair) -> dict[str, Any]:
+    figures = {"items": pair.items, "agreed": pair.agreed, "kappa": pair.kappa}
+    return {"one": pair.first, "other": pair.second, **figures}
+
+
+def _summarize_reviewers(
+    connection: Connection, folded: Mapping[ItemReviewer, LogEntry], on_candidates: Mapping[ItemReviewer, LogEntry]
+) -> list[dict[str, Any]]:
+    """Summarize the votes of each reviewer, sorted by name."""
+    answers: dict[int, list[tuple[str, str]]] = defaultdict(list)
+    for reviewer, verdict, expected in _list_answers(connection, folded):
+        answers[reviewer].append((verdict, expected))
+    entries: dict[int, list[LogEntry]] = defaultdict(list)
+    for (_, reviewer), entry in on_candidates.items():
+        entries[reviewer].append(entry)
+    summaries = []
+    for reviewer, name in sorted(list_names(connection).items(), key=lambda row: row[1].lower()):
+        votes = entries[reviewer]
+        seconds = [entry.seconds for entry in votes if entry.seconds is not None]
+        verdicts = [entry.verdict for entry in votes if entry.verdict]
+        statistics = agreement.summarize_reviewer(verdicts, seconds, answers[reviewer])
+        rates = {"yes_rate": statistics.yes_rate, "accuracy": statistics.accuracy}
+        times = [entry.time for entry in votes]
+        pace = {"per_hour": compute_pace(times), "last": max(times, default=None)}
+        summaries.append({"id": reviewer, "name": name, **asdict(statistics), **rates, **pace})
+    return summaries
+
+
+def _count_by_remover(connection: Connection, by_item: Mapping[str, Mapping[int, str]]) -> list[dict[str, Any]]:
     tally: dict[str, Counter[str]] = defaultdict(Counter)
-    of = items.c.kind == ItemKind.CANDIDATE
-    for row in connection.execute(select(items.c.id, items.c.remover).where(of, items.c.votes > 0)):
-        said = agreement.consensus(by_item.get(row.id, {})).verdict
-        tally[row.remover or "unknown"][said or "tie"] += 1
+    conditions = (items.c.kind == ItemKind.CANDIDATE, items.c.votes > 0)
+    for row in connection.execute(select(items.c.id, items.c.remover).where(*conditions)):
+        verdict = agreement.find_consensus(by_item.get(row.id, {})).verdict
+        tally[row.remover or "unknown"][verdict or "tie"] += 1
     return [{"name": name, **counts} for name, counts in sorted(tally.items())]
 
 
-def disputed(connection: Connection, start: int, count: int) -> dict[str, Any]:
-    """Items on which votes differ, the closest first, with who said what."""
-    people = names(connection)
-    told: dict[str, list[Any]] = defaultdict(list)
-    for (item, _), entry in fold(entries(connection)).items():
+def list_disputed_items(connection: Connection, start: int, count: int) -> dict[str, Any]:
+    """List the items on which votes differ, the most divided first, with the votes.
+
+    Args:
+        connection: to the database.
+        start: items to skip.
+        count: items to list.
+    """
+    votes: dict[str, list[LogEntry]] = defaultdict(list)
+    for (item, _), entry in fold_entries(read_entries(connection)).items():
         if entry.verdict:
-            told[item].append(entry)
-    split = {item: votes for item, votes in told.items() if len({vote.verdict for vote in votes}) > 1}
-    ordered = sorted(split, key=lambda item: (_lead(split[item]), item))
-    return {"total": len(ordered), "items": _with_votes(connection, ordered[start : start + count], told, people)}
+            votes[item].append(entry)
+    disputed = {item: entries for item, entries in votes.items() if len({entry.verdict for entry in entries}) > 1}
+    ordered = sorted(disputed, key=lambda item: (_compute_lead(disputed[item]), item))
+    return {"total": len(ordered), "items": _describe_items(connection, ordered[start : start + count], votes)}
 
 
-def flagged(connection: Connection, start: int, count: int) -> dict[str, Any]:
-    """Items with a remark, the newest first."""
-    people, every = names(connection), entries(connection)
-    told: dict[str, list[Any]] = defaultdict(list)
-    newest = sorted(flags(every).items(), key=lambda one: -one[1].seq)
+def list_flagged_items(connection: Connection, start: int, count: int) -> dict[str, Any]:
+    """List the items with a remark, the newest first, with remarks and votes.
+
+    Args:
+        connection: to the database.
+        start: items to skip.
+        count: items to list.
+    """
+    log_entries = read_entries(connection)
+    entries: dict[str, list[LogEntry]] = defaultdict(list)
+    newest = sorted(collect_flags(log_entries).items(), key=lambda flag: -flag[1].seq)
     for (item, _), entry in newest:
-        told[item].append(entry)
-    for (item, _), entry in fold(every).items():
-        if item in told and entry.verdict:
-            told[item].append(entry)
+        entries[item].append(entry)
+    for (item, _), entry in fold_entries(log_entries).items():
+        if item in entries and entry.verdict:
+            entries[item].append(entry)
     ordered = list(dict.fromkeys(item for (item, _), _ in newest))
-    return {"total": len(ordered), "items": _with_votes(connection, ordered[start : start + count], told, people)}
+    return {"total": len(ordered), "items": _describe_items(connection, ordered[start : start + count], entries)}
 
 
-def _lead(votes: Sequence[Any]) -> float:
+def _compute_lead(votes: Sequence[LogEntry]) -> float:
+    """Compute the share of the most frequent verdict."""
     counts = Counter(vote.verdict for vote in votes)
     return counts.most_common(1)[0][1] / len(votes)
 
 
-def _with_votes(
-    connection: Connection, ids: Sequence[str], told: Mapping[str, Sequence[Any]], people: Mapping[int, str]
+def _describe_items(
+    connection: Connection, ids: Sequence[str], entries: Mapping[str, Sequence[LogEntry]]
 ) -> list[dict[str, Any]]:
+    names = list_names(connection)
     rows = {row.id: row for row in connection.execute(select(items).where(items.c.id.in_(ids)))}
-    found = []
+    columns = ("id", "row_id", "flow", "label", "remover", "score", "expected")
+    fields = ("action", "verdict", "reason", "remark", "seconds", "time")
+    described = []
     for row in (rows[id] for id in ids if id in rows):
         votes = [
-            {"reviewer": people.get(vote.reviewer, "?"), "action": vote.action, "verdict": vote.verdict,
-             "reason": vote.reason, "remark": vote.remark, "seconds": vote.seconds, "time": vote.time}
-            for vote in told[row.id]
-        ]  # fmt: skip
-        facts = {name: getattr(row, name) for name in ("id", "row_id", "flow", "label", "remover", "score", "expected")}
-        found.append({**facts, "votes": votes})
-    return found
+            {"reviewer": names.get(entry.reviewer, "?"), **{field: getattr(entry, field) for field in fields}}
+            for entry in entries[row.id]
+        ]
+        described.append({**{column: getattr(row, column) for column in columns}, "votes": votes})
+    return described

@@ -1,8 +1,8 @@
-"""Where a review is kept: its tables, and one writer that commits what many ask for.
+"""The database of a review: its tables, and one writer that commits the jobs of many threads.
 
-SQLite in WAL mode with full sync, or PostgreSQL by URL. All writes of a process pass one thread, which takes what has
-gathered meanwhile into one transaction, each job in a savepoint of its own, and answers after the commit: one sync to
-disk serves them all, and what was answered is on disk. Between processes writes take turns: `BEGIN IMMEDIATE` in
+SQLite in WAL mode with full sync, or PostgreSQL by URL. All writes of a process pass one thread, which takes the jobs
+that are waiting into one transaction, each in a savepoint of its own, and answers after the commit: one sync to disk
+serves them all, and what was answered is on disk. Between processes writes take turns: `BEGIN IMMEDIATE` in
 SQLite, a transaction's advisory lock in PostgreSQL. Readers never wait.
 """
 
@@ -37,12 +37,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DatabaseError, OperationalError
 
+from rasura.manifests.errors import ReviewError
+
 T = TypeVar("T")
 
 VERSION = "1"
 BATCH = 64  # jobs in one transaction at most
 BUSY_MS = 10_000
-_LOCK = 0x5241_5355_5241  # the advisory lock's number: "RASURA"
+_LOCK = 0x5241_5355_5241  # id of the advisory lock: "RASURA"
 _KEY = BigInteger().with_variant(Integer, "sqlite")
 
 metadata = MetaData()
@@ -55,8 +57,8 @@ items = Table(
     Column("id", String(32), primary_key=True),
     Column("kind", String(16), nullable=False),
     Column("row_id", Text, nullable=False),
-    Column("flow", Text, nullable=False),  # the table that its row was found in
-    Column("place_table", Text, nullable=False),  # the table, shard and row that its pictures stand in
+    Column("flow", Text, nullable=False),  # the table that has its row
+    Column("place_table", Text, nullable=False),  # the table, shard and row of its pictures
     Column("place_shard", Text, nullable=False),
     Column("place_row", Integer, nullable=False),
     Column("variant", String(16), nullable=False),
@@ -65,18 +67,18 @@ items = Table(
     Column("remover", Text),
     Column("round", Integer),
     Column("score", Float),
-    Column("dilation", Integer),  # px by which the remover widened the mask
+    Column("dilation", Integer),  # px by which the remover dilated the mask
     Column("priority", Float, nullable=False),
     Column("withdrawn", Boolean, nullable=False, default=False),  # its row is no longer in the run
-    # what the queue needs at hand; all of it follows from the log, the leases and the policy
+    # what the queue is ordered and filtered by; all of it follows from the log, the leases and the policy
     Column("needed", Integer, nullable=False),
     Column("votes", Integer, nullable=False, default=0),
     Column("leases", Integer, nullable=False, default=0),
     Column("free", Integer, nullable=False),
 )
 Index("waiting", items.c.priority, items.c.id, sqlite_where=items.c.free > 0, postgresql_where=items.c.free > 0)
-Index("of_kind", items.c.kind, items.c.id, sqlite_where=items.c.kind != "candidate",
-      postgresql_where=items.c.kind != "candidate")  # fmt: skip
+_control = items.c.kind != "candidate"
+Index("of_kind", items.c.kind, items.c.id, sqlite_where=_control, postgresql_where=_control)
 Index("by_row", items.c.row_id)
 
 reviewers = Table(
@@ -86,7 +88,7 @@ reviewers = Table(
     Column("name", Text, nullable=False, unique=True),
     Column("token", String(64), unique=True),  # sha256 of it; null: cannot sign in
     Column("admin", Boolean, nullable=False, default=False),
-    Column("dealt", Integer, nullable=False, default=0),  # items handed to this reviewer so far
+    Column("dealt", Integer, nullable=False, default=0),  # items leased to this reviewer so far
     Column("created", Float, nullable=False),
 )
 
@@ -105,7 +107,7 @@ leases = Table(
     Column("reviewer", Integer, primary_key=True),
     Column("turn", Integer, nullable=False),
     Column("expires", Float, nullable=False),
-    Column("live", Boolean, nullable=False),  # an expired one stays: a late vote still counts where there is room
+    Column("live", Boolean, nullable=False),  # an expired one stays: a late vote still counts while the item needs it
     sqlite_with_rowid=False,
 )
 Index("by_expiry", leases.c.expires, sqlite_where=leases.c.live, postgresql_where=leases.c.live)
@@ -123,7 +125,7 @@ log = Table(
     Column("reason", String(16)),
     Column("remark", Text),
     Column("seconds", Float),
-    Column("replaces", _KEY),  # the entry that an edit or undo is about
+    Column("replaces", _KEY),  # the entry that an edit, undo or skip is about
     Column("guidelines", String(16)),
     Column("version", String(32)),
     Column("nonce", String(64), nullable=False, unique=True),  # the sender's; the same one twice is the same entry
@@ -144,7 +146,7 @@ standing = Table(
 Index("by_reviewer", standing.c.reviewer, standing.c.seq)
 
 # Nobody changes the log, not even this program.
-_ONLY_GROWS = (
+_APPEND_ONLY = (
     *(
         (
             "sqlite",
@@ -164,16 +166,16 @@ _ONLY_GROWS = (
         "FOR EACH STATEMENT EXECUTE FUNCTION log_only_grows()",
     ),
 )
-for _dialect, _statement in _ONLY_GROWS:
+for _dialect, _statement in _APPEND_ONLY:
     event.listen(log, "after_create", DDL(_statement).execute_if(dialect=_dialect))  # type: ignore[no-untyped-call]
 
 
-class NoDatabase(ConnectionError):
+class NoDatabase(ReviewError):
     """The review's database cannot be reached or is of another version."""
 
 
-def engine_for(url: str, writes: bool) -> Engine:
-    """An engine that begins transactions as a writer or a reader has to."""
+def create_database_engine(url: str, writes: bool) -> Engine:
+    """Create an engine that begins transactions as a writer or a reader has to."""
     if url.startswith("postgresql"):
         engine = create_engine(url, pool_pre_ping=True, pool_size=1 if writes else 8, max_overflow=0 if writes else 8)
 
@@ -187,7 +189,7 @@ def engine_for(url: str, writes: bool) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _connect(raw: Any, _: object) -> None:
-        raw.isolation_level = None  # or the driver begins transactions as it likes
+        raw.isolation_level = None  # or the driver begins transactions by itself
         for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_MS}", "cache_size=-65536"):
             raw.execute(f"PRAGMA {pragma}")
         if not writes:
@@ -200,11 +202,18 @@ def engine_for(url: str, writes: bool) -> Engine:
     return engine
 
 
-def url_of(where: str | Path) -> str:
-    """The URL of a database: one that was given, or an SQLite file's.
+def resolve_url(where: str | Path) -> str:
+    """Resolve the address of a database to the URL that SQLAlchemy takes.
+
+    Args:
+        where: a URL, or the path of an SQLite file.
 
     Raises:
         NoDatabase: a URL of a database that is not supported.
+
+    Examples:
+        >>> resolve_url("postgresql://review@db/rasura")
+        'postgresql+psycopg://review@db/rasura'
     """
     text = str(where)
     if text.startswith(("postgresql://", "postgres://")):
@@ -217,55 +226,61 @@ def url_of(where: str | Path) -> str:
 
 
 class Database:
-    """A review's database: many readers, one writer."""
+    """The database of a review: many readers, one writer."""
 
     def __init__(self, where: str | Path, create: bool = True) -> None:
-        """Opens it, and makes the tables where there are none yet.
+        """Open the database, and create its tables where there are none yet.
+
+        Args:
+            where: a URL, or the path of an SQLite file.
+            create: True where an SQLite file may be created.
 
         Raises:
-            NoDatabase: it cannot be reached, is not there and must not be made, or is of another version.
+            NoDatabase: it cannot be reached, does not exist and may not be created, or is of another version.
         """
-        self.url = url_of(where)
+        self.url = resolve_url(where)
         if self.url.startswith("sqlite:///"):
             file = Path(self.url.removeprefix("sqlite:///"))
             if not create and not file.exists():
                 raise NoDatabase(f"there is no review at {file}; `rasura review RUN` begins one")
             file.parent.mkdir(parents=True, exist_ok=True)
-        self._writing, self._reading = engine_for(self.url, True), engine_for(self.url, False)
+        self._writing, self._reading = create_database_engine(self.url, True), create_database_engine(self.url, False)
         try:
             with self._writing.begin() as connection:
                 metadata.create_all(connection)
-                found = connection.execute(select(meta.c.value).where(meta.c.key == "version")).scalar()
-                if found is None:
+                version = connection.execute(select(meta.c.value).where(meta.c.key == "version")).scalar()
+                if version is None:
                     connection.execute(insert(meta).values(key="version", value=VERSION))
         except DatabaseError as error:
             self._dispose()
-            raise NoDatabase(f"cannot open the review's database {self.shown}: {error.orig}") from None
-        if found not in (None, VERSION):
+            raise NoDatabase(f"cannot open the review's database {self.address}: {error.orig}") from None
+        if version not in (None, VERSION):
             self._dispose()
-            raise NoDatabase(f"{self.shown} is a review of version {found}, this program writes {VERSION}")
+            raise NoDatabase(
+                f"{self.address} is a review of version {version}; this program reads and writes version {VERSION}"
+            )
         self._jobs: queue.SimpleQueue[tuple[Callable[[Connection], Any], Future[Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="rasura-writer", daemon=True)
         self._thread.start()
 
     @property
-    def shown(self) -> str:
-        """Its address without a password."""
+    def address(self) -> str:
+        """The URL without its password."""
         return self._writing.url.render_as_string(hide_password=True)
 
     def submit(self, job: Callable[[Connection], T]) -> "Future[T]":
-        """Has the writer run a job in a transaction; the future ends when that is on disk."""
+        """Queue a job for the writer, which runs it in a transaction; the future ends when that is on disk."""
         future: Future[T] = Future()
         self._jobs.put((job, future))
         return future
 
     def write(self, job: Callable[[Connection], T]) -> T:
-        """Runs a job in a transaction and returns what it returns, when that is on disk."""
+        """Run a job in a transaction, and return its result when that is on disk."""
         return self.submit(job).result()
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
-        """A connection for reading, all of it as of one moment."""
+        """Open a connection for reading, all of it as of one moment."""
         with self._reading.connect() as connection:
             yield connection
 
@@ -304,7 +319,7 @@ class Database:
             future.set_exception(fault)
 
     def close(self) -> None:
-        """Ends the writer when it has done what was asked, and closes all connections."""
+        """End the writer when its jobs are done, and close all connections."""
         self._jobs.put(None)
         self._thread.join()
         self._dispose()

@@ -1,10 +1,10 @@
-"""The words of a review: verdicts, reasons, what an entry of the log does."""
+"""The vocabulary of a review: verdicts, reasons, actions of the log, kinds and variants of items."""
 
 from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """What a reviewer says of a candidate."""
+    """A reviewer's answer on a candidate."""
 
     YES = "yes"
     NO = "no"
@@ -12,7 +12,7 @@ class Verdict(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a candidate gets a no."""
+    """The reason for a no."""
 
     OBJECT = "object"
     HALLUCINATED = "hallucinated"
@@ -33,17 +33,17 @@ REASON_TEXT = {
 
 
 class Action(StrEnum):
-    """What an entry of the log does to its reviewer's verdict on its item."""
+    """The effect of a log entry on its reviewer's verdict on its item."""
 
-    VOTE = "vote"  # gives one
+    VOTE = "vote"  # adds one
     EDIT = "edit"  # replaces one
-    UNDO = "undo"  # takes it back; the item is the reviewer's again
-    SKIP = "skip"  # says none, and wants the item no more
-    FLAG = "flag"  # leaves the verdict alone; the remark is for the admin
+    UNDO = "undo"  # withdraws it; the item is leased to the reviewer again
+    SKIP = "skip"  # adds none, and the item is not dealt to this reviewer again
+    FLAG = "flag"  # does not change it; the remark is for the admin
 
 
 class ItemKind(StrEnum):
-    """What an item is for. The page never tells a honeypot from a candidate."""
+    """The purpose of an item. On the page a honeypot looks like a candidate."""
 
     CANDIDATE = "candidate"
     HONEYPOT = "honeypot"
@@ -51,7 +51,7 @@ class ItemKind(StrEnum):
 
 
 class Variant(StrEnum):
-    """Which picture is shown as the result. All but TARGET are known mistakes, made from a row with a true target."""
+    """The picture that is shown as the result. All but TARGET are deliberate mistakes, made from a true target."""
 
     TARGET = "target"
     UNTOUCHED = "untouched"
@@ -68,7 +68,7 @@ MISTAKES = {
     Variant.SHADOW: Reason.SHADOW,
     Variant.LEAK: Reason.OUTSIDE,
 }
-"""The reason that each known mistake deserves."""
+"""Deliberate mistake -> the reason for which it deserves a no."""
 
 HISTORY = 20
-"""How many of a reviewer's last verdicts the page lists."""
+"""Number of a reviewer's last verdicts that the page lists."""

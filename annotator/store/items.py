@@ -1,12 +1,11 @@
-"""What is reviewed: the candidates of a run, and rows with a true target as items whose answer is known.
+"""The items of a review: the candidates of a run, and rows with a true target as items whose answer is known.
 
-An item's id is a hash of the place that its pictures stand in. A place is named by a shard, whose id hashes the recipe
-and the inputs, so that a candidate made again by a changed recipe is another item, and votes never pass to a picture
-that nobody has seen.
+An item's id is a hash of the place of its pictures. A place is named by a shard, whose id is a hash of the recipe and
+the inputs, so that a candidate made again by a changed recipe is another item, and votes never pass to a picture that
+nobody has seen.
 """
 
 import hashlib
-import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -14,39 +13,57 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from rasura.annotator.store.database import Database, items, meta, standing
 from rasura.annotator.store.enums import MISTAKES, ItemKind, Variant, Verdict
-from rasura.annotator.store.policy import Policy, draw, needed, priority
-from rasura.manifests.ids import stable_hash
+from rasura.annotator.store.policy import Policy, compute_priority, count_needed_votes, draw_uniform
+from rasura.manifests.errors import ReviewError
+from rasura.manifests.ids import hash_json
+from rasura.manifests.run_layout import manifest_path, read_plan
 from rasura.manifests.schemas import PICTURES
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Table, Tables
 
-CHUNK = 1000  # rows in one transaction: reviewers wait for it
-HONEYPOTS = 2000  # rows with a true target that are used, at most
+CHUNK = 1000
+"""Rows in one transaction, for which reviewers wait."""
+HONEYPOTS = 2000
+"""Rows with a true target that are used, at most."""
 EXAMPLES = 2
-SHOWN = ("source", "target", "mask")
-LIGHT = (
-    "scene_id", "kind", "label", "remover", "round", "score", "verdict", "hole_dilation", "ref_table", "ref_shard",
-    "ref_row",
-)  # fmt: skip
+REQUIRED_PICTURES = ("source", "target", "mask")
+LIGHT_COLUMNS = (
+    *("scene_id", "kind", "label", "remover", "round", "score", "verdict", "hole_dilation"),
+    *("ref_table", "ref_shard", "ref_row"),
+)
 
 
-class NothingToReview(FileNotFoundError):
-    """A run has no candidate to judge."""
+class NothingToReview(ReviewError):
+    """A run has no candidate to review."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of a run that can be reviewed."""
+class ReviewableRow:
+    """A row of a run that can be reviewed.
+
+    Attributes:
+        id: of the row.
+        flow: that has it.
+        place: table, shard and row of its pictures.
+        scene: id of its scene; the row's own id where it has none.
+        kind: captured, simulated, inserted or edited.
+        label: class of its object.
+        remover: that made it.
+        round: of the loop in which it was made.
+        score: that a discriminator gave it.
+        dilation: px by which the remover dilated the mask.
+        judged: True where it has a verdict already.
+    """
 
     id: str
     flow: str
-    place: tuple[str, str, int]  # table, shard, row of its pictures
-    scene: str  # its own id where it has none
+    place: tuple[str, str, int]
+    scene: str
     kind: str
     label: str | None = None
     remover: str | None = None
@@ -57,192 +74,252 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """What became of a run's rows."""
+class LoadResult:
+    """The result of loading a run's rows into the queue.
+
+    Attributes:
+        candidates: rows to be judged.
+        judged: candidates that have a verdict already.
+        honeypots: items with a known answer.
+        added: items that are new in the queue.
+        withdrawn: items that the run no longer has.
+    """
 
     candidates: int
-    judged: int  # candidates that have a verdict already
+    judged: int
     honeypots: int
     added: int
     withdrawn: int
 
 
-def item_id(place: tuple[str, str, int], variant: str) -> str:
-    """Id of an item."""
-    return stable_hash(["item", *place, variant])
+def compute_item_id(place: tuple[str, str, int], variant: str) -> str:
+    """Compute the id of an item.
+
+    Args:
+        place: table, shard and row of its pictures.
+        variant: a word of `Variant`.
+    """
+    return hash_json(["item", *place, variant])
 
 
-def flows_of(run: Store) -> list[str]:
-    """A run's flows in the order of its plan.
+def list_flows(run: Store) -> list[str]:
+    """List a run's flows in the order of its plan.
 
     Raises:
-        FileNotFoundError: it is no run.
+        NoRun: it is no run.
     """
-    try:
-        return list(json.loads(run.read("plan.json"))["flows"])
-    except FileNotFoundError:
-        raise NothingToReview(f"'{run.uri}' is no run: it has no plan.json; give what `rasura run` wrote") from None
+    return list(read_plan(run).flows)
 
 
-def state_of(run: Store) -> str:
-    """A hash of what the run's tables hold now: another one where rows were added."""
+def hash_tables(run: Store) -> str:
+    """Hash the contents of the run's tables, so that it changes when rows are added."""
     digest = hashlib.sha256()
-    for flow in flows_of(run):
-        name = f"tables/{flow}/manifest.parquet"
+    for flow in list_flows(run):
+        name = manifest_path(flow)
         digest.update(flow.encode() + b"\0" + (run.read(name) if run.exists(name) else b""))
     return digest.hexdigest()
 
 
-def fingerprint(run: Store, policy: Policy, flows: Sequence[str]) -> str:
-    """What a queue is made from: the run's rows as they are now, the policy, the flows."""
-    return stable_hash([state_of(run), policy.model_dump(), sorted(flows)])
+def compute_fingerprint(run: Store, policy: Policy, flows: Sequence[str]) -> str:
+    """Compute a hash of the inputs of a queue: the run's rows as they are now, the policy, the flows."""
+    return hash_json([hash_tables(run), policy.model_dump(), sorted(flows)])
 
 
-def refresh(
+def refresh_queue(
     run: Store, database: Database, policy: Policy, flows: Sequence[str] = (), rest: float = 0.0
-) -> Loaded | None:
-    """`load`, unless the queue was brought to just this before: a server that starts again is there at once.
+) -> LoadResult | None:
+    """Call `load_queue`, unless the queue was loaded from the same inputs before.
+
+    A server that starts again is ready at once.
 
     Returns:
         None where nothing had to be done.
+
+    Raises:
+        NoRun: it is no run.
+        NothingToReview: the run has no candidate.
     """
-    now = fingerprint(run, policy, flows)
+    inputs = compute_fingerprint(run, policy, flows)
     with database.read() as connection:
-        if connection.execute(select(meta.c.value).where(meta.c.key == "loaded")).scalar() == now:
+        if connection.execute(select(meta.c.value).where(meta.c.key == "loaded")).scalar() == inputs:
             return None
-    loaded = load(run, database, policy, flows, rest)
-    database.write(partial(_note, value=now))
+    loaded = load_queue(run, database, policy, flows, rest)
+    database.write(partial(_store_fingerprint, value=inputs))
     return loaded
 
 
-def _note(connection: Connection, value: str) -> None:
+def _store_fingerprint(connection: Connection, value: str) -> None:
     connection.execute(delete(meta).where(meta.c.key == "loaded"))
     connection.execute(insert(meta).values(key="loaded", value=value))
 
 
-def _rows(table: Table) -> Iterator[Row]:
-    if "kind" not in table.schema or not set(SHOWN) <= set(table.whole):
+def _iterate_rows(table: Table) -> Iterator[ReviewableRow]:
+    if "kind" not in table.schema or not set(REQUIRED_PICTURES) <= set(table.full_schema):
         return
     if not any(kind in PICTURES for kind in table.schema.values()) and "ref_shard" not in table.schema:
         return
-    light = table.light(LIGHT)
+    light = table.read_light(LIGHT_COLUMNS)
     columns = {name: light[name].to_pylist() for name in light.column_names}
     nothing = [None] * light.num_rows
     for index, id in enumerate(columns["id"]):
-        value = {name: columns.get(name, nothing)[index] for name in LIGHT}
+        value = {name: columns.get(name, nothing)[index] for name in LIGHT_COLUMNS}
         place = (table.name, columns["shard"][index], columns["row"][index])
         if value["ref_shard"] is not None:
             place = (value["ref_table"], value["ref_shard"], value["ref_row"])
-        yield Row(
-            id, table.name, place, value["scene_id"] or id, value["kind"], value["label"], value["remover"],
-            value["round"], value["score"],
-            None if value["hole_dilation"] is None else int(value["hole_dilation"]), value["verdict"] is not None,
-        )  # fmt: skip
+        yield ReviewableRow(
+            id=id,
+            flow=table.name,
+            place=place,
+            scene=value["scene_id"] or id,
+            kind=value["kind"],
+            label=value["label"],
+            remover=value["remover"],
+            round=value["round"],
+            score=value["score"],
+            dilation=None if value["hole_dilation"] is None else int(value["hole_dilation"]),
+            judged=value["verdict"] is not None,
+        )
 
 
-def rows_of(run: Store, flows: Sequence[str] = ()) -> list[Row]:
-    """Rows that have a source, mask and target, of the named flows or all that are complete.
+def list_rows(run: Store, flows: Sequence[str] = ()) -> list[ReviewableRow]:
+    """List the rows that have a source, mask and target.
 
-    A row that several flows hold (one scored or selected what another made) is taken from the last of them.
+    A row that is in several flows (made in one, scored or selected in another) is taken from the last of them.
+
+    Args:
+        run: to read.
+        flows: only these, as far as they are complete; all where none is named.
+
+    Raises:
+        NoRun: it is no run.
+        NothingToReview: it has no such flow.
     """
-    tables, found = Tables(run), dict[str, Row]()
+    tables, rows = Tables(run), dict[str, ReviewableRow]()
     complete = set(tables.names())
-    known = flows_of(run)
-    if unknown := [flow for flow in flows if flow not in known]:
-        raise NothingToReview(f"{run.uri} has no flow '{unknown[0]}' (it has: {', '.join(known)})")
-    for flow in known:
+    names = list_flows(run)
+    if unknown := [flow for flow in flows if flow not in names]:
+        raise NothingToReview(f"{run.uri} has no flow '{unknown[0]}' (it has: {', '.join(names)})")
+    for flow in names:
         if flow in complete and (not flows or flow in flows):
-            found |= {row.id: row for row in _rows(tables.table(flow))}
-    return list(found.values())
+            rows |= {row.id: row for row in _iterate_rows(tables.table(flow))}
+    return list(rows.values())
 
 
-def _values(row: Row, kind: ItemKind, variant: Variant, policy: Policy, rank: int) -> dict[str, Any]:
-    id = item_id(row.place, variant)
-    table, shard, number = row.place
+def _make_item(row: ReviewableRow, kind: ItemKind, variant: Variant, policy: Policy, rank: int) -> dict[str, Any]:
+    """Make the values of an item's columns."""
+    id = compute_item_id(row.place, variant)
+    table, shard, index = row.place
     candidate = kind is ItemKind.CANDIDATE
     expected = None if candidate else (Verdict.YES if variant is Variant.TARGET else Verdict.NO)
-    wanted = needed(policy, (), row.score) if candidate else 0
+    needed = count_needed_votes(policy, (), row.score) if candidate else 0
     return {
-        "id": id, "kind": kind, "row_id": row.id, "flow": row.flow, "place_table": table, "place_shard": shard,
-        "place_row": number, "variant": variant, "expected": expected, "label": row.label, "remover": row.remover,
-        "round": row.round, "score": row.score, "dilation": row.dilation, "withdrawn": False, "votes": 0, "leases": 0,
-        "priority": priority(policy, id, row.score, rank), "needed": wanted, "free": wanted,
-    }  # fmt: skip
+        "id": id,
+        "kind": kind,
+        "row_id": row.id,
+        "flow": row.flow,
+        "place_table": table,
+        "place_shard": shard,
+        "place_row": index,
+        "variant": variant,
+        "expected": expected,
+        "label": row.label,
+        "remover": row.remover,
+        "round": row.round,
+        "score": row.score,
+        "dilation": row.dilation,
+        "withdrawn": False,
+        "votes": 0,
+        "leases": 0,
+        "priority": compute_priority(policy, id, row.score, rank),
+        "needed": needed,
+        "free": needed,
+    }
 
 
-def known_answers(rows: Sequence[Row], policy: Policy) -> Iterator[dict[str, Any]]:
-    """Items from rows with a true target: half of them as they are (yes), half with a known mistake (no).
+def build_control_items(rows: Sequence[ReviewableRow], policy: Policy) -> Iterator[dict[str, Any]]:
+    """Make the items whose answer is known: half of them the true target (yes), half a deliberate mistake (no).
 
-    The first few, in the order of a hash, become the guidelines' examples instead, one item for each mistake.
+    The first few rows, in the order of a hash, become the guidelines' examples instead, one item for each mistake.
+
+    Args:
+        rows: with a true target.
+        policy: of the review.
     """
-    ordered = sorted(rows, key=lambda row: draw(policy.seed, "truth", row.id))
+    ordered = sorted(rows, key=lambda row: draw_uniform(policy.seed, "truth", row.id))
     examples = ordered[: EXAMPLES if len(ordered) > 2 * EXAMPLES else min(1, len(ordered))]
     for row in examples:
         for variant in (Variant.TARGET, *MISTAKES):
-            yield _values(row, ItemKind.EXAMPLE, variant, policy, 0)
+            yield _make_item(row, ItemKind.EXAMPLE, variant, policy, 0)
     wrong = (Variant.UNTOUCHED, Variant.BLUR, Variant.HALLUCINATED)
     for row in ordered[len(examples) :][:HONEYPOTS]:
-        chance = draw(policy.seed, "answer", row.id)
+        chance = draw_uniform(policy.seed, "answer", row.id)
         variant = Variant.TARGET if chance < 0.5 else wrong[int((chance - 0.5) * 2 * len(wrong))]
-        yield _values(row, ItemKind.HONEYPOT, variant, policy, 0)
+        yield _make_item(row, ItemKind.HONEYPOT, variant, policy, 0)
 
 
 def _upsert(connection: Connection, values: Sequence[dict[str, Any]], policy: Policy) -> int:
-    """Adds items and brings those that are there up to date. Returns how many are new."""
+    """Add items, update those that exist, and return the number of new ones."""
     ids = [value["id"] for value in values]
-    there = {row.id: row for row in connection.execute(select(items).where(items.c.id.in_(ids)))}
-    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    statement = make(items)
+    existing = {row.id: row for row in connection.execute(select(items).where(items.c.id.in_(ids)))}
+    insert_or_update = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    statement = insert_or_update(items)
     names = [name for name in values[0] if name != "id"]
     statement = statement.on_conflict_do_update(
         index_elements=["id"], set_={name: statement.excluded[name] for name in names}
     )
-    voted = [id for id, old in there.items() if old.votes]
+    voted = [id for id, old in existing.items() if old.votes]
     verdicts: dict[str, list[str]] = defaultdict(list)
     of = (standing.c.item.in_(voted), standing.c.verdict.is_not(None))
     for row in connection.execute(select(standing.c.item, standing.c.verdict).where(*of)):
         verdicts[row.item].append(row.verdict)
     changed = []
     for value in values:
-        if old := there.get(value["id"]):
+        if old := existing.get(value["id"]):
             value |= {"votes": old.votes, "leases": old.leases}
             if value["kind"] == ItemKind.CANDIDATE:
-                value["needed"] = needed(policy, verdicts[value["id"]], value["score"])
+                value["needed"] = count_needed_votes(policy, verdicts[value["id"]], value["score"])
                 value["free"] = max(0, value["needed"] - old.votes - old.leases)
             if all(getattr(old, name) == value[name] for name in names):
                 continue
         changed.append(value)
     if changed:
         connection.execute(statement, changed)
-    return len(set(ids) - set(there))
+    return len(set(ids) - set(existing))
 
 
 def _withdraw(connection: Connection, ids: Sequence[str]) -> None:
     connection.execute(update(items).where(items.c.id.in_(ids)).values(withdrawn=True, free=0))
 
 
-def load(run: Store, database: Database, policy: Policy, flows: Sequence[str] = (), rest: float = 0.0) -> Loaded:
-    """Brings the queue to what the run holds now. May be called again at any time, while people review.
+def load_queue(
+    run: Store, database: Database, policy: Policy, flows: Sequence[str] = (), rest: float = 0.0
+) -> LoadResult:
+    """Bring the queue in line with the run's rows. May be called again at any time, while people review.
 
     Args:
-        rest: of each chunk's time, how long to leave the database to others after it.
+        run: that has the candidates.
+        database: of the review.
+        policy: of the review.
+        flows: only candidates of these; of all flows where none is named.
+        rest: pause after each chunk, as a multiple of its own time, in which others have the database.
 
     Raises:
-        NothingToReview
+        NoRun: it is no run.
+        NothingToReview: the run has no candidate, and never had one.
     """
-    database.write(partial(_note, value=""))
-    rows = rows_of(run, flows)
+    database.write(partial(_store_fingerprint, value=""))
+    rows = list_rows(run, flows)
     edited = [row for row in rows if row.kind == "edited"]
     waiting = [row for row in edited if not row.judged]
-    truth = [row for row in rows_of(run) if row.kind in ("captured", "simulated")]
+    truth = [row for row in list_rows(run) if row.kind in ("captured", "simulated")]
     ranks: Counter[str | None] = Counter()
     values = []
-    for row in sorted(waiting, key=lambda row: draw(policy.seed, row.id)):
-        values.append(_values(row, ItemKind.CANDIDATE, Variant.TARGET, policy, ranks[row.label]))
+    for row in sorted(waiting, key=lambda row: draw_uniform(policy.seed, row.id)):
+        values.append(_make_item(row, ItemKind.CANDIDATE, Variant.TARGET, policy, ranks[row.label]))
         ranks[row.label] += 1
     candidates, added = len(values), 0
-    known = list(known_answers(truth, policy))
-    values += known
+    controls = list(build_control_items(truth, policy))
+    values += controls
     with database.read() as connection:
         listed = set(connection.execute(select(items.c.id).where(~items.c.withdrawn)).scalars())
     if not candidates and not listed:
@@ -250,17 +327,11 @@ def load(run: Store, database: Database, policy: Policy, flows: Sequence[str] = 
             f"{run.uri} has no candidate: no complete table with rows of kind 'edited' and no verdict"
         )
     for start in range(0, len(values), CHUNK):
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         added += database.write(partial(_upsert, values=values[start : start + CHUNK], policy=policy))
-        time.sleep(rest * (time.perf_counter() - began))
-    gone = sorted(listed - {value["id"] for value in values})
-    for start in range(0, len(gone), CHUNK):
-        database.write(partial(_withdraw, ids=gone[start : start + CHUNK]))
-    pots = sum(value["kind"] == ItemKind.HONEYPOT for value in known)
-    return Loaded(candidates, len(edited) - candidates, pots, added, len(gone))
-
-
-def total(connection: Connection) -> int:
-    """Candidates that are not withdrawn."""
-    of = (items.c.kind == ItemKind.CANDIDATE, ~items.c.withdrawn)
-    return connection.execute(select(func.count()).where(*of)).scalar_one()
+        time.sleep(rest * (time.perf_counter() - start_time))
+    withdrawn = sorted(listed - {value["id"] for value in values})
+    for start in range(0, len(withdrawn), CHUNK):
+        database.write(partial(_withdraw, ids=withdrawn[start : start + CHUNK]))
+    honeypots = sum(value["kind"] == ItemKind.HONEYPOT for value in controls)
+    return LoadResult(candidates, len(edited) - candidates, honeypots, added, len(withdrawn))

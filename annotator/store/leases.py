@@ -1,4 +1,4 @@
-"""Leases: who has which items open. An item is never in more hands than it still needs votes."""
+"""Leases: the items that each reviewer has open. An item never has more leases than votes that it still needs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,53 +7,54 @@ from sqlalchemy import Connection, bindparam, delete, exists, func, insert, sele
 
 from rasura.annotator.store.database import items, leases, reviewers, standing
 from rasura.annotator.store.enums import ItemKind
-from rasura.annotator.store.policy import Policy, draw, is_honeypot_turn, needed
+from rasura.annotator.store.policy import Policy, count_needed_votes, draw_uniform, is_honeypot_turn
 from rasura.annotator.store.reviewers import Reviewer
 
-HELD = 12  # items that one reviewer can have open
+MAX_OPEN_ITEMS = 12
+"""Items that one reviewer can have open."""
 
 # The statements that every call needs are built once: building them costs more than running them.
-_judged = exists().where(standing.c.item == items.c.id, standing.c.reviewer == bindparam("reviewer"))
-_opened = exists().where(leases.c.item == items.c.id, leases.c.reviewer == bindparam("reviewer"), leases.c.live)
-_leases_of = select(func.count()).where(leases.c.item == bindparam("item"), leases.c.live).scalar_subquery()
-_FACTS = select(items.c.kind, items.c.score, items.c.withdrawn, _leases_of.label("held")).where(
+_has_verdict = exists().where(standing.c.item == items.c.id, standing.c.reviewer == bindparam("reviewer"))
+_is_open = exists().where(leases.c.item == items.c.id, leases.c.reviewer == bindparam("reviewer"), leases.c.live)
+_live_leases = select(func.count()).where(leases.c.item == bindparam("item"), leases.c.live).scalar_subquery()
+_FACTS = select(items.c.kind, items.c.score, items.c.withdrawn, _live_leases.label("leases")).where(
     items.c.id == bindparam("item")
 )
 _VERDICTS = select(standing.c.verdict).where(standing.c.item == bindparam("item"), standing.c.verdict.is_not(None))
-_RECOUNTED = (
+_SET_COUNTS = (
     update(items)
     .where(items.c.id == bindparam("of"))
     .values({name: bindparam(f"to_{name}") for name in ("needed", "votes", "leases", "free")})
 )
-_EXPIRED = (
+_EXPIRE = (
     update(leases).where(leases.c.live, leases.c.expires < bindparam("now")).values(live=False).returning(leases.c.item)
 )
-_HELD = (
+_OPEN_ITEMS = (
     select(items.c.id, items.c.label, items.c.dilation)
     .join(leases, leases.c.item == items.c.id)
     .where(leases.c.reviewer == bindparam("reviewer"), leases.c.live, ~items.c.withdrawn)
     .order_by(leases.c.turn)
 )
-_RENEWED = update(leases).where(leases.c.reviewer == bindparam("who"), leases.c.live).values(expires=bindparam("to"))
+_RENEW = update(leases).where(leases.c.reviewer == bindparam("who"), leases.c.live).values(expires=bindparam("to"))
 _QUEUE = (
     select(items.c.id)
-    .where(items.c.free > 0, ~_judged, ~_opened)
+    .where(items.c.free > 0, ~_has_verdict, ~_is_open)
     .order_by(items.c.priority, items.c.id)
     .limit(bindparam("count"))
 )
-_pot = (items.c.kind == ItemKind.HONEYPOT, ~items.c.withdrawn, ~_judged, ~_opened)
-_POTS = [
-    select(items.c.id).where(*_pot, part).order_by(items.c.id).limit(1)
+_honeypot_filter = (items.c.kind == ItemKind.HONEYPOT, ~items.c.withdrawn, ~_has_verdict, ~_is_open)
+_HONEYPOTS = [
+    select(items.c.id).where(*_honeypot_filter, part).order_by(items.c.id).limit(1)
     for part in (items.c.id >= bindparam("start"), items.c.id < bindparam("start"))
 ]
-_DEALT = select(reviewers.c.dealt).where(reviewers.c.id == bindparam("reviewer"))
-_SET_DEALT = update(reviewers).where(reviewers.c.id == bindparam("who")).values(dealt=bindparam("to"))
+_GET_TURN = select(reviewers.c.dealt).where(reviewers.c.id == bindparam("reviewer"))
+_SET_TURN = update(reviewers).where(reviewers.c.id == bindparam("who")).values(dealt=bindparam("to"))
 _DROP = delete(leases).where(leases.c.item == bindparam("item"), leases.c.reviewer == bindparam("reviewer"))
 _DROP_SEVERAL = delete(leases).where(
     leases.c.reviewer == bindparam("reviewer"), leases.c.item.in_(bindparam("several", expanding=True))
 )
-_TAKE = insert(leases)
-_TAKEN = (
+_ADD_LEASES = insert(leases)
+_COUNT_LEASES = (
     update(items)
     .where(items.c.id.in_(bindparam("several", expanding=True)))
     .values(leases=items.c.leases + 1, free=items.c.free - 1)
@@ -61,99 +62,112 @@ _TAKEN = (
 
 
 def recount(connection: Connection, policy: Policy, item: str) -> None:
-    """Brings what the queue knows of a candidate in line with its votes and leases."""
+    """Update the counts of a candidate in the queue from its votes and leases."""
     row = connection.execute(_FACTS, {"item": item}).one()
     if row.kind != ItemKind.CANDIDATE:
         return
     verdicts = list(connection.execute(_VERDICTS, {"item": item}).scalars())
-    wanted = needed(policy, verdicts, row.score)
-    free = 0 if row.withdrawn else max(0, wanted - len(verdicts) - row.held)
-    values = {"of": item, "to_needed": wanted, "to_votes": len(verdicts), "to_leases": row.held, "to_free": free}
-    connection.execute(_RECOUNTED, values)
+    needed = count_needed_votes(policy, verdicts, row.score)
+    free = 0 if row.withdrawn else max(0, needed - len(verdicts) - row.leases)
+    values = {"of": item, "to_needed": needed, "to_votes": len(verdicts), "to_leases": row.leases, "to_free": free}
+    connection.execute(_SET_COUNTS, values)
 
 
-def sweep(connection: Connection, policy: Policy, now: float) -> int:
-    """Ends leases that have expired. Returns how many."""
-    gone = list(connection.execute(_EXPIRED, {"now": now}).scalars())
-    for item in sorted(set(gone)):
+def expire_leases(connection: Connection, policy: Policy, now: float) -> int:
+    """End the leases that have expired, and return their number."""
+    expired = list(connection.execute(_EXPIRE, {"now": now}).scalars())
+    for item in sorted(set(expired)):
         recount(connection, policy, item)
-    return len(gone)
+    return len(expired)
 
 
-def held(connection: Connection, reviewer: int) -> Sequence[Any]:
-    """A reviewer's open items in the order in which they were dealt."""
-    return connection.execute(_HELD, {"reviewer": reviewer}).all()
+def list_open_items(connection: Connection, reviewer: int) -> Sequence[Any]:
+    """List a reviewer's open items in the order in which they were leased."""
+    return connection.execute(_OPEN_ITEMS, {"reviewer": reviewer}).all()
 
 
-def next_items(connection: Connection, policy: Policy, who: Reviewer, want: int, now: float) -> Sequence[Any]:
-    """The items that a reviewer has open, renewed, with new ones up to `want`; fewer where there are no more."""
-    sweep(connection, policy, now)
+def lease_items(connection: Connection, policy: Policy, reviewer: Reviewer, want: int, now: float) -> Sequence[Any]:
+    """Renew the leases that a reviewer has, and add new ones.
+
+    Args:
+        connection: of the writer.
+        policy: of the review.
+        reviewer: who asks.
+        want: number of open items to reach, as far as there are that many.
+        now: seconds since 1970.
+
+    Returns:
+        The open items in the order in which they were leased.
+    """
+    expire_leases(connection, policy, now)
     expires = now + 60 * policy.lease_minutes
-    connection.execute(_RENEWED, {"who": who.id, "to": expires})
-    mine = held(connection, who.id)
-    missing = min(want, HELD) - len(mine)
+    connection.execute(_RENEW, {"who": reviewer.id, "to": expires})
+    open_items = list_open_items(connection, reviewer.id)
+    missing = min(want, MAX_OPEN_ITEMS) - len(open_items)
     if missing <= 0:
-        return mine
-    candidates = list(connection.execute(_QUEUE, {"reviewer": who.id, "count": missing}).scalars())
+        return open_items
+    candidates = list(connection.execute(_QUEUE, {"reviewer": reviewer.id, "count": missing}).scalars())
     if not candidates:
-        return mine
-    first = connection.execute(_DEALT, {"reviewer": who.id}).scalar_one()
-    dealt: list[str] = []
+        return open_items
+    first = connection.execute(_GET_TURN, {"reviewer": reviewer.id}).scalar_one()
+    leased: list[str] = []
     taken: list[str] = []
     for turn in range(first, first + len(candidates)):
-        pot = _honeypot(connection, policy, who.id, turn) if is_honeypot_turn(policy, who.id, turn) else None
-        if pot is None or pot in dealt:
+        honeypot = None
+        if is_honeypot_turn(policy, reviewer.id, turn):
+            honeypot = _choose_honeypot(connection, policy, reviewer.id, turn)
+        if honeypot is None or honeypot in leased:
             taken.append(candidates[len(taken)])
-            dealt.append(taken[-1])
+            leased.append(taken[-1])
         else:
-            dealt.append(pot)
-    connection.execute(_DROP_SEVERAL, {"reviewer": who.id, "several": dealt})
+            leased.append(honeypot)
+    connection.execute(_DROP_SEVERAL, {"reviewer": reviewer.id, "several": leased})
     rows = [
-        {"item": item, "reviewer": who.id, "turn": turn, "expires": expires, "live": True}
-        for turn, item in enumerate(dealt, first)
+        {"item": item, "reviewer": reviewer.id, "turn": turn, "expires": expires, "live": True}
+        for turn, item in enumerate(leased, first)
     ]
-    connection.execute(_TAKE, rows)
+    connection.execute(_ADD_LEASES, rows)
     if taken:
-        connection.execute(_TAKEN, {"several": taken})
-    connection.execute(_SET_DEALT, {"who": who.id, "to": first + len(dealt)})
-    return held(connection, who.id)
+        connection.execute(_COUNT_LEASES, {"several": taken})
+    connection.execute(_SET_TURN, {"who": reviewer.id, "to": first + len(leased)})
+    return list_open_items(connection, reviewer.id)
 
 
-def _honeypot(connection: Connection, policy: Policy, reviewer: int, turn: int) -> str | None:
-    """One that this reviewer has not seen, from a place in the order of ids that is drawn; round to the first."""
-    start = f"{int(draw(policy.seed, 'pot', reviewer, turn) * 16**8):08x}"
-    for statement in _POTS:
-        if found := connection.execute(statement, {"reviewer": reviewer, "start": start}).scalar():
-            return str(found)
+def _choose_honeypot(connection: Connection, policy: Policy, reviewer: int, turn: int) -> str | None:
+    """Choose a honeypot that the reviewer has not seen: the next in the order of ids after a random place, cyclic."""
+    start = f"{int(draw_uniform(policy.seed, 'pot', reviewer, turn) * 16**8):08x}"
+    for statement in _HONEYPOTS:
+        if item := connection.execute(statement, {"reviewer": reviewer, "start": start}).scalar():
+            return str(item)
     return None
 
 
-def take(connection: Connection, policy: Policy, item: str, reviewer: int, turn: int, expires: float) -> None:
-    """Gives a reviewer an item to hold."""
-    drop(connection, item, reviewer)
+def grant_lease(connection: Connection, policy: Policy, item: str, reviewer: int, turn: int, expires: float) -> None:
+    """Lease an item to a reviewer."""
+    drop_lease(connection, item, reviewer)
     values = {"item": item, "reviewer": reviewer, "turn": turn, "expires": expires, "live": True}
-    connection.execute(_TAKE, values)
+    connection.execute(_ADD_LEASES, values)
     recount(connection, policy, item)
 
 
-def take_back(connection: Connection, policy: Policy, item: str, reviewer: int, now: float) -> None:
-    """Gives a reviewer an item again, before all others: the vote on it was taken back."""
+def return_item(connection: Connection, policy: Policy, item: str, reviewer: int, now: float) -> None:
+    """Lease an item to a reviewer again, before all others: the vote on it was undone."""
     first = connection.execute(select(func.min(leases.c.turn)).where(leases.c.reviewer == reviewer)).scalar()
-    take(connection, policy, item, reviewer, (first or 0) - 1, now + 60 * policy.lease_minutes)
+    grant_lease(connection, policy, item, reviewer, (first or 0) - 1, now + 60 * policy.lease_minutes)
 
 
-def drop(connection: Connection, item: str, reviewer: int) -> None:
-    """Takes an item out of a reviewer's hands; `recount` is the caller's."""
+def drop_lease(connection: Connection, item: str, reviewer: int) -> None:
+    """End a reviewer's lease of an item. The caller calls `recount`."""
     connection.execute(_DROP, {"item": item, "reviewer": reviewer})
 
 
-def release(connection: Connection, policy: Policy, reviewer: int) -> None:
-    """Takes all items out of a reviewer's hands."""
-    mine = delete(leases).where(leases.c.reviewer == reviewer).returning(leases.c.item)
-    for item in sorted(connection.execute(mine).scalars()):
+def release_items(connection: Connection, policy: Policy, reviewer: int) -> None:
+    """End all leases of a reviewer."""
+    statement = delete(leases).where(leases.c.reviewer == reviewer).returning(leases.c.item)
+    for item in sorted(connection.execute(statement).scalars()):
         recount(connection, policy, item)
 
 
-def public(row: Any) -> Mapping[str, Any]:
-    """What the page may know of an item before the vote: neither score nor remover, nor whether its answer is known."""
+def describe_item(row: Any) -> Mapping[str, Any]:
+    """Describe an item before the vote: without score and remover, and without a sign that its answer is known."""
     return {"id": row.id, "label": row.label, "dilation": row.dilation or 0}

@@ -1,6 +1,7 @@
-"""What reviewers say: every vote, edit, undo, skip and flag is one more entry of a log that only grows.
+"""The log of a review: every vote, edit, undo, skip and flag is one more entry, and none is ever changed.
 
-`standing` holds the entry that counts for each item and reviewer, at most one; it follows from the log (`fold`).
+The table `standing` has the entry that counts for each item and reviewer, at most one; it follows from the log
+(`fold_entries`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,52 +12,64 @@ from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select
 
 from rasura.annotator.store.database import items, leases, log, standing
 from rasura.annotator.store.enums import HISTORY, Action, ItemKind, Verdict
-from rasura.annotator.store.leases import drop, recount, take_back
+from rasura.annotator.store.leases import drop_lease, recount, return_item
 from rasura.annotator.store.policy import Policy
 from rasura.annotator.store.reviewers import Reviewer
 
-MAX_SECONDS = 3600.0  # a longer look was a break
+MAX_SECONDS = 3600.0
+"""A longer time was a break."""
 
 
-class Refused(Exception):
+class VoteError(Exception):
     """A vote that cannot count:
 
-    Refused
-    ├── UnknownItem    there is no such item, or it was never dealt to this reviewer
-    ├── Withdrawn      the run no longer holds it
-    ├── Taken          it has all the votes it needs
-    ├── NonceUsed      the nonce stands for another entry
-    └── NothingToUndo  the reviewer has no vote that could be taken back
+    VoteError
+    ├── UnknownItem    there is no such item, or it was never leased to this reviewer
+    ├── WithdrawnItem  the run no longer has it
+    ├── CompletedItem  it has all the votes it needs
+    ├── ReusedNonce    the nonce belongs to another entry
+    └── NothingToUndo  the reviewer has no vote that could be undone
     """
 
 
-class UnknownItem(Refused):
+class UnknownItem(VoteError):
     pass
 
 
-class Withdrawn(Refused):
+class WithdrawnItem(VoteError):
     pass
 
 
-class Taken(Refused):
+class CompletedItem(VoteError):
     pass
 
 
-class NonceUsed(Refused):
+class ReusedNonce(VoteError):
     pass
 
 
-class NothingToUndo(Refused):
+class NothingToUndo(VoteError):
     pass
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What a reviewer sends."""
+class Submission:
+    """A vote, skip or remark as a reviewer sends it.
+
+    Attributes:
+        item: id of the item.
+        nonce: the sender's; the same one sent twice is one entry.
+        verdict: None where the item is skipped.
+        reason: of a no.
+        remark: for the admin.
+        seconds: from the picture to the answer.
+        guidelines: hash of the guidelines that the reviewer saw.
+        version: of this program.
+    """
 
     item: str
     nonce: str
-    verdict: str | None = None  # None: skip
+    verdict: str | None = None
     reason: str | None = None
     remark: str | None = None
     seconds: float | None = None
@@ -64,23 +77,63 @@ class Entry:
     version: str | None = None
 
 
-_SENT = select(log).where(log.c.nonce == bindparam("nonce"))
-_LOG = insert(log).returning(log.c.seq)
+@dataclass(frozen=True)
+class LogEntry:
+    """An entry of the log; the fields are its columns.
+
+    Attributes:
+        seq: its number; the log is in this order.
+        time: seconds since 1970.
+        item: id of the item.
+        reviewer: id of the reviewer.
+        action: a word of `Action`.
+        verdict: a word of `Verdict`; None for skips, undos and flags.
+        reason: of a no, a word of `Reason`.
+        remark: for the admin.
+        seconds: from the picture to the answer.
+        replaces: the entry that an edit, undo or skip is about.
+        guidelines: hash of the guidelines that the reviewer saw.
+        version: of the program that wrote the entry.
+        nonce: the sender's.
+    """
+
+    seq: int
+    time: float
+    item: str
+    reviewer: int
+    action: str
+    verdict: str | None
+    reason: str | None
+    remark: str | None
+    seconds: float | None
+    replaces: int | None
+    guidelines: str | None
+    version: str | None
+    nonce: str
+
+
+ItemReviewer = tuple[str, int]
+"""Ids of an item and of a reviewer."""
+
+
+_COLUMNS = [log.c[name] for name in LogEntry.__dataclass_fields__]
+_BY_NONCE = select(*_COLUMNS).where(log.c.nonce == bindparam("nonce"))
+_ADD_ENTRY = insert(log).returning(log.c.seq)
 _ITEM = (
     select(items, standing.c.seq.label("old"), standing.c.verdict.label("old_verdict"), leases.c.live)
     .outerjoin(standing, and_(standing.c.item == items.c.id, standing.c.reviewer == bindparam("reviewer")))
     .outerjoin(leases, and_(leases.c.item == items.c.id, leases.c.reviewer == bindparam("reviewer")))
     .where(items.c.id == bindparam("item"), items.c.kind != ItemKind.EXAMPLE)
 )
-_STAND = insert(standing).values(
+_ADD_STANDING = insert(standing).values(
     item=bindparam("of"), reviewer=bindparam("who"), seq=bindparam("to_seq"), verdict=bindparam("to_verdict")
 )
-_RESTAND = (
+_SET_STANDING = (
     update(standing)
     .where(standing.c.item == bindparam("of"), standing.c.reviewer == bindparam("who"))
     .values(seq=bindparam("to_seq"), verdict=bindparam("to_verdict"))
 )
-_OTHERS = (
+_OTHER_VERDICTS = (
     select(standing.c.verdict, func.count())
     .where(standing.c.item == bindparam("item"), standing.c.reviewer != bindparam("reviewer"))
     .where(standing.c.verdict.is_not(None))
@@ -89,172 +142,220 @@ _OTHERS = (
 
 
 def _append(
-    connection: Connection, who: int, entry: Entry, action: Action, now: float, replaces: int | None = None
+    connection: Connection,
+    reviewer: int,
+    submission: Submission,
+    action: Action,
+    now: float,
+    replaces: int | None = None,
 ) -> int:
-    seconds = None if entry.seconds is None else min(max(entry.seconds, 0.0), MAX_SECONDS)
+    seconds = None if submission.seconds is None else min(max(submission.seconds, 0.0), MAX_SECONDS)
     values = {
-        "time": now, "item": entry.item, "reviewer": who, "action": action, "verdict": entry.verdict,
-        "reason": entry.reason, "remark": entry.remark, "seconds": seconds, "replaces": replaces,
-        "guidelines": entry.guidelines, "version": entry.version, "nonce": entry.nonce,
-    }  # fmt: skip
-    return int(connection.execute(_LOG, values).scalar_one())
+        "time": now,
+        "item": submission.item,
+        "reviewer": reviewer,
+        "action": action,
+        "verdict": submission.verdict,
+        "reason": submission.reason,
+        "remark": submission.remark,
+        "seconds": seconds,
+        "replaces": replaces,
+        "guidelines": submission.guidelines,
+        "version": submission.version,
+        "nonce": submission.nonce,
+    }
+    return int(connection.execute(_ADD_ENTRY, values).scalar_one())
 
 
-def sent_before(connection: Connection, who: int, nonce: str, actions: Sequence[Action], **same: Any) -> Any:
-    """The log's entry that this reviewer sent under this nonce; None where there is none.
+def find_earlier_entry(
+    connection: Connection, reviewer: int, nonce: str, actions: Sequence[Action], **values: Any
+) -> LogEntry | None:
+    """Find the entry that a reviewer has sent with a nonce before; None where there is none.
 
     Args:
-        actions: what it may have been noted as.
-        same: values that it must have.
+        connection: to the database.
+        reviewer: id of the sender.
+        nonce: of the request.
+        actions: that the entry may have.
+        values: of columns that the entry must have.
 
     Raises:
-        UnknownItem: another reviewer's nonce.
-        NonceUsed: the nonce of something else, which must not pass for what is sent now.
+        UnknownItem: the nonce is another reviewer's.
+        ReusedNonce: the nonce is that of a different entry.
     """
-    found = connection.execute(_SENT, {"nonce": nonce}).first()
-    if found is not None and found.reviewer != who:
+    row = connection.execute(_BY_NONCE, {"nonce": nonce}).first()
+    if row is None:
+        return None
+    entry = LogEntry(*row)
+    if entry.reviewer != reviewer:
         raise UnknownItem("this nonce is somebody else's; make another one")
-    if found is not None and (
-        found.action not in actions or any(getattr(found, name) != value for name, value in same.items())
-    ):
-        raise NonceUsed(f"this nonce was sent with something else (entry {found.seq}); make another one")
-    return found
+    if entry.action not in actions or any(getattr(entry, name) != value for name, value in values.items()):
+        raise ReusedNonce(f"this nonce was sent with something else (entry {entry.seq}); make another one")
+    return entry
 
 
-def _item(connection: Connection, item: str) -> Any:
-    found = connection.execute(select(items).where(items.c.id == item, items.c.kind != ItemKind.EXAMPLE)).first()
-    if found is None:
+def _get_item(connection: Connection, item: str) -> Any:
+    row = connection.execute(select(items).where(items.c.id == item, items.c.kind != ItemKind.EXAMPLE)).first()
+    if row is None:
         raise UnknownItem(f"there is no item {item}")
-    return found
+    return row
 
 
-def cast(connection: Connection, policy: Policy, who: Reviewer, entry: Entry, now: float) -> Any:
-    """Notes a vote or skip, or a new one in place of an old one; the same nonce twice is one entry.
+def cast_vote(connection: Connection, policy: Policy, reviewer: Reviewer, submission: Submission, now: float) -> Any:
+    """Log a vote or skip, which replaces an earlier one; the same nonce twice is one entry.
 
     Returns:
-        The item.
+        The row of the item.
 
     Raises:
-        UnknownItem, Withdrawn, Taken, NonceUsed
+        UnknownItem: there is no such item, or it was not leased to the reviewer.
+        WithdrawnItem: the run no longer has it.
+        CompletedItem: the lease has expired, and the item has all the votes it needs.
+        ReusedNonce: the nonce is that of a different entry.
     """
-    noted = (Action.VOTE, Action.EDIT) if entry.verdict else (Action.SKIP,)
-    if sent_before(connection, who.id, entry.nonce, noted, item=entry.item, verdict=entry.verdict):
-        return _item(connection, entry.item)
-    item = connection.execute(_ITEM, {"item": entry.item, "reviewer": who.id}).first()
+    actions = (Action.VOTE, Action.EDIT) if submission.verdict else (Action.SKIP,)
+    if find_earlier_entry(
+        connection, reviewer.id, submission.nonce, actions, item=submission.item, verdict=submission.verdict
+    ):
+        return _get_item(connection, submission.item)
+    item = connection.execute(_ITEM, {"item": submission.item, "reviewer": reviewer.id}).first()
     if item is None:
-        raise UnknownItem(f"there is no item {entry.item}")
+        raise UnknownItem(f"there is no item {submission.item}")
     if item.withdrawn:
-        raise Withdrawn("the run no longer holds this item")
+        raise WithdrawnItem("the run no longer has this item")
     if item.old is None and item.live is None:
-        raise UnknownItem("this item was not dealt to you")
-    counts = entry.verdict is not None and item.old_verdict is None
+        raise UnknownItem("this item was not given to you")
+    counts = submission.verdict is not None and item.old_verdict is None
     if counts and not item.live and item.kind == ItemKind.CANDIDATE and item.free <= 0:
-        raise Taken("this item has all the votes it needs: your lease had expired, and others judged it")
-    action = (Action.EDIT if item.old else Action.VOTE) if entry.verdict else Action.SKIP
-    seq = _append(connection, who.id, entry, action, now, item.old)
-    values = {"of": entry.item, "who": who.id, "to_seq": seq, "to_verdict": entry.verdict}
-    connection.execute(_RESTAND if item.old else _STAND, values)
-    drop(connection, entry.item, who.id)
-    recount(connection, policy, entry.item)
+        raise CompletedItem("this item has all the votes it needs: your lease had expired, and others judged it")
+    action = (Action.EDIT if item.old else Action.VOTE) if submission.verdict else Action.SKIP
+    seq = _append(connection, reviewer.id, submission, action, now, item.old)
+    values = {"of": submission.item, "who": reviewer.id, "to_seq": seq, "to_verdict": submission.verdict}
+    connection.execute(_SET_STANDING if item.old else _ADD_STANDING, values)
+    drop_lease(connection, submission.item, reviewer.id)
+    recount(connection, policy, submission.item)
     return item
 
 
-def undo(connection: Connection, policy: Policy, who: Reviewer, nonce: str, now: float, item: str | None = None) -> Any:
-    """Takes back a reviewer's last vote or skip, or that on an item; the item is dealt to the same reviewer again.
+def undo_vote(
+    connection: Connection, policy: Policy, reviewer: Reviewer, nonce: str, now: float, item: str | None = None
+) -> Any:
+    """Undo a reviewer's last vote or skip, or that on an item; the item is leased to the same reviewer again.
 
     Returns:
-        The item.
+        The row of the item.
 
     Raises:
-        NothingToUndo, UnknownItem, NonceUsed
+        NothingToUndo: the reviewer has no vote, or none on that item.
+        UnknownItem: the nonce is another reviewer's.
+        ReusedNonce: the nonce is that of a different entry.
     """
-    same = {"item": item} if item else {}
-    if before := sent_before(connection, who.id, nonce, (Action.UNDO,), **same):
-        return _item(connection, before.item)
-    mine = [standing.c.reviewer == who.id] + ([standing.c.item == item] if item else [])
-    old = connection.execute(select(standing).where(*mine).order_by(standing.c.seq.desc()).limit(1)).first()
+    values = {"item": item} if item else {}
+    if earlier := find_earlier_entry(connection, reviewer.id, nonce, (Action.UNDO,), **values):
+        return _get_item(connection, earlier.item)
+    conditions = [standing.c.reviewer == reviewer.id] + ([standing.c.item == item] if item else [])
+    old = connection.execute(select(standing).where(*conditions).order_by(standing.c.seq.desc()).limit(1)).first()
     if old is None:
         raise NothingToUndo("there is no vote to take back")
-    _append(connection, who.id, Entry(old.item, nonce), Action.UNDO, now, old.seq)
+    _append(connection, reviewer.id, Submission(old.item, nonce), Action.UNDO, now, old.seq)
     connection.execute(delete(standing).where(standing.c.seq == old.seq))
-    take_back(connection, policy, old.item, who.id, now)
-    return _item(connection, old.item)
+    return_item(connection, policy, old.item, reviewer.id, now)
+    return _get_item(connection, old.item)
 
 
-def flag(connection: Connection, who: Reviewer, entry: Entry, now: float) -> None:
-    """Notes a remark for the admin on an item that the reviewer has open or has judged; an empty one takes it back.
+def flag_item(connection: Connection, reviewer: Reviewer, submission: Submission, now: float) -> None:
+    """Log a remark for the admin on an item that the reviewer has open or has judged; an empty one withdraws it.
 
     Raises:
-        UnknownItem
+        UnknownItem: the item was not leased to the reviewer.
+        ReusedNonce: the nonce is that of a different entry.
     """
-    if sent_before(connection, who.id, entry.nonce, (Action.FLAG,), item=entry.item, remark=entry.remark):
+    if find_earlier_entry(
+        connection, reviewer.id, submission.nonce, (Action.FLAG,), item=submission.item, remark=submission.remark
+    ):
         return
-    if not may_see(connection, who, entry.item):
-        raise UnknownItem("this item was not dealt to you")
-    _append(connection, who.id, entry, Action.FLAG, now)
+    if not may_view(connection, reviewer, submission.item):
+        raise UnknownItem("this item was not given to you")
+    _append(connection, reviewer.id, submission, Action.FLAG, now)
 
 
-def may_see(connection: Connection, who: Reviewer, item: str) -> bool:
-    """Whether a reviewer may look at an item's pictures: admins at all, others at what they hold or have judged, and
-    everybody at the guidelines' examples."""
+def may_view(connection: Connection, reviewer: Reviewer, item: str) -> bool:
+    """Return True where a reviewer may view an item's pictures.
+
+    Admins may view all, everybody the guidelines' examples, and reviewers the items that they have open or have judged.
+    """
     kind = connection.execute(select(items.c.kind).where(items.c.id == item)).scalar()
     if kind is None:
         return False
-    if who.admin or kind == ItemKind.EXAMPLE:
+    if reviewer.admin or kind == ItemKind.EXAMPLE:
         return True
     for table in (leases, standing):
-        if connection.execute(select(table.c.item).where(table.c.item == item, table.c.reviewer == who.id)).first():
+        if connection.execute(
+            select(table.c.item).where(table.c.item == item, table.c.reviewer == reviewer.id)
+        ).first():
             return True
     return False
 
 
-def history(connection: Connection, who: Reviewer, count: int = HISTORY) -> list[Mapping[str, Any]]:
-    """A reviewer's last verdicts and skips that stand, newest first."""
+def read_history(connection: Connection, reviewer: Reviewer, count: int = HISTORY) -> list[Mapping[str, Any]]:
+    """Read a reviewer's last verdicts and skips that count, newest first."""
     statement = (
-        select(log.c.seq, log.c.time, log.c.verdict, log.c.reason, log.c.remark, items.c.label, items.c.id,
-               items.c.dilation)
+        select(
+            log.c.seq,
+            log.c.time,
+            log.c.verdict,
+            log.c.reason,
+            log.c.remark,
+            items.c.label,
+            items.c.id,
+            items.c.dilation,
+        )
         .join(standing, standing.c.seq == log.c.seq)
         .join(items, items.c.id == log.c.item)
-        .where(standing.c.reviewer == who.id, ~items.c.withdrawn)
+        .where(standing.c.reviewer == reviewer.id, ~items.c.withdrawn)
         .order_by(standing.c.seq.desc())
         .limit(count)
-    )  # fmt: skip
+    )
     return [dict(row._mapping) for row in connection.execute(statement)]
 
 
-def others(connection: Connection, item: str, who: Reviewer) -> dict[str, int]:
-    """How many others say what of an item."""
-    return {row[0]: row[1] for row in connection.execute(_OTHERS, {"item": item, "reviewer": who.id})}
+def count_other_verdicts(connection: Connection, item: str, reviewer: Reviewer) -> dict[str, int]:
+    """Count the verdicts of other reviewers on an item."""
+    return {row[0]: row[1] for row in connection.execute(_OTHER_VERDICTS, {"item": item, "reviewer": reviewer.id})}
 
 
-def fold(entries: Iterable[Any]) -> dict[tuple[str, int], Any]:
-    """The entry that stands for each (item, reviewer), from the log in its order."""
-    found: dict[tuple[str, int], Any] = {}
+def fold_entries(entries: Iterable[LogEntry]) -> dict[ItemReviewer, LogEntry]:
+    """Find the entry that counts for each item and reviewer.
+
+    Args:
+        entries: of the log, in its order.
+    """
+    counting: dict[ItemReviewer, LogEntry] = {}
     for entry in entries:
         key = (entry.item, entry.reviewer)
         if entry.action == Action.UNDO:
-            found.pop(key, None)
+            counting.pop(key, None)
         elif entry.action != Action.FLAG:
-            found[key] = entry
-    return found
+            counting[key] = entry
+    return counting
 
 
-def flags(entries: Iterable[Any]) -> dict[tuple[str, int], Any]:
-    """The last flag of each (item, reviewer) that has a remark."""
-    found = {(entry.item, entry.reviewer): entry for entry in entries if entry.action == Action.FLAG}
-    return {key: entry for key, entry in found.items() if entry.remark}
+def collect_flags(entries: Iterable[LogEntry]) -> dict[ItemReviewer, LogEntry]:
+    """Collect the last flag of each item and reviewer, where it has a remark."""
+    flags = {(entry.item, entry.reviewer): entry for entry in entries if entry.action == Action.FLAG}
+    return {key: entry for key, entry in flags.items() if entry.remark}
 
 
-def entries(connection: Connection) -> list[Any]:
-    """The whole log, oldest first."""
-    return list(connection.execute(select(log).order_by(log.c.seq)))
+def read_entries(connection: Connection) -> list[LogEntry]:
+    """Read the complete log, oldest entry first."""
+    return [LogEntry(*row) for row in connection.execute(select(*_COLUMNS).order_by(log.c.seq))]
 
 
-def verdicts(connection: Connection) -> list[tuple[str, int, str]]:
-    """Verdicts on candidates, (item, reviewer, verdict), from the log."""
-    pots = set(connection.execute(select(items.c.id).where(items.c.kind != ItemKind.CANDIDATE)).scalars())
+def list_verdicts(connection: Connection) -> list[tuple[str, int, str]]:
+    """List the verdicts on candidates, (item, reviewer, verdict), from the log."""
+    controls = set(connection.execute(select(items.c.id).where(items.c.kind != ItemKind.CANDIDATE)).scalars())
     return [
         (item, reviewer, entry.verdict)
-        for (item, reviewer), entry in fold(entries(connection)).items()
-        if entry.verdict in tuple(Verdict) and item not in pots
+        for (item, reviewer), entry in fold_entries(read_entries(connection)).items()
+        if entry.verdict in tuple(Verdict) and item not in controls
     ]

@@ -1,10 +1,10 @@
-"""The dataset card: README.md with the front matter that `datasets.load_dataset` reads, written by the run itself."""
+"""The dataset card: README.md with the front matter that `datasets.load_dataset` reads."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
+from rasura.manifests.formats.dataset_rows import DatasetSummary
 from rasura.manifests.schemas import PICTURES, Kind, Schema
 
 _CARD = """---
@@ -34,7 +34,7 @@ Licences of the pictures in it: {licences}.
 """
 
 
-def _yaml_feature(name: str, kind: Kind) -> dict[str, Any]:
+def _describe_feature(name: str, kind: Kind) -> dict[str, Any]:
     if kind in PICTURES:
         return {"name": name, "dtype": "image"}
     match kind:
@@ -48,44 +48,28 @@ def _yaml_feature(name: str, kind: Kind) -> dict[str, Any]:
             return {"name": name, "dtype": str(kind)}
 
 
-def card(
-    name: str,
-    recipe_hash: str,
-    columns: Schema,
-    splits: Mapping[str, tuple[int, int]],
-    kinds: Mapping[str, int],
-    licences: Sequence[str],
-) -> str:
-    """The card's text.
-
-    Args:
-        splits: split name -> (rows, bytes).
-        kinds: captured, simulated, edited -> rows.
-    """
+def render_card(summary: DatasetSummary, columns: Schema) -> str:
+    """Render the text of the card."""
     front = {
-        "pretty_name": name,
+        "pretty_name": summary.name,
         "task_categories": ["image-to-image"],
         "tags": ["object-removal", "inpainting"],
         "configs": [
             {
                 "config_name": "default",
-                "data_files": [{"split": split, "path": f"data/{split}-*"} for split in splits],
+                "data_files": [{"split": split, "path": f"data/{split}-*"} for split in summary.splits],
             }
         ],
         "dataset_info": {
-            "features": [_yaml_feature(column, kind) for column, kind in columns.items()],
+            "features": [_describe_feature(column, kind) for column, kind in columns.items()],
             "splits": [
-                {"name": split, "num_examples": rows, "num_bytes": size} for split, (rows, size) in splits.items()
+                {"name": split, "num_examples": rows, "num_bytes": size}
+                for split, (rows, size) in summary.splits.items()
             ],
         },
     }
-    return _CARD.format(
+    return summary.format(
+        _CARD,
         front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True),
-        name=name,
-        rows=sum(rows for rows, _ in splits.values()),
-        recipe=recipe_hash,
-        first=next(iter(splits), "train"),
-        splits="\n".join(f"| {split} | {rows} | {size} |" for split, (rows, size) in splits.items()),
-        kinds="\n".join(f"| {kind} | {rows} |" for kind, rows in sorted(kinds.items())),
-        licences=", ".join(licences) or "none given",
+        first=next(iter(summary.splits), "train"),
     )

@@ -1,7 +1,7 @@
 """A run's triplets in OBER's Parquet layout, so that ObjectClear's loader and trainer take them as they are.
 
-Only OBER's columns are in the data files. What else a row has to say (its id, licence, origin, label) stands in
-`rows.jsonl`, by the name that its pictures carry.
+Only OBER's columns are in the data files. The rest of a row (its id, licence, origin, label) is in `rows.jsonl`, by the
+name of its pictures.
 """
 
 import json
@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from rasura.manifests.formats.huggingface import Row, Told
-from rasura.manifests.formats.ober import COLUMNS, PICTURES, TRIPLET, raw_row
-from rasura.manifests.schemas import arrow_schema
+from rasura.manifests.formats.dataset_rows import DatasetRow, DatasetSummary
+from rasura.manifests.formats.ober import COLUMNS, PICTURES, TRIPLET, convert_row
+from rasura.manifests.schemas import build_arrow_schema
 from rasura.manifests.tables import Table
 
 ABOUT = ("id", "scene_id", "split", "kind", "label", "origin", "licence", "parents")
@@ -40,7 +40,7 @@ Licences of the pictures in it: {licences}.
 
 
 class OberLayout:
-    """Rows of a scene stand together and are numbered as its crops."""
+    """OBER's layout for `manifests.formats.parquet_export`: rows of a scene are consecutive, numbered as its crops."""
 
     name = "ober"
 
@@ -52,42 +52,37 @@ class OberLayout:
     def columns(self) -> Sequence[str]:
         return [*TRIPLET.values(), *ABOUT]
 
-    def ordered(self, rows: Sequence[Row]) -> list[Row]:
+    def order_rows(self, rows: Sequence[DatasetRow]) -> list[DatasetRow]:
         result = sorted(rows, key=lambda row: (row.scene, row.id))
         counts: dict[str, int] = {}
         for row in result:
             self._crops[row.id] = counts[row.scene] = counts.get(row.scene, -1) + 1
         return result
 
-    def table(self, rows: Sequence[Row], raws: Sequence[Mapping[str, Any]]) -> pa.Table:
-        made = []
+    def table(self, rows: Sequence[DatasetRow], raws: Sequence[Mapping[str, Any]]) -> pa.Table:
+        converted = []
         for row, raw in zip(rows, raws, strict=True):
-            made.append(raw_row(raw, row.scene, self._crops[row.id]))
-            name = made[-1]["input"]["path"].rpartition(".")[0]
+            ober_row = convert_row(raw, row.scene, self._crops[row.id])
+            name = ober_row["input"]["path"].rpartition(".")[0]
+            converted.append(ober_row)
             self._about.append({"name": name} | {column: raw.get(column) for column in ABOUT})
-        return pa.Table.from_pylist(made, schema=arrow_schema(COLUMNS))
+        return pa.Table.from_pylist(converted, schema=build_arrow_schema(COLUMNS))
 
-    def more(self) -> Mapping[str, bytes]:
+    def collect_extra_files(self) -> Mapping[str, bytes]:
         lines = [json.dumps(line, ensure_ascii=False) for line in self._about]
         return {"rows.jsonl": "".join(f"{line}\n" for line in lines).encode()}
 
-    def card(self, told: Told) -> str:
+    def card(self, summary: DatasetSummary) -> str:
         features = [{"name": name, "dtype": "image" if name in PICTURES else "string"} for name in COLUMNS]
-        files = [{"split": split, "path": f"data/{split}-*"} for split in told.splits]
-        sizes = [{"name": n, "num_examples": rows, "num_bytes": size} for n, (rows, size) in told.splits.items()]
+        files = [{"split": split, "path": f"data/{split}-*"} for split in summary.splits]
+        sizes = [
+            {"name": split, "num_examples": rows, "num_bytes": size} for split, (rows, size) in summary.splits.items()
+        ]
         front = {
-            "pretty_name": told.name,
+            "pretty_name": summary.name,
             "task_categories": ["image-to-image"],
             "tags": ["object-removal", "inpainting"],
             "configs": [{"config_name": "default", "data_files": files}],
             "dataset_info": {"features": features, "splits": sizes},
         }
-        return _CARD.format(
-            front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True),
-            name=told.name,
-            rows=sum(rows for rows, _ in told.splits.values()),
-            recipe=told.recipe_hash,
-            splits="\n".join(f"| {split} | {rows} | {size} |" for split, (rows, size) in told.splits.items()),
-            kinds="\n".join(f"| {kind} | {rows} |" for kind, rows in sorted(told.kinds.items())),
-            licences=", ".join(told.licences) or "none given",
-        )
+        return summary.format(_CARD, front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True))

@@ -1,26 +1,27 @@
-"""A run's triplets as RORem's training folders, one a split: its loaders read them as they are.
+"""A run's triplets as RORem's training folders, one for each split: its loaders read them as they are.
 
-Pictures are PNG files of the same pixels; masks have 8 bits, 0 and 255, because the loaders grow them as numbers.
+Pictures are PNG files of the same pixels; masks have 8 bits, 0 and 255, because the loaders dilate them as grey values.
 """
 
 import hashlib
 import io
 import json
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
 
-from rasura.manifests.formats.huggingface import ForeignFolder, NotTriplets, Row, raw_row, rows_of
-from rasura.manifests.formats.rorem import ABOUT, META, PARTS, TOLD, score_of
+from rasura.manifests.formats.dataset_rows import DatasetRow, NotTriplets, list_rows, read_raw_row
+from rasura.manifests.formats.rorem import ABOUT, META, NAME, PARTS, PROVENANCE, get_score
+from rasura.manifests.formats.target import prepare_target, write_data_file, write_dataset_manifest
 from rasura.manifests.images import decode_image, decode_mask
+from rasura.manifests.run_layout import DATASET_CARD
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
 
-NAME = "rorem"
 _CARD = """# {name}
 
 {rows} triplets in RORem's layout: {folders}, each with `meta.json`, a list of `source` (with the object), `mask`
@@ -37,119 +38,143 @@ Licences of the pictures in it: {licences}.
 """
 
 
-def png(data: bytes, mask: bool) -> bytes:
-    """An encoded picture as PNG, the same pixels: RGB with 8 bits, or a mask as grey 0 and 255."""
+def encode_png(data: bytes, mask: bool) -> bytes:
+    """Encode an encoded picture anew as PNG, the same pixels: RGB with 8 bits, or a mask as grey 0 and 255."""
     pixels = np.where(decode_mask(data), np.uint8(255), np.uint8(0)) if mask else decode_image(data)
     out = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(out, "PNG", compress_level=1)
     return out.getvalue()
 
 
-def export_rorem(tables: Tables, flows: Sequence[str], out: Store, name: str, recipe_hash: str) -> dict[str, Any]:
-    """Writes the folders and returns the manifest.
+def export_rorem(
+    tables: Tables,
+    flows: Sequence[str],
+    out: Store,
+    name: str,
+    recipe_hash: str,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> dict[str, Any]:
+    """Write the folders and return the manifest.
+
+    Args:
+        tables: of the run.
+        flows: whose rows to write.
+        out: the folder to write into.
+        name: of the recipe, for the card.
+        recipe_hash: its hash.
+        progress: called with the number of rows that were written.
 
     Raises:
         NotTriplets: a row has no source, mask or target.
-        ForeignFolder: the target holds something else.
+        ForeignFolder: the target has files that no export wrote.
         StoreError: the target cannot be written.
     """
-    parts = [tables.table(flow) for flow in flows]
-    rows = rows_of(parts)
+    rows = list_rows([tables.table(flow) for flow in flows])
     splits = sorted({row.split or "train" for row in rows})
-    _check(out, splits)
-    out.delete("manifest.json")  # from here on until the end the folder is visibly no dataset
+    prepare_target(out, owned=[f"{quote(split)}/{META}" for split in splits])
     entries: dict[str, dict[str, Any]] = defaultdict(dict)
     about: dict[str, dict[str, Any]] = defaultdict(dict)
-    for row in sorted(rows, key=lambda row: (row.table, row.shard, row.row)):  # each shard is read once
+    for row in sorted(rows, key=lambda row: row.place):  # each shard is read once
         split = row.split or "train"
-        raw = raw_row(tables, row, [*PARTS.values(), *TOLD, "score", "verdict"])
-        entries[split][row.id], about[split][row.id] = _written(out, split, row, raw)
-    files, lines = [], []
+        raw = read_raw_row(tables, row, [*PARTS.values(), *PROVENANCE, "score", "verdict"])
+        entries[split][row.id], about[split][row.id] = _write_pictures(out, split, row, raw)
+        progress(1)
+    files: list[dict[str, Any]] = []
     for split in splits:
-        ids = sorted(entries[split])
-        listed = {
-            META: json.dumps([entries[split][id] for id in ids], indent=1),
-            ABOUT: "".join(json.dumps(about[split][id], ensure_ascii=False) + "\n" for id in ids),
-        }
-        for file, text in listed.items():
-            data = text.encode()
-            out.write(f"{quote(split)}/{file}", data)
-            sha = hashlib.sha256(data).hexdigest()
-            files.append({"name": f"{quote(split)}/{file}", "sha256": sha, "bytes": len(data), "rows": len(ids)})
-        _clear(out, split, {_file(id) for id in ids})
-        lines.append(f"| {split} | {len(ids)} | {sum('score' in entries[split][id] for id in ids)} |")
-    scored = sum("score" in entry for part in entries.values() for entry in part.values())
-    licences = ", ".join(sorted(Counter(row.licence for row in rows if row.licence))) or "none given"
-    folders = ", ".join(f"`{quote(split)}/`" for split in splits)
-    card = _CARD.format(
-        name=name, rows=len(rows), folders=folders, scored=scored, recipe=recipe_hash, splits="\n".join(lines),
-        licences=licences,
-    )  # fmt: skip
-    out.write("README.md", card.encode())
+        files += _write_lists(out, split, entries[split], about[split])
+    out.write(DATASET_CARD, _render_card(name, recipe_hash, rows, entries).encode())
     manifest = {"name": name, "recipe": recipe_hash, "rows": len(rows), "files": files, "layout": NAME}
-    out.write("manifest.json", (json.dumps(manifest, indent=1) + "\n").encode())
+    write_dataset_manifest(out, manifest)
     return manifest
 
 
-def _check(out: Store, splits: Sequence[str]) -> None:
-    ours = out.exists("README.md") and b"Made by Rasura" in out.read("README.md")
-    there = [name for name in ("README.md", *(f"{quote(split)}/{META}" for split in splits)) if out.exists(name)]
-    if there and not ours:
-        raise ForeignFolder(f"{out.uri} holds files of something else ({there[0]}); name a new folder")
-
-
-def _file(id: str) -> str:
+def _name_file(id: str) -> str:
     return f"{quote(id, safe='')}.png"
 
 
-def _written(out: Store, split: str, row: Row, raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _write_pictures(
+    out: Store, split: str, row: DatasetRow, raw: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Write the pictures of a row, and return its entries in `meta.json` and in `rows.jsonl`."""
     entry: dict[str, Any] = {}
     sha = {}
-    for theirs, ours in PARTS.items():
-        if raw[ours] is None:
-            raise NotTriplets(f"row {row.id} of flow '{row.table}' has no {ours}: it is no triplet")
-        data = png(raw[ours]["bytes"], ours == "mask")
-        entry[theirs] = f"{theirs}/{_file(row.id)}"
-        sha[theirs] = hashlib.sha256(data).hexdigest()
-        out.write(f"{quote(split)}/{entry[theirs]}", data)
-    score = score_of(raw)
+    for part, column in PARTS.items():
+        if raw[column] is None:
+            raise NotTriplets(f"row {row.id} of flow '{row.table}' has no {column}: it is no triplet")
+        data = encode_png(raw[column]["bytes"], column == "mask")
+        entry[part] = f"{part}/{_name_file(row.id)}"
+        sha[part] = hashlib.sha256(data).hexdigest()
+        out.write(f"{quote(split)}/{entry[part]}", data)
+    score = get_score(raw)
     if score is not None:
         entry["score"] = score
-    name = _file(row.id).removesuffix(".png")
-    return entry, {"name": name} | {key: raw.get(key) for key in TOLD} | {"sha256": sha}
+    name = _name_file(row.id).removesuffix(".png")
+    return entry, {"name": name} | {key: raw.get(key) for key in PROVENANCE} | {"sha256": sha}
+
+
+def _write_lists(out: Store, split: str, entries: Mapping[str, Any], about: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Write `meta.json` and `rows.jsonl` of a split, and return their entries in the manifest.
+
+    Args:
+        out: the folder of the dataset.
+        split: name of the split.
+        entries: row id -> entry of `meta.json`.
+        about: row id -> entry of `rows.jsonl`.
+    """
+    ids = sorted(entries)
+    texts = {
+        META: json.dumps([entries[id] for id in ids], indent=1),
+        ABOUT: "".join(json.dumps(about[id], ensure_ascii=False) + "\n" for id in ids),
+    }
+    files = [write_data_file(out, f"{quote(split)}/{file}", text.encode(), len(ids)) for file, text in texts.items()]
+    _clear(out, split, {_name_file(id) for id in ids})
+    return files
+
+
+def _render_card(
+    name: str, recipe_hash: str, rows: Sequence[DatasetRow], entries: Mapping[str, Mapping[str, Any]]
+) -> str:
+    scored = {split: sum("score" in entry for entry in entries[split].values()) for split in sorted(entries)}
+    return _CARD.format(
+        name=name,
+        rows=len(rows),
+        folders=", ".join(f"`{quote(split)}/`" for split in scored),
+        scored=sum(scored.values()),
+        recipe=recipe_hash,
+        splits="\n".join(f"| {split} | {len(entries[split])} | {count} |" for split, count in scored.items()),
+        licences=", ".join(sorted({row.licence for row in rows if row.licence})) or "none given",
+    )
 
 
 def _clear(out: Store, split: str, names: set[str]) -> None:
-    """Deletes pictures of rows that an earlier export had."""
+    """Delete the pictures of rows that only an earlier export had."""
     for part in PARTS:
         folder = f"{quote(split)}/{part}"
         for stale in set(out.files(folder)) - names:
             out.delete(f"{folder}/{stale}")
 
 
-def faults(dataset: Store, manifest: Mapping[str, Any]) -> list[str]:
-    """What of an export is gone or changed: its lists against the manifest, its pictures against the lists."""
-    found = []
+def find_faults(dataset: Store, manifest: Mapping[str, Any]) -> list[str]:
+    """Compare an export's lists with its manifest, and its pictures with the lists.
+
+    Returns:
+        A text for each file that is gone or changed.
+    """
+    faults = []
     for file in manifest["files"]:
-        if not dataset.exists(file["name"]):
-            found.append(f"{file['name']}: the file is gone")
-            continue
-        data = dataset.read(file["name"])
-        if hashlib.sha256(data).hexdigest() != file["sha256"]:
-            found.append(f"{file['name']}: its sha256 is not {file['sha256'][:12]}…: the file was changed or cut")
+        if fault := _check_file(dataset, file["name"], file["sha256"]):
+            faults.append(fault)
         elif file["name"].endswith(ABOUT):
             folder = file["name"].removesuffix(f"/{ABOUT}")
-            for line in map(json.loads, data.decode().splitlines()):
-                found += _picture_faults(dataset, folder, line)
-    return found
+            for row in map(json.loads, dataset.read(file["name"]).decode().splitlines()):
+                paths = ((f"{folder}/{part}/{row['name']}.png", sha) for part, sha in row["sha256"].items())
+                faults += [fault for path, sha in paths if (fault := _check_file(dataset, path, sha))]
+    return faults
 
 
-def _picture_faults(dataset: Store, folder: str, line: Mapping[str, Any]) -> list[str]:
-    found = []
-    for part, sha in line["sha256"].items():
-        path = f"{folder}/{part}/{line['name']}.png"
-        if not dataset.exists(path):
-            found.append(f"{path}: the file is gone")
-        elif hashlib.sha256(dataset.read(path)).hexdigest() != sha:
-            found.append(f"{path}: its sha256 is not {sha[:12]}…: the file was changed or cut")
-    return found
+def _check_file(dataset: Store, path: str, sha: str) -> str | None:
+    if not dataset.exists(path):
+        return f"{path}: the file is gone"
+    if hashlib.sha256(dataset.read(path)).hexdigest() != sha:
+        return f"{path}: its sha256 is not {sha[:12]}…: the file was changed or cut"
+    return None

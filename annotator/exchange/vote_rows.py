@@ -1,0 +1,105 @@
+"""Rows of votes files: the columns, their types, and the check of rows from outside."""
+
+from collections.abc import Mapping
+from typing import Any, NotRequired, TypedDict, cast
+
+import pyarrow as pa
+
+from rasura.annotator.store.enums import Action, Reason, Verdict
+from rasura.manifests.errors import ReviewError
+
+ENTRY_COLUMNS = (
+    *("seq", "time", "action", "verdict", "reason", "remark", "seconds", "replaces"),
+    *("guidelines", "version", "nonce"),
+)
+"""Columns of the log, without item and reviewer."""
+ITEM_COLUMNS = ("row_id", "flow", "place_table", "place_shard", "place_row", "variant", "kind", "expected")
+"""Columns of the item, so that a vote can be read without the database."""
+_TYPES = {
+    **dict.fromkeys(("seq", "replaces", "place_row"), pa.int64()),
+    **dict.fromkeys(("time", "seconds"), pa.float64()),
+}
+VOTES = pa.schema(
+    [(name, _TYPES.get(name, pa.string())) for name in ("item", "reviewer", *ENTRY_COLUMNS, *ITEM_COLUMNS)]
+)
+VERDICTS = pa.schema(
+    [
+        *((name, pa.string()) for name in ("item", "row_id", "flow", "verdict")),
+        ("share", pa.float64()),
+        *((name, pa.int64()) for name in ("votes", "yes", "no", "unsure")),
+        *((name, pa.string()) for name in ("reason", "remover")),
+        ("round", pa.int64()),
+        ("score", pa.float64()),
+    ]
+)
+
+_WORDS = {"action": Action, "verdict": Verdict, "reason": Reason}
+_TEXTS = ("item", "reviewer", "nonce", "remark", "guidelines", "version")
+_NUMBERS = ("time", "seconds")
+
+
+class BadVotes(ReviewError):
+    """A votes file that cannot be read. The text says where the fault is, and what it is."""
+
+
+class VoteRow(TypedDict):
+    """A row of a votes file: an entry of the log (`annotator.store.vote_log.LogEntry`) with its item's row.
+
+    `reviewer` is the name, not the id. A file from elsewhere may lack the columns that are `NotRequired`.
+    """
+
+    item: str
+    reviewer: str
+    time: float
+    action: str
+    nonce: str
+    seq: NotRequired[int | None]
+    verdict: NotRequired[str | None]
+    reason: NotRequired[str | None]
+    remark: NotRequired[str | None]
+    seconds: NotRequired[float | None]
+    replaces: NotRequired[int | None]
+    guidelines: NotRequired[str | None]
+    version: NotRequired[str | None]
+    row_id: NotRequired[str | None]
+    flow: NotRequired[str | None]
+    place_table: NotRequired[str | None]
+    place_shard: NotRequired[str | None]
+    place_row: NotRequired[int | None]
+    variant: NotRequired[str | None]
+    kind: NotRequired[str | None]
+    expected: NotRequired[str | None]
+
+
+def check_vote_row(row: Any, where: str) -> VoteRow:
+    """Check that each value of a row is one that the log may have.
+
+    Args:
+        row: as it was read.
+        where: file and number of the row, for the error's text.
+
+    Raises:
+        BadVotes: it is none.
+    """
+    if not isinstance(row, Mapping):
+        raise BadVotes(f"{where}: not an entry: {row!r:.80}")
+    for name in ("item", "reviewer", "time", "action", "nonce"):
+        if row.get(name) is None:
+            raise BadVotes(f"{where}: '{name}' is missing")
+    for name, words in _WORDS.items():
+        value = row.get(name)
+        if value is not None and value not in tuple(words):
+            raise BadVotes(f"{where}: {name} is '{value}'; it can be {', '.join(words)}")
+    for name in _TEXTS:
+        value = row.get(name)
+        if value is not None and (not isinstance(value, str) or "\0" in value or len(value) > 2000):
+            raise BadVotes(f"{where}: {name} is no text of at most 2000 letters")
+    for name in _NUMBERS:
+        value = row.get(name)
+        if value is not None and not (isinstance(value, int | float) and 0 <= value < 1e11):
+            raise BadVotes(f"{where}: {name} is {value!r}; it must be a number from 0")
+    if len(row["item"]) > 32 or len(row["nonce"]) > 64:
+        raise BadVotes(f"{where}: item or nonce is too long")
+    if row["action"] in (Action.VOTE, Action.EDIT) and row.get("verdict") is None:
+        raise BadVotes(f"{where}: a {row['action']} without a verdict")
+    return cast(VoteRow, dict(row))

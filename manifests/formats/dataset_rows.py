@@ -1,0 +1,125 @@
+"""The rows of a dataset: in which tables of a run they are, and what is in them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from rasura.manifests.errors import InputError
+from rasura.manifests.tables import Table, Tables
+
+
+class NotTriplets(InputError):
+    """A flow's rows are no triplets, or two flows have rows of one id."""
+
+
+@dataclass(frozen=True)
+class DatasetRow:
+    """A row of a dataset, and its place in the run.
+
+    Attributes:
+        id: of the row.
+        split: that it is in.
+        bytes: size of its encoded pictures.
+        kind: captured, simulated, inserted or edited.
+        licence: of the pictures that it was made from.
+        table: the flow that has it.
+        shard: of that flow's table.
+        row: its index in the shard.
+        scene: id of its scene.
+    """
+
+    id: str
+    split: str
+    bytes: int
+    kind: str
+    licence: str | None
+    table: str
+    shard: str
+    row: int
+    scene: str = ""
+
+    @property
+    def place(self) -> tuple[str, str, int]:
+        """Table, shard and index."""
+        return self.table, self.shard, self.row
+
+
+@dataclass(frozen=True)
+class DatasetSummary:
+    """The figures of a dataset that its card shows.
+
+    Attributes:
+        name: of the recipe.
+        recipe_hash: its hash.
+        splits: split -> (rows, bytes).
+        kinds: kind -> rows.
+        licences: of its pictures, sorted.
+    """
+
+    name: str
+    recipe_hash: str
+    splits: Mapping[str, tuple[int, int]]
+    kinds: Mapping[str, int]
+    licences: Sequence[str]
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return sum(rows for rows, _ in self.splits.values())
+
+    def format(self, card: str, **values: str) -> str:
+        """Fill in the text of a card: its figures and `values`."""
+        return card.format(
+            name=self.name,
+            recipe=self.recipe_hash,
+            rows=self.rows,
+            splits="\n".join(f"| {split} | {rows} | {size} |" for split, (rows, size) in self.splits.items()),
+            kinds="\n".join(f"| {kind} | {rows} |" for kind, rows in sorted(self.kinds.items())),
+            licences=", ".join(self.licences) or "none given",
+            **values,
+        )
+
+
+def list_rows(tables: Sequence[Table]) -> list[DatasetRow]:
+    """List the rows of some tables, sorted by id.
+
+    Raises:
+        NotTriplets: an id is in two flows.
+    """
+    rows: list[DatasetRow] = []
+    for table in tables:
+        light = table.read_light(["split", "bytes", "kind", "licence", "scene_id"])
+        for raw in light.to_pylist():
+            scene = raw["scene_id"] or raw["id"]
+            place = (table.name, raw["shard"], raw["row"])
+            rows.append(
+                DatasetRow(raw["id"], raw["split"], raw["bytes"] or 0, raw["kind"], raw["licence"], *place, scene)
+            )
+    rows.sort(key=lambda row: (row.id, row.table))
+    for before, after in pairwise(rows):
+        if before.id == after.id:
+            raise NotTriplets(f"id {after.id} is in flow '{before.table}' and in flow '{after.table}'")
+    return rows
+
+
+def read_raw_row(tables: Tables, row: DatasetRow, columns: Sequence[str]) -> dict[str, Any]:
+    """Read a row as it is encoded on disk, references followed; columns it lacks are None."""
+
+    def read(table: str, shard: str, index: int) -> dict[str, Any]:
+        raw: dict[str, Any] = tables.read_raw(table, shard, index).to_pylist()[0]
+        if raw.get("ref_shard") is not None:
+            raw = read(raw["ref_table"], raw["ref_shard"], raw["ref_row"]) | raw
+        return raw
+
+    raw = read(*row.place)
+    return {name: raw.get(name) for name in columns}
+
+
+def read_raw_rows(tables: Tables, rows: Sequence[DatasetRow], columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Read rows as `read_raw_row` does, in their order, shard by shard so that each row group is read once."""
+    order = {row.id: index for index, row in enumerate(rows)}
+    raws: list[dict[str, Any]] = [{}] * len(rows)
+    for row in sorted(rows, key=lambda row: row.place):
+        raws[order[row.id]] = read_raw_row(tables, row, columns)
+    return raws

@@ -1,0 +1,18 @@
+"""The formats that datasets can be exported in."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from rasura.manifests.formats.huggingface import HuggingFaceLayout
+from rasura.manifests.formats.ober_export import OberLayout
+from rasura.manifests.formats.parquet_export import Layout
+from rasura.manifests.formats.rorem import NAME as ROREM
+from rasura.manifests.tables import Table
+
+PARQUET_LAYOUTS: Mapping[str, Callable[[Sequence[Table]], Layout]] = {
+    HuggingFaceLayout.name: HuggingFaceLayout,
+    OberLayout.name: OberLayout,
+}
+"""Formats of Parquet files, which `parquet_export.export_dataset` writes."""
+
+FORMATS: Sequence[str] = (*PARQUET_LAYOUTS, ROREM)
+"""Names of all formats; RORem's folders are written by `rorem_export.export_rorem`."""

@@ -1,0 +1,180 @@
+"""The paths inside a run, and the description of its flows in `plan.json`.
+
+A run is a folder or a bucket prefix (`manifests.storage.Store`). Everything that reads or writes one takes the names of
+its files from here:
+
+    recipe.yaml                     the recipe with every default filled in
+    plan.json                       the flows, as `RunPlan`
+    tables/<flow>/manifest.parquet  the table: the commit records of its shards, in order
+    tables/<flow>/work.json         while the flow is being made: the shards of its present inputs
+    tables/<flow>/lines/<shard>.json       commit record of a shard
+    tables/<flow>/shards/<shard>.parquet   kept rows
+    tables/<flow>/dropped/<shard>.parquet  rejected and failed inputs
+    dataset/                        the dataset that the run exports, with a manifest.json of its own
+    export.json                     what the dataset was exported from
+    listings/<flow>.json            content ids of input files
+    log/<attempt>-<part>.jsonl      times, hosts, dead workers
+    review/review.sqlite            the review database
+    report.html                     the report
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rasura.manifests.errors import StorageError
+from rasura.manifests.storage import Store
+
+# in the run
+RECIPE = "recipe.yaml"
+PLAN = "plan.json"
+TABLES = "tables"
+DATASET = "dataset"
+EXPORT = "export.json"
+LISTINGS = "listings"
+LOG = "log"
+REVIEW_DATABASE = "review/review.sqlite"
+REPORT = "report.html"
+
+# in the folder of a table
+MANIFEST = "manifest.parquet"
+WORK = "work.json"
+COMMITS = "lines"
+
+# in the folder of a dataset
+DATASET_MANIFEST = "manifest.json"
+DATASET_CARD = "README.md"
+
+
+def table_path(flow: str) -> str:
+    """Folder of a flow's table, from the run.
+
+    Examples:
+        >>> table_path("photos")
+        'tables/photos'
+    """
+    return f"{TABLES}/{flow}"
+
+
+def manifest_path(flow: str) -> str:
+    """Manifest of a flow's table, from the run. It exists when the table is complete."""
+    return f"{table_path(flow)}/{MANIFEST}"
+
+
+def shard_path(shard: str) -> str:
+    """Kept rows of a shard, from the folder of its table.
+
+    Examples:
+        >>> f"{table_path('photos')}/{shard_path('3f')}"
+        'tables/photos/shards/3f.parquet'
+    """
+    return f"shards/{shard}.parquet"
+
+
+def rejected_path(shard: str) -> str:
+    """Rejected and failed inputs of a shard, from the folder of its table."""
+    return f"dropped/{shard}.parquet"
+
+
+def commit_path(shard: str) -> str:
+    """Commit record of a shard, from the folder of its table."""
+    return f"{COMMITS}/{shard}.json"
+
+
+class NoRun(StorageError):
+    """A folder or prefix that no run has been written into."""
+
+
+@dataclass(frozen=True)
+class FlowDescription:
+    """One flow of a run.
+
+    Attributes:
+        part: hash of the part of the recipe that makes the flow.
+        upstream: the flows that it reads.
+        stages: names of its source and its stages, in order.
+        columns: column name -> kind (`manifests.schemas.Kind`).
+    """
+
+    part: str = ""
+    upstream: Sequence[str] = ()
+    stages: Sequence[str] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the flow as it is written into `plan.json`."""
+        return {
+            "part": self.part,
+            "upstream": list(self.upstream),
+            "stages": list(self.stages),
+            "columns": {name: str(kind) for name, kind in self.columns.items()},
+        }
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """The contents of `plan.json`.
+
+    Attributes:
+        name: of the recipe.
+        recipe: hash of the recipe; empty where a round of a loop made the run.
+        flows: in the order in which they are made.
+        dataset: the flows whose rows are exported into `dataset/`; None where there is no dataset.
+    """
+
+    name: str
+    recipe: str
+    flows: Mapping[str, FlowDescription]
+    dataset: Sequence[str] | None = None
+
+    def to_json(self) -> bytes:
+        """Return the bytes of `plan.json`."""
+        plan = {
+            "name": self.name,
+            "recipe": self.recipe,
+            "flows": {name: flow.to_json() for name, flow in self.flows.items()},
+            "dataset": None if self.dataset is None else list(self.dataset),
+        }
+        return (json.dumps(plan, indent=1) + "\n").encode()
+
+    @staticmethod
+    def from_json(data: bytes | str) -> "RunPlan":
+        """Parse the inverse of `to_json`.
+
+        Raises:
+            ValueError: the text is not JSON, or lacks one of the keys.
+        """
+        try:
+            plan = json.loads(data)
+            flows = {
+                name: FlowDescription(flow["part"], flow["upstream"], flow["stages"], flow["columns"])
+                for name, flow in plan["flows"].items()
+            }
+            return RunPlan(plan["name"], plan["recipe"], flows, plan["dataset"])
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            raise ValueError(f"not the description of a run: {error!r}") from error
+
+
+def read_plan(run: Store) -> RunPlan:
+    """Read a run's `plan.json`.
+
+    Raises:
+        NoRun: there is none, or it is damaged.
+        StoreError: the store cannot be read.
+    """
+    try:
+        return RunPlan.from_json(run.read(PLAN))
+    except (FileNotFoundError, NotADirectoryError):
+        raise NoRun(f"'{run.uri}' is no run: it has no {PLAN}; give the folder that `rasura run` wrote into") from None
+    except ValueError as error:
+        raise NoRun(f"'{run.uri}/{PLAN}' is damaged ({error}); run the recipe again, which writes it anew") from None
+
+
+def write_plan(run: Store, plan: RunPlan) -> None:
+    """Write a run's `plan.json`.
+
+    Raises:
+        StoreError: the target cannot be written.
+    """
+    run.write(PLAN, plan.to_json())
