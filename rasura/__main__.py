@@ -1,10 +1,13 @@
-"""`python -m pipeline` and the command `rasura`."""
+"""`python -m rasura` and the command `rasura`."""
 
 import sys
+from pathlib import Path
 
 
 def main() -> None:
-    """Runs the command line; an error that a person can mend is one sentence, not a traceback."""
+    """Run the command line; an error that the user can mend is one sentence, not a traceback."""
+    if not {"", str(Path.cwd())} & set(sys.path):
+        sys.path.append(str(Path.cwd()))  # for stages of one's own; last, so that nothing there hides a package
     from rasura.pipeline.cli.app import app, explain
 
     try:

@@ -1,0 +1,24 @@
+"""Remove objects from photographs: one picture as arrays, then a folder of them as a run with candidates.
+
+usage: python examples/photos_with_remover.py PHOTOS_FOLDER RUN_FOLDER [REMOVER]
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import rasura
+
+photos, folder, remover = Path(sys.argv[1]), Path(sys.argv[2]), (sys.argv[3:] or ["telea"])[0]
+folder.mkdir(parents=True, exist_ok=True)
+
+for path in sorted(photos.glob("*.jpg")):
+    picture = np.asarray(Image.open(path).convert("RGB"))
+    height, width = picture.shape[:2]
+    mask = np.zeros((height, width), bool)
+    mask[height // 3 : height // 2, width // 3 : width // 2] = True  # a real one comes from a segmenter or a person
+    removed = rasura.remove(picture, mask, remover=remover)
+    Image.fromarray(np.hstack([picture, removed])).save(folder / f"{path.stem}.png")
+    print(path.name, "changed", f"{(removed != picture).any(-1).mean():.1%}")

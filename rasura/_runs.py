@@ -1,0 +1,285 @@
+"""The Python API on runs: `rasura.run`, `rasura.open_run`, `rasura.check`."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import pyarrow as pa
+
+from rasura.manifests.run_layout import read_plan
+from rasura.manifests.storage import Store
+from rasura.manifests.tables import Table, Tables
+from rasura.pipeline.recipe import load as recipes
+from rasura.pipeline.recipe.plan import Plan, plan
+from rasura.pipeline.run import accounting
+from rasura.pipeline.run.accounting import RunAccounting
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PLACES = ("shard", "row")
+"""Columns of a listing that say where a row is on disk."""
+
+
+def run(
+    recipe: str | Path,
+    into: str | Path | None = None,
+    set: Mapping[str, Any] | None = None,
+    *,
+    only: str | None = None,
+    quiet: bool = True,
+) -> "Run":
+    """Run a recipe, or go on where it was left. What is done is not done again.
+
+    Args:
+        recipe: the recipe, a YAML file.
+        into: folder or URI of the run; `runs/<name of the recipe>` where None.
+        set: values that override the recipe's, by dotted key, as `--set` of the command line.
+        only: a flow, or a flow up to a stage (`stage` or `flow.stage`).
+        quiet: False shows progress on standard error.
+
+    Raises:
+        RecipeError: something in the recipe is wrong; nothing was started.
+        RunError, StorageError: the run cannot go on; what was committed is whole.
+
+    Examples:
+        >>> result = run("mine.yaml", into="runs/mine", set={"engine.workers": 1})
+        >>> result.tables
+        ['captured', 'pairs']
+    """
+    from rasura.pipeline.run.run import run as carry_out
+
+    result = carry_out(recipe, None if into is None else str(into), set or {}, only, quiet)
+    return Run(Store(result.run))
+
+
+def check(recipe: str | Path, set: Mapping[str, Any] | None = None) -> Plan:
+    """Check a recipe and resolve it, without starting anything.
+
+    Args:
+        recipe: the recipe, a YAML file.
+        set: values that override the recipe's, by dotted key.
+
+    Returns:
+        The plan: `flows` by name with their stages and columns, `to_recipe()` with all defaults filled in.
+
+    Raises:
+        RecipeError: all faults, a line each, with file, line, column and the nearest right word.
+
+    Examples:
+        >>> list(check("mine.yaml").flows)
+        ['pairs', 'captured']
+    """
+    return plan(*recipes.load(recipe, set or {}))
+
+
+def open_run(uri: str | Path) -> "Run":
+    """Open a run.
+
+    Args:
+        uri: the folder or bucket prefix that `rasura run` wrote into.
+
+    Raises:
+        StorageError: there is no run.
+
+    Examples:
+        >>> opened = open_run("runs/mine")
+        >>> len(opened.table("captured"))
+        2
+    """
+    store = Store(str(uri))
+    read_plan(store)
+    return Run(store)
+
+
+class Row(Mapping[str, Any]):
+    """One row of a table. Pictures are read and decoded when they are asked for, and kept while the row is.
+
+    Examples:
+        >>> row = open_run("runs/mine").table("captured")[0]
+        >>> row["kind"], row["source"].dtype, row["mask"].shape == row["source"].shape[:2]
+        ('captured', dtype('uint8'), True)
+    """
+
+    def __init__(self, table: Table, values: dict[str, Any]) -> None:
+        self._table = table
+        self._place = (values.pop("shard"), values.pop("row"))
+        self._values = values
+
+    def __getitem__(self, column: str) -> Any:
+        if column not in self._values:
+            if column not in self._table.full_schema:
+                raise KeyError(column)
+            self._values |= self._table.row(*self._place, columns=[column])
+        return self._values[column]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys([*self._table.full_schema, *self._values]))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def __repr__(self) -> str:
+        return f"Row({self._values.get('id')!r} of table {self._table.name!r})"
+
+
+class Rows(Sequence[Row]):
+    """The rows of a table, in the order of their ids.
+
+    Examples:
+        >>> rows = open_run("runs/mine").table("captured")
+        >>> rows.to_pandas()["kind"].tolist()
+        ['captured', 'captured']
+    """
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._listing: list[dict[str, Any]] | None = None
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Columns of the table: name to kind (`rgb`, `mask`, `float64`, …)."""
+        return {name: str(kind) for name, kind in self._table.full_schema.items()}
+
+    def __len__(self) -> int:
+        return self._table.rows
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        if self._listing is None:
+            self._listing = self._table.read_light().to_pylist()
+        if isinstance(index, slice):
+            return [Row(self._table, dict(values)) for values in self._listing[index]]
+        return Row(self._table, dict(self._listing[index]))
+
+    def to_arrow(self) -> pa.Table:
+        """Return all rows without their pictures, as an Arrow table."""
+        return self._table.read_light().drop_columns(list(PLACES))
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return all rows without their pictures, as a data frame (needs pandas)."""
+        frame: pd.DataFrame = self.to_arrow().to_pandas()
+        return frame
+
+    def __repr__(self) -> str:
+        return f"Rows({self._table.name!r}: {len(self)} rows, {len(self.columns)} columns)"
+
+
+class Run:
+    """A run on disk: a folder or bucket prefix that a recipe was run into.
+
+    Examples:
+        >>> open_run("runs/mine")
+        Run('runs/mine': pairs 3 rows, captured 2 rows)
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    @property
+    def uri(self) -> str:
+        """Folder or URI of the run."""
+        return self.store.uri
+
+    @property
+    def tables(self) -> list[str]:
+        """Names of the tables that are complete."""
+        return Tables(self.store).names()
+
+    def table(self, name: str) -> Rows:
+        """Open a table, that is the rows of a flow.
+
+        Raises:
+            StorageError: the run has no complete table of this name.
+
+        Examples:
+            >>> open_run("runs/mine").table("captured").columns["source"]
+            'rgb'
+        """
+        return Rows(Tables(self.store).table(name))
+
+    def status(self) -> RunAccounting:
+        """Account for every input: in, kept, rejected by reason, failed by error, at each stage of each flow.
+
+        Examples:
+            >>> pairs = open_run("runs/mine").status().flows[0]
+            >>> [(stage.stage, stage.inputs, stage.kept) for stage in pairs.stages][:2]
+            [('pairs', 3, 3), ('pair', 3, 3)]
+        """
+        return accounting.compute_accounting(self.store)
+
+    def verify(self) -> list[str]:
+        """Check hashes, counts, every picture, and that source = target outside the foreground mask.
+
+        Returns:
+            The faults, a sentence each; empty where all is well.
+
+        Examples:
+            >>> open_run("runs/mine").verify()
+            []
+        """
+        from rasura.pipeline.run.verify import verify
+
+        faults, _ = verify(self.store)
+        return faults
+
+    def report(self, out: str | Path | None = None) -> Path:
+        """Write the report, one self-contained HTML page.
+
+        Args:
+            out: the file; `report.html` in the run where None.
+
+        Examples:
+            >>> open_run("runs/mine").report("mine.html").name
+            'mine.html'
+        """
+        from rasura.pipeline.report.run_page import write
+
+        return Path(write(self.store, Path(out) if out else None))
+
+    def export(self, out: str | Path, format: str = "huggingface", flows: Sequence[str] = ()) -> int:
+        """Write the dataset to another place, in a layout that trainers read.
+
+        Args:
+            out: folder or URI.
+            format: `huggingface`, `ober` or `rorem`.
+            flows: flows in place of the dataset's.
+
+        Returns:
+            The number of rows written.
+
+        Examples:
+            >>> open_run("runs/mine").export("elsewhere")
+            2
+        """
+        from rasura.pipeline.export import export_run
+
+        return int(export_run(self.store, Store(str(out)), format, flows)["rows"])
+
+    def show(self, id: str, pictures: str | Path | None = None) -> str:
+        """Describe a row, back to its photos; or where an input that was rejected or failed ended.
+
+        Args:
+            id: a row's id, or its first letters.
+            pictures: a folder that the row's pictures are written into, as PNG.
+
+        Raises:
+            UnknownNameError: no row, or more than one, has such an id.
+
+        Examples:
+            >>> opened = open_run("runs/mine")
+            >>> print(opened.show(opened.table("captured")[0]["id"]))  # doctest: +ELLIPSIS
+            run runs/mine
+            ...  flow captured
+            ...
+        """
+        from rasura.pipeline.run.lineage import describe_row
+
+        return describe_row([self.store], id, Path(pictures) if pictures else None)
+
+    def __repr__(self) -> str:
+        parts = (f"{flow.flow} {flow.rows} rows" for flow in self.status().flows)
+        return f"Run({self.uri!r}: {', '.join(parts)})"
