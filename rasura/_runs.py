@@ -9,13 +9,14 @@ import pyarrow as pa
 from rasura.manifests.run_layout import read_plan
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Table, Tables
-from rasura.pipeline.recipe import load as recipes
-from rasura.pipeline.recipe.plan import Plan, plan
 from rasura.pipeline.run import accounting
 from rasura.pipeline.run.accounting import RunAccounting
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from rasura.pipeline.loop.recipe import LoopRecipe
+    from rasura.pipeline.recipe.plan import Plan
 
 PLACES = ("shard", "row")
 """Columns of a listing that say where a row is on disk."""
@@ -53,15 +54,16 @@ def run(
     return Run(Store(result.run))
 
 
-def check(recipe: str | Path, set: Mapping[str, Any] | None = None) -> Plan:
-    """Check a recipe and resolve it, without starting anything.
+def check(recipe: str | Path, set: Mapping[str, Any] | None = None) -> "Plan | LoopRecipe":
+    """Check the recipe of a run or of a loop, without starting anything.
 
     Args:
         recipe: the recipe, a YAML file.
         set: values that override the recipe's, by dotted key.
 
     Returns:
-        The plan: `flows` by name with their stages and columns, `to_recipe()` with all defaults filled in.
+        Of a run the plan: `flows` by name with their stages and columns, `to_recipe()` with all defaults filled in. Of
+        a loop its recipe.
 
     Raises:
         RecipeError: all faults, a line each, with file, line, column and the nearest right word.
@@ -70,7 +72,9 @@ def check(recipe: str | Path, set: Mapping[str, Any] | None = None) -> Plan:
         >>> list(check("mine.yaml").flows)
         ['pairs', 'captured']
     """
-    return plan(*recipes.load(recipe, set or {}))
+    from rasura.pipeline.cli.check import load_checked
+
+    return load_checked(recipe, set or {})
 
 
 def open_run(uri: str | Path) -> "Run":

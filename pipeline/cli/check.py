@@ -7,7 +7,24 @@ from rasura.pipeline.loop.state import list_steps
 from rasura.pipeline.recipe.describe import describe_plan
 from rasura.pipeline.recipe.load import load, parse_yaml, read_text
 from rasura.pipeline.recipe.overrides import Overrides
-from rasura.pipeline.recipe.plan import plan
+from rasura.pipeline.recipe.plan import Plan, plan
+
+
+def load_checked(file: str | Path, overrides: Overrides = ()) -> Plan | LoopRecipe:
+    """Load the recipe of a run or of a loop and check all that can be known before the start.
+
+    Returns:
+        The plan of a run, or the recipe of a loop.
+
+    Raises:
+        RecipeError: all that is wrong, one line each with its place.
+    """
+    raw, _ = parse_yaml(read_text(file), str(file))
+    if LoopRecipe.distinctive_key not in raw:
+        return plan(*load(file, overrides))
+    recipe, positions = load(file, overrides, LoopRecipe)
+    check_inputs(recipe, positions)
+    return recipe
 
 
 def check_recipe(file: str | Path, overrides: Overrides = ()) -> str:
@@ -16,12 +33,8 @@ def check_recipe(file: str | Path, overrides: Overrides = ()) -> str:
     Raises:
         RecipeError: all that is wrong, one line each with its place.
     """
-    raw, _ = parse_yaml(read_text(file), str(file))
-    if LoopRecipe.distinctive_key not in raw:
-        return describe_plan(plan(*load(file, overrides)))
-    recipe, positions = load(file, overrides, LoopRecipe)
-    check_inputs(recipe, positions)
-    return describe_loop(recipe)
+    checked = load_checked(file, overrides)
+    return describe_plan(checked) if isinstance(checked, Plan) else describe_loop(checked)
 
 
 def describe_loop(recipe: LoopRecipe) -> str:

@@ -1,4 +1,4 @@
-"""A loop's triplets as one dataset, though they lie in many runs; and what people said of candidates as another."""
+"""The datasets of a loop, whose rows are in many runs: its triplets, and the candidates with their verdicts."""
 
 import json
 from collections import defaultdict
@@ -7,34 +7,35 @@ from typing import Any
 
 import pyarrow as pa
 
+from rasura.manifests.storage import Store
 from rasura.manifests.tables import NoTable, Table, Tables
-from rasura.pipeline.loop import steps as loop_steps
-from rasura.pipeline.loop.candidates import Reader, Ref
-from rasura.pipeline.loop.state import Loop
-from rasura.pipeline.training import votes as loop_votes
+from rasura.pipeline.loop.results import AddResult, InitialResult, VotesResult
+from rasura.pipeline.loop.state import SCORES, Loop, local_run, round_path
+from rasura.pipeline.training.rows import RowReader, RowRef
+from rasura.pipeline.training.votes import index_candidates, read_votes_folder, tally_votes
 
-Told = Mapping[str, Mapping[str, Any]]
-"""More of rows, by their ids: the score or the verdict with which they were chosen."""
+Annotations = Mapping[str, Mapping[str, Any]]
+"""Columns to set in rows, by their ids: the score or the verdict with which they were chosen."""
 
 
 class _Part(Table):
-    """Some rows of a run's table, under a name that says which run."""
+    """Some rows of a run's table, under a name that includes the run."""
 
-    def __init__(self, of: Table, name: str, ids: set[str]) -> None:
-        super().__init__(of.tables, name, of.lines, of.schema, of.whole)
-        self.of, self.ids = of, ids
+    def __init__(self, table: Table, name: str, ids: set[str]) -> None:
+        super().__init__(table.tables, name, table.commits, table.schema, table.full_schema)
+        self._table, self._ids = table, ids
 
-    def light(self, columns: Sequence[str] | None = None) -> pa.Table:
-        found = self.of.light(columns)
-        return found.filter(pa.array([id in self.ids for id in found["id"].to_pylist()], pa.bool_()))
+    def read_light(self, columns: Sequence[str] | None = None) -> pa.Table:
+        light = self._table.read_light(columns)
+        return light.filter(pa.array([id in self._ids for id in light["id"].to_pylist()], pa.bool_()))
 
 
 class LoopTables(Tables):
-    """Rows of many runs as tables of one."""
+    """Rows of many runs, as tables of one."""
 
-    def __init__(self, loop: Loop, refs: Sequence[Ref], told: Told) -> None:
-        super().__init__(loop.store)
-        self._reader, self._told = Reader(loop.store), told
+    def __init__(self, home: Store, refs: Sequence[RowRef], annotations: Annotations) -> None:
+        super().__init__(home)
+        self._reader, self._annotations = RowReader(home), annotations
         self._ids: dict[tuple[str, str], set[str]] = defaultdict(set)
         for ref in refs:
             self._ids[ref.run, ref.table].add(ref.id)
@@ -45,85 +46,87 @@ class LoopTables(Tables):
 
     def table(self, name: str) -> Table:
         run, table = self._names[name]
-        return _Part(self._reader.tables(run).table(table), name, self._ids[run, table])
+        return _Part(self._reader.open_tables(run).table(table), name, self._ids[run, table])
 
-    def encoded(self, name: str, shard: str, row: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """A row with what is told of it; a reference in it names its table as this class does."""
+    def read_raw(self, name: str, shard: str, row: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read a row with its annotations; a reference in it names its table as this class does."""
         run, _, table = name.rpartition(" ")
-        found = self._reader.tables(run).encoded(table, shard, row, columns)
-        if "id" in found.column_names:
-            told = self._told.get(found["id"][0].as_py(), {})
+        encoded = self._reader.open_tables(run).read_raw(table, shard, row, columns)
+        if "id" in encoded.column_names:
+            annotations = self._annotations.get(encoded["id"][0].as_py(), {})
             for column in ("score", "verdict"):
-                if column in found.column_names and column in told:
-                    found = _put(found, column, told[column])
-        if "ref_table" in found.column_names and (there := found["ref_table"][0].as_py()) is not None:
-            found = _put(found, "ref_table", f"{run} {there}")
-        return found
+                if column in encoded.column_names and column in annotations:
+                    encoded = _set_value(encoded, column, annotations[column])
+        if "ref_table" in encoded.column_names and (ref_table := encoded["ref_table"][0].as_py()) is not None:
+            encoded = _set_value(encoded, "ref_table", f"{run} {ref_table}")
+        return encoded
 
 
-def _put(row: pa.Table, column: str, value: Any) -> pa.Table:
-    """A table of one row with another value in a column."""
-    at = row.column_names.index(column)
-    return row.set_column(at, row.schema.field(at), pa.array([value], row.schema.field(at).type))
+def _set_value(row: pa.Table, column: str, value: Any) -> pa.Table:
+    """Return a table of one row with another value in a column."""
+    index = row.column_names.index(column)
+    return row.set_column(index, row.schema.field(index), pa.array([value], row.schema.field(index).type))
 
 
-def triplets(loop: Loop) -> LoopTables:
-    """What the loop's remover learns from now: the initial triplets, and what its rounds kept so far.
+def collect_triplets(loop: Loop) -> LoopTables:
+    """Collect the training set of the loop's remover: the initial triplets, and those that its rounds kept so far.
 
-    Of a human round they have the verdict, of an automatic one the judge's score.
+    Triplets of a human round have the verdict, those of an automatic one the discriminator's score.
     """
-    found, told = loop_steps.refs(loop, "initial"), dict[str, dict[str, Any]]()
-    for number, one in enumerate(loop.recipe.rounds, 1):
-        if loop.result("add", number) is None:
+    refs, annotations = loop.read_rows("initial"), dict[str, dict[str, Any]]()
+    for number, entry in enumerate(loop.recipe.rounds, 1):
+        if loop.read_result(AddResult, number) is None:
             continue
-        kept = loop_steps.refs(loop, f"rounds/{number:02d}/kept")
-        found += kept
-        if loop.recipe.keep != "promise" and (loop.recipe.keep != "humans" or one.kind == "auto"):
-            continue  # kept unseen
-        scores = _scores(loop, number) if one.kind == "auto" else {}
-        told |= {ref.id: {"verdict": "yes"} if one.kind == "human" else {"score": scores.get(ref.id)} for ref in kept}
-    return LoopTables(loop, found, told)
+        kept = loop.read_rows(f"{round_path(number)}/kept")
+        refs += kept
+        if loop.recipe.keep != "precision_target" and (loop.recipe.keep != "humans" or entry.kind == "auto"):
+            continue  # a control: nobody has judged them
+        if entry.kind == "human":
+            annotations |= {ref.id: {"verdict": "yes"} for ref in kept}
+        else:
+            scores = _read_scores(loop, number)
+            annotations |= {ref.id: {"score": scores.get(ref.id)} for ref in kept}
+    return LoopTables(loop.store, refs, annotations)
 
 
-def votes(loop: Loop) -> LoopTables:
-    """Candidates that the votes of human rounds accept or refuse, with that verdict: what a judge learns from."""
-    found, told = list[Ref](), dict[str, dict[str, Any]]()
-    for number, one in enumerate(loop.recipe.rounds, 1):
-        if one.kind != "human" or loop.result("votes", number) is None:
+def collect_votes(loop: Loop) -> LoopTables:
+    """Collect the training set of the discriminator: candidates of human rounds, with the verdict of most votes."""
+    refs, annotations = list[RowRef](), dict[str, dict[str, Any]]()
+    for number, entry in enumerate(loop.recipe.rounds, 1):
+        if entry.kind != "human" or loop.read_result(VotesResult, number) is None:
             continue
-        tallies = loop_votes.standing(loop_votes.of_folder(loop.votes(number), loop.recipe.reviewers))
-        for item, row in loop_votes.candidates_of(loop.round(number)).items():
+        tallies = tally_votes(read_votes_folder(loop.votes_folder(number), loop.recipe.reviewers))
+        for item, row in index_candidates(loop.open_round(number)).items():
             tally = tallies.get(item)
             if tally is not None and tally["yes"] != tally["no"]:
-                table, shard, at = row.place
-                found.append(Ref(f"./rounds/{number:02d}", table, shard, at, row.id, row.id, row.label))
-                told[row.id] = {"verdict": "yes" if tally["yes"] > tally["no"] else "no"}
-    return LoopTables(loop, found, told)
+                table, shard, position = row.place
+                refs.append(RowRef(local_run(number), table, shard, position, row.id, row.id, row.label))
+                annotations[row.id] = {"verdict": "yes" if tally["yes"] > tally["no"] else "no"}
+    return LoopTables(loop.store, refs, annotations)
 
 
-FLOWS: Mapping[str, Callable[[Loop], LoopTables]] = {"triplets": triplets, "votes": votes}
-"""What of a loop can be exported; the first by default."""
+FLOWS: Mapping[str, Callable[[Loop], LoopTables]] = {"triplets": collect_triplets, "votes": collect_votes}
+"""The flows of a loop that can be exported; the first is the default."""
 
 
-def tables_of(loop: Loop, flow: str) -> LoopTables:
-    """One of FLOWS.
+def open_flow(loop: Loop, flow: str) -> LoopTables:
+    """Open one of `FLOWS`.
 
     Raises:
-        NoTable: there is no such thing, or nothing in it yet.
+        NoTable: there is no such flow, or nothing in it yet.
     """
     if flow not in FLOWS:
         raise NoTable(f"a loop has no flow '{flow}'; it has {', '.join(FLOWS)}")
-    if loop.result("initial", 0) is None:
-        raise NoTable(f"{loop.folder}: the loop has not begun; run its recipe first")
-    found = FLOWS[flow](loop)
-    if not found.names():
-        raise NoTable(f"{loop.folder}: there are no {flow} yet")
-    return found
+    if loop.read_result(InitialResult, 0) is None:
+        raise NoTable(f"the loop in '{loop.folder}' has not begun: run its recipe first")
+    tables = FLOWS[flow](loop)
+    if not tables.names():
+        raise NoTable(f"the loop in '{loop.folder}' has no {flow} yet: `rasura loop status` says what comes next")
+    return tables
 
 
-def _scores(loop: Loop, number: int) -> dict[str, float]:
-    """A round's scores by the ids of its candidates."""
-    run = loop.round(number)
-    by_item = json.loads(run.read("scores.json"))
-    rows = loop_votes.candidates_of(run)
-    return {rows[item].id: score for item, score in by_item.items()}
+def _read_scores(loop: Loop, number: int) -> dict[str, float]:
+    """Read the scores of a round by the ids of its candidates."""
+    run = loop.open_round(number)
+    candidates = index_candidates(run)
+    return {candidates[item].id: score for item, score in json.loads(run.read(SCORES)).items()}

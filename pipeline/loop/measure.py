@@ -1,179 +1,249 @@
-"""A remover on a loop's frozen test set: success, closeness to the truth, and what judge and people say of it."""
+"""A remover on a loop's frozen test set: its success, its closeness to the truth, and its scores."""
 
-import json
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from rasura.discriminator import calibration
-from rasura.manifests.ids import seed_for, shard_id
+from rasura.manifests.ids import compute_seed, compute_shard_id
+from rasura.manifests.run_layout import REVIEW_DATABASE, FlowDescription, RunPlan, table_path, write_plan
 from rasura.manifests.schemas import encode_records
-from rasura.manifests.shards import Line, StageCount, commit, write_manifest
+from rasura.manifests.shards import CommitRecord, StageCount, commit, write_manifest
 from rasura.manifests.storage import Store
-from rasura.networks.metrics import remove_score as remove_metric
-from rasura.pipeline.loop.candidates import CANDIDATES, Reader, Ref, candidate, records
-from rasura.pipeline.loop.measures import Measures, Opened, mean_of, psnr, share_of
+from rasura.networks.metrics import remove_score
+from rasura.networks.metrics.psnr import compute_psnr
+from rasura.networks.trainer import OnProgress
+from rasura.pipeline.loop.candidates import CANDIDATES, build_candidate
+from rasura.pipeline.loop.measures import MOST_PSNR, MeasureNetworks, Measures, compute_mean, compute_share
+from rasura.pipeline.loop.results import TestResult
 from rasura.pipeline.loop.state import Loop
-from rasura.pipeline.training import discriminator as loop_judge
+from rasura.pipeline.training import discriminator as discriminators
 from rasura.pipeline.training import oracle
-from rasura.pipeline.training import remover as loop_models
-from rasura.pipeline.training import votes as loop_votes
-from rasura.removers.base import hole_of, remove
+from rasura.pipeline.training import votes as vote_logs
+from rasura.pipeline.training.remover import CURRENT, open_current_remover
+from rasura.pipeline.training.rows import RowReader, RowRef
+from rasura.removers.base import make_hole, remove
 
-NOTHING = Measures()
+if TYPE_CHECKING:
+    from rasura.annotator.exchange.vote_rows import VoteRow
+
+Picture = npt.NDArray[np.uint8]
+NO_NETWORKS = Measures()
+NO_TRUTH = "no test row has a true target"
 
 
-def measure(loop: Loop, number: int, test: Sequence[Ref], wanted: Measures = NOTHING) -> dict[str, Any]:
-    """What is known of the remover of a round, each with its standard error (`…_error`); None for what is not.
+def measure_remover(
+    loop: Loop,
+    number: int,
+    test: Sequence[RowRef],
+    measures: Measures = NO_NETWORKS,
+    on_progress: OnProgress | None = None,
+) -> TestResult:
+    """Measure the remover of a round on the test set.
 
-    success: % by the oracle, of rows with a true target; `yes` is each scene's (None without truth).
-    psnr, psnr_background: dB in the hole and around it. lpips: of the whole picture. remove: ReMOVE.
-    judged: the newest judge's mean probability, %; judged_kept: share above its threshold, %.
-    absent: why something is None.
+    Args:
+        test: rows of the test set.
+        measures: beyond success and PSNR.
+        on_progress: receives the number of rows that are done, and of all.
 
     Raises:
-        BadWeights: a network of `wanted` cannot be opened.
+        BadWeights: a network of `measures` cannot be opened.
     """
-    recipe, opened = loop.recipe, Opened(wanted)
-    remover, judged = loop_models.current(recipe, loop.remover(number)), _Judged(loop, number)
-    kept = _Kept(loop, number) if wanted.candidates else None
-    found: dict[str, list[float]] = defaultdict(list)
-    yes: list[bool | None] = []
-    for rows in records(Reader(loop.store), test, recipe.shard_scenes):
-        # the same seed in every round: what differs is the remover
-        seeds = [seed_for(recipe.seed, "test", row["id"]) for row in rows]
+    recipe, networks = loop.recipe, MeasureNetworks(measures)
+    remover = open_current_remover(recipe.remover, recipe.seed, loop.remover_folder(number))
+    values, scores = _PictureMeasures(networks), _Scores(loop, number)
+    pictures = _TestPictures(loop, number) if measures.candidates else None
+    done = 0
+    for rows in RowReader(loop.store).read_batches(test, recipe.shard_scenes):
+        # the same seed in every round: only the remover differs
+        seeds = [compute_seed(recipe.seed, "test", row["id"]) for row in rows]
         sources, masks = [row["source"] for row in rows], [row["mask"] for row in rows]
         targets = remove(remover, sources, masks, seeds, recipe.dilation, recipe.context)
-        holes = [hole_of(mask, recipe.dilation) for mask in masks]
-        for row, made, hole in zip(rows, targets, holes, strict=True):
-            true, foreground = row.get("target"), row.get("foreground_mask")
-            if true is None:
-                yes.append(None)
+        values.add(rows, targets, [make_hole(mask, recipe.dilation) for mask in masks])
+        scores.add(sources, targets, masks)
+        if pictures:
+            pictures.add(rows, targets, seeds)
+        done += len(rows)
+        if on_progress:
+            on_progress(done, len(test), "test rows")
+    if pictures:
+        pictures.close()
+    return TestResult(
+        count=len(values.yes),
+        **values.summarize(),  # type: ignore[arg-type]
+        **scores.summarize(),
+        weights=networks.weights,
+        reasons=networks.reasons | values.find_reasons() | scores.reasons,
+        yes=values.yes,
+    )
+
+
+class _PictureMeasures:
+    """Measures of filled test pictures, one value a picture."""
+
+    def __init__(self, networks: MeasureNetworks) -> None:
+        self.networks = networks
+        self.psnr: list[float] = []
+        self.psnr_background: list[float] = []
+        self.lpips: list[float] = []
+        self.remove_score: list[float] = []
+        self.yes: list[bool | None] = []
+
+    def add(self, rows: Sequence[Mapping[str, Any]], targets: Sequence[Picture], holes: Sequence[Any]) -> None:
+        for row, target, hole in zip(rows, targets, holes, strict=True):
+            truth, foreground = row.get("target"), row.get("foreground_mask")
+            if truth is None:
+                self.yes.append(None)
                 continue
             effects = foreground & ~row["mask"] if foreground is not None else None
-            found["psnr"].append(psnr(made, true, hole))
-            found["psnr_background"].append(psnr(made, true, ~hole))
-            yes.append(oracle.judge(made, true, row["source"], hole, effects).verdict == "yes")
-        if opened.lpips:
+            self.psnr.append(compute_psnr(target, truth, hole, MOST_PSNR))
+            self.psnr_background.append(compute_psnr(target, truth, ~hole, MOST_PSNR))
+            opinion = oracle.review_candidate(target, truth, row["source"], hole, effects)
+            self.yes.append(opinion.verdict == "yes")
+        if self.networks.lpips:
             pairs = [
-                (made, row["target"]) for made, row in zip(targets, rows, strict=True) if row.get("target") is not None
+                (target, row["target"])
+                for target, row in zip(targets, rows, strict=True)
+                if row.get("target") is not None
             ]
-            found["lpips"] += opened.lpips.distances([made for made, _ in pairs], [true for _, true in pairs]).tolist()
-        if opened.features:
-            found["remove"] += [
-                remove_metric.score(made, hole, opened.features) for made, hole in zip(targets, holes, strict=True)
+            self.lpips += self.networks.lpips.compute_distances(
+                [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+            ).tolist()
+        if self.networks.features:
+            self.remove_score += [
+                remove_score.compute_score(target, hole, self.networks.features)
+                for target, hole in zip(targets, holes, strict=True)
             ]
-        judged.see(sources, targets, masks)
-        if kept:
-            kept.add(rows, targets, seeds)
-    if kept:
-        kept.close()
-    told: dict[str, Any] = {"count": len(yes)}
-    told |= _named("success", share_of([one for one in yes if one is not None]))
-    for name in ("psnr", "psnr_background", "lpips", "remove"):
-        told |= _named(name, mean_of(found[name]))
-    absent = dict(opened.absent)
-    if all(one is None for one in yes):
-        absent |= dict.fromkeys(("success", "psnr", "psnr_background", "lpips"), "no test row has a true target")
-    absent |= judged.absent
-    return told | judged.told() | {"weights": opened.weights, "absent": absent, "yes": yes}
+
+    def summarize(self) -> dict[str, float | None]:
+        """Return mean and error of each measure, as fields of a `TestResult`."""
+        summary = _name("success", compute_share([yes for yes in self.yes if yes is not None]))
+        for name in ("psnr", "psnr_background", "lpips", "remove_score"):
+            summary |= _name(name, compute_mean(getattr(self, name)))
+        return summary
+
+    def find_reasons(self) -> dict[str, str]:
+        """Return why measures are missing, by their key in the step's result."""
+        if any(yes is not None for yes in self.yes):
+            return {}
+        return dict.fromkeys(("success", "psnr", "psnr_background", "lpips"), NO_TRUTH)
 
 
-def _named(name: str, value: tuple[float | None, float | None]) -> dict[str, float | None]:
+def _name(name: str, value: tuple[float | None, float | None]) -> dict[str, float | None]:
     return {name: value[0], f"{name}_error": value[1]}
 
 
-class _Judged:
-    """What the newest judge up to a round says of the test pictures."""
+class _Scores:
+    """The newest discriminator's probabilities of the test pictures. reasons: why there are none, by key."""
 
     def __init__(self, loop: Loop, number: int) -> None:
-        self.folder, self.scores = loop.judge(number), list[float]()
-        self.absent: dict[str, str] = {}
+        self.folder = loop.find_discriminator(number)
+        self.scores: list[float] = []
+        self.reasons: dict[str, str] = {}
         self.threshold: float | None = None
         if self.folder is None:
-            self.absent = dict.fromkeys(("judged", "judged_kept"), "no judge has been trained yet")
+            self.reasons = dict.fromkeys(("judged", "judged_kept"), "no discriminator has been trained yet")
             return
-        self.judge = loop_judge.opened(self.folder, loop.recipe.judge.base)
+        config = loop.recipe.discriminator
+        self.discriminator = discriminators.open_discriminator(self.folder, config.base)
         self.rule = calibration.read_rule(self.folder)
-        own = self.rule.removers.get(loop_models.CURRENT)
-        keep = self.rule.overall if loop.recipe.judge.thresholds == "overall" else own
+        keep = self.rule.overall if config.thresholds == "overall" else self.rule.removers.get(CURRENT)
         self.threshold = keep.threshold if keep else None
         if self.threshold is None:
-            self.absent = {"judged_kept": keep.why if keep else "the judge has seen no vote on this remover"}
+            self.reasons = {"judged_kept": keep.why if keep else "the discriminator has no vote on this remover"}
 
-    def see(self, sources: Sequence[Any], targets: Sequence[Any], masks: Sequence[Any]) -> None:
+    def add(self, sources: Sequence[Any], targets: Sequence[Any], masks: Sequence[Any]) -> None:
         if self.folder is not None:
-            views = [self.judge.see(*one) for one in zip(sources, targets, masks, strict=True)]
-            self.scores += self.rule.calibration(self.judge.logits(views)).tolist()
+            pictures = zip(sources, targets, masks, strict=True)
+            crops = [self.discriminator.preprocess(source, target, mask) for source, target, mask in pictures]
+            self.scores += self.rule.calibration(self.discriminator.compute_logits(crops)).tolist()
 
-    def told(self) -> dict[str, Any]:
-        mean, error = mean_of(self.scores)
+    def summarize(self) -> dict[str, Any]:
+        """Return fields of a `TestResult`."""
+        mean, error = compute_mean(self.scores)
         above = [score > self.threshold for score in self.scores] if self.threshold is not None else []
         percent = (None, None) if mean is None or error is None else (100 * mean, 100 * error)
         return {
-            "judge": self.folder.name if self.folder else None,
-            **_named("judged", percent), **_named("judged_kept", share_of(above)),
-        }  # fmt: skip
+            "discriminator": self.folder.name if self.folder else None,
+            **_name("mean_probability", percent),
+            **_name("accepted", compute_share(above)),
+        }
 
 
-def test_run(loop: Loop, number: int) -> Store:
-    """The run of a round's test pictures, where the recipe keeps them."""
-    return loop.round(number).sub("test")
+def open_test_run(loop: Loop, number: int) -> Store:
+    """Open the run of a round's test pictures, which is there where the recipe keeps them."""
+    return loop.open_round(number).sub("test")
 
 
-class _Kept:
-    """A round's test pictures as a run of candidates, so that people judge them like any other."""
+class _TestPictures:
+    """A round's filled test pictures as a run of candidates, so that people can judge them like any other."""
 
     def __init__(self, loop: Loop, number: int) -> None:
-        self.loop, self.number, self.run = loop, number, test_run(loop, number)
-        self.table, self.lines = self.run.sub("tables/candidates"), list[Line]()
+        self.loop, self.number, self.run = loop, number, open_test_run(loop, number)
+        self.table = self.run.sub(table_path("candidates"))
+        self.commits: list[CommitRecord] = []
 
     def add(self, rows: Sequence[Mapping[str, Any]], targets: Sequence[Any], seeds: Sequence[int]) -> None:
-        recipe = self.loop.recipe
-        made = [
-            candidate(row, f"test.{self.number}", target, seed, loop_models.CURRENT, self.number, recipe.dilation)
+        recipe, label = self.loop.recipe, f"test.{self.number}"
+        records = [
+            build_candidate(row, label, target, seed, CURRENT, self.number, recipe.dilation)
             for row, target, seed in zip(rows, targets, seeds, strict=True)
         ]
-        # the round is in the shard's name: an item of a review is named by its place
-        shard = shard_id(f"test {self.number} {recipe.seed}", [row["id"] for row in rows])
-        counts = [StageCount(stage, len(rows), len(rows), len(made)) for stage in ("test", "write")]
-        self.lines.append(commit(self.table, shard, "", len(rows), encode_records(made, CANDIDATES), (), counts))
+        # the round is part of the shard's name, because an item of a review is named by its place
+        shard = compute_shard_id(f"test {self.number} {recipe.seed}", [row["id"] for row in rows])
+        counts = [StageCount(stage, len(rows), len(rows), len(records)) for stage in ("test", "write")]
+        table = encode_records(records, CANDIDATES)
+        self.commits.append(commit(self.table, shard, "", len(rows), table, (), counts))
 
     def close(self) -> None:
-        write_manifest(self.table, self.lines, CANDIDATES)
+        write_manifest(self.table, self.commits, CANDIDATES)
         columns = {name: str(kind) for name, kind in CANDIDATES.items()}
-        flows = {"candidates": {"part": "", "upstream": [], "stages": ["test"], "columns": columns}}
-        plan = {"name": f"test-{self.number}", "recipe": "", "flows": flows, "dataset": None}
-        self.run.write("plan.json", (json.dumps(plan, indent=1) + "\n").encode())
+        flows = {"candidates": FlowDescription(stages=["test"], columns=columns)}
+        write_plan(self.run, RunPlan(f"test-{self.number}", "", flows))
 
 
-def by_people(loop: Loop, number: int) -> dict[str, Any]:
-    """Success of a round's test pictures by people's votes so far, %, with its error, and how many have a vote.
+@dataclass(frozen=True)
+class PeopleSuccess:
+    """Success of a round's test pictures by people's votes so far.
 
-    Votes are those of the run's own review, and `*.jsonl` files under its `votes/`; the oracle's do not count.
+    voted: pictures with a vote. percent, error: their share of yes; None without votes.
     """
-    folder = test_run(loop, number).local
-    rows: list[dict[str, Any]] = []
+
+    voted: int
+    percent: float | None
+    error: float | None
+
+
+def count_people_votes(loop: Loop, number: int) -> PeopleSuccess:
+    """Count people's votes on a round's test pictures.
+
+    Votes are those of the run's own review, and of `*.jsonl` files under its `votes/`. The oracle's do not count.
+    """
+    folder = open_test_run(loop, number).local
+    rows: list[VoteRow] = []
     if folder is not None and folder.is_dir():
-        rows, _ = loop_votes.read(sorted((folder / "votes").glob("*.jsonl")), "people")
-        rows += _of_review(folder)
-    last = {row["nonce"]: row for row in rows}.values()
-    counted = loop_votes.standing(sorted(last, key=lambda row: (row["time"], row.get("seq") or 0)))
-    yes = [tally["yes"] > tally["no"] for tally in counted.values()]
-    return {"voted": len(yes), **_named("people", share_of(yes))}
+        rows, _ = vote_logs.read_votes_files(sorted((folder / "votes").glob("*.jsonl")), "people")
+        rows += _read_review(folder)
+    entries = {row["nonce"]: row for row in rows}.values()
+    tallies = vote_logs.tally_votes(sorted(entries, key=lambda row: (row["time"], row.get("seq") or 0)))
+    yes = [tally["yes"] > tally["no"] for tally in tallies.values()]
+    return PeopleSuccess(len(yes), *compute_share(yes))
 
 
-def _of_review(folder: Any) -> list[dict[str, Any]]:
-    from rasura.pipeline.run.review import DATABASE
-
-    if not (folder / DATABASE).is_file():
+def _read_review(folder: Path) -> "list[VoteRow]":
+    """Read people's votes of the review in a run's folder."""
+    if not (folder / REVIEW_DATABASE).is_file():
         return []
-    from rasura.annotator.exchange.votes_file import vote_rows
+    from rasura.annotator.exchange.votes_file import list_votes
     from rasura.annotator.store.database import Database
 
-    database = Database(str(folder / DATABASE), create=False)
+    database = Database(str(folder / REVIEW_DATABASE), create=False)
     try:
         with database.read() as connection:
-            return [row for row in vote_rows(connection) if row["reviewer"] != oracle.NAME]
+            return [row for row in list_votes(connection) if row["reviewer"] != oracle.NAME]
     finally:
         database.close()

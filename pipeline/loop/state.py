@@ -1,70 +1,90 @@
-"""RORem's loop as a durable sequence of steps: killed anywhere it continues, and no step is done twice.
+"""A loop in its folder: the steps of its recipe, and the paths and results of those that are done.
 
-A loop is a folder. `loop.json` holds its recipe, `steps/<n>-<name>.json` what each finished step found: written once,
-by create-if-absent, after everything else of the step is on disk. A step that has its file is never entered again; one
-that was killed goes on from what it committed (shards of candidates, checkpoints of a training).
+A loop is a folder. `loop.json` has its recipe, `steps/<round>-<step>.json` the result of each finished step:
 
-    loop.json  steps/  codec.safetensors  removers/<n>/  removers/lcm/  judges/<n>/  rounds/<n>/ (a run, with votes/
-    and kept.json)
+    loop.json  steps/  codec.safetensors  removers/<round>/  removers/lcm/  judges/<round>/
+    rounds/<round>/ (a run, with votes/, scenes.json, scores.json, truth.json and kept.json)
 """
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+from rasura.manifests.errors import RunError, StorageError
 from rasura.manifests.storage import Store
 from rasura.pipeline.loop.recipe import LoopRecipe
+from rasura.pipeline.loop.results import DiscriminatorResult, StepResult
+from rasura.pipeline.training.rows import LOCAL, RowRef
+
+RECIPE = "loop.json"
+SCORES = "scores.json"
+"""In a round: the discriminator's probabilities of its candidates, by item."""
+TRUTH = "truth.json"
+"""In a round: the oracle's verdicts on its candidates, by item. They are reported; nothing is learned from them."""
+
+Result = TypeVar("Result", bound=StepResult)
 
 
-class OtherLoop(ValueError):
-    """The folder holds a loop of another recipe."""
+class OtherLoop(RunError):
+    """The folder has a loop of another recipe."""
+
+
+class NoLoop(StorageError):
+    """There is no loop in a folder."""
 
 
 class Waiting(Exception):
-    """A human round has not enough votes yet; nothing is wrong. The same command goes on when they are in."""
-
-
-class NoLoop(FileNotFoundError):
-    """There is no loop in a folder."""
+    """A human round has not enough votes yet. This is no error: the same command continues when they are there."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step: its name, and the round it belongs to (0 before the first)."""
+    """One step: its name, and the round that it belongs to (0 before the first).
+
+    Examples:
+        >>> Step("tune", 1).file, str(Step("tune", 1))
+        ('01-tune.json', 'round 1: tune')
+    """
 
     name: str
     round: int
 
     @property
     def file(self) -> str:
+        """Name of the file that has its result."""
         return f"{self.round:02d}-{self.name}.json"
 
+    def __str__(self) -> str:
+        return f"round {self.round}: {self.name}"
 
-def steps_of(recipe: LoopRecipe) -> list[Step]:
-    """All steps in their order."""
-    found = [Step("initial", 0), Step("train", 0)]
-    if recipe.judge.pretrain_scenes and recipe.keep == "promise":
-        found.append(Step("pretrain", 0))
-    found.append(Step("test", 0))
-    for number, one in enumerate(recipe.rounds, 1):
-        found.append(Step("draw", number))
-        if not idle(recipe, number):
-            found.append(Step("inpaint", number))
-            if one.kind == "human" and recipe.keep != "everything":
-                found.append(Step("votes", number))
-            if recipe.keep == "promise":
-                found.append(Step("judge" if one.kind == "human" else "score", number))
-        found += [Step("add", number), Step("tune", number), Step("test", number)]
+
+def list_steps(recipe: LoopRecipe) -> list[Step]:
+    """List all steps of a loop in their order."""
+    steps = [Step("initial", 0), Step("train", 0)]
+    if recipe.discriminator.pretrain_scenes and recipe.keep == "precision_target":
+        steps.append(Step("pretrain", 0))
+    steps.append(Step("test", 0))
+    for number, entry in enumerate(recipe.rounds, 1):
+        steps.append(Step("draw", number))
+        if not keeps_nothing(recipe, number):
+            steps.append(Step("inpaint", number))
+            if entry.kind == "human" and recipe.keep != "everything":
+                steps.append(Step("votes", number))
+            if recipe.keep == "precision_target":
+                steps.append(Step("judge" if entry.kind == "human" else "score", number))
+        steps += [Step("add", number), Step("tune", number), Step("test", number)]
     if recipe.remover.distill:
-        found.append(Step("distill", len(recipe.rounds)))
-    return found
+        steps.append(Step("distill", len(recipe.rounds)))
+    return steps
 
 
-def idle(recipe: LoopRecipe, number: int) -> bool:
-    """Whether nothing of a round is kept: its scenes are drawn, so that the next round has the same ones whatever is
-    kept, and no candidates are made of them."""
+def keeps_nothing(recipe: LoopRecipe, number: int) -> bool:
+    """Return True where no candidate of a round can join the training set, so that none is made.
+
+    The round's scenes are drawn all the same: the next round has the same ones, whatever is kept.
+    """
     return recipe.keep == "nothing" or (recipe.keep == "humans" and recipe.rounds[number - 1].kind == "auto")
 
 
@@ -76,83 +96,86 @@ class Loop:
 
     @classmethod
     def open(cls, folder: Path) -> "Loop":
-        """A loop that was begun.
+        """Open a loop that was begun.
 
         Raises:
-            NoLoop
+            NoLoop: there is none in the folder.
         """
-        if not (folder / "loop.json").is_file():
-            raise NoLoop(f"there is no loop in {folder}: it has no loop.json; rasura loop RECIPE begins one")
-        return cls(LoopRecipe.model_validate(json.loads((folder / "loop.json").read_text())["recipe"]), folder)
+        if not (folder / RECIPE).is_file():
+            raise NoLoop(f"there is no loop in '{folder}': it has no {RECIPE}; `rasura loop RECIPE` begins one")
+        return cls(parse_recipe((folder / RECIPE).read_bytes()), folder)
 
-    def result(self, name: str, number: int) -> dict[str, Any] | None:
-        """What a finished step found; None where it is not finished."""
-        path = self.folder / "steps" / Step(name, number).file
-        if not path.is_file():
-            return None
-        found: dict[str, Any] = json.loads(path.read_text())
-        return found
+    def read_result(self, result: type[Result], number: int) -> Result | None:
+        """Read the result of a step in a round; None where the step is not done."""
+        path = self.folder / "steps" / Step(result.step_name(number), number).file
+        return result.from_json(json.loads(path.read_text())) if path.is_file() else None
 
-    def remover(self, number: int) -> Path:
-        """Folder of the remover after a round."""
+    def has_result(self, step: Step) -> bool:
+        """Return True where a step is done: its result is on disk."""
+        return (self.folder / "steps" / step.file).is_file()
+
+    def list_done_steps(self) -> Iterator[Step]:
+        """Yield the steps that are done."""
+        return (step for step in list_steps(self.recipe) if self.has_result(step))
+
+    def remover_folder(self, number: int) -> Path:
+        """Return the folder of the remover after a round."""
         return self.folder / "removers" / f"{number:02d}"
 
     @property
-    def distilled(self) -> Path:
-        """Folder of the last remover in four steps."""
+    def distilled_folder(self) -> Path:
+        """Folder of the last remover, distilled to four steps."""
         return self.folder / "removers" / "lcm"
 
-    def round(self, number: int) -> Store:
-        """The run of a round; 0 is the judge's training before any vote."""
+    def open_round(self, number: int) -> Store:
+        """Open the run of a round; 0 is the discriminator's training before any vote."""
         return self.store.sub(f"rounds/{number:02d}")
 
-    def votes(self, number: int) -> Path:
-        """Folder of the votes of a round."""
+    def votes_folder(self, number: int) -> Path:
+        """Return the folder of the votes of a round."""
         return self.folder / "rounds" / f"{number:02d}" / "votes"
 
-    def judge(self, number: int) -> Path | None:
-        """Folder of the newest judge up to a round; None where there is none yet."""
-        for at in range(number, -1, -1):
-            told = self.result("judge" if at else "pretrain", at)
-            if told is not None and told.get("judge"):
-                return self.folder / str(told["judge"])
+    def discriminator_folder(self, number: int) -> Path:
+        """Return the folder of the discriminator that a round trains."""
+        return self.folder / "judges" / f"{number:02d}"
+
+    def find_discriminator(self, number: int) -> Path | None:
+        """Return the folder of the newest discriminator up to a round; None where there is none yet."""
+        for earlier in range(number, -1, -1):
+            result = self.read_result(DiscriminatorResult, earlier)
+            if result is not None and result.folder:
+                return self.folder / result.folder
         return None
 
-    def finished(self) -> Iterator[Step]:
-        """Steps that are done."""
-        return (one for one in steps_of(self.recipe) if self.result(one.name, one.round) is not None)
+    def read_rows(self, name: str) -> list[RowRef]:
+        """Read a list of rows that an earlier step wrote: `initial`, `pool`, `test`, `rounds/<round>/kept`, …"""
+        return [RowRef(**ref) for ref in json.loads(self.store.read(f"{name}.json"))]
+
+    def write_rows(self, name: str, refs: Sequence[RowRef]) -> None:
+        """Write a list of rows for later steps."""
+        self.store.write(f"{name}.json", json.dumps([asdict(ref) for ref in refs]).encode())
 
 
-def run(recipe: LoopRecipe, folder: Path, say: Callable[[str], None] = print) -> Loop:
-    """Runs a loop, or goes on where it was left.
+def parse_recipe(document: bytes) -> LoopRecipe:
+    """Parse the recipe in a loop's `loop.json`, which an older version may have written."""
+    return LoopRecipe.model_validate(json.loads(document)["recipe"])
 
-    Raises:
-        OtherLoop: the folder holds a loop of another recipe.
-        Waiting: a human round waits for votes.
-        RunLocked: another process owns the loop.
+
+def round_path(number: int) -> str:
+    """Return the path of a round below its loop.
+
+    Examples:
+        >>> round_path(3)
+        'rounds/03'
     """
-    from rasura.pipeline.loop import steps as loop_steps
+    return f"rounds/{number:02d}"
 
-    loop = Loop(recipe, folder)
-    told = recipe.model_dump(mode="json")
-    with loop.store.lock():
-        loop.store.clear_temporary(["steps", "rounds"])
-        if not loop.store.create("loop.json", (json.dumps({"recipe": told}, indent=1) + "\n").encode()):
-            # read by today's schema: a loop that an older version began goes on if what was added since is as it was
-            there = LoopRecipe.model_validate(json.loads(loop.store.read("loop.json"))["recipe"])
-            if there.what() != recipe.what():
-                known, asked = there.what(), recipe.what()
-                differ = sorted(key for key in asked if known[key] != asked[key])
-                raise OtherLoop(
-                    f"{folder} holds a loop of another recipe (it differs in {', '.join(differ)}): "
-                    "choose another folder with --into, or remove it"
-                )
-        for step in steps_of(recipe):
-            if loop.result(step.name, step.round) is not None:
-                continue
-            say(f"round {step.round}: {step.name}")
-            with (folder / "begun.log").open("a") as log:
-                log.write(f"{step.file}\n")
-            found = loop_steps.STEPS[step.name](loop, step.round)
-            loop.store.create(f"steps/{step.file}", (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
-    return loop
+
+def local_run(number: int) -> str:
+    """Return the name of a round's run in `RowRef.run`.
+
+    Examples:
+        >>> local_run(3)
+        './rounds/03'
+    """
+    return f"{LOCAL}{round_path(number)}"

@@ -1,9 +1,13 @@
-"""A loop's account in the form of RORem's Table 1, further measures, and both loops side by side as a chart."""
+"""A loop's rounds in the form of RORem's Table 1, further measures, and both loops side by side as a chart."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from rasura.pipeline.loop.state import Loop, steps_of
+from rasura.discriminator.binomial import compute_interval
+from rasura.pipeline.loop.measure import PeopleSuccess, count_people_votes
+from rasura.pipeline.loop.results import AddResult, DistillationResult, InitialResult, TestResult
+from rasura.pipeline.loop.state import Loop, list_steps
 from rasura.pipeline.report import loop_charts
 
 
@@ -27,197 +31,269 @@ ROREM = (
     RoremRow("human 3", 10_000, 6_133, 150_621, 71.8, 28.77),
     RoremRow("auto 3", 95_204, 49_313, 199_934, 75.4, 28.78),
 )
-MEASURED = ("success", "psnr", "psnr_background", "lpips", "remove", "judged", "judged_kept")
-"""What the test step measures, each with its standard error."""
-NAMES = dict(
-    zip(
-        MEASURED,
-        ("success", "PSNR hole", "PSNR around", "LPIPS", "ReMOVE", "judge's mean", "judge keeps"),
-        strict=True,
-    )
-)
-"""What the tables call it."""
+MEASURES: Mapping[str, str] = {
+    "success": "success",
+    "psnr": "PSNR hole",
+    "psnr_background": "PSNR around",
+    "lpips": "LPIPS",
+    "remove": "ReMOVE",
+    "judged": "mean score",
+    "judged_kept": "accepted",
+}
+"""Keys of the measures in a test step's result, each with its standard error, and their names in the tables."""
 
 
-def rows(loop: Loop) -> list[dict[str, Any]]:
-    """One row for the start and each round, as far as the loop got; None for what is not known yet.
+@dataclass(frozen=True)
+class RoundRow:
+    """The start of a loop, or one of its rounds, as far as the loop got; None for what is not available yet.
 
-    `true_low`, `true_high`: Clopper-Pearson interval, %, of the share of what was kept that is truly yes.
+    selected: candidates that joined the training set. yielded: the same in percent of the scenes. total: triplets of
+    the training set then.
+    true_yes, with_truth: of the selected candidates, those that the oracle accepts, and those with a true target.
+    true_low, true_high: Clopper-Pearson interval of true_yes / with_truth, in percent.
+    test: an empty result where the remover was not tested yet. people: success of the test pictures by people.
     """
-    from rasura.discriminator.calibration import interval
-    from rasura.pipeline.loop.measure import by_people
 
-    found, total, tally = [], 0, {"human": 0, "auto": 0}
-    for number in range(len(loop.recipe.rounds) + 1):
-        added = loop.result("initial" if number == 0 else "add", number)
+    name: str
+    scenes: int | None
+    candidates: int | None
+    selected: int
+    yielded: float | None
+    total: int
+    true_yes: int | None
+    with_truth: int | None
+    true_low: float | None
+    true_high: float | None
+    left_to_people: int | None
+    test: TestResult
+    people: PeopleSuccess
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row as `rasura loop status --json` prints it."""
+        test = self.test.to_json()
+        return {
+            "round": self.name,
+            "scenes": self.scenes,
+            "candidates": self.candidates,
+            "selected": self.selected,
+            "yield": self.yielded,
+            "total": self.total,
+            "truly_yes": self.true_yes,
+            "truth_known": self.with_truth,
+            "true_low": self.true_low,
+            "true_high": self.true_high,
+            "left_to_people": self.left_to_people,
+            **{key: test[key] for name in MEASURES for key in (name, f"{name}_error")},
+            **{key: test[key] for key in ("judge", "count", "weights", "absent")},
+            "voted": self.people.voted,
+            "people": self.people.percent,
+            "people_error": self.people.error,
+        }
+
+
+def build_rows(loop: Loop) -> list[RoundRow]:
+    """Build a row for the start and one for each round, as far as the loop got."""
+    rows: list[RoundRow] = []
+    initial, tally = loop.read_result(InitialResult, 0), {"human": 0, "auto": 0}
+    if initial is None:
+        return rows
+    total = initial.initial
+    rows.append(_build_row(loop, 0, "initialisation", total, None))
+    for number, entry in enumerate(loop.recipe.rounds, 1):
+        added = loop.read_result(AddResult, number)
         if added is None:
             break
-        if number == 0:
-            name, scenes, candidates, kept = "initialisation", None, None, added["initial"]
-        else:
-            kind = loop.recipe.rounds[number - 1].kind
-            tally[kind] += 1
-            name, scenes = f"{kind} {tally[kind]}", added["scenes"]
-            candidates, kept = added["candidates"], added["kept"]
-        total += kept
-        tested, known = loop.result("test", number), added.get("truth_known")
-        low, high = interval(added["truly_yes"], known) if known else (None, None)
-        found.append(
-            {
-                "round": name, "scenes": scenes, "candidates": candidates, "selected": kept,
-                "yield": 100 * kept / scenes if scenes else None, "total": total,
-                "truly_yes": added.get("truly_yes"), "truth_known": known,
-                "true_low": None if low is None else 100 * low, "true_high": None if high is None else 100 * high,
-                "left_to_people": added.get("left_to_people"),
-                **{key: (tested or {}).get(key) for one in MEASURED for key in (one, f"{one}_error")},
-                **{key: (tested or {}).get(key) for key in ("judge", "count", "weights", "absent")},
-                **(by_people(loop, number) if tested else {"voted": 0, "people": None, "people_error": None}),
-            }
-        )  # fmt: skip
-    return found
+        tally[entry.kind] += 1
+        total += added.kept
+        rows.append(_build_row(loop, number, f"{entry.kind} {tally[entry.kind]}", total, added))
+    return rows
 
 
-def _plain(name: str, digits: int = 0) -> Callable[[Mapping[str, Any]], str]:
-    return lambda row: "-" if row[name] is None else f"{row[name]:,.{digits}f}" if digits else f"{row[name]:,}"
+def _build_row(loop: Loop, number: int, name: str, total: int, added: AddResult | None) -> RoundRow:
+    test = loop.read_result(TestResult, number)
+    low, high = compute_interval(added.true_yes, added.with_truth) if added and added.with_truth else (None, None)
+    return RoundRow(
+        name=name,
+        scenes=added.scenes if added else None,
+        candidates=added.candidates if added else None,
+        selected=added.kept if added else total,
+        yielded=100 * added.kept / added.scenes if added and added.scenes else None,
+        total=total,
+        true_yes=added.true_yes if added else None,
+        with_truth=added.with_truth if added else None,
+        true_low=None if low is None else 100 * low,
+        true_high=None if high is None else 100 * high,
+        left_to_people=added.left_to_people if added else None,
+        test=test or TestResult(),
+        people=count_people_votes(loop, number) if test else PeopleSuccess(0, None, None),
+    )
 
 
-def _with_error(name: str, digits: int) -> Callable[[Mapping[str, Any]], str]:
-    def cell(row: Mapping[str, Any]) -> str:
-        value, error = row[name], row[f"{name}_error"]
-        told = "" if error is None else f" ± {error:.{digits}f}"  # an older loop's PSNR around the hole has none
-        return "-" if value is None else f"{value:.{digits}f}{told}"
-
-    return cell
+def _format_count(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
 
 
-def _truly(row: Mapping[str, Any]) -> str:
-    return f"{row['truly_yes']}/{row['truth_known']}" if row["truth_known"] else "-"
-
-
-def _interval(row: Mapping[str, Any]) -> str:
-    if not row["truth_known"]:
+def _format_error(value: float | None, error: float | None, digits: int) -> str:
+    if value is None:
         return "-"
-    share = 100 * row["truly_yes"] / row["truth_known"]
-    return f"{share:.1f} [{row['true_low']:.1f}, {row['true_high']:.1f}]"
+    # a loop of an older version has no error of the PSNR around the hole
+    return f"{value:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
 
 
-def _people(row: Mapping[str, Any]) -> str:
-    part = "" if row["voted"] == row["count"] else f" ({row['voted']}/{row['count']})"
-    return f"{_with_error('people', 1)(row)}{part}" if row["voted"] else "-"
+def _format_truth(row: RoundRow) -> str:
+    return f"{row.true_yes}/{row.with_truth}" if row.with_truth else "-"
 
 
-Columns = Mapping[str, Callable[[Mapping[str, Any]], str]]
-"""Headings, and what stands below them in a row."""
+def _format_interval(row: RoundRow) -> str:
+    if not row.with_truth or row.true_yes is None:
+        return "-"
+    return f"{100 * row.true_yes / row.with_truth:.1f} [{row.true_low:.1f}, {row.true_high:.1f}]"
+
+
+def _format_people(row: RoundRow) -> str:
+    if not row.people.voted:
+        return "-"
+    part = "" if row.people.voted == row.test.count else f" ({row.people.voted}/{row.test.count})"
+    return f"{_format_error(row.people.percent, row.people.error, 1)}{part}"
+
+
+Columns = Mapping[str, Callable[[RoundRow], str]]
+"""Headings, and the text of a row below each."""
 
 TABLE_1: Columns = {
-    "round": lambda row: str(row["round"]), "scenes": _plain("scenes"), "candidates": _plain("candidates"),
-    "selected": _plain("selected"), "yield %": _plain("yield", 1), "true yes": _truly,
-    "to people": _plain("left_to_people"), "total": _plain("total"), "people %": _people,
-    "success %": _with_error("success", 1), "PSNR hole": _with_error("psnr", 2),
-}  # fmt: skip
+    "round": lambda row: row.name,
+    "scenes": lambda row: _format_count(row.scenes),
+    "candidates": lambda row: _format_count(row.candidates),
+    "selected": lambda row: _format_count(row.selected),
+    "yield %": lambda row: "-" if row.yielded is None else f"{row.yielded:,.1f}",
+    "true yes": _format_truth,
+    "to people": lambda row: _format_count(row.left_to_people),
+    "total": lambda row: _format_count(row.total),
+    "people %": _format_people,
+    "success %": lambda row: _format_error(row.test.success, row.test.success_error, 1),
+    "PSNR hole": lambda row: _format_error(row.test.psnr, row.test.psnr_error, 2),
+}
 FURTHER: Columns = {
-    "round": lambda row: str(row["round"]), "true yes % [95 %]": _interval,
-    "judge": lambda row: str(row["judge"] or "-"), "judge's mean %": _with_error("judged", 1),
-    "judge keeps %": _with_error("judged_kept", 1), "PSNR around": _with_error("psnr_background", 2),
-    "LPIPS": _with_error("lpips", 4), "ReMOVE": _with_error("remove", 4),
-}  # fmt: skip
+    "round": lambda row: row.name,
+    "true yes % [95 %]": _format_interval,
+    "discriminator": lambda row: row.test.discriminator or "-",
+    "mean score %": lambda row: _format_error(row.test.mean_probability, row.test.mean_probability_error, 1),
+    "accepted %": lambda row: _format_error(row.test.accepted, row.test.accepted_error, 1),
+    "PSNR around": lambda row: _format_error(row.test.psnr_background, row.test.psnr_background_error, 2),
+    "LPIPS": lambda row: _format_error(row.test.lpips, row.test.lpips_error, 4),
+    "ReMOVE": lambda row: _format_error(row.test.remove_score, row.test.remove_score_error, 4),
+}
 
 
-def cells(columns: Columns, given: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """Headings and rows of a table, as text; a column that is empty in every row is left out."""
-    lines = [tuple(cell(row) for cell in columns.values()) for row in given]
-    shown = [at for at, _ in enumerate(columns) if at == 0 or any(line[at] != "-" for line in lines)]
-    return [tuple(line[at] for at in shown) for line in [tuple(columns), *lines]]
+def format_cells(columns: Columns, rows: Sequence[RoundRow]) -> list[tuple[str, ...]]:
+    """Format a table as text: the headings and a line for each row. A column without any value is left out."""
+    lines = [tuple(cell(row) for cell in columns.values()) for row in rows]
+    used = [index for index, _ in enumerate(columns) if index == 0 or any(line[index] != "-" for line in lines)]
+    return [tuple(line[index] for index in used) for line in [tuple(columns), *lines]]
 
 
-def _lined(lines: Sequence[tuple[str, ...]]) -> str:
-    widths = [max(len(line[at]) for line in lines) for at in range(len(lines[0]))]
+def _align(lines: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(len(line[index]) for line in lines) for index in range(len(lines[0]))]
     return "\n".join(
         "  ".join(
-            cell.rjust(width) if at else cell.ljust(width)
-            for at, (cell, width) in enumerate(zip(line, widths, strict=True))
+            cell.rjust(width) if index else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
     )
 
 
-def text(loop: Loop, further: bool = False) -> str:
-    """The table, and where the loop stands; with `further`, what else was measured and why some of it was not."""
-    given = rows(loop)
-    parts = [_lined(cells(TABLE_1, given))]
+def list_missing_measures(rows: Sequence[RoundRow]) -> list[tuple[str, str]]:
+    """List the names of the measures that the last test step does not have, each with the reason."""
+    reasons: Mapping[str, str] = next((row.test.reasons for row in reversed(rows) if row.test.reasons), {})
+    return [(MEASURES[key], reason) for key, reason in reasons.items()]
+
+
+def format_text(loop: Loop, further: bool = False) -> str:
+    """Format the table and the loop's progress.
+
+    Args:
+        further: also the further measures, and why some are missing.
+    """
+    rows = build_rows(loop)
+    parts = [_align(format_cells(TABLE_1, rows))]
     if further:
-        parts.append(_lined(cells(FURTHER, given)))
-        last: Mapping[str, str] = next((row["absent"] for row in reversed(given) if row["absent"]), {})
-        parts += ["not measured: " + "; ".join(f"{NAMES[name]}: {why}" for name, why in last.items())] if last else []
-    parts.append(f"{stands(loop)} {whose(loop)}")
+        parts.append(_align(format_cells(FURTHER, rows)))
+        if missing := list_missing_measures(rows):
+            parts.append("not measured: " + "; ".join(f"{name}: {reason}" for name, reason in missing))
+    parts.append(f"{describe_progress(loop)} {describe_reviewers(loop)}")
     return "\n\n".join(parts) if further else "\n".join(parts)
 
 
-def stands(loop: Loop) -> str:
-    """How far the loop is, and what comes next."""
-    every = steps_of(loop.recipe)
-    done = sum(1 for _ in loop.finished())
-    left = [one for one in every if loop.result(one.name, one.round) is None]
-    told = loop.result("distill", len(loop.recipe.rounds))
-    return f"{done} of {len(every)} steps done; " + (
-        f"next: round {left[0].round}, {left[0].name}."
-        if left
-        else f"finished; in four steps: {loop.folder / told['remover']}."
-        if told
-        else "finished."
-    )
+def describe_progress(loop: Loop) -> str:
+    """Describe how many steps are done, and which comes next."""
+    steps = list_steps(loop.recipe)
+    remaining = [step for step in steps if not loop.has_result(step)]
+    done = f"{len(steps) - len(remaining)} of {len(steps)} steps done"
+    if remaining:
+        return f"{done}; next: round {remaining[0].round}, {remaining[0].name}."
+    distilled = loop.read_result(DistillationResult, len(loop.recipe.rounds))
+    return f"{done}; finished" + (f"; in four steps: {loop.folder / distilled.remover}." if distilled else ".")
 
 
-def whose(loop: Loop) -> str:
-    """Who said what the table counts."""
+def describe_reviewers(loop: Loop) -> str:
+    """Describe whose verdicts the table counts."""
     name = "the oracle" if loop.recipe.reviewers == "oracle" else "people"
     return f"Votes by {name}; success and true yes by the oracle."
 
 
-def chart(loop: Loop) -> str:
-    """Success, growth of the training set and yield by round, beside RORem's, as an SVG file."""
-    own = rows(loop)
-    tested = [(at, row) for at, row in enumerate(own) if row["success"] is not None]
-    voted = [(at, row) for at, row in enumerate(own) if row["people"] is not None]
-    same = [row["round"] for row in own] == [one.name for one in ROREM][: len(own)]
-    count = max(len(own), len(ROREM))
-    names = [one.name for one in ROREM] if same else ["initialisation", *(f"round {at}" for at in range(1, count))]
-    short = ["init", *(f"{name.split()[0][:1]}{name.split()[1]}" for name in names[1:count])]
+def draw_chart(loop: Loop) -> str:
+    """Draw success, growth of the training set and yield by round, beside RORem's, as an SVG file."""
+    rows = build_rows(loop)
+    tested = [(index, row.test) for index, row in enumerate(rows) if row.test.success is not None]
+    voted = [(index, row.people) for index, row in enumerate(rows) if row.people.percent is not None]
     success = {
-        "this loop (oracle)": [(float(at), float(row["success"])) for at, row in tested],
-        "this loop (people)": [(float(at), float(row["people"])) for at, row in voted],
-        "RORem (people)": [(float(at), one.success) for at, one in enumerate(ROREM)],
+        "this loop (oracle)": [(float(index), float(test.success or 0)) for index, test in tested],
+        "this loop (people)": [(float(index), float(people.percent or 0)) for index, people in voted],
+        "RORem (people)": [(float(index), row.success) for index, row in enumerate(ROREM)],
     }
     errors = {
-        "this loop (oracle)": [float(row["success_error"]) for _, row in tested],
-        "this loop (people)": [float(row["people_error"]) for _, row in voted],
+        "this loop (oracle)": [float(test.success_error or 0) for _, test in tested],
+        "this loop (people)": [float(people.error or 0) for _, people in voted],
     }
-    grown = {
-        "this loop": [(float(at), row["total"] / own[0]["total"]) for at, row in enumerate(own)],
-        "RORem": [(float(at), one.total / ROREM[0].total) for at, one in enumerate(ROREM)],
+    growth = {
+        "this loop": [(float(index), row.total / rows[0].total) for index, row in enumerate(rows)],
+        "RORem": [(float(index), row.total / ROREM[0].total) for index, row in enumerate(ROREM)],
     }
-    yielded = {
+    yields = {
         "this loop (of scenes)": [
-            (float(at), float(row["yield"])) for at, row in enumerate(own) if row["yield"] is not None
+            (float(index), row.yielded) for index, row in enumerate(rows) if row.yielded is not None
         ],
         "RORem (of candidates)": [
-            (float(at), 100 * one.selected / one.candidates)
-            for at, one in enumerate(ROREM)
-            if at and one.selected and one.candidates
+            (float(index), 100 * row.selected / row.candidates)
+            for index, row in enumerate(ROREM)
+            if index and row.selected and row.candidates
         ],
     }
-    top = loop_charts.round_top(max(y for line in grown.values() for _, y in line))
-    edge = float(count - 1)
-    across = "h: human round, a: automatic" if same else "round"
+    top = loop_charts.round_axis(max(y for line in growth.values() for _, y in line))
+    names, axis = _name_rounds(rows)
+    edge = float(len(names) - 1)
+    lines = _drop_empty(success)
     panels = [
-        loop_charts.panel(
-            "Success", across, "% of the test set", _shown(success), (0, 0), (edge, 100), names=short, errors=errors
+        loop_charts.draw_panel(
+            "Success", axis, "% of the test set", lines, (0, 0), (edge, 100), names=names, errors=errors
         ),
-        loop_charts.panel("Training set", across, "times the first", _shown(grown), (0, 0), (edge, top), names=short),
-        loop_charts.panel("Yield", across, "% that joined", _shown(yielded), (0, 0), (edge, 100), names=short),
-    ]  # fmt: skip
-    return loop_charts.page(panels, legend=len(_shown(success)))
+        loop_charts.draw_panel(
+            "Training set", axis, "times the first", _drop_empty(growth), (0, 0), (edge, top), names=names
+        ),
+        loop_charts.draw_panel("Yield", axis, "% that joined", _drop_empty(yields), (0, 0), (edge, 100), names=names),
+    ]
+    return loop_charts.draw_page(panels, legend=len(lines))
 
 
-def _shown(lines: Mapping[str, loop_charts.Line]) -> dict[str, loop_charts.Line]:
+def _name_rounds(rows: Sequence[RoundRow]) -> tuple[list[str], str]:
+    """Return short names of the rounds across a chart, and the title of that axis."""
+    same = [row.name for row in rows] == [row.name for row in ROREM][: len(rows)]
+    count = max(len(rows), len(ROREM))
+    names = [row.name for row in ROREM] if same else ["initialisation", *(f"round {n}" for n in range(1, count))]
+    short = ["init", *(f"{name.split()[0][:1]}{name.split()[1]}" for name in names[1:count])]
+    return short, "h: human round, a: automatic" if same else "round"
+
+
+def _drop_empty(lines: Mapping[str, loop_charts.Line]) -> dict[str, loop_charts.Line]:
     return {name: line for name, line in lines.items() if line}

@@ -1,22 +1,27 @@
-"""Small charts as inline SVG, without a script: a rose of directions, and how often things were used."""
+"""Small charts as inline SVG, without a script: a rose of directions, and a bar chart of uses."""
 
 import math
 from collections import Counter
 from collections.abc import Collection
 from itertools import pairwise
 
-from rasura.pipeline.report.html import counted
+from rasura.pipeline.report.html import format_count
 
 POINTS = ("right", "right, away", "away", "left, away", "left", "left, near", "near", "right, near")
-BARS = 60  # of a chart of uses
+MOST_BARS = 60
+"""Bars of a chart of uses, at most."""
 
 
-def rose(counts: Counter[int | None]) -> str:
-    """Directions in bins of 45 degrees as petals whose area is their count; up is away from the camera."""
-    known = {index: counts[index] for index in range(len(POINTS))}
-    total, most = sum(known.values()), max(known.values())
+def draw_rose(counts: Counter[int | None]) -> str:
+    """Draw directions in bins of 45 degrees, as petals whose area is their count; up is away from the camera.
+
+    Args:
+        counts: rows by bin, of rows without a direction under None.
+    """
+    bins = {index: counts[index] for index in range(len(POINTS))}
+    total, most = sum(bins.values()), max(bins.values())
     petals = []
-    for index, count in known.items():
+    for index, count in bins.items():
         radius = 82 * math.sqrt(count / most) if most else 0
         first, last = (math.radians(45 * index + side) for side in (-21.5, 21.5))
         x0, y0, x1, y1 = (
@@ -27,19 +32,24 @@ def rose(counts: Counter[int | None]) -> str:
         x, y = (96 * math.cos(math.radians(45 * index)), -96 * math.sin(math.radians(45 * index)))
         faint = "" if count else ' class="zero"'
         petals.append(f'<text x="{x:.0f}" y="{y:.0f}"{faint}>{count:,}</text>')
-    told = ", ".join(f"{point} {known[index]:,}" for index, point in enumerate(POINTS))
-    unknown = f", unknown of {counts[None]:,}" if counts[None] else ""
-    return (
-        f"<figure><figcaption>Shadow directions <small>on the ground, of {counted(total, 'row')}{unknown}; up is away "
-        f'from the camera</small></figcaption><svg class="rose" viewBox="-112 -108 224 216" role="img" aria-label="'
-        f'Shadow directions: {told}"><circle r="41"/><circle r="82"/>{"".join(petals)}</svg></figure>'
+    summary = ", ".join(f"{point} {bins[index]:,}" for index, point in enumerate(POINTS))
+    unknown = f", {counts[None]:,} more without a direction" if counts[None] else ""
+    basis = f"on the ground plane, {format_count(total, 'row')}{unknown}; up is away from the camera"
+    svg = (
+        '<svg class="rose" viewBox="-112 -108 224 216" role="img" aria-label="'
+        f'Shadow directions: {summary}"><circle r="41"/><circle r="82"/>{"".join(petals)}</svg>'
     )
+    return f"<figure><figcaption>Shadow directions <small>{basis}</small></figcaption>{svg}</figure>"
 
 
-def uses(title: str, noun: str, counts: Collection[int]) -> str:
-    """How often each of some things was used, most used first, as a row of bars; with many, each bar is a mean."""
+def draw_uses(title: str, noun: str, counts: Collection[int]) -> str:
+    """Draw how often each of some objects was used, most used first, as bars; where they are many, a bar is a mean.
+
+    Args:
+        noun: of what was used. counts: uses of each.
+    """
     ranked = sorted(counts, reverse=True)
-    width = min(BARS, len(ranked))
+    width = min(MOST_BARS, len(ranked))
     edges = [index * len(ranked) // width for index in range(width + 1)]
     means = [sum(ranked[low:high]) / (high - low) for low, high in pairwise(edges)]
     step = 300 / width
@@ -49,9 +59,9 @@ def uses(title: str, noun: str, counts: Collection[int]) -> str:
         f'height="{100 * mean / ranked[0]:.2f}"/>'
         for index, mean in enumerate(means)
     )
-    each = f"{ranked[-1]:,} to {ranked[0]:,} times each" if ranked[0] != ranked[-1] else f"{ranked[0]:,} times each"
-    told = f"{counted(len(ranked), noun)}, {each}"
+    usage = f"{ranked[-1]:,} to {ranked[0]:,} times each" if ranked[0] != ranked[-1] else f"{ranked[0]:,} times each"
+    summary = f"{format_count(len(ranked), noun)}, {usage}"
     return (
-        f'<figure><figcaption>{title} <small>{told}</small></figcaption><svg class="uses" viewBox="0 0 300 100" '
-        f'preserveAspectRatio="none" role="img" aria-label="{title}: {told}">{bars}</svg></figure>'
+        f'<figure><figcaption>{title} <small>{summary}</small></figcaption><svg class="uses" viewBox="0 0 300 100" '
+        f'preserveAspectRatio="none" role="img" aria-label="{title}: {summary}">{bars}</svg></figure>'
     )

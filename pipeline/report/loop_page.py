@@ -1,7 +1,7 @@
-"""One self-contained HTML page about a loop: its rounds beside RORem's, whether the promise was kept, its judges, and
-candidates to look at.
+"""One self-contained HTML page about a loop: its rounds beside RORem's, whether the precision target was reached, its
+discriminators, and candidates to look at.
 
-Everything is read from what the steps left; nothing is run again.
+Everything is read from what the steps have written; nothing is computed by a network again.
 """
 
 import json
@@ -12,306 +12,365 @@ from typing import Any
 
 import numpy as np
 
-from rasura.discriminator import calibration, evaluation
+from rasura.discriminator import binomial, calibration, evaluation
 from rasura.manifests.parquet import read_parquet
+from rasura.manifests.run_layout import shard_path, table_path
 from rasura.manifests.schemas import TRIPLET
 from rasura.manifests.shards import read_manifest
 from rasura.manifests.storage import Store
-from rasura.pipeline.loop import table as loop_table
-from rasura.pipeline.loop.candidates import TRUTH
-from rasura.pipeline.loop.state import Loop
-from rasura.pipeline.report import html as markup
-from rasura.pipeline.report import loop_charts
-from rasura.pipeline.report import thumbnails as gallery
-from rasura.pipeline.report.html import counted, data, empty, numbers, plot, text
+from rasura.pipeline.loop import table
+from rasura.pipeline.loop.results import AddResult, DiscriminatorResult, InpaintResult, ScoreResult, ThresholdResult
+from rasura.pipeline.loop.state import SCORES, TRUTH, Loop
+from rasura.pipeline.report import html, loop_charts, thumbnails
+from rasura.pipeline.report.html import escape_text, format_count, isolate, render_chart, render_note, render_numbers
 from rasura.pipeline.training import oracle
-from rasura.pipeline.training import votes as loop_votes
 from rasura.pipeline.training.discriminator import EVALUATION
+from rasura.pipeline.training.votes import read_votes_folder, tally_votes
 
 PICTURE_BYTES = 4_000_000
 PICTURES = {name: TRIPLET[name] for name in ("source", "target", "mask")}
 LIGHT = {name: TRIPLET[name] for name in ("id", "label", "remover")}
-ROLES = gallery.Roles("source", "target", None, (), PICTURES)
+ROLES = thumbnails.Roles("source", "target", None, (), PICTURES)
+
+Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A round's candidate, and what became of it. said: by whom the recipe asks. true: by the oracle, where known."""
+    """A candidate of a round, and what became of it.
 
-    place: gallery.Place
+    kept: it joined the training set. verdict: of the recipe's reviewers. true_yes: the oracle's; None without a truth.
+    """
+
+    place: thumbnails.Place
     id: str
     item: str
     scene: str
     remover: str
     kept: bool
     score: float | None
-    said: str | None
-    true: bool | None
+    verdict: str | None
+    true_yes: bool | None
 
 
 def render(store: Store, rows: int) -> str:
-    """The page.
+    """Render the page of a loop.
 
     Args:
         rows: candidates of each round that are shown of those that were kept, and as many of the others.
 
     Raises:
-        NoLoop
+        NoLoop: there is no loop in the folder.
     """
     loop = Loop.open(store.local or Path(store.uri))
-    rounds = {number: candidates(loop, number) for number in range(1, len(loop.recipe.rounds) + 1)}
-    sections = {"rounds": "Rounds", "promise": "The promise", "judges": "Judges", "candidates": "Candidates"}
-    shown = _candidates(loop, rounds, rows) or empty("No round has candidates yet.")
-    made = {
-        "rounds": _rounds(loop), "promise": _promise(loop), "judges": _judges(loop, rounds),
-        "candidates": markup.legend(["object"]) + shown,
-    }  # fmt: skip
-    main = "".join(f'<section id="{id}"><h2>{title}</h2>{made[id]}</section>' for id, title in sections.items())
-    return markup.page(
-        "report of a loop", loop.recipe.name, text(loop_table.stands(loop)), _totals(loop), sections, main
-    )
+    rounds = {number: read_candidates(loop, number) for number in range(1, len(loop.recipe.rounds) + 1)}
+    candidates = _render_candidates(loop, rounds, rows) or render_note("No round has candidates yet.")
+    sections = {
+        "rounds": ("Rounds", _render_rounds(loop)),
+        "target": ("Precision target", _render_target(loop)),
+        "discriminators": ("Discriminators", _render_discriminators(loop, rounds)),
+        "candidates": ("Candidates", html.render_legend(["object"]) + candidates),
+    }
+    main = "".join(f'<section id="{id}"><h2>{title}</h2>{body}</section>' for id, (title, body) in sections.items())
+    titles = {id: title for id, (title, _) in sections.items()}
+    subtitle = escape_text(table.describe_progress(loop))
+    return html.render_page("report of a loop", loop.recipe.name, subtitle, _render_totals(loop), titles, main)
 
 
-def candidates(loop: Loop, number: int) -> list[Candidate]:
-    """A round's candidates in their order; none where it has not begun."""
-    from rasura.annotator.store.items import item_id
+def read_candidates(loop: Loop, number: int) -> list[Candidate]:
+    """Read the candidates of a round in their order; [] where it has none yet."""
+    from rasura.annotator.store.items import compute_item_id
 
-    run = loop.round(number)
-    if loop.result("inpaint", number) is None:
+    run = loop.open_round(number)
+    if loop.read_result(InpaintResult, number) is None:
         return []
-    kept = {one["id"] for one in _json(run, "kept.json", list)}
-    scores, true = _json(run, "scores.json", dict), _json(run, TRUTH, dict)
-    said = _said(loop, number)
-    found = []
-    for place, one in _light(run):
-        item = item_id(place, "target")
-        found.append(
+    kept = {ref["id"] for ref in _read_json(run, "kept.json", list)}
+    scores, truth = _read_json(run, SCORES, dict), _read_json(run, TRUTH, dict)
+    verdicts = _describe_votes(loop, number)
+    candidates = []
+    for place, row in _iterate_light(run):
+        item = compute_item_id(place, "target")
+        candidates.append(
             Candidate(
-                place, one["id"], item, one["scene_id"] or one["id"], one["remover"] or "", one["id"] in kept,
-                scores.get(item), said.get(item), true.get(item),
+                place=place,
+                id=row["id"],
+                item=item,
+                scene=row["scene_id"] or row["id"],
+                remover=row["remover"] or "",
+                kept=row["id"] in kept,
+                score=scores.get(item),
+                verdict=verdicts.get(item),
+                true_yes=truth.get(item),
             )
-        )  # fmt: skip
-    return found
+        )
+    return candidates
 
 
-def _light(run: Store) -> Iterator[tuple[gallery.Place, dict[str, Any]]]:
-    """Rows of the table of candidates without pictures; those of a shard that cannot be read are left out."""
-    for line in read_manifest(run.sub("tables/candidates"))[0]:
+def _iterate_light(run: Store) -> Iterator[tuple[thumbnails.Place, dict[str, Any]]]:
+    """Yield the candidates' rows without pictures; those of a shard that cannot be read are left out."""
+    for record in read_manifest(run.sub(table_path("candidates")))[0]:
         try:
-            with run.open(f"tables/candidates/shards/{line.shard}.parquet") as source:
+            with run.open(f"{table_path('candidates')}/{shard_path(record.shard)}") as source:
                 rows = read_parquet(source, ["id", "scene_id", "remover"]).to_pylist()
-        except gallery.UNREADABLE:
+        except thumbnails.UNREADABLE:
             continue
-        yield from ((("candidates", line.shard, at), row) for at, row in enumerate(rows))
+        yield from ((("candidates", record.shard, index), row) for index, row in enumerate(rows))
 
 
-def _json(run: Store, name: str, kind: type[Any]) -> Any:
+def _read_json(run: Store, name: str, kind: type[Any]) -> Any:
     return json.loads(run.read(name)) if run.exists(name) else kind()
 
 
-def _said(loop: Loop, number: int) -> dict[str, str]:
-    """What the votes that count say of each item: `yes`, `no`, `2 yes, 1 no`; a single no with its reason."""
-    rows = loop_votes.of_folder(loop.votes(number), loop.recipe.reviewers)
+def _describe_votes(loop: Loop, number: int) -> dict[str, str]:
+    """Describe the votes that count on each item: `yes`, `2 yes, 1 no`, or a single no with its reason."""
+    rows = read_votes_folder(loop.votes_folder(number), loop.recipe.reviewers)
     reasons = {row["item"]: row["reason"] for row in rows if row.get("reason")}
-    found = {}
-    for item, tally in loop_votes.standing(rows).items():
+    descriptions = {}
+    for item, tally in tally_votes(rows).items():
         if tally.total() > 1:
-            found[item] = ", ".join(f"{count} {verdict}" for verdict, count in tally.most_common())
+            descriptions[item] = ", ".join(f"{count} {verdict}" for verdict, count in tally.most_common())
         else:
             verdict = next(iter(tally))
-            why = f": {reasons[item]}" if verdict != "yes" and item in reasons else ""
-            found[item] = f"{verdict}{why}"
-    return found
+            reason = f": {reasons[item]}" if verdict != "yes" and item in reasons else ""
+            descriptions[item] = f"{verdict}{reason}"
+    return descriptions
 
 
-def _totals(loop: Loop) -> str:
-    given = loop_table.rows(loop)
-    told = [row["success"] for row in given if row["success"] is not None]
-    shown = {
-        "rounds": f"{max(0, len(given) - 1)} of {len(loop.recipe.rounds)}",
-        "triplets to start from": f"{given[0]['total']:,}" if given else "–",
-        "triplets now": f"{given[-1]['total']:,}" if given else "–",
-        "success at first": f"{told[0]:.1f} %" if told else "–",
-        "success now": f"{told[-1]:.1f} %" if told else "–",
+def _render_totals(loop: Loop) -> str:
+    rows = table.build_rows(loop)
+    success = [row.test.success for row in rows if row.test.success is not None]
+    totals = {
+        "rounds": f"{max(0, len(rows) - 1)} of {len(loop.recipe.rounds)}",
+        "triplets at the start": f"{rows[0].total:,}" if rows else "–",
+        "triplets now": f"{rows[-1].total:,}" if rows else "–",
+        "success at the start": f"{success[0]:.1f} %" if success else "–",
+        "success now": f"{success[-1]:.1f} %" if success else "–",
     }
-    pairs = "".join(f"<div><dt>{label}</dt><dd>{value}</dd></div>" for label, value in shown.items())
-    return f'<dl class="totals">{pairs}</dl><p class="state">{text(loop_table.whose(loop))}</p>'
+    pairs = "".join(f"<div><dt>{label}</dt><dd>{value}</dd></div>" for label, value in totals.items())
+    return f'<dl class="totals">{pairs}</dl><p class="state">{escape_text(table.describe_reviewers(loop))}</p>'
 
 
-def _rounds(loop: Loop) -> str:
-    given = loop_table.rows(loop)
-    if not given:
-        return empty("No step is done yet.")
-    chart = plot(
-        loop_table.chart(loop), "Success, training set and yield by round, beside RORem's; the table has this loop's"
+def _render_rounds(loop: Loop) -> str:
+    rows = table.build_rows(loop)
+    if not rows:
+        return render_note("No step is done yet.")
+    chart = render_chart(
+        table.draw_chart(loop),
+        "Success, training set and yield by round, beside RORem's; the table below has this loop's values",
     )
-    further = loop_table.cells(loop_table.FURTHER, given)
-    more = f"<h3>Further measures</h3>{numbers(further)}" if len(further[0]) > 1 else ""
-    why: Mapping[str, str] = next((row["absent"] for row in reversed(given) if row["absent"]), {})
-    absent = "; ".join(f"{loop_table.NAMES[name]}: {text(reason)}" for name, reason in why.items())
+    further = table.format_cells(table.FURTHER, rows)
+    more = f"<h3>Further measures</h3>{render_numbers(further)}" if len(further[0]) > 1 else ""
+    missing = "; ".join(f"{name}: {escape_text(reason)}" for name, reason in table.list_missing_measures(rows))
     return (
-        f"{chart}{numbers(loop_table.cells(loop_table.TABLE_1, given))}"
-        '<p class="note">Each value with its standard error. RORem’s rounds are its paper’s Table 1: success by people '
-        f"on 500 test pictures.</p>{more}" + (f'<p class="note">Not measured: {absent}.</p>' if absent else "")
+        f"{chart}{render_numbers(table.format_cells(table.TABLE_1, rows))}"
+        '<p class="note">Values are given with their standard errors. RORem’s rounds are Table 1 of its paper: success '
+        f"by people on 500 test pictures.</p>{more}"
+        + (f'<p class="note">Not measured: {missing}.</p>' if missing else "")
     )
 
 
-def _promise(loop: Loop) -> str:
+def _render_target(loop: Loop) -> str:
     recipe = loop.recipe
-    if recipe.keep != "promise":
-        return empty(f"This loop is a control that keeps “{text(recipe.keep)}”: no judge decides, nothing is promised.")
-    promise = recipe.judge.promise
-    lines = [("round", "scenes", "kept", "to people", "truly yes", "share [95 %]", "all candidates", "promise", "")]
-    yes = known = 0
-    for number, one in enumerate(recipe.rounds, 1):
-        added = loop.result("add", number)
-        if one.kind != "auto" or added is None:
+    if recipe.keep != "precision_target":
+        return render_note(
+            f"This loop is a control that keeps “{escape_text(recipe.keep)}”: no discriminator decides, and no "
+            "precision target applies."
+        )
+    target = recipe.discriminator.precision_target
+    lines: list[tuple[str, ...]] = [
+        ("round", "scenes", "accepted", "to people", "true yes", "share [95 %]", "all candidates", "target", "")
+    ]
+    yes = count = 0
+    for number, entry in enumerate(recipe.rounds, 1):
+        added = loop.read_result(AddResult, number)
+        if entry.kind != "auto" or added is None:
             continue
-        yes, known = yes + added["truly_yes"], known + added["truth_known"]
-        base = f"{100 * added['base_yes'] / added['base_known']:.1f} %" if added["base_known"] else "–"
-        lines.append(
-            (
-                f"{number}, automatic", f"{added['scenes']:,}", f"{added['kept']:,}", f"{added['left_to_people']:,}",
-                *_share(added["truly_yes"], added["truth_known"]), base, f"≥ {100 * promise:.0f} %",
-                _held(added["truly_yes"], added["truth_known"], promise, "nothing kept" if not added["kept"] else ""),
-            )
-        )  # fmt: skip
+        yes, count = yes + added.true_yes, count + added.with_truth
+        lines.append(_format_round(number, added, target))
     if len(lines) == 1:
-        return empty("No automatic round is done yet.")
-    lines.append(
-        ("together", "", "", "", *_share(yes, known), "", f"≥ {100 * promise:.0f} %", _held(yes, known, promise))
-    )
+        return render_note("No automatic round is done yet.")
+    outcome = describe_outcome(yes, count, target)
+    lines.append(("together", "", "", "", *_format_share(yes, count), "", _format_target(target), outcome))
     return (
-        f"<p>Of what an automatic round keeps, at least {100 * promise:.0f} % are to be what a person would accept. "
-        "What the truth says of it, where it is known; beside it the share among all candidates, which is what keeping "
-        f"blindly would give.</p>{numbers(lines)}"
+        f"<p>A person should agree with at least {100 * target:.0f} % of what an automatic round accepts. The table "
+        "compares that with the oracle’s verdicts, where the true picture is available. The column “all candidates” is "
+        f"the share of yes that accepting every candidate would give.</p>{render_numbers(lines)}"
     )
 
 
-def _share(yes: int, known: int) -> tuple[str, str]:
-    if not known:
+def _format_round(number: int, added: AddResult, target: float) -> tuple[str, ...]:
+    everything = f"{100 * added.all_true_yes / added.all_with_truth:.1f} %" if added.all_with_truth else "–"
+    return (
+        f"round {number}",
+        f"{added.scenes:,}",
+        f"{added.kept:,}",
+        f"{added.left_to_people:,}",
+        *_format_share(added.true_yes, added.with_truth),
+        everything,
+        _format_target(target),
+        describe_outcome(added.true_yes, added.with_truth, target, "" if added.kept else "nothing accepted"),
+    )
+
+
+def _format_target(target: float) -> str:
+    return f"≥ {100 * target:.0f} %"
+
+
+def _format_share(yes: int, count: int) -> tuple[str, str]:
+    if not count:
         return "–", "–"
-    low, high = calibration.interval(yes, known)
-    return f"{yes:,}/{known:,}", f"{100 * yes / known:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    low, high = binomial.compute_interval(yes, count)
+    return f"{yes:,}/{count:,}", f"{100 * yes / count:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def _held(yes: int, known: int, promise: float, otherwise: str = "") -> str:
-    if not known:
-        return otherwise or "truth not known"
-    if yes >= promise * known:
-        return "✓ held"
-    return "✗ broken" if calibration.interval(yes, known)[1] < promise else "below, within its interval"
+def describe_outcome(yes: int, count: int, target: float, otherwise: str = "") -> str:
+    """Describe whether a precision target was reached; it is missed where the whole interval is below it.
+
+    Args:
+        yes, count: accepted candidates that are truly yes, of those with a truth.
+        otherwise: the description where `count` is 0.
+
+    Examples:
+        >>> describe_outcome(9, 10, 0.9), describe_outcome(8, 10, 0.9), describe_outcome(40, 100, 0.9)
+        ('✓ reached', 'below, within its interval', '✗ missed')
+    """
+    if not count:
+        return otherwise or "no truth available"
+    if yes >= target * count:
+        return "✓ reached"
+    return "✗ missed" if binomial.compute_interval(yes, count)[1] < target else "below, within its interval"
 
 
-def _judges(loop: Loop, rounds: Mapping[int, Sequence[Candidate]]) -> str:
+def _render_discriminators(loop: Loop, rounds: Mapping[int, Sequence[Candidate]]) -> str:
     parts = []
     for number in range(len(rounds) + 1):
-        told = loop.result("judge" if number else "pretrain", number)
-        if told is None:
+        result = loop.read_result(DiscriminatorResult, number)
+        if result is None:
             continue
         title = f"<h3>After round {number}" if number else "<h3>Before any vote"
-        if not told["judge"]:
-            why = empty(f"No judge: {text(told['why'])}.")
-            parts.append(f"<article>{title}</h3>{why}</article>")
+        if not result.folder:
+            note = render_note(f"No discriminator: {escape_text(result.why)}.")
+            parts.append(f"<article>{title}</h3>{note}</article>")
             continue
-        votes = f"learned from {counted(told['learned'], 'vote')}, calibrated on {told['calibrated']:,}"
-        chart = _measured(loop, Path(told["judge"]).name, rounds) or empty(
-            "Nothing was judged yet that it had not learned from, or its truth is not known."
+        votes = f"learned from {format_count(result.learned or 0, 'vote')}, calibrated on {result.calibrated or 0:,}"
+        charts = _render_evaluation(loop, Path(result.folder).name, rounds) or render_note(
+            "It has not scored any candidates yet that it did not learn from, or their truth is not available."
         )
-        parts.append(f"<article>{title} <small>{votes}</small></h3>{chart}{_thresholds(told['keep'])}</article>")
-    return "".join(parts) or empty("No judge has been trained yet.")
+        thresholds = _render_thresholds(result.thresholds or {})
+        parts.append(f"<article>{title} <small>{votes}</small></h3>{charts}{thresholds}</article>")
+    return "".join(parts) or render_note("No discriminator has been trained yet.")
 
 
-def _thresholds(keep: Mapping[str, Mapping[str, Any]]) -> str:
+def _render_thresholds(thresholds: Mapping[str, ThresholdResult]) -> str:
     lines = [("remover", "votes above", "of them yes", "at least", "threshold", "")]
-    for name, one in keep.items():
-        found = one["threshold"] is not None
-        lines.append(
-            (
-                name, f"{one['count']:,}" if found else "–", f"{one['yes']:,}" if found else "–",
-                f"{100 * one['low']:.1f} %" if found else "–", f"{one['threshold']:.3f}" if found else "none",
-                one["why"],
-            )
-        )  # fmt: skip
-    return numbers(lines)
+    for name, entry in thresholds.items():
+        if entry.threshold is None:
+            lines.append((name, "–", "–", "–", "none", entry.why))
+        else:
+            count, yes, low = f"{entry.count:,}", f"{entry.yes:,}", f"{100 * entry.low:.1f} %"
+            lines.append((name, count, yes, low, f"{entry.threshold:.3f}", entry.why))
+    return render_numbers(lines)
 
 
-def _measured(loop: Loop, name: str, rounds: Mapping[int, Sequence[Candidate]]) -> str:
-    """A judge's charts: of an evaluation that is in its folder, else of the automatic rounds that it scored."""
+def _render_evaluation(loop: Loop, name: str, rounds: Mapping[int, Sequence[Candidate]]) -> str:
+    """Render a discriminator's charts, of the evaluation in its folder or else of the automatic rounds it scored."""
     file = loop.folder / "judges" / name / EVALUATION
     if file.is_file():
-        told = json.loads(file.read_text())
-        promise = told.get("promise") or {}
-        at = (promise["kept"] / promise["of"], promise["precision"]) if promise.get("kept") else None
-        return _charts(told, told["curve"], at, f"{counted(told['count'], 'vote')} that it had not seen")
-    scored = [n for n in rounds if (loop.result("score", n) or {}).get("judge") == name]
-    seen = [one for n in scored for one in rounds[n] if one.score is not None and one.true is not None]
-    scores, true = np.array([one.score for one in seen], float), np.array([one.true for one in seen], float)
-    if not len(seen) or len(set(true)) < 2:
+        report = json.loads(file.read_text())
+        outcome = report.get("promise") or {}
+        threshold = (outcome["kept"] / outcome["of"], outcome["precision"]) if outcome.get("kept") else None
+        curve = [(point["kept"], point["precision"]) for point in report["curve"]]
+        return _render_charts(report, curve, threshold, f"{format_count(report['count'], 'held-out vote')}")
+    scored = [n for n in rounds if (result := loop.read_result(ScoreResult, n)) and result.discriminator == name]
+    candidates = [c for n in scored for c in rounds[n] if c.score is not None and c.true_yes is not None]
+    scores = np.array([candidate.score for candidate in candidates], float)
+    truth = np.array([candidate.true_yes for candidate in candidates], float)
+    if not len(candidates) or len(set(truth)) < 2:
         return ""
-    told = evaluation.evaluate(scores, true, [one.remover for one in seen])
-    picked = calibration.best_of_each(scores, [one.scene for one in seen])
-    kept = [seen[k].true for k in picked if seen[k].kept]
-    at = (len(kept) / len(picked), sum(map(bool, kept)) / len(kept)) if kept else None
-    curve = [one._asdict() for one in evaluation.curve(scores[picked], true[picked])]
+    report = evaluation.evaluate(scores, truth, [candidate.remover for candidate in candidates])
+    picked = calibration.pick_best_of_scenes(scores, [candidate.scene for candidate in candidates])
+    kept = [bool(candidates[k].true_yes) for k in picked if candidates[k].kept]
+    threshold = (len(kept) / len(picked), sum(kept) / len(kept)) if kept else None
+    curve = [(point.kept, point.precision) for point in evaluation.compute_curve(scores[picked], truth[picked])]
     where = " and ".join(map(str, scored))
-    return _charts(told, curve, at, f"{counted(len(seen), 'candidate')} of round {where}, by the oracle")
+    basis = f"{format_count(len(candidates), 'candidate')} of round {where}, by the oracle"
+    return _render_charts(report, curve, threshold, basis)
 
 
-def _charts(
-    told: Mapping[str, Any], curve: Sequence[Mapping[str, Any]], at: tuple[float, float] | None, of: str
-) -> str:
-    reliable = [(one["score"], one["yes"]) for one in told["reliability"]]
-    chart = loop_charts.of_judge(reliable, [(one["kept"], one["precision"]) for one in curve], at, of)
-    figures = f"AUC {told['auc']:.3f}, calibration error {told['ece']:.3f}, on {of}"
-    return f'{plot(chart, f"Reliability, and precision and yield: {figures}")}<p class="note">{text(figures)}.</p>'
+def _render_charts(report: Mapping[str, Any], curve: Sequence[Point], threshold: Point | None, basis: str) -> str:
+    """Render a discriminator's charts.
+
+    Args:
+        basis: what they were measured on.
+    """
+    reliability = [(entry["score"], entry["yes"]) for entry in report["reliability"]]
+    chart = loop_charts.draw_discriminator(reliability, curve, threshold, basis)
+    figures = f"AUC {report['auc']:.3f}, calibration error {report['ece']:.3f}, on {basis}"
+    alt = f"Reliability, and precision and yield: {figures}"
+    return f'{render_chart(chart, alt)}<p class="note">{escape_text(figures)}.</p>'
 
 
-def _candidates(loop: Loop, rounds: Mapping[int, Sequence[Candidate]], rows: int) -> str:
-    chosen = {(n, kept): _drawn([one for one in found if one.kept is kept], rows) for n, found in rounds.items()
-              for kept in (True, False)}  # fmt: skip
-    side = gallery.side_for(3 * sum(map(len, chosen.values())), PICTURE_BYTES)
+def _render_candidates(loop: Loop, rounds: Mapping[int, Sequence[Candidate]], rows: int) -> str:
+    chosen = {
+        (number, kept): _choose_evenly([candidate for candidate in candidates if candidate.kept is kept], rows)
+        for number, candidates in rounds.items()
+        for kept in (True, False)
+    }
+    side = thumbnails.choose_side(3 * sum(map(len, chosen.values())), PICTURE_BYTES)
     parts = []
-    for number, found in rounds.items():
-        if loop.result("inpaint", number) is None:
+    for number, candidates in rounds.items():
+        inpainted = loop.read_result(InpaintResult, number)
+        if inpainted is None:
             continue
         kind = "human" if loop.recipe.rounds[number - 1].kind == "human" else "automatic"
-        decided = loop.result("add", number) is not None
-        kept, whole = sum(one.kept for one in found), (loop.result("inpaint", number) or {})["candidates"]
-        head = f"{kept:,} of {counted(len(found), 'candidate')} joined" if decided else "nothing is decided yet"
-        head += f", {whole - len(found):,} cannot be read" if whole > len(found) else ""
-        parts.append(f"<article><h3>Round {number}, {kind} <small>{head}</small></h3>")
-        for which, title in ((True, "Joined the training set"), (False, "Did not" if decided else "Candidates")):
-            if tiles := _tiles(loop.round(number), chosen[number, which], side, loop.recipe.reviewers):
-                order = ", from the highest score to the lowest" if chosen[number, which][0].score is not None else ""
-                of = kept if which else len(found) - kept
-                shown = f"{len(tiles):,} of {of:,}{order}"
-                parts.append(f'<h4>{title} <small>{shown}</small></h4><div class="sheet small">{"".join(tiles)}</div>')
+        decided = loop.read_result(AddResult, number) is not None
+        joined = sum(candidate.kept for candidate in candidates)
+        unreadable = inpainted.candidates - len(candidates)
+        state = f"{joined:,} of {format_count(len(candidates), 'candidate')} joined" if decided else "not decided yet"
+        state += f", {unreadable:,} cannot be read" if unreadable > 0 else ""
+        parts.append(f"<article><h3>Round {number}, {kind} <small>{state}</small></h3>")
+        for kept, title in ((True, "Joined the training set"), (False, "Did not join" if decided else "Candidates")):
+            total = joined if kept else len(candidates) - joined
+            parts.append(_render_sheet(loop, number, chosen[number, kept], title, total, side))
         parts.append("</article>")
     return "".join(parts)
 
 
-def _drawn(found: Sequence[Candidate], count: int) -> list[Candidate]:
-    """Evenly over them, by score where they have one."""
-    ranked = sorted(found, key=lambda one: -(one.score or 0.0))
-    return [ranked[at] for at in gallery.drawn(len(ranked), count)]
+def _choose_evenly(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
+    """Choose some candidates evenly spread over all, by score where they have one."""
+    ranked = sorted(candidates, key=lambda candidate: -(candidate.score or 0.0))
+    return [ranked[index] for index in thumbnails.space_evenly(len(ranked), count)]
 
 
-def _tiles(run: Store, wanted: Sequence[Candidate], side: int, whose: str) -> list[str]:
-    raws = {raw.get("id"): raw for raw in gallery.look(run, [one.place for one in wanted], LIGHT, PICTURES)}
-    made = []
-    for number, one in enumerate(wanted, 1):
-        raw = raws.get(one.id) or {"id": one.id, "fault": raws.get(None, {}).get("fault", "it is not there")}
-        chips = [data(one.remover)]
-        if one.score is not None:
-            chips.append(f"score {one.score:.2f}")
-        if one.said:
-            chips.append(_mark(f"{whose}: {one.said}", one.said.startswith("yes")))
-        if one.true is not None and not (one.said and whose == oracle.NAME):  # it would only repeat itself
-            chips.append(_mark("truly yes" if one.true else "truly no", one.true))
-        made.append(markup.tile(gallery.example(raw, ROLES, side), number, chips))
-    return made
+def _render_sheet(loop: Loop, number: int, candidates: Sequence[Candidate], title: str, total: int, side: int) -> str:
+    """Render candidates of a round as a contact sheet; nothing where there are none."""
+    if not candidates:
+        return ""
+    run, reviewers = loop.open_round(number), loop.recipe.reviewers
+    examples = thumbnails.read_examples(run, [candidate.place for candidate in candidates], LIGHT, PICTURES)
+    raws = {raw.get("id"): raw for raw in examples}
+    tiles = []
+    for position, candidate in enumerate(candidates, 1):
+        fault = raws.get(None, {}).get("fault", "the row is not in its shard")
+        raw = raws.get(candidate.id) or {"id": candidate.id, "fault": fault}
+        example = thumbnails.build_example(raw, ROLES, side)
+        tiles.append(html.render_tile(example, position, _list_chips(candidate, reviewers)))
+    order = ", from the highest score to the lowest" if candidates[0].score is not None else ""
+    head = f"<h4>{title} <small>{len(tiles):,} of {total:,}{order}</small></h4>"
+    return f'{head}<div class="sheet small">{"".join(tiles)}</div>'
 
 
-def _mark(said: str, good: bool) -> str:
-    return f'<b class="{"good" if good else "bad"}">{text(said)}</b>'
+def _list_chips(candidate: Candidate, reviewers: str) -> list[str]:
+    """List what is said of a candidate below its pictures, as HTML."""
+    chips = [isolate(candidate.remover)]
+    if candidate.score is not None:
+        chips.append(f"score {candidate.score:.2f}")
+    if candidate.verdict:
+        chips.append(_mark(f"{reviewers}: {candidate.verdict}", candidate.verdict.startswith("yes")))
+    if candidate.true_yes is not None and not (candidate.verdict and reviewers == oracle.NAME):  # a repetition
+        chips.append(_mark("true yes" if candidate.true_yes else "true no", candidate.true_yes))
+    return chips
+
+
+def _mark(verdict: str, good: bool) -> str:
+    return f'<b class="{"good" if good else "bad"}">{escape_text(verdict)}</b>'

@@ -1,4 +1,4 @@
-"""What a dataset's rows are made of, counted over light columns: directions, companions, what was used how often."""
+"""The composition of a dataset, counted over light columns: shadow directions, objects, and uses of each part."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,29 +7,38 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from rasura.manifests.shards import Line
+from rasura.manifests.run_layout import table_path
+from rasura.manifests.shards import CommitRecord
 from rasura.manifests.storage import Store
 from rasura.pipeline.report.thumbnails import UNREADABLE
 
-DIRECTIONS = 8  # bins of 45 degrees, centred on 0, 45, …: those of the shadow stage's clusters
+DIRECTIONS = 8
+"""Bins of 45 degrees, centred on 0, 45, …: those of the shadow stage's clusters."""
 COLUMNS = ("id", "kind", "remover", "parents", "shadow_azimuth", "objects")
 
 
 @dataclass
 class Spread:
-    """Counts over rows."""
+    """Counts over rows.
 
-    directions: Counter[int | None] = field(
-        default_factory=Counter
-    )  # bin, None where unknown; rows that could have one
-    objects: Counter[int] = field(default_factory=Counter)  # objects in a simulated picture
+    directions: rows by their bin, of rows that could have a shadow direction and do not under None.
+    objects: simulated rows by the number of their objects. removers: rows by remover.
+    backgrounds, cut_outs: simulated rows by the id of what they use.
+    """
+
+    directions: Counter[int | None] = field(default_factory=Counter)
+    objects: Counter[int] = field(default_factory=Counter)
     removers: Counter[str] = field(default_factory=Counter)
-    backgrounds: Counter[str] = field(default_factory=Counter)  # id -> simulated rows on it
-    cut_outs: Counter[str] = field(default_factory=Counter)  # id -> simulated rows with it
+    backgrounds: Counter[str] = field(default_factory=Counter)
+    cut_outs: Counter[str] = field(default_factory=Counter)
 
-    def add(self, row: Mapping[str, Any], lit: bool) -> None:
-        """Counts a row. `lit`: whether its table knows shadow directions at all."""
-        if lit:
+    def add(self, row: Mapping[str, Any], has_directions: bool) -> None:
+        """Count a row.
+
+        Args:
+            has_directions: its table has shadow directions.
+        """
+        if has_directions:
             azimuth = row.get("shadow_azimuth")
             self.directions[None if azimuth is None else round(azimuth % 360 / (360 / DIRECTIONS)) % DIRECTIONS] += 1
         if row.get("remover"):
@@ -41,22 +50,22 @@ class Spread:
             self.objects[row.get("objects") or len(parents) - 1] += 1
 
 
-def spread(run: Store, flows: Iterable[tuple[str, Sequence[Line]]]) -> Spread:
-    """Counts over the tables of some flows, one shard at a time. What cannot be read is left out."""
-    found = Spread()
-    for flow, lines in flows:
-        for line in lines:
-            if line.data is None:
+def count_spread(run: Store, flows: Iterable[tuple[str, Sequence[CommitRecord]]]) -> Spread:
+    """Count over the tables of some flows, one shard at a time. Shards that cannot be read are left out."""
+    spread = Spread()
+    for flow, commits in flows:
+        for record in commits:
+            if record.data is None:
                 continue
             try:
                 with (
-                    run.open(f"tables/{flow}/{line.data.name}") as source,
+                    run.open(f"{table_path(flow)}/{record.data.name}") as source,
                     pq.ParquetFile(source, pre_buffer=False) as file,
                 ):
                     names = [name for name in COLUMNS if name in file.schema_arrow.names]
                     rows = file.read(columns=names, use_threads=False).to_pylist()
             except UNREADABLE:
-                continue  # the survey tells of it
+                continue  # the survey has the fault
             for row in rows:
-                found.add(row, "shadow_azimuth" in names)
-    return found
+                spread.add(row, "shadow_azimuth" in names)
+    return spread

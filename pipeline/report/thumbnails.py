@@ -1,6 +1,6 @@
-"""The pictures of a report: rows drawn evenly over a table, read in small batches, made into thumbnails and outlines.
+"""The pictures of a report: rows evenly spread over a table, read in small batches, as thumbnails with outlines.
 
-No shard is loaded whole: only the columns that are shown are read, and of these one row group at a time.
+No shard is loaded as a whole: only the columns that are shown are read, and of these one row group at a time.
 """
 
 import base64
@@ -18,13 +18,15 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from rasura.manifests.images import RGB, Mask, decode_mask
+from rasura.manifests.run_layout import shard_path, table_path
 from rasura.manifests.schemas import PICTURES, Kind, Schema, decode_value
-from rasura.manifests.shards import Line
+from rasura.manifests.shards import CommitRecord
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import REFERENCE
 
-UNREADABLE = (OSError, ValueError, pa.ArrowException)  # what a missing, cut or foreign file raises
-COUNTED = ("split", "kind", "label", "licence")
+UNREADABLE = (OSError, ValueError, pa.ArrowException)
+"""Errors of a file that is missing, cut short or of another format."""
+COUNTED_COLUMNS = ("split", "kind", "label", "licence")
 BATCH_ROWS = 4
 MASKS = ("mask", "object_mask", "given_mask", "true_object_mask")
 FOREGROUNDS = ("foreground_mask", "true_foreground_mask")
@@ -36,81 +38,91 @@ Place = tuple[str, str, int]  # table, shard, row
 
 @dataclass
 class Survey:
-    """What a look at all light columns of a table says."""
+    """Counts over all rows of a table.
+
+    weights: rows by (name, sha256). shards: (id, rows) of those that can be read. faults: of the others.
+    """
 
     rows: int = 0
     bytes: int = 0
-    counts: dict[str, Counter[str | None]] = field(default_factory=lambda: {name: Counter() for name in COUNTED})
-    weights: Counter[tuple[str, str]] = field(default_factory=Counter)  # (name, sha256) -> rows
-    shards: list[tuple[str, int]] = field(default_factory=list)  # (id, rows) of those that can be read
+    counts: dict[str, Counter[str | None]] = field(
+        default_factory=lambda: {name: Counter() for name in COUNTED_COLUMNS}
+    )
+    weights: Counter[tuple[str, str]] = field(default_factory=Counter)
+    shards: list[tuple[str, int]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
 
-def survey(run: Store, flow: str, lines: Sequence[Line]) -> Survey:
-    """Counts over a table, one shard at a time. A shard that cannot be read is a fault, and left out."""
-    found = Survey()
-    for line in lines:
-        if line.data is None:
+def survey_table(run: Store, flow: str, commits: Sequence[CommitRecord]) -> Survey:
+    """Count over a table, one shard at a time. A shard that cannot be read is noted as a fault and left out."""
+    survey = Survey()
+    for record in commits:
+        if record.data is None:
             continue
         try:
-            with run.open(f"tables/{flow}/{line.data.name}") as source:
+            with run.open(f"{table_path(flow)}/{record.data.name}") as source:
                 file = pq.ParquetFile(source, pre_buffer=False)
-                names = [name for name in (*COUNTED, "bytes", "weights") if name in file.schema_arrow.names]
+                names = [name for name in (*COUNTED_COLUMNS, "bytes", "weights") if name in file.schema_arrow.names]
                 light = file.read(columns=names, use_threads=False)
         except UNREADABLE as error:
-            found.faults.append(f"{line.data.name}: {error}")
+            survey.faults.append(f"{record.data.name}: {error}")
             continue
-        found.rows += light.num_rows
-        found.shards.append((line.shard, light.num_rows))
-        for name in COUNTED:
+        survey.rows += light.num_rows
+        survey.shards.append((record.shard, light.num_rows))
+        for name in COUNTED_COLUMNS:
             column = light[name] if name in names else pa.nulls(light.num_rows, pa.string())
-            found.counts[name].update({e["values"]: e["counts"] for e in pc.value_counts(column).to_pylist()})
+            survey.counts[name].update({e["values"]: e["counts"] for e in pc.value_counts(column).to_pylist()})
         if "bytes" in names:
-            found.bytes += pc.sum(light["bytes"]).as_py() or 0
+            survey.bytes += pc.sum(light["bytes"]).as_py() or 0
         if "weights" in names:
             flat = pc.list_flatten(light["weights"]).to_pylist()
-            found.weights.update((entry["name"], entry["value"]) for entry in flat)
-    return found
+            survey.weights.update((entry["name"], entry["value"]) for entry in flat)
+    return survey
 
 
-def drawn(total: int, count: int) -> list[int]:
-    """`count` places spread evenly over `total`, each in the middle of its part; all of them where there are fewer."""
+def space_evenly(total: int, count: int) -> list[int]:
+    """Space positions evenly over a range, each in the middle of its part; all positions where there are fewer.
+
+    Examples:
+        >>> space_evenly(100, 4), space_evenly(3, 12)
+        ([12, 37, 62, 87], [0, 1, 2])
+    """
     count = min(total, count)
     return [(2 * index + 1) * total // (2 * count) for index in range(count)]
 
 
-def places(flow: str, found: Survey, count: int) -> list[Place]:
-    """Places of rows drawn evenly over a table."""
-    wanted, result, start = drawn(found.rows, count), [], 0
-    for shard, rows in found.shards:
-        result += [(flow, shard, index - start) for index in wanted if start <= index < start + rows]
+def choose_places(flow: str, survey: Survey, count: int) -> list[Place]:
+    """Choose the places of rows that are evenly spread over a table."""
+    positions, result, start = space_evenly(survey.rows, count), [], 0
+    for shard, rows in survey.shards:
+        result += [(flow, shard, index - start) for index in positions if start <= index < start + rows]
         start += rows
     return result
 
 
-def read(run: Store, wanted: Iterable[Place], columns: Schema) -> Iterator[tuple[Place, dict[str, Any]]]:
-    """Rows as they are encoded, shard by shard. Rows of a shard that cannot be read come as {"fault": why}."""
+def read_rows(run: Store, places: Iterable[Place], columns: Schema) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """Yield encoded rows, shard by shard. A row that cannot be read is {"fault": reason}."""
     by_shard: dict[tuple[str, str], set[int]] = defaultdict(set)
-    for table, shard, row in wanted:
+    for table, shard, row in places:
         by_shard[table, shard].add(row)
     for (table, shard), rows in by_shard.items():
-        left = set(rows)
+        remaining = set(rows)
         try:
-            with run.open(f"tables/{table}/shards/{shard}.parquet") as source:
-                for row, raw in _rows(source, left, columns):
-                    left.discard(row)
+            with run.open(f"{table_path(table)}/{shard_path(shard)}") as source:
+                for row, raw in _iterate_rows(source, remaining, columns):
+                    remaining.discard(row)
                     yield (table, shard, row), raw
-            why = "the shard has no such row"
+            fault = "the shard has no such row"
         except UNREADABLE as error:
-            why = str(error)
-        for row in sorted(left):
-            yield (table, shard, row), {"fault": why}
+            fault = str(error)
+        for row in sorted(remaining):
+            yield (table, shard, row), {"fault": fault}
 
 
-def _rows(source: Any, wanted: Iterable[int], columns: Schema) -> Iterator[tuple[int, dict[str, Any]]]:
+def _iterate_rows(source: Any, positions: Iterable[int], columns: Schema) -> Iterator[tuple[int, dict[str, Any]]]:
     file = pq.ParquetFile(source, pre_buffer=False, buffer_size=2**20)
     names = [name for name in columns if name in file.schema_arrow.names]
-    rows, start = sorted(wanted), 0
+    rows, start = sorted(positions), 0
     for group in range(file.num_row_groups):
         end = start + file.metadata.row_group(group).num_rows
         inside = [row for row in rows if start <= row < end]
@@ -126,64 +138,73 @@ def _rows(source: Any, wanted: Iterable[int], columns: Schema) -> Iterator[tuple
         start = end
 
 
-def look(run: Store, wanted: Sequence[Place], own: Schema, pictures: Schema) -> Iterator[dict[str, Any]]:
-    """Rows with light values decoded and pictures encoded, references followed, in the order of their shards.
+def read_examples(run: Store, places: Sequence[Place], columns: Schema, pictures: Schema) -> Iterator[dict[str, Any]]:
+    """Yield rows with light values decoded and pictures encoded, in the order of their shards; references are followed.
 
     Args:
-        own: the table's columns.
-        pictures: picture columns to read, where the rows or what they refer to have them.
+        columns: of the table itself.
+        pictures: picture columns to read, from the rows or from those that they refer to.
     """
-    light = {name: kind for name, kind in own.items() if kind not in PICTURES}
+    light = {name: kind for name, kind in columns.items() if kind not in PICTURES}
     rows: dict[Place, list[dict[str, Any]]] = defaultdict(list)
-    for place, raw in read(run, wanted, light):
+    for place, raw in read_rows(run, places, light):
         row = {name: decode_value(light[name], value) if name in light else value for name, value in raw.items()}
         if row.get("ref_shard") is not None:
             place = (row["ref_table"], row["ref_shard"], row["ref_row"])
         rows[place].append({name: value for name, value in row.items() if name not in REFERENCE})
-    for place, raw in read(run, rows, pictures):
+    for place, raw in read_rows(run, rows, pictures):
         for row in rows[place]:
             yield raw | row
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of an example, ready for the page."""
+    """One picture of an example, ready for the page.
+
+    paths: outlines over it, by their class, as SVG paths in the panel's pixels.
+    """
 
     name: str
     uri: str
     width: int
     height: int
-    paths: Mapping[str, str] = field(default_factory=dict)  # class -> SVG path in the panel's pixels
+    paths: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
 class Example:
-    """One row with its pictures."""
+    """One row with its pictures.
+
+    areas: shares of the picture, of object, effects and ground. fault: why its pictures cannot be read.
+    """
 
     row: dict[str, Any]
     panels: list[Panel] = field(default_factory=list)
-    areas: dict[str, float] = field(default_factory=dict)  # share of the picture: object, effects, ground
+    areas: dict[str, float] = field(default_factory=dict)
     fault: str = ""
 
 
 @dataclass(frozen=True)
 class Roles:
-    """Which columns of a table are shown as what."""
+    """The columns of a table by their part in an example.
+
+    others: shown unchanged, where there is no source. columns: all picture columns that are read.
+    """
 
     source: str | None
     target: str | None
     cut_out: str | None
-    others: tuple[str, ...]  # shown as they are, where there is no source
-    columns: Schema  # all picture columns that are read
+    others: tuple[str, ...]
+    columns: Schema
 
     @property
     def panels(self) -> int:
-        """How many pictures an example has."""
+        """Number of pictures of an example."""
         return len(self.others) + (self.source is not None) + 2 * (self.target is not None) + bool(self.cut_out)
 
 
-def roles(columns: Schema) -> Roles:
-    """What of a table's whole columns is shown: before and after, and masks and cut-outs on and beside them."""
+def assign_roles(columns: Schema) -> Roles:
+    """Assign a table's picture columns to parts of an example: before, after, masks and a cut-out."""
     pictures = {name: kind for name, kind in columns.items() if kind in PICTURES}
     source = next((name for name in ("input", "source") if name in pictures), None)
     target = next((name for name in ("target", "gt") if name in pictures), None) if source else None
@@ -194,98 +215,119 @@ def roles(columns: Schema) -> Roles:
     return Roles(source, target, cut_out, others, {name: pictures[name] for name in pictures if name in read})
 
 
-def side_for(pictures: int, budget: int, longest: int = 480, least: int = 160) -> int:
-    """Long side in px at which so many pictures of aspect 3:2 stay within a budget of bytes."""
+def choose_side(pictures: int, budget: int, longest: int = 480, least: int = 160) -> int:
+    """Choose the long side in px at which so many pictures of aspect 3:2 stay within a budget of bytes.
+
+    Examples:
+        >>> choose_side(1, 4_000_000), choose_side(400, 4_000_000), choose_side(100_000, 4_000_000)
+        (480, 306, 160)
+    """
     side = (1.5 * budget / (max(1, pictures) * BYTES_PER_PIXEL)) ** 0.5
     return int(min(longest, max(least, side)))
 
 
-def fitted(pixels: RGB, side: int) -> tuple[int, int]:
-    """Width and height of a picture's thumbnail: at most `side` px long, never enlarged."""
+def fit_size(pixels: RGB, side: int) -> tuple[int, int]:
+    """Return width and height of a picture's thumbnail: at most `side` px long, never enlarged.
+
+    Examples:
+        >>> fit_size(np.zeros((600, 900, 3), np.uint8), 480)
+        (480, 320)
+    """
     height, width = pixels.shape[:2]
     scale = min(1.0, side / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def thumbnail(pixels: RGB, side: int) -> Image.Image:
-    """A picture scaled down to `fitted`. RGBA is scaled with its colours weighted by alpha."""
-    image, size = Image.fromarray(np.ascontiguousarray(pixels)), fitted(pixels, side)
+def make_thumbnail(pixels: RGB, side: int) -> Image.Image:
+    """Scale a picture down to `fit_size`. RGBA is scaled with its colours weighted by alpha."""
+    image, size = Image.fromarray(np.ascontiguousarray(pixels)), fit_size(pixels, side)
     return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
-def difference(source: RGB, target: RGB) -> RGB:
-    """Heat map of |source - target|, (h, w, 3): the largest channel, by its square root, so that faint shadows show."""
-    apart = cv2.absdiff(source, target).max(axis=2).astype(np.float32)
-    heat = cv2.applyColorMap(np.rint(np.sqrt(apart / 255) * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
+def draw_difference(source: RGB, target: RGB) -> RGB:
+    """Draw |source - target| as a heat map (h, w, 3): the largest channel, by its square root, so that faint shadows
+    show.
+    """
+    distance = cv2.absdiff(source, target).max(axis=2).astype(np.float32)
+    heat = cv2.applyColorMap(np.rint(np.sqrt(distance / 255) * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
     return np.asarray(heat[..., ::-1], np.uint8)
 
 
-def outline(mask: Mask, size: tuple[int, int], parts: int = 80) -> str:
-    """SVG path around a mask, in the pixels of a thumbnail of `size` (width, height); its largest parts only."""
+def trace_outline(mask: Mask, size: tuple[int, int], parts: int = 80) -> str:
+    """Trace a mask as an SVG path in the pixels of a thumbnail.
+
+    Args:
+        size: width and height of the thumbnail.
+        parts: the largest parts of the mask that are traced.
+    """
     small = cv2.resize(mask.astype(np.uint8) * 255, size, interpolation=cv2.INTER_AREA) > 127
-    found, _ = cv2.findContours(small.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    contours, _ = cv2.findContours(small.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     path = []
-    for contour in sorted(found, key=cv2.contourArea, reverse=True)[:parts]:
+    for contour in sorted(contours, key=cv2.contourArea, reverse=True)[:parts]:
         points = cv2.approxPolyDP(contour, 0.8, True)[:, 0, :].tolist()
         if len(points) > 2:
             path.append("M" + " ".join(f"{x} {y}" for x, y in points) + "Z")
     return "".join(path)
 
 
-def _panel(name: str, pixels: RGB, side: int, paths: Mapping[str, str] | None = None) -> Panel:
-    image, out = thumbnail(pixels, side), io.BytesIO()
+def _make_panel(name: str, pixels: RGB, side: int, paths: Mapping[str, str] | None = None) -> Panel:
+    image, out = make_thumbnail(pixels, side), io.BytesIO()
     image.save(out, "WEBP", quality=QUALITY, method=4)
     uri = f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
     return Panel(name, uri, image.width, image.height, paths or {})
 
 
-def _shown(kind: Kind, pixels: Any) -> RGB:
-    """A picture of any kind as RGB or RGBA."""
+def _convert_picture(kind: Kind, pixels: Any) -> RGB:
+    """Convert a picture of any kind to RGB or RGBA."""
     if kind is Kind.MASK:
         return np.repeat((pixels * np.uint8(255))[..., None], 3, axis=2).astype(np.uint8)
     return np.asarray(pixels, np.uint8)
 
 
-def example(raw: Mapping[str, Any], shown: Roles, side: int) -> Example:
-    """Thumbnails, outlines and areas of a row. What cannot be decoded becomes the example's fault."""
-    result = Example({name: value for name, value in raw.items() if name not in shown.columns and name != "fault"})
+def build_example(raw: Mapping[str, Any], roles: Roles, side: int) -> Example:
+    """Build the thumbnails, outlines and areas of a row. An error of decoding becomes the example's fault.
+
+    Args:
+        side: long side of the thumbnails, px.
+    """
+    result = Example({name: value for name, value in raw.items() if name not in roles.columns and name != "fault"})
     if "fault" in raw:
         result.fault = str(raw["fault"])
         return result
     try:
-        _fill(result, {n: decode_value(kind, raw.get(n)) for n, kind in shown.columns.items()}, shown, side)
+        _add_panels(result, {n: decode_value(kind, raw.get(n)) for n, kind in roles.columns.items()}, roles, side)
     except UNREADABLE as error:
         result.fault = str(error)
     return result
 
 
-def _fill(result: Example, pictures: Mapping[str, Any], shown: Roles, side: int) -> None:
-    for name in shown.others:
+def _add_panels(result: Example, pictures: Mapping[str, Any], roles: Roles, side: int) -> None:
+    for name in roles.others:
         if pictures[name] is not None:
-            result.panels.append(_panel(name, _shown(shown.columns[name], pictures[name]), side))
-    source = pictures.get(shown.source or "")
+            result.panels.append(_make_panel(name, _convert_picture(roles.columns[name], pictures[name]), side))
+    source = pictures.get(roles.source or "")
     if source is not None:
-        (height, width), small = source.shape[:2], fitted(source, side)
-        paths = _paths(result, pictures, (width, height), small)
+        (height, width), thumbnail_size = source.shape[:2], fit_size(source, side)
+        paths = _trace_paths(result, pictures, (width, height), thumbnail_size)
         box = result.row.get("box")
         if box and len(box) == 4:
-            x, y = small[0] / width, small[1] / height
+            x, y = thumbnail_size[0] / width, thumbnail_size[1] / height
             x0, y0, x1, y1 = (round(v * s) for v, s in zip(box, (x, y, x, y), strict=True))
             paths["box"] = f"M{x0} {y0}H{x1}V{y1}H{x0}Z"
-        result.panels.append(_panel("source", source, side, paths))
-    target = pictures.get(shown.target or "")
+        result.panels.append(_make_panel("source", source, side, paths))
+    target = pictures.get(roles.target or "")
     if target is not None:
-        result.panels.append(_panel("target", target, side))
+        result.panels.append(_make_panel("target", target, side))
         if source is not None and source.shape == target.shape:
-            result.panels.append(_panel("difference", difference(source, target), side))
-    if shown.cut_out and pictures[shown.cut_out] is not None:
-        result.panels.append(_panel("cut-out", pictures[shown.cut_out], side))
+            result.panels.append(_make_panel("difference", draw_difference(source, target), side))
+    if roles.cut_out and pictures[roles.cut_out] is not None:
+        result.panels.append(_make_panel("cut-out", pictures[roles.cut_out], side))
 
 
-def _paths(
+def _trace_paths(
     result: Example, pictures: Mapping[str, Any], size: tuple[int, int], small: tuple[int, int]
 ) -> dict[str, str]:
-    """Outlines of the masks that fit the picture; notes their areas."""
+    """Trace the masks that fit the picture, and note their areas."""
 
     def first(names: Iterable[str]) -> Mask | None:
         masks = (pictures.get(name) for name in names)
@@ -294,26 +336,34 @@ def _paths(
     ground, inner, outer = first(["ground_mask"]), first(MASKS), first(FOREGROUNDS)
     paths = {}
     if ground is not None:
-        paths["ground"], result.areas["ground"] = outline(ground, small), float(ground.mean())
+        paths["ground"], result.areas["ground"] = trace_outline(ground, small), float(ground.mean())
     if outer is not None:
-        paths["effects"] = outline(outer, small)
+        paths["effects"] = trace_outline(outer, small)
         if inner is not None:
             result.areas["effects"] = float((outer & ~inner).mean())
     if inner is not None:
-        paths["object"], result.areas["object"] = outline(inner, small), float(inner.mean())
+        paths["object"], result.areas["object"] = trace_outline(inner, small), float(inner.mean())
     return paths
 
 
-def areas(run: Store, wanted: Sequence[Place], own: Schema, whole: Schema) -> dict[str, list[float]]:
-    """Shares of the picture of the drawn rows: of the object, and of the object with its effects."""
+def measure_areas(
+    run: Store, places: Sequence[Place], own_columns: Schema, full_columns: Schema
+) -> dict[str, list[float]]:
+    """Measure shares of the picture of some rows: of the object, and of the object with its effects.
+
+    Args:
+        own_columns: of the table itself. full_columns: with those of the table that it refers to.
+    """
     result: dict[str, list[float]] = {"mask": [], "foreground_mask": []}
-    columns = {name: whole[name] for name in result if name in whole}
-    for raw in look(run, wanted, {name: kind for name, kind in own.items() if name in REFERENCE}, columns):
+    columns = {name: full_columns[name] for name in result if name in full_columns}
+    for raw in read_examples(
+        run, places, {name: kind for name, kind in own_columns.items() if name in REFERENCE}, columns
+    ):
         for name in columns:
             cell = raw.get(name)
             if cell is not None:
                 try:
                     result[name].append(float(decode_mask(cell["bytes"]).mean()))
                 except UNREADABLE:
-                    continue  # the pictures' section says what is wrong with it, where it was drawn
+                    continue  # the fault is shown with the pictures, where the row is among them
     return result

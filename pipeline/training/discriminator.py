@@ -1,212 +1,235 @@
-"""A judge's life on a run's votes: made, trained, calibrated, evaluated. The command line and the loop both use it."""
+"""A discriminator's life on a run's votes: created, trained, calibrated, evaluated. The loop and the command line
+share it."""
 
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from rasura.discriminator import calibration, evaluation
+from rasura.discriminator import binomial, calibration, evaluation
 from rasura.discriminator import dataset as examples
 from rasura.discriminator import model as judges
-from rasura.discriminator import train as training
+from rasura.discriminator import train as trainer
 from rasura.discriminator.calibration import Rule
-from rasura.discriminator.dataset import Voted
-from rasura.discriminator.evaluation import OneClass
-from rasura.discriminator.model import Judge
-from rasura.discriminator.network import Config, WrongJudge
+from rasura.discriminator.crops import cut_crop
+from rasura.discriminator.dataset import AnyExample
+from rasura.discriminator.evaluation import SingleClassVotes
+from rasura.discriminator.model import Discriminator
+from rasura.discriminator.network import Config, WrongDiscriminator
 from rasura.discriminator.train import Settings
 from rasura.networks.checkpoint import TrainingFailed
+from rasura.networks.pca_codec import Pca
+from rasura.networks.trainer import OnProgress
 from rasura.pipeline.report import loop_charts
 
 Array = npt.NDArray[Any]
 
-FITTED = 512
+CODEC_PICTURES = 512
 """Pictures that the linear codec of the preset `tiny` is fitted on, at most."""
-AT_ONCE = 64
-"""Candidates that are read, and by a tiny judge scored, at a time."""
+BATCH_ROWS = 64
+"""Candidates that are read, and by a tiny discriminator scored, at a time."""
 SIDES = "votes.json"
-"""In a judge's folder: how the votes' scenes were divided, so that later commands divide them in the same way."""
+"""In a discriminator's folder: how the votes' scenes were divided, so that later commands divide them likewise."""
 EVALUATION, CHART = "evaluation.json", "evaluation.svg"
 
 
-def adjusted(config: Config, settings: Settings, given: Mapping[str, Any]) -> tuple[Config, Settings]:
-    """A preset with what is given by name.
+def open_discriminator(folder: Path, base: Path | None) -> Discriminator:
+    """Open a trained discriminator for candidates that come in a fixed order.
+
+    A tiny one takes many of them at a time: on a CPU that is four times as fast as one by one, and because the batches
+    are always the same, so are the scores.
 
     Raises:
-        ValueError: no such name, or a value of another type.
+        WrongDiscriminator: the folder has no discriminator, or one of another base.
     """
-    parts: list[Any] = [config, settings]
-    known = {field.name: index for index, part in enumerate(parts) for field in fields(part)}
-    for key, value in given.items():
-        if key not in known or key in ("preset", "unet"):
-            have = ", ".join(name for name in known if name not in ("preset", "unet"))
-            raise ValueError(f"there is no '{key}'; there are {have}")
-        old = getattr(parts[known[key]], key)
-        if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if type(value) is not type(old):
-            raise ValueError(f"{key} is {value!r}; expected something like {old!r}")
-        parts[known[key]] = replace(parts[known[key]], **{key: value})
-    return parts[0], parts[1]
+    discriminator = judges.load(folder, base)
+    return replace(discriminator, batch=BATCH_ROWS) if discriminator.config.preset == "tiny" else discriminator
 
 
-def opened(folder: Path, base: Path | None) -> Judge:
-    """A judge for votes and candidates that have an order: a tiny one takes many of them at a time, which on a CPU is
-    four times as fast as one by one, and the same every time, for the batches are.
-
-    Raises:
-        WrongJudge
-    """
-    judge = judges.load(folder, base)
-    return replace(judge, batch=AT_ONCE) if judge.config.preset == "tiny" else judge
-
-
-def fresh(config: Config, learn: Sequence[Voted], base: Path | None, prompts: Path | None, seed: int) -> Judge:
-    """A judge that has learned nothing yet.
+def create_discriminator(
+    config: Config, votes: Sequence[AnyExample], base: Path | None, prompts: Path | None, seed: int
+) -> Discriminator:
+    """Create a discriminator that has learned nothing yet.
 
     Args:
-        learn: whose pictures the linear codec of the preset `tiny` is fitted on.
-        base: SDXL-inpainting's folder, for the other presets. prompts: file of the empty prompt's embeddings; by
-            the base's own text encoders where None.
+        votes: candidates whose sources the linear codec of the preset `tiny` is fitted on.
+        base: SDXL-inpainting's folder, for the other presets.
+        prompts: file of the empty prompt's embeddings; None: they are made by the base's own text encoders.
 
     Raises:
-        WrongJudge, MissingWeights
+        WrongDiscriminator: a preset that needs a base has none.
+        MissingWeights: files of the base are missing.
     """
-    from rasura.networks.pca_codec import Pca
-    from rasura.removers import conditioning
-
     if config.preset == "tiny":
-        step = max(1, len(learn) // FITTED)
-        loaded = [one.load() for one in learn[::step][:FITTED]]
-        views = [config_view(config, one) for one in loaded]
-        return judges.tiny(Pca.fit(views, config.channels), config, seed)
+        step = max(1, len(votes) // CODEC_PICTURES)
+        chosen = [vote.load() for vote in votes[::step][:CODEC_PICTURES]]
+        crops = [crop_source(config, example) for example in chosen]
+        return judges.create_tiny(Pca.fit(crops, config.channels), config, seed)
     if base is None:
-        raise WrongJudge(f"a judge of preset '{config.preset}' stands on SDXL-inpainting: name its folder with --base")
-    said = conditioning.load(prompts) if prompts else conditioning.encode(base, "", None, *_on_cpu())
-    return judges.on_base(config, base, {"tokens": said.tokens, "pooled": said.pooled}, seed=seed)
+        raise WrongDiscriminator(
+            f"a discriminator of preset '{config.preset}' builds on SDXL-inpainting: name its folder with --base"
+        )
+    return judges.create_on_base(config, base, _load_prompt(base, prompts), seed=seed)
 
 
-def config_view(config: Config, one: examples.Example) -> Array:
-    """The source of a candidate as that judge sees it."""
-    from rasura.discriminator.crops import view
-
-    return view(one.source, one.target, one.mask, config.size, config.view, config.context).source
-
-
-def _on_cpu() -> tuple[Any, Any]:
+def _load_prompt(base: Path, prompts: Path | None) -> dict[str, Any]:
     import torch
 
-    return torch.device("cpu"), torch.float32
+    from rasura.removers import conditioning
+
+    cpu = torch.device("cpu")
+    encoded = conditioning.load(prompts) if prompts else conditioning.encode(base, "", None, cpu, torch.float32)
+    return {"tokens": encoded.tokens, "pooled": encoded.pooled}
+
+
+def crop_source(config: Config, example: examples.Example) -> Array:
+    """Crop a candidate's source as a discriminator gets it: (size, size, 3) uint8."""
+    return cut_crop(example.source, example.target, example.mask, config.size, config.view, config.context).source
 
 
 def train(
-    judge: Judge, given: Sequence[Voted], settings: Settings, out: Path, told: Mapping[str, Any] | None = None
+    discriminator: Discriminator,
+    votes: Sequence[AnyExample],
+    settings: Settings,
+    out: Path,
+    division: Mapping[str, Any] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
-    """Trains and writes a judge. What fails before its first checkpoint leaves no folder behind.
+    """Train a discriminator and write it. A training that fails before its first checkpoint leaves no folder behind.
 
     Args:
-        told: what `votes.json` is to say of the votes' sides; written first, so that no judge is ever without it.
+        division: how the scenes of all votes were divided. It is put into `votes.json` before anything else, so that
+            no discriminator is ever without it.
+
+    Returns:
+        A summary of the training.
 
     Raises:
-        OneClass, TrainingFailed
+        SingleClassVotes: nothing can be learned from the votes.
+        TrainingFailed: the loss is not a number, or the folder has another training.
     """
-    examples.check(given, "votes to learn from")
-    new = not out.exists()
+    examples.check_examples(votes, "votes to learn from")
+    is_new = not out.exists()
     try:
-        if told is not None and not (out / SIDES).exists():
+        if division is not None and not (out / SIDES).exists():
             out.mkdir(parents=True, exist_ok=True)
-            (out / SIDES).write_text(json.dumps(told, indent=2) + "\n")
-        return training.train(judge, given, settings, out)
-    except (TrainingFailed, OneClass):
-        if new and not (out / "checkpoint.json").exists():
+            (out / SIDES).write_text(json.dumps(division, indent=2) + "\n")
+        return trainer.train(discriminator, votes, settings, out, on_progress)
+    except (TrainingFailed, SingleClassVotes):
+        if is_new and not (out / "checkpoint.json").exists():
             shutil.rmtree(out, ignore_errors=True)
         raise
 
 
-def logits(judge: Judge, given: Sequence[Voted]) -> Array:
-    """Logits (n,) of candidates, whose pictures are read a few at a time.
+def compute_logits(
+    discriminator: Discriminator, votes: Sequence[AnyExample], on_progress: OnProgress | None = None
+) -> Array:
+    """Compute the logits (n,) of candidates, whose pictures are read a few at a time.
+
+    Args:
+        on_progress: receives the number of candidates that are scored, of all, and a note.
 
     Raises:
-        WrongJudge: they are not numbers.
+        WrongDiscriminator: some are not numbers.
     """
-    found = []
-    for start in range(0, len(given), AT_ONCE):
-        loaded = [one.load() for one in given[start : start + AT_ONCE]]
-        found.append(judge.logits([judge.see(one.source, one.target, one.mask) for one in loaded]))
-    made = np.concatenate(found) if found else np.zeros(0)
-    if not np.isfinite(made).all():
-        raise WrongJudge(f"the judge gives no number for {int((~np.isfinite(made)).sum())} of {len(made)} candidates")
-    return made
+    parts = []
+    for start in range(0, len(votes), BATCH_ROWS):
+        batch = [vote.load() for vote in votes[start : start + BATCH_ROWS]]
+        crops = [discriminator.preprocess(example.source, example.target, example.mask) for example in batch]
+        parts.append(discriminator.compute_logits(crops))
+        if on_progress:
+            on_progress(start + len(batch), len(votes), "")
+    logits = np.concatenate(parts) if parts else np.zeros(0)
+    if bad := int((~np.isfinite(logits)).sum()):
+        raise WrongDiscriminator(f"the discriminator gives no number for {bad} of {len(logits)} candidates")
+    return logits
 
 
-def _columns(given: Sequence[Voted]) -> tuple[Array, Array, list[str], list[str]]:
-    votes, weights = (np.array([getattr(one, name) for one in given], float) for name in ("vote", "weight"))
-    return votes, weights, [one.remover for one in given], [one.scene for one in given]
+def _columns(votes: Sequence[AnyExample]) -> tuple[Array, Array, list[str], list[str]]:
+    """Return votes, weights, removers and scenes, one entry a candidate."""
+    shares, weights = np.array([vote.vote for vote in votes], float), np.array([vote.weight for vote in votes], float)
+    return shares, weights, [vote.remover for vote in votes], [vote.scene for vote in votes]
 
 
 def calibrate(
-    judge: Judge,
+    discriminator: Discriminator,
     folder: Path,
-    given: Sequence[Voted],
+    votes: Sequence[AnyExample],
     method: Literal["temperature", "scaling", "isotonic"] = "scaling",
-    promise: float = calibration.PROMISE,
-    confidence: float = calibration.CONFIDENCE,
+    precision_target: float = calibration.PRECISION_TARGET,
+    confidence: float = binomial.CONFIDENCE,
     best: bool = True,
+    on_progress: OnProgress | None = None,
 ) -> Rule:
-    """Puts calibration and thresholds into a judge's folder, from votes it did not learn from.
+    """Put calibration and thresholds into a discriminator's folder, from votes that it did not learn from.
 
     Args:
-        best: count only each scene's best candidate, for a loop that keeps one.
+        best: count each scene's best candidate alone, for a loop that keeps one a scene.
 
     Raises:
-        OneClass, WrongJudge; the folder is as it was.
+        SingleClassVotes: nothing can be calibrated on the votes.
+        WrongDiscriminator: scores are not numbers.
     """
-    examples.check(given, "votes to calibrate on")
-    votes, weights, removers, scenes = _columns(given)
+    examples.check_examples(votes, "votes to calibrate on")
+    shares, weights, removers, scenes = _columns(votes)
+    logits = compute_logits(discriminator, votes, on_progress)
     rule = calibration.calibrate(
-        logits(judge, given), votes, removers, scenes if best else None, method, promise, confidence, weights
+        logits, shares, removers, scenes if best else None, method, precision_target, confidence, weights
     )
     calibration.write_rule(rule, folder)
     return rule
 
 
-def evaluate(judge: Judge, rule: Rule, given: Sequence[Voted], out: Path, overall: bool = False) -> dict[str, Any]:
-    """Writes `evaluation.json` and `evaluation.svg`: ranking, calibration, and whether the promise holds, on votes that
-    neither training nor calibration has seen.
+def evaluate(
+    discriminator: Discriminator,
+    rule: Rule,
+    votes: Sequence[AnyExample],
+    out: Path,
+    overall: bool = False,
+    on_progress: OnProgress | None = None,
+) -> dict[str, Any]:
+    """Evaluate a discriminator on votes that neither training nor calibration has used.
+
+    It writes `evaluation.json` and `evaluation.svg`: ranking, calibration, and whether the precision target holds.
 
     Args:
-        overall: the promise as it is kept with one threshold for all removers.
+        overall: one threshold for all removers, in place of one for each.
 
     Raises:
-        OneClass, WrongJudge; nothing is written.
+        SingleClassVotes: nothing can be evaluated on the votes.
+        WrongDiscriminator: scores are not numbers.
     """
-    examples.check(given, "votes to evaluate on")
-    votes, _, removers, scenes = _columns(given)
-    probabilities = rule.calibration(logits(judge, given))
-    found = evaluation.evaluate(probabilities, votes, removers)
-    picked = calibration.best_of_each(probabilities, scenes) if rule.picked else np.arange(len(votes))
-    decided = np.array([rule.decide(float(probabilities[k]), removers[k], overall) for k in picked])
-    kept = picked[decided == "keep"]
-    yes = int((votes[kept] > 0.5).sum())
-    low, high = calibration.interval(yes, len(kept)) if len(kept) else (0.0, 1.0)
-    found["promise"] = {
-        "promise": rule.promise, "of": len(picked), "kept": len(kept), "people": int((decided == "people").sum()),
-        "yes": yes, "precision": yes / len(kept) if len(kept) else None, "low": low, "high": high,
-    }  # fmt: skip
-    at = (len(kept) / len(picked), yes / len(kept)) if len(kept) else None
-    chart = loop_charts.of_judge(
-        [(one["score"], one["yes"]) for one in found["reliability"]],
-        [(one["kept"], one["precision"]) for one in found["curve"]],
-        at,
-    )
+    examples.check_examples(votes, "votes to evaluate on")
+    shares, _, removers, scenes = _columns(votes)
+    probabilities = rule.calibration(compute_logits(discriminator, votes, on_progress))
+    report = evaluation.evaluate(probabilities, shares, removers)
+    picked = calibration.pick_best_of_scenes(probabilities, scenes) if rule.picked else np.arange(len(shares))
+    decisions = np.array([rule.decide(float(probabilities[k]), removers[k], overall) for k in picked])
+    kept = picked[decisions == "keep"]
+    yes = int((shares[kept] > 0.5).sum())
+    low, high = binomial.compute_interval(yes, len(kept)) if len(kept) else (0.0, 1.0)
+    report["promise"] = {
+        "promise": rule.precision_target,
+        "of": len(picked),
+        "kept": len(kept),
+        "people": int((decisions == "people").sum()),
+        "yes": yes,
+        "precision": yes / len(kept) if len(kept) else None,
+        "low": low,
+        "high": high,
+    }
+    threshold = (len(kept) / len(picked), yes / len(kept)) if len(kept) else None
+    reliability = [(entry["score"], entry["yes"]) for entry in report["reliability"]]
+    curve = [(point["kept"], point["precision"]) for point in report["curve"]]
+    chart = loop_charts.draw_discriminator(reliability, curve, threshold)
     out.mkdir(parents=True, exist_ok=True)
-    for name, text in ((CHART, chart), (EVALUATION, json.dumps(found, indent=2, allow_nan=False) + "\n")):
+    for name, text in ((CHART, chart), (EVALUATION, json.dumps(report, indent=2, allow_nan=False) + "\n")):
         part = out / f"{name}.part"
         part.write_text(text)
         part.replace(out / name)
-    return found
+    return report

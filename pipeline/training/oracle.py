@@ -1,32 +1,37 @@
 """The oracle reviewer: yes or no by measured closeness to the truth, where a candidate has one.
 
 It stands in for people in tests, in the demo and in experiments, on candidates made from captured or simulated
-triplets. Its votes carry the reviewer's name `oracle` and lie in files of their own: nothing mixes them with people's.
+triplets. Its votes have the reviewer's name `oracle` and files of their own: nothing mixes them with people's.
 
-Lengths follow the hole. The limits were found at 64 px, where a hole is some 23 px wide; on a larger hole closeness is
-asked for at the same share of it, for a fill need not repeat what was behind a thing to the pixel.
+Lengths follow the hole. The limits were measured at 64 px, where a hole is some 23 px wide. On a larger hole closeness
+is required at the same share of it, because a fill need not repeat what was behind an object to the pixel.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from rasura.manifests.ids import stable_hash
+from rasura.manifests.errors import InputError
+from rasura.manifests.ids import hash_json
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
+from rasura.networks.trainer import OnProgress
+
+if TYPE_CHECKING:
+    from rasura.annotator.store.items import ReviewableRow
 
 Array = npt.NDArray[Any]
 
 NAME = "oracle"
 """The reviewer's name in its votes."""
 VERSION = "1"
-"""Of the rule; votes say which one they follow."""
+"""Version of the rule; each vote records the one that it follows."""
 TRUE_KINDS = ("captured", "simulated")
 HOLE = 23.0
 """Square root of a hole's area, px, at which lengths are as `Limits` has them."""
@@ -36,19 +41,19 @@ TRUTHS = 64
 """Scenes whose truth is kept in memory: candidates of a shard's scenes come remover by remover."""
 
 
-class NoTruth(ValueError):
-    """A run without a candidate whose truth is known."""
+class NoTruth(InputError):
+    """A run without a candidate whose true target is available."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a yes needs. Differences are in grey levels of 255.
+    """The limits of a yes. Differences are in grey levels of 255.
 
     blur: sigma, px, at which pictures are compared; below it only the amount of texture counts.
     mean, high: of |candidate - truth| over the region, its mean and its 95th percentile.
     flat, busy: ln of the candidate's texture over the truth's; soft: the same of its finest texture alone.
-    remnant, alike: grey levels of (source - truth) that are in (candidate - truth) too, and how well both correlate;
-        above both, what was to be removed still shows.
+    remnant, alike: grey levels of (source - truth) that are in (candidate - truth) too, and the correlation of both;
+        above both, the object or its effect still shows.
     outside: share of the hole's area that may differ from the truth by more than `high` outside the regions.
     """
 
@@ -67,7 +72,7 @@ LIMITS = Limits()
 
 
 class Closeness(NamedTuple):
-    """How a candidate compares with the truth in one region; see `Limits`."""
+    """A candidate compared with the truth in one region; see `Limits`."""
 
     mean: float
     high: float
@@ -84,37 +89,49 @@ class Opinion(NamedTuple):
     reason: str | None
 
 
-def scale_of(hole: Array) -> float:
-    """How much larger than in `Limits` lengths are for this hole: by its size, never by more than the picture's.
+def compute_scale(hole: Array) -> float:
+    """Compute the factor on the lengths in `Limits` for a hole: by its size, never by more than the picture's.
 
     Args:
         hole: (h, w) bool.
+
+    Examples:
+        >>> compute_scale(np.ones((46, 92), bool))
+        1.0
+        >>> hole = np.zeros((640, 640), bool)
+        >>> hole[:46, :46] = True
+        >>> compute_scale(hole)
+        2.0
     """
     return float(np.clip(np.sqrt(hole.sum()) / HOLE, 1.0, max(1.0, min(hole.shape) / PICTURE)))
 
 
-def closeness(candidate: Array, truth: Array, source: Array, region: Array, sigma: float, fine: float) -> Closeness:
-    """Measures a candidate in one region.
+def measure_closeness(
+    candidate: Array, truth: Array, source: Array, region: Array, sigma: float, fine: float
+) -> Closeness:
+    """Measure a candidate in one region.
 
     Args:
         candidate, truth, source: (h, w, 3) uint8. region: (h, w) bool, not empty.
         sigma, fine: px, as `Limits.blur`: scaled with the hole, and as it is.
     """
-    made, true = _blurred(candidate, sigma), _blurred(truth, sigma)
-    away = np.abs(made - true).mean(2)[region]
+    candidate_blur, truth_blur = _blur(candidate, sigma), _blur(truth, sigma)
+    apart = np.abs(candidate_blur - truth_blur).mean(2)[region]
     texture, finest = (
-        float(np.log((_texture(candidate, region, width) + 1.5) / (_texture(truth, region, width) + 1.5)))
+        float(
+            np.log((_measure_texture(candidate, region, width) + 1.5) / (_measure_texture(truth, region, width) + 1.5))
+        )
         for width in (sigma, fine)
     )
     error = (candidate.astype(np.float32) - truth)[region].ravel()
     removed = (source.astype(np.float32) - truth)[region].ravel()
-    shared, energy, own = float(error @ removed), float(removed @ removed), float(error @ error)
+    shared, energy, error_energy = float(error @ removed), float(removed @ removed), float(error @ error)
     remnant = shared / max(energy, 1e-6) * (energy / max(1, len(removed))) ** 0.5
-    alike = shared / max((own * energy) ** 0.5, 1e-6)
-    return Closeness(float(away.mean()), float(np.percentile(away, 95)), texture, finest, remnant, alike)
+    alike = shared / max((error_energy * energy) ** 0.5, 1e-6)
+    return Closeness(float(apart.mean()), float(np.percentile(apart, 95)), texture, finest, remnant, alike)
 
 
-def judge(
+def review_candidate(
     candidate: Array,
     truth: Array,
     source: Array,
@@ -122,12 +139,12 @@ def judge(
     effects: Array | None = None,
     limits: Limits = LIMITS,
 ) -> Opinion:
-    """Yes or no on one candidate.
+    """Review one candidate by its closeness to the truth.
 
     Args:
         candidate, truth, source: (h, w, 3) uint8.
         hole: (h, w) bool, what was filled: the mask with its dilation.
-        effects: (h, w) bool M_e, shadow and reflection, inside the hole or not; None where unknown or none.
+        effects: (h, w) bool M_e, shadow and reflection, inside the hole or not; None where there are none or unknown.
 
     Raises:
         ValueError: shapes do not fit, or the hole is empty.
@@ -137,118 +154,149 @@ def judge(
             f"candidate {candidate.shape}, truth {truth.shape}, source {source.shape} and hole {hole.shape} do not fit"
         )
     if not hole.any():
-        raise ValueError("the hole is empty: there is nothing to judge")
-    scale = scale_of(hole)
+        raise ValueError("the hole is empty: there is nothing to review")
+    scale = compute_scale(hole)
     sigma = limits.blur * scale
-    cast = effects if effects is not None and effects.any() else np.zeros_like(hole)
-    # the object's own place; where all of the hole is effect, the hole
-    place = hole & ~cast if (hole & ~cast).any() else hole
-    opinion = _of_object(closeness(candidate, truth, source, place, sigma, limits.blur), limits)
-    if opinion.verdict == "yes" and cast.any():
-        opinion = _of_effects(closeness(candidate, truth, source, cast, sigma, limits.blur), limits)
+    effect_region = effects if effects is not None and effects.any() else np.zeros_like(hole)
+    # the place of the object alone; the whole hole where all of it is effect
+    object_region = hole & ~effect_region if (hole & ~effect_region).any() else hole
+    pictures = (candidate, truth, source)
+    opinion = _review_object(measure_closeness(*pictures, object_region, sigma, limits.blur), limits)
+    if opinion.verdict == "yes" and effect_region.any():
+        opinion = _review_effects(
+            measure_closeness(candidate, truth, source, effect_region, sigma, limits.blur), limits
+        )
     if opinion.verdict == "yes":
-        # a paste's own feather reaches a little beyond the hole
-        near = cv2.dilate((hole | cast).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-        away = np.abs(_blurred(candidate, limits.blur) - _blurred(truth, limits.blur)).mean(2)
-        if ((away > limits.high) & ~near).sum() > limits.outside * hole.sum():
+        # the feather of a paste reaches a little beyond the hole
+        allowed = cv2.dilate((hole | effect_region).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+        apart = np.abs(_blur(candidate, limits.blur) - _blur(truth, limits.blur)).mean(2)
+        if ((apart > limits.high) & ~allowed).sum() > limits.outside * hole.sum():
             return Opinion("no", "outside")
     return opinion
 
 
-def _of_object(found: Closeness, limits: Limits) -> Opinion:
-    if found.remnant > limits.remnant and found.alike > limits.alike:
+def _review_object(closeness: Closeness, limits: Limits) -> Opinion:
+    if closeness.remnant > limits.remnant and closeness.alike > limits.alike:
         return Opinion("no", "object")
-    if found.texture < limits.flat or found.finest < limits.soft:
+    if closeness.texture < limits.flat or closeness.finest < limits.soft:
         return Opinion("no", "seam")
-    if found.texture > limits.busy or found.mean >= limits.mean or found.high >= limits.high:
+    if closeness.texture > limits.busy or closeness.mean >= limits.mean or closeness.high >= limits.high:
         return Opinion("no", "hallucinated")
     return Opinion("yes", None)
 
 
-def _of_effects(found: Closeness, limits: Limits) -> Opinion:
-    """A region of shadow is mostly intact picture: whatever is wrong there is the shadow or what became of it."""
-    left = found.remnant > limits.remnant and found.alike > limits.alike
-    off = found.mean >= limits.mean or found.high >= limits.high or not limits.flat < found.texture < limits.busy
-    return Opinion("no", "shadow") if left or off else Opinion("yes", None)
+def _review_effects(closeness: Closeness, limits: Limits) -> Opinion:
+    """Review a region of effects, which is mostly intact picture: a fault in it is the shadow or what it became."""
+    remains = closeness.remnant > limits.remnant and closeness.alike > limits.alike
+    differs = (
+        closeness.mean >= limits.mean
+        or closeness.high >= limits.high
+        or not limits.flat < closeness.texture < limits.busy
+    )
+    return Opinion("no", "shadow") if remains or differs else Opinion("yes", None)
 
 
-def _blurred(picture: Array, sigma: float) -> Array:
+def _blur(picture: Array, sigma: float) -> Array:
     return np.asarray(cv2.GaussianBlur(picture.astype(np.float32), (0, 0), sigma))
 
 
-def _texture(picture: Array, region: Array, sigma: float) -> float:
+def _measure_texture(picture: Array, region: Array, sigma: float) -> float:
     grey = picture.astype(np.float32).mean(2)
     return float(np.abs(grey - cv2.GaussianBlur(grey, (0, 0), sigma))[region].mean())
 
 
-def votes_on(run: Store, flows: Sequence[str] = (), limits: Limits = LIMITS) -> Iterator[dict[str, Any]]:
-    """One vote for each candidate of a run whose truth is in it, ordered by id, in the columns of exported votes.
+def review_run(
+    run: Store, flows: Sequence[str] = (), limits: Limits = LIMITS, on_progress: OnProgress | None = None
+) -> Iterator[dict[str, Any]]:
+    """Vote on each candidate of a run whose truth is in it, ordered by id, in the columns of exported votes.
 
     A candidate's truth is the target of the captured or simulated triplet it was made from (`parents`). The others are
-    left out. Times are 0: the same run has the same votes, byte for byte.
+    left out. Times are 0, so that the same run has the same votes, byte for byte.
 
     Args:
         flows: whose candidates; all where empty.
+        on_progress: receives the number of candidates that are compared, of all, and a note.
 
     Raises:
-        NoTruth: there is none at all.
-        NothingToReview: no such flow, or no run.
+        NoTruth: there is no such candidate.
+        NothingToReview: there is no such flow, or no run.
     """
-    from rasura.annotator.exchange.votes_file import VOTES
-    from rasura.annotator.store.enums import Action, ItemKind, Variant
-    from rasura.annotator.store.items import item_id, rows_of
+    from rasura.annotator.store.items import list_rows
 
     tables = Tables(run)
-    truths = {row.id: row for row in rows_of(run) if row.kind in TRUE_KINDS}
-    candidates = [row for row in rows_of(run, flows) if row.kind == "edited"]
+    truths = {row.id: row for row in list_rows(run) if row.kind in TRUE_KINDS}
+    candidates = [row for row in list_rows(run, flows) if row.kind == "edited"]
     opinions: dict[str, Opinion] = {}
 
     @lru_cache(TRUTHS)
-    def true_row(table: str, shard: str, row: int) -> dict[str, Any]:
+    def read_truth(table: str, shard: str, row: int) -> dict[str, Any]:
         return tables.row(table, shard, row, ("target", "mask", "foreground_mask"))
 
-    for row in sorted(candidates, key=lambda row: row.place):  # as they are on disk
-        whole = tables.row(*row.place, ("source", "target", "mask", "parents"))
-        truth = next((truths[id] for id in whole.get("parents") or () if id in truths), None)
+    for done, row in enumerate(sorted(candidates, key=lambda row: row.place), 1):  # as they are on disk
+        pictures = tables.row(*row.place, ("source", "target", "mask", "parents"))
+        truth = next((truths[id] for id in pictures.get("parents") or () if id in truths), None)
         if truth is not None:
-            opinions[row.id] = _on_row(whole, true_row(*truth.place), row.dilation or 0, limits)
-    voted = sorted((row for row in candidates if row.id in opinions), key=lambda row: row.id)
-    for found, row in enumerate(voted, 1):
-        table, shard, number = row.place
-        opinion, item = opinions[row.id], item_id(row.place, Variant.TARGET)
-        yield dict.fromkeys(VOTES.names) | {
-            "item": item, "reviewer": NAME, "seq": found, "time": 0.0, "action": str(Action.VOTE),
-            "verdict": opinion.verdict, "reason": opinion.reason, "version": f"oracle {VERSION}",
-            "nonce": stable_hash([NAME, VERSION, item]), "row_id": row.id, "flow": row.flow, "place_table": table,
-            "place_shard": shard, "place_row": number, "variant": str(Variant.TARGET), "kind": str(ItemKind.CANDIDATE),
-        }  # fmt: skip
-    if not voted:
+            opinions[row.id] = _review_row(pictures, read_truth(*truth.place), row.dilation or 0, limits)
+        if on_progress:
+            on_progress(done, len(candidates), "")
+    votable = sorted((row for row in candidates if row.id in opinions), key=lambda row: row.id)
+    for position, row in enumerate(votable, 1):
+        yield _make_entry(position, row, opinions[row.id])
+    if not votable:
         raise NoTruth(
             f"{run.uri}: none of its {len(candidates)} candidates was made from a captured or simulated triplet, so an "
             "oracle has nothing to compare with: have people review them (rasura review)"
         )
 
 
-def _on_row(row: Mapping[str, Any], true: Mapping[str, Any], dilation: int, limits: Limits) -> Opinion:
+def _make_entry(position: int, row: "ReviewableRow", opinion: Opinion) -> dict[str, Any]:
+    """Make the entry of a vote, in the columns of exported votes."""
+    from rasura.annotator.exchange.vote_rows import VOTES
+    from rasura.annotator.store.enums import Action, ItemKind, Variant
+    from rasura.annotator.store.items import compute_item_id
+
+    table, shard, number = row.place
+    item = compute_item_id(row.place, Variant.TARGET)
+    return dict.fromkeys(VOTES.names) | {
+        "item": item,
+        "reviewer": NAME,
+        "seq": position,
+        "time": 0.0,
+        "action": str(Action.VOTE),
+        "verdict": opinion.verdict,
+        "reason": opinion.reason,
+        "version": f"oracle {VERSION}",
+        "nonce": hash_json([NAME, VERSION, item]),
+        "row_id": row.id,
+        "flow": row.flow,
+        "place_table": table,
+        "place_shard": shard,
+        "place_row": number,
+        "variant": str(Variant.TARGET),
+        "kind": str(ItemKind.CANDIDATE),
+    }
+
+
+def _review_row(row: Mapping[str, Any], truth: Mapping[str, Any], dilation: int, limits: Limits) -> Opinion:
     hole = row["mask"]
     if dilation:
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * dilation + 1, 2 * dilation + 1))
         hole = cv2.dilate(hole.astype(np.uint8), kernel) > 0
-    foreground = true.get("foreground_mask")
-    effects = foreground & ~true["mask"] if foreground is not None else None
-    return judge(row["target"], true["target"], row["source"], hole, effects, limits)
+    foreground = truth.get("foreground_mask")
+    effects = foreground & ~truth["mask"] if foreground is not None else None
+    return review_candidate(row["target"], truth["target"], row["source"], hole, effects, limits)
 
 
-def write(rows: Sequence[Mapping[str, Any]], out: Store) -> None:
-    """Writes votes as `votes.parquet` and `votes.jsonl`, the files of `rasura votes export`.
+def write_votes(rows: Sequence[Mapping[str, Any]], out: Store) -> None:
+    """Write votes as `votes.parquet` and `votes.jsonl`, the files of `rasura votes export`.
 
     Raises:
-        StoreError
+        StoreError: they cannot be written.
     """
     import pyarrow as pa
 
-    from rasura.annotator.exchange.votes_file import VOTES
-    from rasura.manifests.parquet import parquet_bytes
+    from rasura.annotator.exchange.vote_rows import VOTES
+    from rasura.manifests.parquet import encode_parquet
 
     out.write("votes.jsonl", "".join(json.dumps(dict(row)) + "\n" for row in rows).encode())
-    out.write("votes.parquet", parquet_bytes(pa.Table.from_pylist([dict(row) for row in rows], VOTES)))
+    out.write("votes.parquet", encode_parquet(pa.Table.from_pylist([dict(row) for row in rows], VOTES)))

@@ -1,4 +1,4 @@
-"""Votes of a review as what a judge learns from: each candidate with the share of its reviewers who said yes."""
+"""Votes of a review as training data of a discriminator: each candidate with the share of its reviewers' yes."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,114 +6,144 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rasura.discriminator.dataset import Stored, opinion
-from rasura.manifests.ids import split_of
+from rasura.discriminator.dataset import StoredExample, compute_opinion
+from rasura.manifests.errors import ReviewError
+from rasura.manifests.ids import assign_split
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
 from rasura.pipeline.training import oracle
 
 if TYPE_CHECKING:
-    from rasura.annotator.store.items import Row
+    from rasura.annotator.exchange.vote_rows import VoteRow
+    from rasura.annotator.store.items import ReviewableRow
 
-SIDES: Mapping[str, float] = {"evaluate": 0.15, "calibrate": 0.35, "learn": 0.5}
-"""What a scene's votes are for. Thresholds need about as many as learning: they have to show what they promise."""
+SHARES: Mapping[str, float] = {"evaluate": 0.15, "calibrate": 0.35, "learn": 0.5}
+"""Uses of a scene's votes. Thresholds need about as many votes as learning, to be shown to reach the target."""
 
-Whose = Literal["people", "oracle"]
-
-
-class UnknownVotes(ValueError):
-    """Votes on items that the run does not hold."""
+Reviewers = Literal["people", "oracle"]
+"""The two sorts of reviewers, whose votes are never mixed."""
 
 
-class MixedVotes(ValueError):
-    """Votes of people and of the oracle together, and nobody said which ones count."""
+class UnknownVotes(ReviewError):
+    """Votes on items that the run does not have."""
 
 
-def read(files: Sequence[Path], whose: Whose | None = None) -> tuple[list[dict[str, Any]], Whose]:
-    """Entries of votes files, oldest first, and whose they are.
+class MixedVotes(ReviewError):
+    """Votes of people and of the oracle together, without a choice of the ones that count."""
+
+
+def read_votes_files(files: Sequence[Path], reviewers: Reviewers | None = None) -> "tuple[list[VoteRow], Reviewers]":
+    """Read the entries of votes files, oldest first.
 
     Args:
-        whose: the others are left out; None: all of them, if they are of one sort.
+        reviewers: whose votes count; None: all, if they are of one sort.
+
+    Returns:
+        The entries, and whose they are.
 
     Raises:
-        BadVotes, FileNotFoundError, MixedVotes
+        BadVotes: a file that is no votes file.
+        FileNotFoundError: a file is missing.
+        MixedVotes: votes of both sorts.
     """
     from rasura.annotator.exchange.votes_file import read_votes
 
     rows = [row for file in files for row in read_votes(file)]
-    sorts: Counter[Whose] = Counter("oracle" if row["reviewer"] == oracle.NAME else "people" for row in rows)
-    if whose is None and len(sorts) > 1:
-        told = " and ".join(f"{count} of {name}" for name, count in sorted(sorts.items()))
-        raise MixedVotes(f"the votes are {told}: say which ones count with --reviewers people or --reviewers oracle")
-    found: Whose = whose if whose is not None else next(iter(sorts), "people")
-    rows = [row for row in rows if (row["reviewer"] == oracle.NAME) == (found == "oracle")]
-    return sorted(rows, key=lambda row: (row["time"], row.get("seq") or 0)), found
+    sorts: Counter[Reviewers] = Counter("oracle" if row["reviewer"] == oracle.NAME else "people" for row in rows)
+    if reviewers is None and len(sorts) > 1:
+        shares = " and ".join(f"{count} of {name}" for name, count in sorted(sorts.items()))
+        raise MixedVotes(f"the votes are {shares}: say which ones count with --reviewers people or --reviewers oracle")
+    sort: Reviewers = reviewers if reviewers is not None else next(iter(sorts), "people")
+    rows = [row for row in rows if (row["reviewer"] == oracle.NAME) == (sort == "oracle")]
+    return sorted(rows, key=lambda row: (row["time"], row.get("seq") or 0)), sort
 
 
-def of_folder(folder: Path, whose: Whose) -> list[dict[str, Any]]:
-    """The votes of one sort in a folder's `*.jsonl`, oldest first, the same entry once; none where it is not there."""
-    rows, _ = read(sorted(folder.glob("*.jsonl")), whose)
+def read_votes_folder(folder: Path, reviewers: Reviewers) -> "list[VoteRow]":
+    """Read the votes of one sort in a folder's `*.jsonl`, oldest first and each entry once; [] without a folder."""
+    rows, _ = read_votes_files(sorted(folder.glob("*.jsonl")), reviewers)
     return list({row["nonce"]: row for row in rows}.values())
 
 
-def candidates_of(run: Store) -> "dict[str, Row]":
-    """A round's candidates by the id of their item."""
-    from rasura.annotator.store.items import item_id, rows_of
+def index_candidates(run: Store) -> "dict[str, ReviewableRow]":
+    """Return the candidates of a round by the ids of their items."""
+    from rasura.annotator.store.items import compute_item_id, list_rows
 
-    return {item_id(row.place, "target"): row for row in rows_of(run, ["candidates"])}
+    return {compute_item_id(row.place, "target"): row for row in list_rows(run, ["candidates"])}
 
 
-def standing(rows: Iterable[Mapping[str, Any]]) -> dict[str, Counter[str]]:
-    """Verdicts that count on each item, from entries in their order; items nobody has a verdict on are left out."""
+def tally_votes(rows: Iterable[Mapping[str, Any]]) -> dict[str, Counter[str]]:
+    """Count the verdicts that stand on each item: each reviewer's last, unless it was withdrawn.
+
+    Args:
+        rows: entries of the log, oldest first.
+
+    Returns:
+        Counts of verdicts by item; items without a verdict are left out.
+
+    Examples:
+        >>> entry = {"item": "a", "action": "vote", "reviewer": "Ann", "verdict": "yes"}
+        >>> tally_votes([entry, {**entry, "reviewer": "Bob"}, {**entry, "verdict": "no"}])
+        {'a': Counter({'no': 1, 'yes': 1})}
+    """
     last: dict[tuple[str, str], str | None] = {}
     for row in rows:
         if row.get("kind") not in (None, "candidate") or row["action"] == "flag":
             continue
-        said = row.get("verdict") if row["action"] in ("vote", "edit") else None
-        last[row["item"], row["reviewer"]] = said
-    found: dict[str, Counter[str]] = {}
+        verdict = row.get("verdict") if row["action"] in ("vote", "edit") else None
+        last[row["item"], row["reviewer"]] = verdict
+    tallies: dict[str, Counter[str]] = {}
     for (item, _), verdict in last.items():
         if verdict:
-            found.setdefault(item, Counter())[verdict] += 1
-    return found
+            tallies.setdefault(item, Counter())[verdict] += 1
+    return tallies
 
 
-def examples_of(run: Store, rows: Sequence[Mapping[str, Any]], flows: Sequence[str] = ()) -> list[Stored]:
-    """The run's candidates that have votes, ordered by item; their pictures stay where they are.
+def load_examples(run: Store, rows: Sequence[Mapping[str, Any]], flows: Sequence[str] = ()) -> list[StoredExample]:
+    """List the candidates of a run that have votes, ordered by place. Their pictures are read when they are needed.
+
+    Args:
+        rows: entries of the votes' log, oldest first.
+        flows: whose candidates; all where empty.
 
     Raises:
         UnknownVotes: an item is not in the run.
-        NothingToReview: no such flow, or no run.
+        NothingToReview: there is no such flow, or no run.
     """
-    from rasura.annotator.store.items import item_id, rows_of
+    from rasura.annotator.store.items import compute_item_id, list_rows
 
     tables = Tables(run)
-    places = {item_id(row.place, "target"): row for row in rows_of(run, flows) if row.kind == "edited"}
-    counted = standing(rows)
-    if missing := sorted(set(counted) - set(places)):
+    candidates = {compute_item_id(row.place, "target"): row for row in list_rows(run, flows) if row.kind == "edited"}
+    tallies = tally_votes(rows)
+    if missing := sorted(set(tallies) - set(candidates)):
         raise UnknownVotes(
-            f"{len(missing)} of {len(counted)} items with votes are not in {run.uri}, {missing[0]} for one: "
+            f"{len(missing)} of {len(tallies)} items with votes are not in {run.uri}, {missing[0]} for one: "
             "the votes are of another run, or its candidates were made again"
         )
-    made = []
-    for item in sorted(counted, key=lambda item: (places[item].place, item)):
-        row, tally = places[item], counted[item]
-        said = opinion(tally["yes"], tally["no"], tally["unsure"])
-        if said is None:
-            continue
-        made.append(Stored(partial(_pictures, tables, row.place), said.vote, row.scene, row.remover or "", said.weight))
-    return made
+    examples = []
+    for item in sorted(tallies, key=lambda item: (candidates[item].place, item)):
+        row, tally = candidates[item], tallies[item]
+        share = compute_opinion(tally["yes"], tally["no"], tally["unsure"])
+        if share is not None:
+            read = partial(_read_pictures, tables, row.place)
+            examples.append(StoredExample(read, share.vote, row.scene, row.remover or "", share.weight))
+    return examples
 
 
-def _pictures(tables: Tables, place: tuple[str, str, int]) -> dict[str, Any]:
-    found = tables.row(place[0], place[1], place[2], ("source", "target", "mask", "foreground_mask"))
-    foreground = found.pop("foreground_mask", None)
-    return found if foreground is None else found | {"effects": foreground & ~found["mask"]}
+def _read_pictures(tables: Tables, place: tuple[str, str, int]) -> dict[str, Any]:
+    pictures = tables.row(place[0], place[1], place[2], ("source", "target", "mask", "foreground_mask"))
+    foreground = pictures.pop("foreground_mask", None)
+    return pictures if foreground is None else pictures | {"effects": foreground & ~pictures["mask"]}
 
 
-def sides(examples: Sequence[Stored], shares: Mapping[str, float], seed: int) -> dict[str, list[Stored]]:
-    """Examples by what they are for; a scene is on one side, and votes that come later move none."""
-    found: dict[str, list[Stored]] = {name: [] for name in shares}
-    for one in examples:
-        found[split_of(f"judge {seed} {one.scene}", shares)].append(one)
-    return found
+def divide_examples(
+    examples: Sequence[StoredExample], shares: Mapping[str, float], seed: int
+) -> dict[str, list[StoredExample]]:
+    """Divide examples among uses such as `learn` and `calibrate`, each scene to one; later votes move no scene.
+
+    Args:
+        shares: of the scenes, by use; they sum to 1.
+    """
+    parts: dict[str, list[StoredExample]] = {name: [] for name in shares}
+    for example in examples:
+        parts[assign_split(f"judge {seed} {example.scene}", shares)].append(example)
+    return parts
