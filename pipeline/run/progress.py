@@ -142,9 +142,13 @@ class Progress:
         return show
 
 
+MIN_TIMED_S = 0.1  # over less time than this, a rate would be a guess
+
+
 def _describe_work(work: _Work, seconds: float) -> str:
-    rate = work.done / max(seconds, 1e-3)
-    left = f"{(work.total - work.done) / rate:.0f} s left" if rate else ""
-    amount = f"{work.done:.0f}/{work.total:.0f} {work.unit}, {rate:.1f} {work.unit}/s"
-    amount = amount.replace(" ,", ",").replace(" /s", "/s")  # without a unit
-    return ", ".join(part for part in (f"{work.name}: {amount}", left, work.note) if part)
+    parts = [f"{work.name}: {work.done:.0f}/{work.total:.0f} {work.unit}".rstrip()]
+    if seconds >= MIN_TIMED_S:
+        parts.append(f"{work.done / seconds:.1f} {work.unit}/s".replace(" /s", "/s"))
+    if work.done > 0:
+        parts.append(f"{(work.total - work.done) / work.done * seconds:.0f} s left")
+    return ", ".join([*parts, work.note] if work.note else parts)
