@@ -1,21 +1,39 @@
 """What the tests share: where real pictures are, how a run is started, what a run left on disk."""
 
+import contextlib
 import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 import yaml
+from support.markers import forbid_ray, forbid_torch
+
+pytest_plugins = ["support.annotator_browser", "support.annotator_databases"]
 
 ROOT = Path(__file__).parent.parent
 TESTS = Path(__file__).parent
-SUPPORT = TESTS / "support"
-sys.path[:0] = [str(TESTS), str(SUPPORT)]
+DATA = TESTS / "data"
 
 ASSETS = Path(os.environ.get("RASURA_ASSETS", ROOT.parent / "shared" / "assets"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option with which every command of README and docs is run."""
+    parser.addoption("--run-docs", action="store_true", help="run every command of README and docs (minutes)")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Let a test, with its fixtures, fail that starts Ray or imports torch without the marker that says so."""
+    with contextlib.ExitStack() as stack:
+        for marker, forbid in (("ray", forbid_ray), ("torch", forbid_torch)):
+            if item.get_closest_marker(marker) is None:
+                stack.enter_context(forbid())
+        return (yield)
 
 
 @pytest.fixture(scope="session")
@@ -35,16 +53,18 @@ def write_recipe(folder: Path, **keys: object) -> Path:
 
 def environment(**more: str) -> dict[str, str]:
     """The environment of a `rasura` process that can import the tests' own stages."""
-    path = os.pathsep.join([str(ROOT), str(SUPPORT)])
+    path = os.pathsep.join([str(ROOT), str(TESTS)])
     return {**os.environ, "PYTHONPATH": path, "RAY_USAGE_STATS_ENABLED": "0", "COLUMNS": "200", **more}
 
 
 def rasura(
-    *arguments: object, check: bool = True, env: Mapping[str, str] | None = None
+    *arguments: object, check: bool = True, env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Runs the command line in a process of its own."""
     command = [sys.executable, "-m", "rasura", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=dict(env or environment()), timeout=300)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=dict(env or environment()), cwd=cwd, timeout=1200
+    )
     if check and done.returncode:
         raise AssertionError(f"{' '.join(command)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done

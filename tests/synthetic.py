@@ -1,4 +1,4 @@
-"""Small stages and a source of made-up pictures, for tests and benchmarks of the engine. Some of them misbehave."""
+"""Small stages and a source of synthetic pictures, for tests and benchmarks of the engine. Some of them misbehave."""
 
 import ctypes
 import os
@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from rasura.manifests.ids import stable_hash
+from rasura.manifests.ids import hash_json
 from rasura.manifests.schemas import PROVENANCE, Kind
 from rasura.stages.sources.files import RunContext
 from rasura.stages.stage import Kept, Outcome, Params, Record, Rejected, Resources, Source, Stage
@@ -29,7 +29,7 @@ class Numbers(Source):
     params: NumbersParams
 
     def items(self, run: RunContext) -> list[Record]:
-        return [{"id": stable_hash(["number", n]), "origin": f"number {n}", "n": n} for n in range(self.params.count)]
+        return [{"id": hash_json(["number", n]), "origin": f"number {n}", "n": n} for n in range(self.params.count)]
 
     def process_one(self, item: Record) -> Outcome:
         side = self.params.side
@@ -60,10 +60,7 @@ class Triplet(Stage):
     Params = TripletParams
     params: TripletParams
 
-    def process(self, records: list[Record]) -> list[Outcome]:  # type: ignore[override]
-        return [self.one(record) for record in records]
-
-    def one(self, record: Record) -> Outcome:
+    def process_one(self, record: Record) -> Outcome:
         time.sleep(self.params.sleep_s)
         number = record["number"]
         if number % self.params.raise_every == 5:
@@ -74,10 +71,10 @@ class Triplet(Stage):
         x, y = self.rng(record).integers(4, mask.shape[0] - 12, 2)
         mask[y : y + 6, x : x + 6] = True
         target = np.where(mask[..., None], np.uint8(0), record["source"])
-        made = {"kind": "captured", "target": target, "mask": mask, "foreground_mask": mask, "label": "square"}
+        triplet = {"kind": "captured", "target": target, "mask": mask, "foreground_mask": mask, "label": "square"}
         if number % 5 == 0:
-            return Kept([{**made, "id": f"{record['id']}.{k}"} for k in range(2)])
-        return Kept([made])
+            return Kept([{**triplet, "id": f"{record['id']}.{k}"} for k in range(2)])
+        return Kept([triplet])
 
 
 class PoisonParams(Params):
@@ -107,7 +104,7 @@ class Poison(Stage):
 
 
 class OutOfMemoryError(RuntimeError):
-    """Named as torch's."""
+    """An error with the name of torch's."""
 
 
 class SmallGpu(Stage):
@@ -147,7 +144,7 @@ class WorkParams(Params):
 
 
 class Work(Stage):
-    """Honest CPU work on a picture: blurs it some times."""
+    """Real CPU work on a picture: blurs it `rounds` times."""
 
     name = "synthetic:Work"
     needs = {"source": Kind.RGB}
@@ -168,7 +165,7 @@ class SlowParams(Params):
 
 
 class SlowDevice(Stage):
-    """In a GPU's place: sleeps for each batch of 8, and notes when it did."""
+    """Stands for a GPU: sleeps for each batch of 8, and logs when it did."""
 
     name = "synthetic:SlowDevice"
     resources = Resources(cpus=0, custom={"device": 1})

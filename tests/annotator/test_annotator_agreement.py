@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from rasura.annotator.stats.agreement import (
     Consensus,
-    accuracy_weight,
-    cohen_kappa,
-    consensus,
-    habits,
-    krippendorff_alpha,
-    pairs,
+    compare_reviewers,
+    compute_accuracy_weight,
+    compute_cohen_kappa,
+    compute_krippendorff_alpha,
+    find_consensus,
+    summarize_reviewer,
 )
 
 WORDS = st.sampled_from(["yes", "no", "unsure"])
@@ -28,11 +28,11 @@ def test_cohen_example() -> None:
     """20 yes/yes, 5 yes/no, 10 no/yes, 15 no/no give p_o 0.7, p_e 0.5, κ 0.4; the extremes are 1 and -1; where both
     say one word throughout there is nothing to compare."""
     both = [("yes", "yes")] * 20 + [("yes", "no")] * 5 + [("no", "yes")] * 10 + [("no", "no")] * 15
-    assert cohen_kappa(both) == pytest.approx(0.4)
-    assert cohen_kappa([("yes", "yes"), ("no", "no")]) == 1
-    assert cohen_kappa([("yes", "no"), ("no", "yes")]) == -1
-    assert cohen_kappa([]) is None
-    assert cohen_kappa([("yes", "yes")] * 5) is None
+    assert compute_cohen_kappa(both) == pytest.approx(0.4)
+    assert compute_cohen_kappa([("yes", "yes"), ("no", "no")]) == 1
+    assert compute_cohen_kappa([("yes", "no"), ("no", "yes")]) == -1
+    assert compute_cohen_kappa([]) is None
+    assert compute_cohen_kappa([("yes", "yes")] * 5) is None
 
 
 def test_krippendorff_example() -> None:
@@ -44,7 +44,7 @@ def test_krippendorff_example() -> None:
         for unit, value in enumerate(values)
         if value != "."
     ]
-    assert krippendorff_alpha(votes) == pytest.approx(0.743, abs=0.0005)
+    assert compute_krippendorff_alpha(votes) == pytest.approx(0.743, abs=0.0005)
 
 
 def alpha_by_pairs(votes: list[tuple[str, int, str]]) -> float | None:
@@ -69,11 +69,11 @@ def alpha_by_pairs(votes: list[tuple[str, int, str]]) -> float | None:
 def test_krippendorff_is_its_definition(table: dict[tuple[str, int], str]) -> None:
     """The quick sum gives what counting all pairs gives; the order of votes and the reviewers' names do not matter."""
     votes = votes_of(table)
-    alpha = krippendorff_alpha(votes)
+    alpha = compute_krippendorff_alpha(votes)
     assert alpha == (pytest.approx(alpha_by_pairs(votes)) if alpha is not None else alpha_by_pairs(votes))
     renamed = [(item, 9 - who, verdict) for item, who, verdict in votes]
     random.Random(1).shuffle(renamed)
-    other = krippendorff_alpha(renamed)
+    other = compute_krippendorff_alpha(renamed)
     assert other == (pytest.approx(alpha) if alpha is not None else None)
 
 
@@ -81,8 +81,8 @@ def test_krippendorff_is_its_definition(table: dict[tuple[str, int], str]) -> No
 def test_pairs_account_for_shared_items(table: dict[tuple[str, int], str]) -> None:
     """Every two reviewers who share items come up once, with as many items as they share; κ stays between its ends."""
     votes = votes_of(table)
-    for pair in pairs(votes):
-        shared = {item for item, who, _ in votes if who == pair.one} & {i for i, w, _ in votes if w == pair.other}
+    for pair in compare_reviewers(votes):
+        shared = {item for item, who, _ in votes if who == pair.first} & {i for i, w, _ in votes if w == pair.second}
         assert pair.items == len(shared) >= pair.agreed
         assert pair.kappa is None or -1 - 1e-9 <= pair.kappa <= 1 + 1e-9
 
@@ -90,22 +90,24 @@ def test_pairs_account_for_shared_items(table: dict[tuple[str, int], str]) -> No
 def test_consensus() -> None:
     """The majority; a tie has no verdict; weights decide where they are known, and nobody with a known record is
     outvoted by those who guess."""
-    assert consensus({1: "yes", 2: "yes", 3: "no"}) == Consensus("yes", pytest.approx(2 / 3), 3)
-    assert consensus({1: "yes", 2: "no"}).verdict is None
-    assert consensus({}) == Consensus(None, 0.0, 0)
-    good, guess = accuracy_weight(20, 0), accuracy_weight(5, 5)
+    assert find_consensus({1: "yes", 2: "yes", 3: "no"}) == Consensus("yes", pytest.approx(2 / 3), 3)
+    assert find_consensus({1: "yes", 2: "no"}).verdict is None
+    assert find_consensus({}) == Consensus(None, 0.0, 0)
+    good, guess = compute_accuracy_weight(20, 0), compute_accuracy_weight(5, 5)
     assert guess == 0 < good
-    assert consensus({1: "no", 2: "yes", 3: "yes"}, {1: good, 2: guess, 3: guess}).verdict == "no"
-    assert consensus({1: "no", 2: "yes", 3: "yes"}, {}).verdict == "yes"
-    assert accuracy_weight(0, 30) == 0
+    assert find_consensus({1: "no", 2: "yes", 3: "yes"}, {1: good, 2: guess, 3: guess}).verdict == "no"
+    assert find_consensus({1: "no", 2: "yes", 3: "yes"}, {}).verdict == "yes"
+    assert compute_accuracy_weight(0, 30) == 0
 
 
 def test_habits() -> None:
     """Rates leave "unsure" out, the median is the middle, accuracy counts "unsure" on a known answer as wrong."""
-    found = habits(["yes", "yes", "no", "unsure"], [3.0, 1.0, 2.0, 40.0], [("yes", "yes"), ("unsure", "no")])
+    found = summarize_reviewer(
+        ["yes", "yes", "no", "unsure"], [3.0, 1.0, 2.0, 40.0], [("yes", "yes"), ("unsure", "no")]
+    )
     assert (found.votes, found.yes, found.no, found.unsure) == (4, 2, 1, 1)
     assert found.yes_rate == pytest.approx(2 / 3)
     assert found.median_seconds == 2.5
     assert found.accuracy == 0.5
-    nothing = habits([], [], [])
+    nothing = summarize_reviewer([], [], [])
     assert (nothing.yes_rate, nothing.median_seconds, nothing.accuracy) == (None, None, None)

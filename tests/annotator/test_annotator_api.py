@@ -15,7 +15,7 @@ from support.annotator_runs import CANDIDATES, Run, make_run, row
 from support.annotator_server import OPEN, Served, nonce, serving
 
 from rasura.annotator.server import images as pictures
-from rasura.annotator.server.variants import result_of
+from rasura.annotator.server.variants import render_result
 from rasura.annotator.store.database import items
 from rasura.annotator.store.enums import MISTAKES, Variant
 from rasura.annotator.store.policy import Policy
@@ -110,7 +110,7 @@ def test_pictures(served: Served) -> None:
         with served.database.read() as connection:
             row_ = connection.execute(select(items).where(items.c.id == item)).one()
         if row_.variant == Variant.TARGET:
-            stored = served.review.pictures.stored((row_.place_table, row_.place_shard, row_.place_row), "target")
+            stored = served.review.pictures.read_picture((row_.place_table, row_.place_shard, row_.place_row), "target")
             assert ann.get(f"/api/pictures/{item}/result?size=native").content == stored
 
 
@@ -150,14 +150,14 @@ def test_known_mistakes_are_what_they_say() -> None:
     near = np.zeros_like(mask)
     near[10:80, 10:130] = True
     for variant in Variant:
-        result = result_of(variant, source, target, mask)
+        result = render_result(variant, source, target, mask)
         assert result.shape == target.shape
         inside = np.abs(result.astype(int) - target)[mask].mean()
         outside = np.abs(result.astype(int) - target)[~near].mean()
         assert (inside > 3) == (variant in wrong_inside), variant
         assert (outside > 1) == (variant is Variant.LEAK), variant
     empty = np.zeros_like(mask)
-    assert (result_of(Variant.BLUR, source, target, empty) == target).all()
+    assert (render_result(Variant.BLUR, source, target, empty) == target).all()
 
 
 def test_a_shard_that_breaks_costs_its_items(tmp_path: Path, run: Run, served: Served) -> None:
@@ -185,7 +185,7 @@ def test_a_shard_that_breaks_costs_its_items(tmp_path: Path, run: Run, served: S
 def test_new_rows_come_by_themselves(run: Run, served: Served) -> None:
     """Rows that are added to the run while people review are in the queue soon after."""
     run.flow("more", [row(n, "edited") for n in range(200, 207)], CANDIDATES)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 300
     with served.client("Ann") as ann:
         while ann.get("/api/progress").json()["round"]["candidates"] != 47:
             assert time.monotonic() < deadline
@@ -210,8 +210,9 @@ def test_flags_and_disputes_reach_the_admin(tmp_path: Path) -> None:
         served = stack.enter_context(serving(make_run(tmp_path / "run", 3).store, tmp_path / "r.sqlite", policy))
         ann, bob, eve = (stack.enter_context(served.client(name, name == "Eve")) for name in ("Ann", "Bob", "Eve"))
         for client, verdicts in ((ann, "yes yes no"), (bob, "yes no no")):
-            for item, verdict in zip(client.post("/api/next", json={"want": 3}).json()["items"], verdicts.split(),
-                                     strict=True):  # fmt: skip
+            for item, verdict in zip(
+                client.post("/api/next", json={"want": 3}).json()["items"], verdicts.split(), strict=True
+            ):
                 client.post("/api/votes", json=vote(item["id"], verdict))
         flagged = ann.get("/api/history").json()["items"][0]["id"]
         remark = '<img src=x onerror="alert(1)"> half the object'
@@ -258,19 +259,19 @@ def test_two_reviews_on_one_host(tmp_path: Path) -> None:
 def test_pictures_are_kept_within_bounds(tmp_path: Path) -> None:
     """The cache holds what was used last and never more than its size, a single larger picture aside."""
     run = make_run(tmp_path / "run", 12)
-    cache = pictures.Pictures(Store(run.store.uri), cache_bytes=12_000)
+    cache = pictures.PictureReader(Store(run.store.uri), cache_bytes=12_000)
     for number in range(12):
-        cache.stored(("candidates", "candidates0", number), "source")
-        assert cache._held == sum(map(len, cache._cache.values()))
-        assert cache._held <= 12_000 or len(cache._cache) == 1
+        cache.read_picture(("candidates", "candidates0", number), "source")
+        assert cache._cached_bytes == sum(map(len, cache._cache.values()))
+        assert cache._cached_bytes <= 12_000 or len(cache._cache) == 1
     with pytest.raises(IndexError, match="no row 99"):
-        cache.stored(("candidates", "candidates0", 99), "source")
+        cache.read_picture(("candidates", "candidates0", 99), "source")
 
 
 def test_what_the_browser_cannot_show_is_made_so() -> None:
     """Only PNG, JPEG and WebP are handed on as they are."""
     out = io.BytesIO()
     Image.new("RGB", (4, 4)).save(out, "TIFF")
-    assert pictures.media_type(out.getvalue()) is None
-    assert pictures.media_type(b"<svg onload=alert(1)>") is None
+    assert pictures.detect_media_type(out.getvalue()) is None
+    assert pictures.detect_media_type(b"<svg onload=alert(1)>") is None
     assert json.dumps(OPEN.model_dump())

@@ -11,88 +11,87 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, environment
 from sqlalchemy import Connection, select
-from support.annotator_databases import postgres, where  # noqa: F401
 from support.annotator_runs import CANDIDATES, make_run, people, row
 
 from rasura.annotator.exchange.label_studio import export_label_studio
-from rasura.annotator.exchange.votes_file import export, read_votes, take_in, verdict_rows
-from rasura.annotator.server.images import Pictures
-from rasura.annotator.stats.accounting import account, faults
+from rasura.annotator.exchange.votes_file import append_votes, compute_verdicts, export_votes, read_votes
+from rasura.annotator.server.images import PictureReader
+from rasura.annotator.stats.accounting import find_faults, read_accounting
 from rasura.annotator.store import vote_log as votes
 from rasura.annotator.store.database import Database, items
-from rasura.annotator.store.items import load
-from rasura.annotator.store.leases import next_items
+from rasura.annotator.store.items import load_queue
+from rasura.annotator.store.leases import lease_items
 from rasura.annotator.store.policy import Policy
 from rasura.annotator.store.reviewers import Reviewer
-from rasura.annotator.store.vote_log import Entry
+from rasura.annotator.store.vote_log import Submission
 from rasura.manifests.storage import Store
 
 POLICY = Policy(votes=2, near_votes=2, most_votes=3, honeypots=0.25)
 
 
 @pytest.fixture
-def database(where: str, tmp_path: Path) -> Iterator[Database]:  # noqa: F811
+def database(where: str, tmp_path: Path) -> Iterator[Database]:
     """A review in which two have said all there is to say: votes, edits, undos, skips, flags."""
     opened = Database(where)
-    load(make_run(tmp_path / "run", 12, truth=8).store, opened, POLICY)
+    load_queue(make_run(tmp_path / "run", 12, truth=8).store, opened, POLICY)
     for number, who in enumerate(people(opened, ["Ann", "Bób \N{GREEK SMALL LETTER ALPHA}"])):
         review(opened, who, number)
     yield opened
     opened.close()
 
 
-def speak(connection: Connection, who: Reviewer, entry: Entry, kind: int) -> None:
+def speak(connection: Connection, who: Reviewer, entry: Submission, kind: int) -> None:
     """A verdict or skip, and what else one does now and then: an edit, an undo, a flag."""
     name, item = entry.nonce, entry.item
-    votes.cast(connection, POLICY, who, entry, 100.0)
+    votes.cast_vote(connection, POLICY, who, entry, 100.0)
     if kind == 5:
-        votes.cast(connection, POLICY, who, Entry(item, f"{name}-again", "no", "seam", None, 1.0), 100.5)
+        votes.cast_vote(connection, POLICY, who, Submission(item, f"{name}-again", "no", "seam", None, 1.0), 100.5)
     if kind == 6:
-        votes.undo(connection, POLICY, who, f"{name}-undo", 100.6)
-        votes.cast(connection, POLICY, who, Entry(item, f"{name}-then", "yes"), 100.7)
+        votes.undo_vote(connection, POLICY, who, f"{name}-undo", 100.6)
+        votes.cast_vote(connection, POLICY, who, Submission(item, f"{name}-then", "yes"), 100.7)
     if kind == 7:
-        votes.flag(connection, who, Entry(item, f"{name}-flag", remark='half "it"\n…'), 101.0)
+        votes.flag_item(connection, who, Submission(item, f"{name}-flag", remark='half "it"\n…'), 101.0)
 
 
 def review(database: Database, who: Reviewer, shift: int) -> None:
     """One who says something of everything."""
     count = 0
-    while found := database.write(partial(next_items, policy=POLICY, who=who, want=4, now=0.0)):
+    while found := database.write(partial(lease_items, policy=POLICY, reviewer=who, want=4, now=0.0)):
         for item in found:
             count += 1
             kind = (count + shift) % 9
             verdict, reason = [("yes", None), ("no", "shadow"), ("unsure", None), (None, None)][kind % 4]
-            entry = Entry(item.id, f"{who.id}-{count}", verdict, reason, None, count / 10, "ab12", "1")
+            entry = Submission(item.id, f"{who.id}-{count}", verdict, reason, None, count / 10, "ab12", "1")
             database.write(partial(speak, who=who, entry=entry, kind=kind))
 
 
 def said(database: Database) -> list[tuple[str, str, str]]:
     with database.read() as connection:
         names = {who: str(who) for who in range(9)}
-        return sorted((item, names[who], verdict) for item, who, verdict in votes.verdicts(connection))
+        return sorted((item, names[who], verdict) for item, who, verdict in votes.list_verdicts(connection))
 
 
 def test_comes_out_and_goes_in(tmp_path: Path, database: Database) -> None:
     """The log comes out whole, in both forms alike, and makes the same review again elsewhere: the same verdicts by the
     same people, nothing twice however often it is brought in."""
     with database.read() as connection:
-        told = export(connection, Store(tmp_path / "out"))
-        whole = len(votes.entries(connection))
+        told = export_votes(connection, Store(tmp_path / "out"))
+        whole = len(votes.read_entries(connection))
     assert told.entries == whole > 30
     forms = [read_votes(tmp_path / "out" / f"votes.{suffix}") for suffix in ("parquet", "jsonl")]
     assert forms[0] == forms[1]
     assert {entry["action"] for entry in forms[0]} == {"vote", "edit", "undo", "skip", "flag"}
     other = Database(tmp_path / "other.sqlite")
-    load(Store(tmp_path / "run"), other, POLICY)
-    first = take_in(other, POLICY, forms[0])
-    assert (first.added, first.known, first.unknown) == (whole, 0, 0)
-    again = take_in(other, POLICY, forms[1])
-    assert (again.added, again.known, again.unknown) == (0, whole, 0)
+    load_queue(Store(tmp_path / "run"), other, POLICY)
+    first = append_votes(other, POLICY, forms[0])
+    assert (first.added, first.duplicates, first.unknown) == (whole, 0, 0)
+    again = append_votes(other, POLICY, forms[1])
+    assert (again.added, again.duplicates, again.unknown) == (0, whole, 0)
     assert said(other) == said(database)
     with other.read() as connection, database.read() as here:
-        assert faults(connection) == []
-        assert verdict_rows(connection) == verdict_rows(here)
-        assert verdict_rows(connection, weighted=True) == verdict_rows(here, weighted=True)
+        assert find_faults(connection) == []
+        assert compute_verdicts(connection) == compute_verdicts(here)
+        assert compute_verdicts(connection, weighted=True) == compute_verdicts(here, weighted=True)
     other.close()
 
 
@@ -100,7 +99,7 @@ def test_verdicts(tmp_path: Path, database: Database) -> None:
     """`verdicts.parquet` has one row for each candidate with a vote, what most say, and why where it is no; items with
     a known answer are not in it."""
     with database.read() as connection:
-        export(connection, Store(tmp_path / "out"))
+        export_votes(connection, Store(tmp_path / "out"))
         candidates = set(connection.execute(select(items.c.row_id).where(items.c.kind == "candidate")).scalars())
     rows = pq.ParquetFile(tmp_path / "out" / "verdicts.parquet").read(use_threads=False).to_pylist()
     assert {one["row_id"] for one in rows} <= candidates
@@ -116,18 +115,18 @@ def test_verdicts(tmp_path: Path, database: Database) -> None:
 def test_votes_of_what_the_run_lost(tmp_path: Path, database: Database) -> None:
     """Votes on items that a run does not hold are counted and left out; the others come in."""
     with database.read() as connection:
-        export(connection, Store(tmp_path / "out"))
+        export_votes(connection, Store(tmp_path / "out"))
     entries = read_votes(tmp_path / "out" / "votes.jsonl")
     run = make_run(tmp_path / "less", 0)
     run.flow("candidates", [row(n, "edited") for n in range(3)], CANDIDATES)
     other = Database(tmp_path / "less.sqlite")
-    load(run.store, other, POLICY)
-    told = take_in(other, POLICY, entries)
+    load_queue(run.store, other, POLICY)
+    told = append_votes(other, POLICY, entries)
     assert told.added + told.unknown == len(entries)
     assert told.added < len(entries)
     with other.read() as connection:
-        assert faults(connection) == []
-        assert account(connection).candidates == 3
+        assert find_faults(connection) == []
+        assert read_accounting(connection).candidates == 3
     other.close()
 
 
@@ -135,7 +134,7 @@ def test_label_studio(tmp_path: Path, database: Database) -> None:
     """Tasks go out with pictures, predictions and one annotation a vote, in Label Studio's form, and come back as the
     same verdicts; what it adds (ids, numbers for people, a new annotation) is read, too."""
     with database.read() as connection:
-        count = export_label_studio(connection, tmp_path / "ls", Pictures(Store(tmp_path / "run")))
+        count = export_label_studio(connection, tmp_path / "ls", PictureReader(Store(tmp_path / "run")))
     tasks = json.loads((tmp_path / "ls" / "label-studio.json").read_text())
     assert count == len(tasks) == 12
     for task in tasks:
@@ -145,36 +144,56 @@ def test_label_studio(tmp_path: Path, database: Database) -> None:
         assert 0 <= task["predictions"][0]["score"] <= 1
     assert 'hotkey="y"' in (tmp_path / "ls" / "label-studio.xml").read_text()
     other = Database(tmp_path / "other.sqlite")
-    load(Store(tmp_path / "run"), other, POLICY)
-    told = take_in(other, POLICY, read_votes(tmp_path / "ls" / "label-studio.json"))
+    load_queue(Store(tmp_path / "run"), other, POLICY)
+    told = append_votes(other, POLICY, read_votes(tmp_path / "ls" / "label-studio.json"))
     assert told.unknown == 0
     assert [(item, verdict) for item, _, verdict in said(other)] == [
         (item, verdict) for item, _, verdict in said(database)
     ]
     tasks[0]["annotations"] = [
-        {"id": 7, "completed_by": 3, "created_at": "2026-11-01T10:00:00.5Z", "lead_time": 3.25, "was_cancelled": False,
-         "result": [{"from_name": "verdict", "to_name": "result", "type": "choices", "value": {"choices": ["no"]}},
-                    {"from_name": "reason", "type": "choices", "value": {"choices": ["blur or seam"]}},
-                    {"from_name": "remark", "type": "textarea", "value": {"text": ["a", "b"]}}]}
-    ]  # fmt: skip
+        {
+            "id": 7,
+            "completed_by": 3,
+            "created_at": "2026-11-01T10:00:00.5Z",
+            "lead_time": 3.25,
+            "was_cancelled": False,
+            "result": [
+                {"from_name": "verdict", "to_name": "result", "type": "choices", "value": {"choices": ["no"]}},
+                {"from_name": "reason", "type": "choices", "value": {"choices": ["blur or seam"]}},
+                {"from_name": "remark", "type": "textarea", "value": {"text": ["a", "b"]}},
+            ],
+        }
+    ]
     (tmp_path / "back.json").write_text(json.dumps(tasks[:1]))
     (entry,) = read_votes(tmp_path / "back.json")
     assert (entry["reviewer"], entry["verdict"], entry["reason"], entry["remark"], entry["seconds"]) == (
-        "Label Studio 3", "no", "seam", "a b", 3.25)  # fmt: skip
-    assert take_in(other, POLICY, [entry]).added == 1
-    assert take_in(other, POLICY, read_votes(tmp_path / "back.json")).known == 1
+        "Label Studio 3",
+        "no",
+        "seam",
+        "a b",
+        3.25,
+    )
+    assert append_votes(other, POLICY, [entry]).added == 1
+    assert append_votes(other, POLICY, read_votes(tmp_path / "back.json")).duplicates == 1
     other.close()
 
 
+@pytest.mark.slow
 def test_the_commands(tmp_path: Path) -> None:
     """A reviewer is added, votes come in and go out, and every candidate is accounted for, by commands; what is wrong
     is told and leaves nothing behind."""
     run = make_run(tmp_path / "run", 4)
-    code = "import sys; from pipeline import review_cli; getattr(review_cli, sys.argv.pop(1))()"
+    code = "import sys; from rasura.pipeline.cli import review; getattr(review, sys.argv.pop(1))()"
 
     def command(*words: object, ok: bool = True) -> str:
-        done = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, cwd=ROOT,
-                              env=environment(), timeout=120)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, words)],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env=environment(),
+            timeout=600,
+        )
         assert (done.returncode == 0) == ok, done.stderr
         return done.stdout if ok else done.stderr
 
@@ -194,4 +213,5 @@ def test_the_commands(tmp_path: Path) -> None:
     assert "1 entries of the log, 1 items with a verdict" in out
     assert (tmp_path / "out" / "label-studio.json").exists()
     assert "Zoë can no longer sign in" in command("review", "remove-reviewer", run.store.uri, "Zoë")
-    assert "KEY=VALUE" in command("votes", "import", run.store.uri, tmp_path / "in.jsonl", "--set", "vote=2", ok=False)
+    wrong = command("votes", "import", run.store.uri, tmp_path / "in.jsonl", "--set", "vote=2", ok=False)
+    assert "--set vote=2: unknown key 'vote'; did you mean 'votes'?" in wrong

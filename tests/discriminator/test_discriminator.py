@@ -1,10 +1,11 @@
-"""The judge's network: published sizes and names, a head that learns, scores that are the same every time."""
+"""The discriminator's network: published sizes and names, a head that learns, scores that are the same every time."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from support import tiny_models
+from support.discriminator_candidates import SMALL, make_candidate, make_picture
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
@@ -12,39 +13,20 @@ pytest.importorskip("peft")
 
 from safetensors.torch import save_file
 
-from rasura.discriminator import heads, network
-from rasura.discriminator import import_rorem as convert
-from rasura.discriminator import model as judge
-from rasura.discriminator.crops import flipped, turned, view, window
-from rasura.discriminator.network import HEAD, Config, WrongJudge
+from rasura.discriminator import heads, import_rorem, model, network
+from rasura.discriminator.crops import compute_window, cut_crop, flip, rotate
+from rasura.discriminator.network import HEAD, Config, WrongDiscriminator
+from rasura.networks import lora, unet_config
 from rasura.networks.pca_codec import Pca, Vae
 
+pytestmark = pytest.mark.torch
+
 torch.set_num_threads(1)
-
-SMALL = Config(preset="sdxl", unet=tiny_models.UNET, size=64)
-"""SDXL-inpainting's nine channels at tiny width."""
-
-
-def picture(seed=0, height=64, width=64):
-    """Smooth, with some edges."""
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3)).astype(np.uint8)
-    import cv2
-
-    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
-
-
-def candidate(seed=0, height=64, width=64):
-    """A source, an edited picture and the mask."""
-    source, other = picture(seed, height, width), picture(seed + 100, height, width)
-    mask = np.zeros((height, width), bool)
-    mask[height // 4 : height // 2, width // 3 : width // 2] = True
-    return source, np.where(mask[..., None], other, source), mask
 
 
 @pytest.fixture(scope="module")
 def codec():
-    return Pca.fit([picture(k) for k in range(12)], network.TINY.channels)
+    return Pca.fit([make_picture(k) for k in range(12)], network.TINY.channels)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +54,7 @@ def test_sizes_are_the_published_ones():
     """At SDXL's size, without memory: rank 4 on the attentions of down and middle blocks is 2,850,816 numbers, RORem's
     head 78,656,001 in 14 tensors, and no up block is there."""
     full = network.build(network.ROREM, "meta")
-    shapes = network.lora_shapes(full, 4)
+    shapes = network.list_lora_shapes(full, 4)
     assert sum(int(np.prod(shape)) for shape in shapes.values()) == network.LORA_PARAMETERS == 2_850_816
     head = getattr(full, HEAD)
     assert sum(value.numel() for value in head.parameters()) == heads.ROREM_PARAMETERS == 78_656_001
@@ -80,7 +62,7 @@ def test_sizes_are_the_published_ones():
     names = set(full.state_dict())
     assert not any(name.startswith(("up_blocks", "conv_out", "conv_norm_out")) for name in names)
     assert full.conv_in.weight.shape == (320, 9, 3, 3)
-    assert network.SDXL_UNET == tiny_models.SDXL_UNET
+    assert unet_config.SDXL_UNET == tiny_models.SDXL_UNET
 
 
 def test_it_is_the_first_half_of_the_unet():
@@ -99,11 +81,14 @@ def test_it_is_the_first_half_of_the_unet():
     with torch.no_grad():
         made(edited, mask, source, tokens, pooled)
         unet(
-            torch.cat([edited, mask, source], 1), 0, tokens.expand(2, -1, -1),
+            torch.cat([edited, mask, source], 1),
+            0,
+            tokens.expand(2, -1, -1),
             added_cond_kwargs={
-                "text_embeds": pooled.expand(2, -1), "time_ids": torch.tensor([[64, 64, 0, 0, 64, 64]] * 2)
+                "text_embeds": pooled.expand(2, -1),
+                "time_ids": torch.tensor([[64, 64, 0, 0, 64, 64]] * 2),
             },
-        )  # fmt: skip
+        )
     assert torch.equal(seen["unet"], seen["judge"])
 
 
@@ -113,7 +98,7 @@ def test_the_head_learns():
     from peft import LoraConfig, inject_adapter_in_model
 
     upstream = network.build(network.TINY)
-    inject_adapter_in_model(LoraConfig(r=4, lora_alpha=4, target_modules=list(network.LORA_TARGETS)), upstream)
+    inject_adapter_in_model(LoraConfig(r=4, lora_alpha=4, target_modules=list(lora.ATTENTIONS)), upstream)
     assert not any(value.requires_grad for value in getattr(upstream, HEAD).parameters())  # the trap
 
     made = network.build(network.TINY)
@@ -128,14 +113,14 @@ def test_the_head_learns():
         optimizer.zero_grad()
         made(*args).square().sum().backward()
         optimizer.step()
-    kept = network.trained(made)
+    kept = lora.collect_trainable(made)
     head = {name: value for name, value in kept.items() if name.startswith(HEAD)}
     assert len(head) == 12
     assert all(not torch.equal(value, before[name]) for name, value in head.items())
     assert not torch.equal(kept[f"{HEAD}.norms.1.weight"], torch.ones(64))
     assert len(kept) == 32 + 12
     assert {name.rsplit(".lora_", 1)[1] for name in kept if ".lora_" in name} == {"A.weight", "B.weight"}
-    after = network.plain_state(made)
+    after = lora.compute_plain_state(made)
     assert set(after) == set(before)
     assert torch.equal(after["conv_in.weight"], before["conv_in.weight"])
     plain = network.build(network.TINY)
@@ -148,7 +133,7 @@ def test_our_head_takes_any_size_and_weighs_the_hole():
     hole smaller than a cell still counts, as does one that fills the picture; RORem's head refuses another map than
     16 x 16."""
     torch.manual_seed(0)
-    head = heads.pooled((16, 32), 8)
+    head = heads.make_pooled_head((16, 32), 8)
     for height, width in ((8, 8), (14, 10), (32, 32)):
         mask = torch.zeros(2, 1, height, width)
         mask[0, :, 3, 3] = 1
@@ -166,7 +151,7 @@ def test_our_head_takes_any_size_and_weighs_the_hole():
     outside[..., 11:15, 11:15] = thing
     changes = [(head([one, still[1]], mask) - head(still, mask)).abs() for one in (inside, outside)]
     assert changes[0] > 2 * changes[1]
-    theirs = heads.rorem(32, 8)
+    theirs = heads.make_rorem_head(32, 8)
     assert theirs([torch.randn(2, 32, 16, 16)], torch.ones(2, 1, 64, 64)).shape == (2,)
     with pytest.raises(ValueError, match="512 px"):
         theirs([torch.randn(2, 32, 32, 32)], torch.ones(2, 1, 128, 128))
@@ -175,7 +160,7 @@ def test_our_head_takes_any_size_and_weighs_the_hole():
 def test_rorems_head_is_a_plain_sequential():
     """Its output is that of the ten layers in a row, so the published tensors mean here what they meant there."""
     torch.manual_seed(0)
-    head = heads.rorem(32, 8)
+    head = heads.make_rorem_head(32, 8)
     features = torch.randn(2, 32, 16, 16)
     row = features
     for layer in head:
@@ -185,90 +170,96 @@ def test_rorems_head_is_a_plain_sequential():
 
 
 def test_scores_are_the_same_alone_in_a_batch_and_after_saving(codec, tmp_path):
-    """A candidate's score does not depend on what it is scored with, on the order, or on the run; a judge that was
-    saved and loaded gives the same; the sizes of the pictures do not matter."""
-    made = judge.tiny(codec, seed=3)
+    """A candidate's score does not depend on what it is scored with, on the order, or on the run; a
+    discriminator that was saved and loaded gives the same; the sizes of the pictures do not matter."""
+    made = model.create_tiny(codec, seed=3)
     made.network.eval()
-    cases = [candidate(k, 64 + 16 * k, 80) for k in range(6)]
-    together = made.scores(*zip(*cases, strict=True))
-    alone = np.array([made.scores(*([one] for one in case))[0] for case in cases])
+    cases = [make_candidate(k, 64 + 16 * k, 80) for k in range(6)]
+    together = made.compute_scores(*zip(*cases, strict=True))
+    alone = np.array([made.compute_scores(*([one] for one in case))[0] for case in cases])
     assert np.array_equal(together, alone)
-    assert np.array_equal(made.scores(*zip(*cases[::-1], strict=True))[::-1], together)
+    assert np.array_equal(made.compute_scores(*zip(*cases[::-1], strict=True))[::-1], together)
     assert len(set(together)) == 6
-    judge.save(made, tmp_path / "judge", network.plain_state(made.network), {"steps": 0}, whole=True)
-    again = judge.load(tmp_path / "judge", device="cpu")
-    assert np.array_equal(again.scores(*zip(*cases, strict=True)), together)
+    model.save(made, tmp_path / "judge", lora.compute_plain_state(made.network), {"steps": 0}, is_complete=True)
+    again = model.load(tmp_path / "judge", device="cpu")
+    assert np.array_equal(again.compute_scores(*zip(*cases, strict=True)), together)
     assert again.about == {"steps": 0}
-    assert set(judge.files(tmp_path / "judge")) == {
-        "judge.json", "weights.safetensors", "prompt.safetensors", "codec.safetensors"
-    }  # fmt: skip
+    assert set(model.list_files(tmp_path / "judge")) == {
+        "judge.json",
+        "weights.safetensors",
+        "prompt.safetensors",
+        "codec.safetensors",
+    }
 
 
 def test_several_looks_are_averaged(codec, tmp_path):
-    """A judge that looks four times gives the mean logit of the view as it is, mirrored, upside down and both, so that
-    a mirrored candidate scores the same; it still looks so after saving; five looks are refused."""
-    made = judge.tiny(codec, replace(network.TINY, looks=4), seed=3)
+    """A discriminator that looks four times gives the mean logit of the view as it is, mirrored, upside down
+    and both, so that a mirrored candidate scores the same; it still looks so after saving; five looks are
+    refused."""
+    made = model.create_tiny(codec, replace(network.TINY, looks=4), seed=3)
     made.network.eval()
-    one = made.see(*candidate(1))
+    one = made.preprocess(*make_candidate(1))
     alone = replace(made, config=network.TINY)
-    each = alone.logits([one, flipped(one), turned(one, 2), flipped(turned(one, 2))])
-    assert made.logits([one])[0] == pytest.approx(each.mean(), abs=1e-6)
-    assert made.logits([flipped(one)])[0] == pytest.approx(each.mean(), abs=1e-6)
-    judge.save(made, tmp_path / "judge", network.plain_state(made.network), {}, whole=True)
-    assert np.array_equal(judge.load(tmp_path / "judge", device="cpu").logits([one, one]), made.logits([one, one]))
+    each = alone.compute_logits([one, flip(one), rotate(one, 2), flip(rotate(one, 2))])
+    assert made.compute_logits([one])[0] == pytest.approx(each.mean(), abs=1e-6)
+    assert made.compute_logits([flip(one)])[0] == pytest.approx(each.mean(), abs=1e-6)
+    model.save(made, tmp_path / "judge", lora.compute_plain_state(made.network), {}, is_complete=True)
+    assert np.array_equal(
+        model.load(tmp_path / "judge", device="cpu").compute_logits([one, one]), made.compute_logits([one, one])
+    )
     with pytest.raises(ValueError, match="looks is 5"):
-        replace(made, config=replace(network.TINY, looks=5)).logits([one])
+        replace(made, config=replace(network.TINY, looks=5)).compute_logits([one])
 
 
 def test_a_lora_on_the_published_base_is_kept_alone(base, prompt, tmp_path):
     """On SDXL-inpainting only LoRA and head are written; loading needs the base, reads no tensor of its up blocks, and
-    gives the trained judge's scores, the VAE's mode and no text encoder in memory."""
-    made = judge.on_base(SMALL, base, prompt, device="cpu", batch=2)
+    gives the trained discriminator's scores, the VAE's mode and no text encoder in memory."""
+    made = model.create_on_base(SMALL, base, prompt, device="cpu", batch=2)
     assert isinstance(made.codec, Vae)
-    case = [[one] for one in candidate()]
+    case = [[one] for one in make_candidate()]
     network.add_lora(made.network)
     with torch.no_grad():
         for value in made.network.parameters():
             if value.requires_grad:
                 value += 0.02 * torch.randn(value.shape, generator=torch.Generator().manual_seed(2))
-    tensors = network.trained(made.network)
-    judge.save(made, tmp_path / "judge", tensors, {}, whole=False)
-    again = judge.load(tmp_path / "judge", base, device="cpu", batch=2)
-    assert np.allclose(again.scores(*case), made.scores(*case), atol=1e-5)
-    assert np.array_equal(again.scores(*case), again.scores(*case))
+    tensors = lora.collect_trainable(made.network)
+    model.save(made, tmp_path / "judge", tensors, {}, is_complete=False)
+    again = model.load(tmp_path / "judge", base, device="cpu", batch=2)
+    assert np.allclose(again.compute_scores(*case), made.compute_scores(*case), atol=1e-5)
+    assert np.array_equal(again.compute_scores(*case), again.compute_scores(*case))
     assert not any("up_blocks" in name for name in again.network.state_dict())
     assert not hasattr(again, "text_encoder")
-    with pytest.raises(WrongJudge, match="name the folder"):
-        judge.load(tmp_path / "judge", device="cpu")
-    assert any(name.startswith("base/unet/") for name in judge.files(tmp_path / "judge", base))
+    with pytest.raises(WrongDiscriminator, match="name the folder"):
+        model.load(tmp_path / "judge", device="cpu")
+    assert any(name.startswith("base/unet/") for name in model.list_files(tmp_path / "judge", base))
 
 
 def test_wrong_judges_are_one_clear_error(base, prompt, codec, tmp_path):
-    """No judge in a folder, a base without some tensor, a LoRA for another width, a codec of another width: each is
-    told by name, and a LoRA that does not fit leaves the network as it was."""
-    with pytest.raises(WrongJudge, match=r"no judge\.json"):
-        judge.load(tmp_path)
-    with pytest.raises(WrongJudge, match="lacks"):
-        judge.on_base(SMALL, tmp_path, prompt, device="cpu")
-    with pytest.raises(WrongJudge, match="codec has 12"):
-        judge.tiny(Pca.fit([picture(k) for k in range(4)], channels=12))
+    """No discriminator in a folder, a base without some tensor, a LoRA for another width, a codec of another
+    width: each is told by name, and a LoRA that does not fit leaves the network as it was."""
+    with pytest.raises(WrongDiscriminator, match=r"no judge\.json"):
+        model.load(tmp_path)
+    with pytest.raises(WrongDiscriminator, match="lacks"):
+        model.create_on_base(SMALL, tmp_path, prompt, device="cpu")
+    with pytest.raises(WrongDiscriminator, match="codec has 12"):
+        model.create_tiny(Pca.fit([make_picture(k) for k in range(4)], channels=12))
     made = network.build(network.TINY)
     before = made.state_dict()["conv_in.weight"].clone()
-    shapes = network.lora_shapes(made, 4)
+    shapes = network.list_lora_shapes(made, 4)
     tensors = {name: torch.ones(shape) for name, shape in shapes.items()}
     tensors[max(tensors)] = torch.ones(7, 4)
     first = next(iter(made.parameters())).clone()
-    with pytest.raises(WrongJudge, match="another base"):
-        network.fold_lora(made, tensors)
+    with pytest.raises(lora.WrongLora, match="another base"):
+        lora.fuse(made, tensors)
     assert torch.equal(made.state_dict()["conv_in.weight"], before)
     assert torch.equal(next(iter(made.parameters())), first)
 
 
 def test_rorems_files_are_read_key_by_key(tmp_path, monkeypatch, prompt):
-    """Its LoRA in diffusers' layout and its head's pickle of tensors become a judge's folder; a tensor that is missing,
-    unknown, or of another shape is named; a pickle that holds more than tensors is not opened."""
+    """Its LoRA in diffusers' layout and its head's pickle of tensors become a discriminator's folder; a tensor
+    that is missing, unknown, or of another shape is named; a pickle that holds more than tensors is not opened."""
     monkeypatch.setattr(network, "ROREM", Config(unet=tiny_models.UNET, head="rorem", feed="source", link="softplus"))
-    wanted = convert.expected()
+    wanted = import_rorem.list_expected_shapes()
     lora = {name: shape for name, shape in wanted.items() if ".lora_" in name}
     renamed = {
         "unet." + name.replace(".lora_A.", ".lora.down.").replace(".lora_B.", ".lora.up."): torch.full(shape, 0.5)
@@ -276,74 +267,82 @@ def test_rorems_files_are_read_key_by_key(tmp_path, monkeypatch, prompt):
     }
     head = {name: torch.full(shape, 0.25) for name, shape in wanted.items() if name.startswith(HEAD)}
     assert len(head) == 14
-    save_file(renamed, tmp_path / convert.LORA_FILE)
-    with pytest.raises(WrongJudge, match=r"no cls_pred_branch\.pt"):
-        convert.rorem(tmp_path)
-    torch.save(head, tmp_path / convert.HEAD_FILE)
-    assert {name: tuple(value.shape) for name, value in convert.rorem(tmp_path).items()} == wanted
-    torch.save({name.removeprefix(HEAD + "."): value for name, value in head.items()}, tmp_path / convert.HEAD_FILE)
-    convert.convert(tmp_path, prompt, tmp_path / "out")
-    assert set(judge.files(tmp_path / "out", tmp_path)) == {"judge.json", "weights.safetensors", "prompt.safetensors"}
-    torch.save(head | {f"{HEAD}.0.weight": torch.ones(3)}, tmp_path / convert.HEAD_FILE)
-    with pytest.raises(WrongJudge, match=r"cls_pred_branch\.0\.weight"):
-        convert.rorem(tmp_path)
-    torch.save({"x": np.array}, tmp_path / convert.HEAD_FILE)
-    with pytest.raises(WrongJudge, match="cannot be read"):
-        convert.rorem(tmp_path)
+    save_file(renamed, tmp_path / import_rorem.LORA_FILE)
+    with pytest.raises(WrongDiscriminator, match=r"no cls_pred_branch\.pt"):
+        import_rorem.read_rorem(tmp_path)
+    torch.save(head, tmp_path / import_rorem.HEAD_FILE)
+    assert {name: tuple(value.shape) for name, value in import_rorem.read_rorem(tmp_path).items()} == wanted
+    torch.save(
+        {name.removeprefix(HEAD + "."): value for name, value in head.items()}, tmp_path / import_rorem.HEAD_FILE
+    )
+    import_rorem.convert(tmp_path, prompt, tmp_path / "out")
+    assert set(model.list_files(tmp_path / "out", tmp_path)) == {
+        "judge.json",
+        "weights.safetensors",
+        "prompt.safetensors",
+    }
+    torch.save(head | {f"{HEAD}.0.weight": torch.ones(3)}, tmp_path / import_rorem.HEAD_FILE)
+    with pytest.raises(WrongDiscriminator, match=r"cls_pred_branch\.0\.weight"):
+        import_rorem.read_rorem(tmp_path)
+    torch.save({"x": np.array}, tmp_path / import_rorem.HEAD_FILE)
+    with pytest.raises(WrongDiscriminator, match="cannot be read"):
+        import_rorem.read_rorem(tmp_path)
 
 
 def test_the_full_size_files_of_rorem_fit():
     """At SDXL's size the converter expects 544 tensors of the LoRA (48 attentions of down blocks, 20 of the middle, 4
     layers each, 2 matrices) and 14 of the head, by the published names."""
-    wanted = convert.expected()
+    wanted = import_rorem.list_expected_shapes()
     assert len(wanted) == 544 + 14
     assert wanted["mid_block.attentions.0.transformer_blocks.9.attn2.to_k.lora_A.weight"] == (4, 2048)
     assert wanted["down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_out.0.lora_B.weight"] == (640, 4)
     assert wanted["cls_pred_branch.6.weight"] == (1280, 1280, 4, 4)
     name = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_out.0.lora.up.weight"
-    assert convert.lora_name(name) in wanted
+    assert import_rorem.convert_name(name) in wanted
     old = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.processor.to_out_lora.up.weight"
-    assert convert.lora_name(old) in wanted
+    assert import_rorem.convert_name(old) in wanted
 
 
 def test_the_linear_codec_keeps_pictures(codec):
     """Encoding and decoding smooth pictures with 16 of 48 components loses little (above 34 dB), with all of them
     nothing; components are orthonormal; the same pictures give the same code; what the pictures it was fitted to lack
     is not scaled up beyond what rounding would be."""
-    pixels = torch.from_numpy(np.stack([picture(k) for k in range(4)]).transpose(0, 3, 1, 2).copy()).float() / 127.5 - 1
-    few = Pca.fit([picture(k) for k in range(12)], 16)
+    pixels = (
+        torch.from_numpy(np.stack([make_picture(k) for k in range(4)]).transpose(0, 3, 1, 2).copy()).float() / 127.5 - 1
+    )
+    few = Pca.fit([make_picture(k) for k in range(12)], 16)
     latents = few.encode(pixels)
     assert latents.shape == (4, 16, 16, 16)
     error = (few.decode(latents) - pixels).square().mean() / 4
     assert -10 * torch.log10(error) > 34
     assert torch.allclose(few.components @ few.components.T, torch.eye(16), atol=1e-5)
     assert torch.allclose(codec.decode(codec.encode(pixels)), pixels, atol=1e-4)
-    again = Pca.fit([picture(k) for k in range(12)], 16)
+    again = Pca.fit([make_picture(k) for k in range(12)], 16)
     assert torch.equal(again.components, few.components)
     assert (few.factor, few.channels) == (4, 16)
     grey = Pca.fit([np.full((64, 64, 3), 90, np.uint8)], 48)
-    assert grey.encode(pixels).abs().max() < 2 * 4 * 3**0.5 / Pca.FLOOR
+    assert grey.encode(pixels).abs().max() < 2 * 4 * 3**0.5 / Pca.LEAST_DEVIATION
 
 
 def test_views_hold_the_mask_and_whatever_else_changed():
     """The crop is a square with the mask in it; a change far away widens it; the whole picture can be squeezed; any
     touched pixel stays mask; wrong shapes and an empty mask are told."""
-    source, target, mask = candidate(0, 200, 300)
-    one = view(source, target, mask, 64)
+    source, target, mask = make_candidate(0, 200, 300)
+    one = cut_crop(source, target, mask, 64)
     assert one.source.shape == (64, 64, 3)
     assert 0.03 < one.mask.mean() < 0.5
     far = target.copy()
     far[195:, 295:] += 50
-    assert view(source, far, mask, 64).mask.mean() < one.mask.mean()
-    assert view(source, far, mask, 64).mask.any()
+    assert cut_crop(source, far, mask, 64).mask.mean() < one.mask.mean()
+    assert cut_crop(source, far, mask, 64).mask.any()
     speck = np.zeros_like(mask)
     speck[100, 100] = True
-    assert view(source, source, speck, 16, "whole").mask.sum() == 1
-    x0, y0, x1, y1 = window(mask, 0.75)
+    assert cut_crop(source, source, speck, 16, "whole").mask.sum() == 1
+    x0, y0, x1, y1 = compute_window(mask, 0.75)
     assert x1 - x0 == y1 - y0
     assert mask[y0:y1, x0:x1].sum() == mask.sum()
-    assert np.array_equal(flipped(flipped(one)).target, one.target)
+    assert np.array_equal(flip(flip(one)).target, one.target)
     with pytest.raises(ValueError, match="nothing to judge"):
-        view(source, target, np.zeros_like(mask), 64)
+        cut_crop(source, target, np.zeros_like(mask), 64)
     with pytest.raises(ValueError, match="uint8"):
-        view(source.astype(float), target, mask, 64)
+        cut_crop(source.astype(float), target, mask, 64)

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from rasura.discriminator import calibration, evaluation
-from rasura.discriminator.calibration import Isotonic, Keep, Rule, Scaling, calibrate, keep_threshold
-from rasura.discriminator.evaluation import OneClass
+from rasura.discriminator import binomial, calibration, evaluation
+from rasura.discriminator.calibration import Isotonic, Rule, Scaling, Threshold, calibrate, find_threshold
+from rasura.discriminator.evaluation import SingleClassVotes
 
 
 def votes_of(probabilities, seed=0):
@@ -16,9 +16,9 @@ def votes_of(probabilities, seed=0):
 
 def test_auc_is_the_share_of_pairs_in_order():
     """By hand: four candidates, one pair of four wrong; ties count half, soft votes in shares; one class is told."""
-    assert evaluation.auc([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1]) == 0.75
-    assert evaluation.auc([0.5, 0.5], [0, 1]) == 0.5
-    assert evaluation.auc([0.1, 0.9], [0, 1]) == 1
+    assert evaluation.compute_auc([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1]) == 0.75
+    assert evaluation.compute_auc([0.5, 0.5], [0, 1]) == 0.5
+    assert evaluation.compute_auc([0.1, 0.9], [0, 1]) == 1
     rng = np.random.default_rng(0)
     scores, votes = rng.random(60).round(1), rng.random(60)
     pairs = [
@@ -27,28 +27,28 @@ def test_auc_is_the_share_of_pairs_in_order():
         for j in range(60)
     ]
     expected = sum(weight * right for weight, right in pairs) / (votes.sum() * (1 - votes).sum())
-    assert evaluation.auc(scores, votes) == pytest.approx(expected)
-    with pytest.raises(OneClass, match="all 3 votes are no"):
-        evaluation.auc([0.1, 0.2, 0.3], [0, 0, 0])
+    assert evaluation.compute_auc(scores, votes) == pytest.approx(expected)
+    with pytest.raises(SingleClassVotes, match="all 3 votes are no"):
+        evaluation.compute_auc([0.1, 0.2, 0.3], [0, 0, 0])
 
 
 def test_calibration_error_by_hand():
     """Two bins: .2 against no yes, .8 against all yes: .2 each."""
-    assert evaluation.expected_error([0.2] * 5 + [0.8] * 5, [0] * 5 + [1] * 5, bins=2) == pytest.approx(0.2)
+    assert evaluation.compute_expected_error([0.2] * 5 + [0.8] * 5, [0] * 5 + [1] * 5, bins=2) == pytest.approx(0.2)
     probabilities = np.linspace(0.01, 0.99, 5000)
-    assert evaluation.expected_error(probabilities, votes_of(probabilities)) < 0.03
-    assert evaluation.brier([0.5, 1], [1, 1]) == 0.125
-    assert [one.size for one in evaluation.reliability([0.1, 0.2, 0.3], [0, 1, 1], bins=2)] == [2, 1]
+    assert evaluation.compute_expected_error(probabilities, votes_of(probabilities)) < 0.03
+    assert evaluation.compute_brier([0.5, 1], [1, 1]) == 0.125
+    assert [one.size for one in evaluation.compute_reliability([0.1, 0.2, 0.3], [0, 1, 1], bins=2)] == [2, 1]
 
 
 def test_precision_and_yield():
     """Above .5 of [.2, .6, .7, .9] three quarters are kept, two thirds of them right; above 1 nothing is."""
-    point = evaluation.kept_at([0.2, 0.6, 0.7, 0.9], [0, 0, 1, 1], 0.5)
+    point = evaluation.measure_threshold([0.2, 0.6, 0.7, 0.9], [0, 0, 1, 1], 0.5)
     assert (point.kept, point.size, point.precision) == (0.75, 3, pytest.approx(2 / 3))
-    assert np.isnan(evaluation.kept_at([0.2], [1], 1).precision)
-    points = evaluation.curve([0.2, 0.6, 0.7, 0.9], [0, 0, 1, 1], points=5)
+    assert np.isnan(evaluation.measure_threshold([0.2], [1], 1).precision)
+    points = evaluation.compute_curve([0.2, 0.6, 0.7, 0.9], [0, 0, 1, 1], points=5)
     assert [one.kept for one in points] == sorted((one.kept for one in points), reverse=True)
-    rates = evaluation.success_rates([0.9, 0.2, 0.8], [1, 0, 0], ["a", "a", "b"])
+    rates = evaluation.compute_success_rates([0.9, 0.2, 0.8], [1, 0, 0], ["a", "a", "b"])
     assert rates["a"] == (50, 50, 2)
     assert rates["b"] == (0, 100, 1)
 
@@ -59,17 +59,17 @@ def test_precision_and_yield():
 )
 def test_clopper_pearson_known_values(yes, count, low, high):
     """Two-sided 95 % intervals as textbooks print them."""
-    found = calibration.interval(yes, count)
+    found = binomial.compute_interval(yes, count)
     assert found == (pytest.approx(low, abs=2e-4), pytest.approx(high, abs=2e-4))
 
 
 def test_bounds_at_the_edge():
     """29 of 29 is the first run that rules out .9 from below at 95 %; 28 of 28 does not."""
-    assert calibration.lower_bound(29, 29) > 0.9 > calibration.lower_bound(28, 28)
-    assert calibration.lower_bound(0, 5) == 0
-    assert calibration.upper_bound(5, 5) == 1
-    assert calibration.binomial_tail(2, 3, 0.5) == pytest.approx(0.5)
-    assert calibration.least_votes() == 39
+    assert binomial.compute_lower_bound(29, 29) > 0.9 > calibration.compute_lower_bound(28, 28)
+    assert binomial.compute_lower_bound(0, 5) == 0
+    assert binomial.compute_upper_bound(5, 5) == 1
+    assert binomial.compute_binomial_tail(2, 3, 0.5) == pytest.approx(0.5)
+    assert calibration.count_least_votes() == 39
 
 
 def test_scaling_finds_the_temperature_and_the_shift():
@@ -82,8 +82,8 @@ def test_scaling_finds_the_temperature_and_the_shift():
     found = calibration.fit_scaling(logits, votes)
     assert found.temperature == pytest.approx(2.5, rel=0.1)
     assert found.shift == pytest.approx(1, abs=0.1)
-    assert evaluation.expected_error(found(logits), votes) < 0.02
-    assert evaluation.expected_error(calibration.sigmoid(logits), votes) > 0.1
+    assert evaluation.compute_expected_error(found(logits), votes) < 0.02
+    assert evaluation.compute_expected_error(calibration.sigmoid(logits), votes) > 0.1
     assert (np.diff(found(np.linspace(-9, 9, 50))) > 0).all()
     alone = calibration.fit_scaling(2.5 * truth, votes, shift=False)
     assert alone.temperature == pytest.approx(2.5, rel=0.1)
@@ -91,7 +91,7 @@ def test_scaling_finds_the_temperature_and_the_shift():
     pooled = calibration.fit_scaling(np.array([-1.0, 0.7]), np.array([0.25, 0.5]), np.array([4.0, 2.0]))
     single = calibration.fit_scaling(np.array([-1.0] * 4 + [0.7] * 2), np.array([1, 0, 0, 0, 1, 0]))
     assert pooled.temperature == pytest.approx(single.temperature, rel=1e-4)
-    with pytest.raises(OneClass):
+    with pytest.raises(SingleClassVotes):
         calibration.fit_scaling(logits, np.ones_like(votes))
     with pytest.raises(ValueError, match="not finite"):
         calibration.fit_scaling(np.array([np.nan, 0.1]), np.array([0, 1]))
@@ -111,10 +111,10 @@ def test_softplus_networks_are_calibrated_with_a_shift():
     logits = rng.normal(-0.43, 1, 8000)
     votes = votes_of(np.clip(np.log1p(np.exp(logits)), 0, 1), 3)
     shifted, alone = (calibration.fit_scaling(logits, votes, shift=shift) for shift in (True, False))
-    left = [evaluation.expected_error(one(logits), votes) for one in (shifted, alone)]
+    left = [evaluation.compute_expected_error(one(logits), votes) for one in (shifted, alone)]
     assert left[0] < 0.06 < left[1]
     isotonic = calibration.fit_isotonic(logits, votes)
-    assert evaluation.expected_error(isotonic(logits), votes) < 0.01
+    assert evaluation.compute_expected_error(isotonic(logits), votes) < 0.01
 
 
 def test_isotonic_pools_what_falls():
@@ -134,7 +134,7 @@ def test_the_promise_holds_under_simulation():
     for seed in range(60):
         rng = np.random.default_rng(seed)
         probability = calibration.sigmoid(rng.normal(0.5, 3, 400))
-        found = keep_threshold(probability, votes_of(probability, seed))
+        found = find_threshold(probability, votes_of(probability, seed))
         if found.threshold is None:
             continue
         chosen += 1
@@ -145,11 +145,11 @@ def test_the_promise_holds_under_simulation():
     assert chosen > 30
     assert broken <= 3
     flips = np.random.default_rng(1).random(2000)
-    assert keep_threshold(flips, votes_of(np.full(2000, 0.5))).threshold is None
-    few = keep_threshold(np.full(38, 0.99), np.ones(38))
+    assert find_threshold(flips, votes_of(np.full(2000, 0.5))).threshold is None
+    few = find_threshold(np.full(38, 0.99), np.ones(38))
     assert few.threshold is None
     assert few.why == "38 votes, at least 39 are needed"
-    assert keep_threshold(np.linspace(0.9, 1, 39), np.ones(39)).threshold is not None
+    assert find_threshold(np.linspace(0.9, 1, 39), np.ones(39)).threshold is not None
 
 
 def test_the_best_of_several_keeps_the_promise_too():
@@ -170,7 +170,7 @@ def test_the_best_of_several_keeps_the_promise_too():
             continue
         chosen += 1
         fresh, seen, scenes = world(3000)
-        best = calibration.best_of_each(seen, scenes)
+        best = calibration.pick_best_of_scenes(seen, scenes)
         assert len(best) == 3000
         kept = best[rule.calibration(seen[best]) > rule.overall.threshold]
         broken += calibration.sigmoid(fresh[kept]).mean() < 0.9
@@ -196,8 +196,10 @@ def test_rules_go_to_disk_and_decide_by_remover():
         assert rule.decide(0.999, "new") == "people"
         assert rule.decide(0.999, "never seen") == "people"
         assert rule.decide(0.999, None) == "people"
-    assert Keep(None).threshold is None
-    assert isinstance(calibration.from_json({"kind": "scaling", "temperature": 2, "shift": 0}), Scaling)
-    assert isinstance(calibration.from_json({"kind": "isotonic", "logits": [0], "probabilities": [1]}), Isotonic)
+    assert Threshold(None).threshold is None
+    assert isinstance(calibration.parse_calibration({"kind": "scaling", "temperature": 2, "shift": 0}), Scaling)
+    assert isinstance(
+        calibration.parse_calibration({"kind": "isotonic", "logits": [0], "probabilities": [1]}), Isotonic
+    )
     with pytest.raises(ValueError, match="2 votes"):
         calibrate(np.ones(3), np.ones(2), ["a"] * 3)

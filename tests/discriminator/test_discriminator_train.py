@@ -1,4 +1,5 @@
-"""Training of the judge: it learns, goes on exactly where it was, and says what is wrong with what it is given."""
+"""Training of the discriminator: it learns, goes on exactly where it was, and says what is wrong with what it is
+given."""
 
 import json
 from dataclasses import replace
@@ -12,21 +13,22 @@ pytest.importorskip("diffusers")
 pytest.importorskip("accelerate")
 
 from safetensors.torch import load_file
-from test_discriminator import SMALL, candidate, picture
+from support.discriminator_candidates import SMALL, make_candidate, make_picture
 
-from rasura.discriminator import augment as negatives
-from rasura.discriminator import calibration, network, train
-from rasura.discriminator import dataset as examples
-from rasura.discriminator import model as judge
+from rasura.discriminator import augment, calibration, dataset, model, network, train
 from rasura.discriminator.augment import Case
-from rasura.discriminator.crops import View
-from rasura.discriminator.dataset import Example, Stored
-from rasura.discriminator.evaluation import OneClass
+from rasura.discriminator.crops import Crop
+from rasura.discriminator.dataset import Example, StoredExample
+from rasura.discriminator.evaluation import SingleClassVotes
 from rasura.discriminator.train import Settings
+from rasura.networks import lora
 from rasura.networks.checkpoint import TrainingFailed
 from rasura.networks.pca_codec import Pca
+from rasura.networks.trainer import compute_rate_factor
 from rasura.stages.score import Keep, KeepParams, Score, ScoreParams
 from rasura.stages.stage import Kept, Rejected
+
+pytestmark = pytest.mark.torch
 
 torch.set_num_threads(1)
 
@@ -35,7 +37,7 @@ QUICK = Settings(steps=6, batch=4, rate=1e-3, warm_up=2, learn="all", evaluate_e
 
 @pytest.fixture(scope="module")
 def codec():
-    return Pca.fit([picture(k) for k in range(12)], network.TINY.channels)
+    return Pca.fit([make_picture(k) for k in range(12)], network.TINY.channels)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def votes():
     """Good fills (the clean picture) and objects that were left, on 24 scenes."""
     made = []
     for k in range(24):
-        clean, source, mask = candidate(k)
+        clean, source, mask = make_candidate(k)
         made.append(Example(source, clean, mask, 1.0, f"s{k}", "good"))
         made.append(Example(source, source, mask, 0.0, f"s{k}", "bad"))
     return made
@@ -51,18 +53,18 @@ def votes():
 
 def test_it_learns_to_tell_a_fill_from_an_object_that_stayed(codec, votes, tmp_path):
     """In 60 steps at tiny size the held-out loss falls and unseen candidates are ranked right nearly always; head and
-    trunk both moved; the folder is a judge."""
-    made = judge.tiny(codec, seed=1)
+    trunk both moved; the folder is a discriminator."""
+    made = model.create_tiny(codec, seed=1)
     settings = replace(QUICK, steps=60, batch=8, rate=3e-3, evaluate_every=20, checkpoint_every=60, negatives=0)
     about = train.train(made, votes, settings, tmp_path / "judge")
     lines = [json.loads(line) for line in (tmp_path / "judge" / "log.jsonl").read_text().splitlines()]
     assert lines[-1]["loss"] < lines[0]["loss"]
     assert max(line["auc"] for line in lines) > 0.9
     assert about["best_step"] in {line["step"] for line in lines}
-    again = judge.load(tmp_path / "judge", device="cpu")
-    fresh = [candidate(k) for k in range(50, 58)]
-    good = again.scores([s for _, s, _ in fresh], [c for c, _, _ in fresh], [m for _, _, m in fresh])
-    bad = again.scores([s for _, s, _ in fresh], [s for _, s, _ in fresh], [m for _, _, m in fresh])
+    again = model.load(tmp_path / "judge", device="cpu")
+    fresh = [make_candidate(k) for k in range(50, 58)]
+    good = again.compute_scores([s for _, s, _ in fresh], [c for c, _, _ in fresh], [m for _, _, m in fresh])
+    bad = again.compute_scores([s for _, s, _ in fresh], [s for _, s, _ in fresh], [m for _, _, m in fresh])
     assert (good > bad).mean() >= 0.75
     assert again.about["votes"] == about["votes"]
 
@@ -72,21 +74,21 @@ def test_a_run_that_was_killed_goes_on_exactly(codec, votes, tmp_path, monkeypat
     """Killed after its fourth step and started again, a run ends in the same weights to the bit, and its log has each
     line once, as one that was never killed."""
     settings = replace(QUICK, learn=learn)
-    train.train(judge.tiny(codec, seed=1), votes, settings, tmp_path / "whole")
+    train.train(model.create_tiny(codec, seed=1), votes, settings, tmp_path / "whole")
 
-    real = train.batch
+    real = train.draw_batch
 
     def dies(*args, **more):
         if args[3] == 5:
             raise KeyboardInterrupt
         return real(*args, **more)
 
-    monkeypatch.setattr(train, "batch", dies)
+    monkeypatch.setattr(train, "draw_batch", dies)
     with pytest.raises(KeyboardInterrupt):
-        train.train(judge.tiny(codec, seed=1), votes, settings, tmp_path / "killed")
+        train.train(model.create_tiny(codec, seed=1), votes, settings, tmp_path / "killed")
     assert not (tmp_path / "killed" / "judge.json").exists()
-    monkeypatch.setattr(train, "batch", real)
-    train.train(judge.tiny(codec, seed=1), votes, settings, tmp_path / "killed")
+    monkeypatch.setattr(train, "draw_batch", real)
+    train.train(model.create_tiny(codec, seed=1), votes, settings, tmp_path / "killed")
     whole, killed = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "killed"))
     assert set(whole) == set(killed)
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
@@ -96,7 +98,7 @@ def test_a_run_that_was_killed_goes_on_exactly(codec, votes, tmp_path, monkeypat
     ]
     assert logs[0] == logs[1]
     with pytest.raises(TrainingFailed, match="other settings"):
-        train.train(judge.tiny(codec, seed=1), votes, replace(settings, rate=1.0), tmp_path / "killed")
+        train.train(model.create_tiny(codec, seed=1), votes, replace(settings, rate=1.0), tmp_path / "killed")
 
 
 def test_on_the_published_base_only_lora_and_head_are_kept_and_trained_further(votes, tmp_path):
@@ -105,21 +107,21 @@ def test_on_the_published_base_only_lora_and_head_are_kept_and_trained_further(v
     base = tiny_models.sdxl_folder(tmp_path / "sdxl")
     made = torch.Generator().manual_seed(1)
     prompt = {"tokens": torch.randn(1, 77, 64, generator=made), "pooled": torch.randn(1, 32, generator=made)}
-    first = judge.on_base(SMALL, base, prompt, device="cpu", dtype="bfloat16", batch=4)
+    first = model.create_on_base(SMALL, base, prompt, device="cpu", dtype="bfloat16", batch=4)
     settings = replace(QUICK, learn="lora", steps=3, held=0.0)
     train.train(first, votes, settings, tmp_path / "one")
     kept = load_file(tmp_path / "one" / "weights.safetensors")
     assert all(".lora_" in name or name.startswith(network.HEAD) for name in kept)
-    plain = judge.load(tmp_path / "one", base, device="cpu", dtype="float32")
-    more = judge.load(tmp_path / "one", base, device="cpu", dtype="float32", train=True)
-    case = [[one] for one in candidate(3)]
-    assert np.allclose(plain.scores(*case), more.scores(*case), atol=1e-5)
+    plain = model.load(tmp_path / "one", base, device="cpu", dtype="float32")
+    more = model.load(tmp_path / "one", base, device="cpu", dtype="float32", train=True)
+    case = [[one] for one in make_candidate(3)]
+    assert np.allclose(plain.compute_scores(*case), more.compute_scores(*case), atol=1e-5)
     assert sum(value.requires_grad for value in more.network.parameters()) == len(kept)
 
 
 def test_the_head_alone_can_learn(codec, votes, tmp_path):
     """With `learn: head` everything else stays as it was, and the head moves."""
-    made = judge.tiny(codec, seed=1)
+    made = model.create_tiny(codec, seed=1)
     before = {name: value.clone() for name, value in made.network.state_dict().items()}
     train.train(made, votes, replace(QUICK, learn="head", steps=2), tmp_path / "judge")
     after = load_file(tmp_path / "judge" / "weights.safetensors")
@@ -128,11 +130,12 @@ def test_the_head_alone_can_learn(codec, votes, tmp_path):
 
 
 def test_early_stopping_keeps_the_best(codec, votes, tmp_path, monkeypatch):
-    """When evaluations get worse the run ends after its patience, and the judge is the best one, not the last."""
+    """When evaluations get worse the run ends after its patience, and the discriminator is the best one, not
+    the last."""
     losses = iter([0.7, 0.5, 0.6, 0.65, 0.9, 0.9, 0.9])
-    monkeypatch.setattr(train, "held_out", lambda *_: {"loss": next(losses), "auc": 0.5})
+    monkeypatch.setattr(train, "measure_held_out", lambda *_: {"loss": next(losses), "auc": 0.5})
     settings = replace(QUICK, steps=100, evaluate_every=1, patience=2, checkpoint_every=1)
-    about = train.train(judge.tiny(codec, seed=1), votes, settings, tmp_path / "judge")
+    about = train.train(model.create_tiny(codec, seed=1), votes, settings, tmp_path / "judge")
     assert (about["best_step"], about["step"]) == (2, 4)
     best = load_file(tmp_path / "judge" / "best.safetensors")
     weights = load_file(tmp_path / "judge" / "weights.safetensors")
@@ -141,16 +144,16 @@ def test_early_stopping_keeps_the_best(codec, votes, tmp_path, monkeypatch):
 
 def test_what_cannot_be_learned_is_one_clear_error(codec, votes, tmp_path, monkeypatch):
     """No votes, votes of one class, shares beyond 1 and a loss that is not a number end a run with one sentence; no
-    judge is written."""
-    made = judge.tiny(codec)
+    discriminator is written."""
+    made = model.create_tiny(codec)
     out = tmp_path / "judge"
-    with pytest.raises(OneClass, match="no votes"):
+    with pytest.raises(SingleClassVotes, match="no votes"):
         train.train(made, [], QUICK, out)
-    with pytest.raises(OneClass, match="are yes"):
+    with pytest.raises(SingleClassVotes, match="are yes"):
         train.train(made, [one for one in votes if one.vote], QUICK, out)
     with pytest.raises(ValueError, match="shares of yes"):
         train.train(made, [replace(one, vote=3.0) for one in votes], QUICK, out)
-    monkeypatch.setattr(train, "loss_of", lambda logits, *_: logits.sum() * float("nan"))
+    monkeypatch.setattr(train, "compute_loss", lambda logits, *_: logits.sum() * float("nan"))
     with pytest.raises(TrainingFailed, match="the loss is nan at step 0"):
         train.train(made, votes, QUICK, out)
     assert not (out / "judge.json").exists()
@@ -159,36 +162,38 @@ def test_what_cannot_be_learned_is_one_clear_error(codec, votes, tmp_path, monke
 def test_a_step_is_its_seed_and_number(codec, votes):
     """A step's candidates are the same every time, other steps' are others, every vote comes once an epoch, and two
     processes share a step without overlap."""
-    made = judge.tiny(codec)
-    one, again, other = (train.batch(made, votes, QUICK, step)[0] for step in (3, 3, 4))
+    made = model.create_tiny(codec)
+    one, again, other = (train.draw_batch(made, votes, QUICK, step)[0] for step in (3, 3, 4))
     assert all(np.array_equal(a.target, b.target) for a, b in zip(one, again, strict=True))
     assert not all(np.array_equal(a.target, b.target) for a, b in zip(one, other, strict=True))
-    halves = [train.batch(made, votes, QUICK, 3, rank, 2)[0] for rank in range(2)]
+    halves = [train.draw_batch(made, votes, QUICK, 3, rank, 2)[0] for rank in range(2)]
     joined = [view for pair in zip(*halves, strict=True) for view in pair]
     assert all(np.array_equal(a.target, b.target) for a, b in zip(one, joined, strict=True))
     stored = [
-        Stored(lambda one=one: {"source": one.source, "target": one.target, "mask": one.mask}, one.vote, one.scene)
+        StoredExample(
+            lambda one=one: {"source": one.source, "target": one.target, "mask": one.mask}, one.vote, one.scene
+        )
         for one in votes
     ]
-    read = train.batch(made, stored, QUICK, 3)[0]  # pictures that are read when they are needed
+    read = train.draw_batch(made, stored, QUICK, 3)[0]  # pictures that are read when they are needed
     assert all(np.array_equal(a.target, b.target) for a, b in zip(one, read, strict=True))
     settings = replace(QUICK, negatives=0.0)
-    seen = [float(vote) for step in range(12) for vote in train.batch(made, votes, settings, step)[1]]
+    seen = [float(vote) for step in range(12) for vote in train.draw_batch(made, votes, settings, step)[1]]
     assert sum(seen) == 24
-    assert train.schedule(QUICK, 0) == 0.5
-    assert train.schedule(replace(QUICK, decay=True), 5) == pytest.approx(1 / 6)
+    assert compute_rate_factor(QUICK, 0) == 0.5
+    assert compute_rate_factor(replace(QUICK, decay=True), 5) == pytest.approx(1 / 6)
 
 
 def test_candidates_are_varied_without_changing_what_is_seen():
     """Mirrored, turned and recoloured, source, edited picture and mask stay in step: what differs, where and by how
     much is the same; a setting that is off changes nothing; over many draws every turn and order of colours comes."""
-    view = View(*candidate(3))
+    view = Crop(*make_candidate(3))
     off = replace(QUICK, flip=False, dilate=0.0)
     assert all(
-        np.array_equal(a, b) for a, b in zip(examples.varied(view, np.random.default_rng(0), off), view, strict=True)
+        np.array_equal(a, b) for a, b in zip(dataset.vary(view, np.random.default_rng(0), off), view, strict=True)
     )
     how = replace(off, flip=True, turn=True, recolour=True)
-    made = [examples.varied(view, np.random.default_rng(k), how) for k in range(300)]
+    made = [dataset.vary(view, np.random.default_rng(k), how) for k in range(300)]
     change = np.abs(view.source.astype(int) - view.target)
     for one in made:
         away = np.abs(one.source.astype(int) - one.target)
@@ -202,29 +207,29 @@ def test_candidates_are_varied_without_changing_what_is_seen():
 def test_opinions_and_splits():
     """Shares of yes with half for unsure; nothing said is nothing; scenes are on one side only and stay there when
     others come."""
-    assert examples.opinion(3, 1) == (0.75, 4)
-    assert examples.opinion(1, 0, 1) == (0.75, 2)
-    assert examples.opinion(0, 0) is None
-    some = [Example(*candidate(0), 1.0, f"s{k // 2}") for k in range(60)]
-    learn, held = examples.by_scene(some, 0.3, 0)
+    assert dataset.compute_opinion(3, 1) == (0.75, 4)
+    assert dataset.compute_opinion(1, 0, 1) == (0.75, 2)
+    assert dataset.compute_opinion(0, 0) is None
+    some = [Example(*make_candidate(0), 1.0, f"s{k // 2}") for k in range(60)]
+    learn, held = dataset.split_by_scene(some, 0.3, 0)
     assert not {one.scene for one in learn} & {one.scene for one in held}
     assert 4 <= len(held) <= 30
-    fewer = examples.by_scene(some[:30], 0.3, 0)[1]
+    fewer = dataset.split_by_scene(some[:30], 0.3, 0)[1]
     assert {one.scene for one in fewer} == {one.scene for one in held} & {one.scene for one in some[:30]}
 
 
-@pytest.mark.parametrize("name", list(negatives.FAILURES))
+@pytest.mark.parametrize("name", list(augment.FAILURES))
 def test_failures_are_failures_where_they_say(name):
     """Each failure can be seen, is the same for the same seed, lies where its name says, and has a reason that a
     reviewer has."""
-    clean, source, mask = candidate(3, 96, 120)
+    clean, source, mask = make_candidate(3, 96, 120)
     effects = np.zeros_like(mask)
     effects[48:60, 40:60] = True
     source = np.where((effects & ~mask)[..., None], source // 2, source)
-    case = Case(source, clean, mask, effects, picture(9, 80, 100))
-    made = negatives.make(case, name, np.random.default_rng(1))
+    case = Case(source, clean, mask, effects, make_picture(9, 80, 100))
+    made = augment.make_failure(case, name, np.random.default_rng(1))
     assert made is not None
-    assert np.array_equal(made, negatives.make(case, name, np.random.default_rng(1)))
+    assert np.array_equal(made, augment.make_failure(case, name, np.random.default_rng(1)))
     changed = np.any(made != clean, axis=2)
     assert changed.any()
     beyond = (effects & ~mask) if name in ("shadow left", "object left") else np.zeros_like(mask)
@@ -232,32 +237,35 @@ def test_failures_are_failures_where_they_say(name):
         assert not changed[mask].any()
     else:
         assert not (changed & ~mask & ~beyond).any()
-    assert negatives.FAILURES[name][1] in {"object", "hallucinated", "seam", "shadow", "outside"}
+    assert augment.FAILURES[name][1] in {"object", "hallucinated", "seam", "shadow", "outside"}
 
 
 def test_a_failure_that_cannot_be_seen_is_none():
     """A ghost of an object that looks like its ground, and a shadow where none is known, are not made."""
-    clean, _, mask = candidate(3)
-    same = Case(clean, clean, mask, None, picture(9))
-    assert negatives.make(same, "ghost", np.random.default_rng(0)) is None
-    assert "shadow left" not in negatives.possible(same)
-    assert "shadow left" not in negatives.possible(same._replace(effects=~mask))
+    clean, _, mask = make_candidate(3)
+    same = Case(clean, clean, mask, None, make_picture(9))
+    assert augment.make_failure(same, "ghost", np.random.default_rng(0)) is None
+    assert "shadow left" not in augment.list_failures(same)
+    assert "shadow left" not in augment.list_failures(same._replace(effects=~mask))
     one = Example(clean, clean, mask, 1.0, "s")
-    results = [examples.spoiled(one, picture(9), np.random.default_rng(k)) for k in range(20)]
+    results = [dataset.spoil(one, make_picture(9), np.random.default_rng(k)) for k in range(20)]
     assert {result.vote for result in results} == {0.0, 1.0}
 
 
 def test_the_stages_score_and_keep(codec, votes, tmp_path):
-    """Scores are calibrated probabilities, the same in any batch; an uncalibrated judge is refused; `keep` drops what
-    is below its remover's threshold, and leaves a remover without votes to people."""
-    made = judge.tiny(codec, seed=2)
-    judge.save(made, tmp_path / "judge", network.plain_state(made.network), {}, whole=True)
+    """Scores are calibrated probabilities, the same in any batch; an uncalibrated discriminator is refused;
+    `keep` drops what is below its remover's threshold, and leaves a remover without votes to people."""
+    made = model.create_tiny(codec, seed=2)
+    model.save(made, tmp_path / "judge", lora.compute_plain_state(made.network), {}, is_complete=True)
     with pytest.raises(calibration.NotCalibrated, match="calibrate it"):
-        Score(ScoreParams(judge=str(tmp_path / "judge")))
-    low, high = calibration.Keep(0.4, 90, 95, 0.9), calibration.Keep(None, count=500, why="no threshold holds")
+        Score(ScoreParams(discriminator=str(tmp_path / "judge")))
+    low, high = (
+        calibration.Threshold(0.4, 90, 95, 0.9),
+        calibration.Threshold(None, count=500, why="no threshold holds"),
+    )
     rule = calibration.Rule(calibration.Scaling(2.0, 0.1), 0.9, 0.95, low, {"good": low, "bad": high})
     calibration.write_rule(rule, tmp_path / "judge")
-    score = Score(ScoreParams(judge=str(tmp_path / "judge"), device="cpu"))
+    score = Score(ScoreParams(discriminator=str(tmp_path / "judge"), device="cpu"))
     assert "calibration.json" in score.weights()
     score.setup()
     rows = [
@@ -268,7 +276,7 @@ def test_the_stages_score_and_keep(codec, votes, tmp_path):
     alone = [score.process([row])[0].records[0] for row in rows]
     assert [one["score"] for one in scored] == [one["score"] for one in alone]
     assert all(0 < one["score"] < 1 for one in scored)
-    keep = Keep(KeepParams(judge=str(tmp_path / "judge")))
+    keep = Keep(KeepParams(discriminator=str(tmp_path / "judge")))
     assert isinstance(keep.process_one({"score": 0.9, "remover": "good"}), Kept)
     assert keep.process_one({"score": 0.3, "remover": "good"}).reason == "score too low"
     assert keep.process_one({"score": 0.99, "remover": "bad"}).reason == "score too low"

@@ -8,21 +8,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import rasura, write_recipe
-from test_engine import triplets
+from support.engine_recipes import build_recipe_keys
 
-from rasura.manifests.formats.huggingface import Row, pack
-from rasura.manifests.ids import split_of
-from rasura.manifests.schemas import TRIPLET, Kind, arrow_schema, encode_records, features
+from rasura.manifests.formats.dataset_rows import DatasetRow
+from rasura.manifests.formats.parquet_export import pack_rows
+from rasura.manifests.ids import assign_split
+from rasura.manifests.schemas import TRIPLET, Kind, build_arrow_schema, describe_features, encode_records
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
-from rasura.pipeline.run.accounting import account
+from rasura.pipeline.run.accounting import compute_accounting
+
+pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small finished run."""
     folder = tmp_path_factory.mktemp("finished")
-    recipe = triplets(splits={"test": 0.25, "train": 0.75})
+    recipe = build_recipe_keys(splits={"test": 0.25, "train": 0.75})
     rasura("run", write_recipe(folder, **recipe), "--into", folder / "run")
     return folder / "run"
 
@@ -36,9 +39,9 @@ def test_load_dataset_opens_it_with_pictures_decoded(finished: Path, tmp_path: P
     assert set(loaded) == {"train", "test"}
     assert list(TRIPLET) == loaded["train"].column_names[: len(TRIPLET)]
     table = Tables(Store(finished)).table("made")
-    truth = {record["id"]: record for record in table.records()}
+    truth = {record["id"]: record for record in table.iterate_records()}
     rows = [row for split in loaded.values() for row in split]
-    assert len(rows) == account(Store(finished)).dataset_rows
+    assert len(rows) == compute_accounting(Store(finished)).dataset_rows
     assert rows
     for row in rows:
         assert (np.asarray(row["source"]) == truth[row["id"]]["source"]).all()
@@ -54,7 +57,7 @@ def test_no_scene_is_in_two_splits(finished: Path) -> None:
         for row in pq.read_table(path, columns=["scene_id", "split"]).to_pylist():
             assert path.name.startswith(row["split"])
             by_scene.setdefault(row["scene_id"], set()).add(row["split"])
-            assert row["split"] == split_of(row["scene_id"], {"test": 0.25, "train": 0.75})
+            assert row["split"] == assign_split(row["scene_id"], {"test": 0.25, "train": 0.75})
     assert all(len(splits) == 1 for splits in by_scene.values())
 
 
@@ -79,9 +82,9 @@ def test_features_are_those_of_the_datasets_library() -> None:
     import datasets
 
     schema = {kind.value: kind for kind in Kind if kind is not Kind.RECORDS}
-    ours = datasets.Features.from_dict(features(schema))
-    assert ours.arrow_schema.types == arrow_schema(schema).types
-    assert datasets.Features.from_arrow_schema(arrow_schema(schema)) == ours
+    ours = datasets.Features.from_dict(describe_features(schema))
+    assert ours.arrow_schema.types == build_arrow_schema(schema).types
+    assert datasets.Features.from_arrow_schema(build_arrow_schema(schema)) == ours
 
 
 def test_export_to_another_place_is_a_dataset_of_its_own(finished: Path, tmp_path: Path) -> None:
@@ -133,7 +136,7 @@ def test_verify_sees_a_pixel_that_leaks_out_of_the_mask(finished: Path, tmp_path
 
 
 def _first_train(run: Path) -> tuple[str, int]:
-    light: pa.Table = Tables(Store(run)).table("made").light(["split"])
+    light: pa.Table = Tables(Store(run)).table("made").read_light(["split"])
     row = next(row for row in light.to_pylist() if row["split"] == "train")
     return row["shard"], row["row"]
 
@@ -141,8 +144,8 @@ def _first_train(run: Path) -> tuple[str, int]:
 def test_files_are_packed_by_size_alone() -> None:
     """Rows keep their order, no file is over the limit, a row larger than the limit is alone, none is lost."""
     sizes = [3, 4, 5, 20, 1, 1, 1, 9, 2]
-    rows = [Row(f"{i:02d}", "train", size, "captured", None, "t", "s", i) for i, size in enumerate(sizes)]
-    files = pack(rows, 10)
+    rows = [DatasetRow(f"{i:02d}", "train", size, "captured", None, "t", "s", i) for i, size in enumerate(sizes)]
+    files = pack_rows(rows, 10)
     assert [row for file in files for row in file] == rows
     assert all(sum(row.bytes for row in file) <= 10 or len(file) == 1 for file in files)
     assert len(files) == 6
@@ -151,14 +154,14 @@ def test_files_are_packed_by_size_alone() -> None:
 def test_show_tells_where_a_row_came_from(finished: Path) -> None:
     """`show` goes from a row of the dataset back to its source, and tells where a dropped input ended."""
     tables = Tables(Store(finished))
-    id = tables.table("chosen").light(["id"])["id"].to_pylist()[0]
+    id = tables.table("chosen").read_light(["id"])["id"].to_pylist()[0]
     text = rasura("show", id, "--run", finished).stdout
     assert "flow chosen" in text
     assert "flow made" in text
     assert "from number" in text
-    lost = tables.table("made").dropped().to_pylist()[0]
+    lost = tables.table("made").read_rejections().to_pylist()[0]
     text = rasura("show", lost["id"], "--run", finished).stdout
     assert lost["reason"] in text
     unknown = rasura("show", "zzz", "--run", finished, check=False)
     assert unknown.returncode == 1
-    assert "no row and no dropped input has an id like 'zzz'" in unknown.stderr
+    assert "no row and no rejected input has an id like 'zzz'" in unknown.stderr

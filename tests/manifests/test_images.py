@@ -1,14 +1,13 @@
 """Hostile pictures: each costs one clear error, or decodes to what a person sees."""
 
 import io
-import struct
-import zlib
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
+from support.broken_pictures import make_bomb
 
 from rasura.manifests import images
 
@@ -24,17 +23,6 @@ def _photo(width: int = 40, height: int = 24) -> np.ndarray:
     return np.dstack([x * 6, y * 10, (x + y) * 3]).astype(np.uint8)
 
 
-def bomb(width: int, height: int) -> bytes:
-    """A PNG of some kilobytes that would decode to width x height pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    rows = zlib.compress(b"\0" * ((width // 8 + 2) * height), 9)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-
-
 def test_broken_files_say_what_is_wrong() -> None:
     """Empty, foreign, cut and oversized files raise the error that names it, with its value, before memory is spent."""
     jpeg = _bytes(Image.fromarray(_photo(200, 200)), "JPEG")
@@ -47,7 +35,7 @@ def test_broken_files_say_what_is_wrong() -> None:
     with pytest.raises(images.TruncatedImage):
         images.decode_image(jpeg[: len(jpeg) // 2])
     with pytest.raises(images.TooManyPixels, match="15368 x 15368 = 236 megapixels, limit 64"):
-        images.decode_image(bomb(15368, 15368))
+        images.decode_image(make_bomb(15368, 15368))
 
 
 def test_modes_become_rgb() -> None:
@@ -134,7 +122,7 @@ def test_our_own_columns_have_the_pixel_limit_too() -> None:
     """A dataset from elsewhere cannot carry a bomb in a cut-out or a depth map."""
     for decode in (images.decode_rgba, images.decode_depth, images.decode_mask):
         with pytest.raises(images.TooManyPixels):
-            decode(bomb(15368, 15368))
+            decode(make_bomb(15368, 15368))
 
 
 def exif_picture(size: tuple[int, int], **tags: float) -> bytes:
@@ -152,7 +140,9 @@ def exif_picture(size: tuple[int, int], **tags: float) -> bytes:
 def test_field_of_view_is_that_of_the_upright_picture() -> None:
     """A 3:2 picture of a 50 mm lens sees 39.6 degrees across; turned upright it sees what was its height, 27.0; a
     picture that says nothing, or nonsense, gives no angle, and is no error."""
-    assert images.field_of_view(exif_picture((36, 24), equivalent=50)) == pytest.approx(39.6, abs=0.05)
-    assert images.field_of_view(exif_picture((36, 24), equivalent=50, orientation=6)) == pytest.approx(26.99, abs=0.05)
-    assert images.field_of_view(exif_picture((36, 24))) is None
-    assert images.field_of_view(exif_picture((36, 24), equivalent=0)) is None
+    assert images.read_field_of_view(exif_picture((36, 24), equivalent=50)) == pytest.approx(39.6, abs=0.05)
+    assert images.read_field_of_view(exif_picture((36, 24), equivalent=50, orientation=6)) == pytest.approx(
+        26.99, abs=0.05
+    )
+    assert images.read_field_of_view(exif_picture((36, 24))) is None
+    assert images.read_field_of_view(exif_picture((36, 24), equivalent=0)) is None

@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,57 +16,20 @@ from conftest import rasura, write_recipe
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from test_draws import table
-from test_report import triplet
+from support.dataset_runs import WIDE, make_finished_run, make_row
 
-from rasura.manifests.formats.ober import COLUMNS, Reader, listing, path_of, scene_of
+from rasura.manifests.formats.ober import COLUMNS, OberReader, list_rows, make_picture_name, parse_scene
 from rasura.manifests.formats.ober_export import OberLayout
+from rasura.manifests.formats.registry import PARQUET_LAYOUTS
 from rasura.manifests.images import MAX_PIXELS, decode_image, encode_image
-from rasura.manifests.schemas import PROVENANCE, TRIPLET, Kind
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
-from rasura.pipeline.export import LAYOUTS, export_run
+from rasura.pipeline.export import export_run
 from rasura.stages.sources.files import ChangedInput, MissingInput, RunContext
 from rasura.stages.sources.ober import Ober
 from rasura.stages.stage import Kept, Rejected
 
 STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-WIDE = {**PROVENANCE, **TRIPLET, "mask_box": Kind.MASK, "mask_box_fit": Kind.FLOAT}
-
-
-def noise(number: int, side: int = 24) -> Any:
-    return np.random.default_rng(number).integers(0, 256, (side, side + 8, 3), dtype=np.uint8)
-
-
-def row(number: int, side: int = 24, **fields: Any) -> dict[str, Any]:
-    """A triplet of noise; every third scene has several rows, some names are awkward."""
-    scene = ("plain", "with_underscore_7", "a/b c%", "日本", "x.y")[number % 5]
-    split = "test" if number % 5 == 1 else "train"
-    source = noise(number, side)
-    mask = np.zeros(source.shape[:2], bool)
-    mask[4:12, 5:15] = True
-    target = source.copy()
-    target[mask] = 0
-    whole = {"source": source, "target": target, "mask": mask, "foreground_mask": mask, "mask_box": mask}
-    row = triplet(number) | whole | {"scene_id": scene, "split": split, "kind": "captured", "mask_box_fit": 0.5}
-    return {name: value for name, value in (row | fields).items() if name in WIDE}
-
-
-def finished(folder: Path, rows: Sequence[Mapping[str, Any]], shard_bytes: int = 10**6) -> Store:
-    """A run that ended with these triplets."""
-    run = Store(folder)
-    table(run, "made", rows, WIDE, 3)
-    names = [name.removesuffix(".json") for name in run.files("tables/made/lines")]
-    run.write("tables/made/work.json", json.dumps(names).encode())
-    flows = {"made": {"part": "p", "upstream": [], "stages": [], "columns": {n: str(k) for n, k in WIDE.items()}}}
-    told = {"name": "cars", "recipe": "0123", "flows": flows, "dataset": ["made"]}
-    run.write("plan.json", json.dumps(told).encode())
-    recipe = {
-        "name": "cars", "flows": {"made": {"source": {"studio": {"count": 1}}}}, "splits": {"test": 0.1, "train": 0.9},
-        "dataset": {"flows": ["made"], "shard_bytes": shard_bytes},
-    }  # fmt: skip
-    run.write("recipe.yaml", json.dumps(recipe).encode())
-    return run
 
 
 def imported(path: str | Path, folder: Path, **params: Any) -> tuple[list[dict[str, Any]], list[Rejected]]:
@@ -82,17 +45,23 @@ def imported(path: str | Path, folder: Path, **params: Any) -> tuple[list[dict[s
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), st.integers(0, 10**6))
 def test_a_name_gives_its_scene_back(scene: str, crop: int) -> None:
     """Any scene id goes into a file name and comes back from it; the name has no folder, and its format's suffix."""
-    name = path_of(scene, crop, b"\x89PNG\r\n")
-    assert scene_of(name) == scene
+    name = make_picture_name(scene, crop, b"\x89PNG\r\n")
+    assert parse_scene(name) == scene
     assert "/" not in name
     assert name.endswith(f"_{crop}.png")
 
 
 def test_published_names_are_read() -> None:
     """`<orig_id>_<crop>.<ext>`; a name without a crop is a scene of its own."""
-    assert [scene_of(name) for name in ("000123_4.jpg", "a_b_12.png", "alone.jpg", "IMG_x.jpg", "f/000123_4.jpg")] == [
-        "000123", "a_b", "alone", "IMG_x", "000123",
-    ]  # fmt: skip
+    assert [
+        parse_scene(name) for name in ("000123_4.jpg", "a_b_12.png", "alone.jpg", "IMG_x.jpg", "f/000123_4.jpg")
+    ] == [
+        "000123",
+        "a_b",
+        "alone",
+        "IMG_x",
+        "000123",
+    ]
 
 
 def test_load_dataset_opens_the_export(tmp_path: Path) -> None:
@@ -100,9 +69,9 @@ def test_load_dataset_opens_the_export(tmp_path: Path) -> None:
     a scene have its name and are numbered; files are named as the published ones."""
     import datasets
 
-    rows = [row(n, side=200) for n in range(14)]
+    rows = [make_row(n, side=200) for n in range(14)]
     out = tmp_path / "ober"
-    finished(tmp_path / "run", rows)
+    make_finished_run(tmp_path / "run", rows)
     assert rasura("export", tmp_path / "run", "--format", "ober", "--out", out).stdout.startswith(f"{out}: 14 rows in")
     names = sorted(path.name for path in (out / "data").iterdir())
     assert len(names) > 3
@@ -117,8 +86,8 @@ def test_load_dataset_opens_the_export(tmp_path: Path) -> None:
         raw = loaded[split].cast_column("input", datasets.Image(decode=False))
         for encoded, one in zip(raw, loaded[split], strict=True):
             path = encoded["input"]["path"]
-            whole = truth[scene_of(path), np.asarray(one["input"]).tobytes()]
-            crops[scene_of(path)].add(int(path.rpartition(".")[0].rpartition("_")[2]))
+            whole = truth[parse_scene(path), np.asarray(one["input"]).tobytes()]
+            crops[parse_scene(path)].add(int(path.rpartition(".")[0].rpartition("_")[2]))
             assert (np.asarray(one["gt"]) == whole["target"]).all()
             assert (np.asarray(one["object_mask"]) == whole["mask"]).all()
             assert (np.asarray(one["object_effect_mask"]) == whole["foreground_mask"]).all()
@@ -127,14 +96,16 @@ def test_load_dataset_opens_the_export(tmp_path: Path) -> None:
     assert {len(numbers) for numbers in crops.values()} == {2, 3}
     about = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
     assert {line["id"] for line in about} == {r["id"] for r in rows}
-    assert all(line["licence"] == "CC BY 4.0" and scene_of(line["name"] + ".png") == line["scene_id"] for line in about)
+    assert all(
+        line["licence"] == "CC BY 4.0" and parse_scene(line["name"] + ".png") == line["scene_id"] for line in about
+    )
 
 
 def test_what_was_made_comes_back_bit_by_bit(tmp_path: Path) -> None:
     """Export, import, export: pictures, scenes and splits are the run's own to the last bit, as pairs and as triplets,
     and from then on the files are the same bytes."""
-    rows = [row(n, foreground_mask=None if n == 4 else row(n)["foreground_mask"]) for n in range(9)]
-    export_run(finished(tmp_path / "run", rows), Store(tmp_path / "one"), "ober")
+    rows = [make_row(n, foreground_mask=None if n == 4 else make_row(n)["foreground_mask"]) for n in range(9)]
+    export_run(make_finished_run(tmp_path / "run", rows), Store(tmp_path / "one"), "ober")
     truth = {r["source"].tobytes(): r for r in rows}
     pairs, _ = imported(tmp_path / "one", tmp_path / "listing")
     assert len(pairs) == len(rows)
@@ -152,7 +123,7 @@ def test_what_was_made_comes_back_bit_by_bit(tmp_path: Path) -> None:
     def again(here: str, there: str) -> dict[str, bytes]:
         triplets, _ = imported(tmp_path / here, tmp_path / f"{here} listing", give="triplets")
         made = [{name: record.get(name) for name in WIDE} for record in triplets]
-        export_run(finished(tmp_path / f"{here} again", made), Store(tmp_path / there), "ober")
+        export_run(make_finished_run(tmp_path / f"{here} again", made), Store(tmp_path / there), "ober")
         return {path.name: path.read_bytes() for path in (tmp_path / there / "data").iterdir()}
 
     assert again("one", "two") == again("two", "three")
@@ -198,13 +169,21 @@ def test_the_published_set_is_read(tmp_path: Path) -> None:
     """JPEG pictures and grey masks come as pairs with their scene and split; a row without truth is rejected, a broken
     picture is one failed row; subsets and splits can be chosen; the recipe's shares decide where the split is not
     kept."""
-    rows = [("000001_0.jpg", "real", "train"), ("000001_1.jpg", "real", "train"), ("000002_0.jpg", "sim", "train"),
-            ("w1_0.jpg", "OBER-Wild", "test"), ("000003_0.jpg", "OBER-Test", "test")]  # fmt: skip
+    rows = [
+        ("000001_0.jpg", "real", "train"),
+        ("000001_1.jpg", "real", "train"),
+        ("000002_0.jpg", "sim", "train"),
+        ("w1_0.jpg", "OBER-Wild", "test"),
+        ("000003_0.jpg", "OBER-Test", "test"),
+    ]
     folder = published(tmp_path / "set", rows)
     records, rejected = imported(folder, tmp_path / "run", licence="S-Lab 1.0")
     assert [(r["scene_id"], r["split"]) for r in records] == [
-        ("000001", "train"), ("000001", "train"), ("000002", "train"), ("000003", "test"),
-    ]  # fmt: skip
+        ("000001", "train"),
+        ("000001", "train"),
+        ("000002", "train"),
+        ("000003", "test"),
+    ]
     assert [one.reason for one in rejected] == ["no partner"]
     assert records[0]["given_mask"].sum() == 10 * 14
     assert records[0]["input"].shape == (30, 40, 3)
@@ -241,8 +220,11 @@ def test_bad_files_cost_what_is_bad(tmp_path: Path) -> None:
     """A picture that is none fails its row alone; masks of another size are rejected; a file that is cut short is one
     failed row; a folder of other Parquet files is told by its columns; a file that changed under the run is noticed."""
     rows = [(f"{n}_0.jpg", "real", "train") for n in range(3)]
-    inputs = [{"bytes": _jpeg(0), "path": "0_0.jpg"}, {"bytes": b"no picture", "path": "1_0.jpg"},
-              {"bytes": _jpeg(2, (20, 30)), "path": "2_0.jpg"}]  # fmt: skip
+    inputs = [
+        {"bytes": _jpeg(0), "path": "0_0.jpg"},
+        {"bytes": b"no picture", "path": "1_0.jpg"},
+        {"bytes": _jpeg(2, (20, 30)), "path": "2_0.jpg"},
+    ]
     folder = published(tmp_path / "set", rows, input=inputs)
     source = Ober(Ober.Params(path=str(folder)))
     source.setup()
@@ -278,14 +260,15 @@ def test_rows_are_read_without_holding_the_file(tmp_path: Path, batch: int, limi
     columns: dict[str, Any] = {name: pa.array(cells, STRUCT) for name in COLUMNS if name not in ("subset", "split")}
     columns |= {name: pa.array(["train"] * 60) for name in ("subset", "split")}
     path = str(tmp_path / "large.parquet")
-    pq.write_table(pa.table(columns), path, row_group_size=10, compression="none", use_dictionary=False,
-                   write_batch_size=batch)  # fmt: skip
+    pq.write_table(
+        pa.table(columns), path, row_group_size=10, compression="none", use_dictionary=False, write_batch_size=batch
+    )
     del columns
     before, most, seen = pa.total_allocated_bytes(), 0, []
-    for number, listed in enumerate(listing(path)):
+    for number, listed in enumerate(list_rows(path)):
         assert listed.pictures[0] == cells[number]["bytes"]
         most = max(most, pa.total_allocated_bytes() - before)
-    reader = Reader()
+    reader = OberReader()
     for number in [*range(60), 3, 50, 49]:
         found = reader.row(path, number)
         assert found is not None
@@ -297,11 +280,12 @@ def test_rows_are_read_without_holding_the_file(tmp_path: Path, batch: int, limi
     assert most < limit, f"{most / 1e6:.0f} MB"
 
 
+@pytest.mark.ray
 def test_a_run_goes_from_one_set_to_the_other(tmp_path: Path) -> None:
     """As part of a recipe: rows of a set in OBER's layout become the dataset of a run, in their split, and `verify`
     finds nothing; the list of layouts is the command line's."""
-    export_run(finished(tmp_path / "run", [row(n) for n in range(7)]), Store(tmp_path / "one"), "ober")
-    assert LAYOUTS["ober"] is OberLayout
+    export_run(make_finished_run(tmp_path / "run", [make_row(n) for n in range(7)]), Store(tmp_path / "one"), "ober")
+    assert PARQUET_LAYOUTS["ober"] is OberLayout
     flows = {
         "theirs": {
             "source": {"rasura.stages.sources.ober:Ober": {"path": str(tmp_path / "one" / "data"), "give": "triplets"}},
@@ -311,7 +295,7 @@ def test_a_run_goes_from_one_set_to_the_other(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, flows=flows, dataset={"flows": ["theirs"]}, engine={"workers": 1})
     rasura("run", recipe, "--into", tmp_path / "two")
     assert rasura("verify", tmp_path / "two").returncode == 0
-    records = list(Tables(Store(tmp_path / "two")).table("theirs").records())
+    records = list(Tables(Store(tmp_path / "two")).table("theirs").iterate_records())
     assert {record["split"] for record in records} == {"train", "test"}
     data = (tmp_path / "two" / "dataset" / "data").glob("*.parquet")
     assert all("mask_box" in pq.read_schema(path).names for path in data)  # variants travel with the dataset
@@ -320,7 +304,7 @@ def test_a_run_goes_from_one_set_to_the_other(tmp_path: Path) -> None:
 def test_verify_reads_the_layout_and_finds_what_is_wrong(tmp_path: Path) -> None:
     """`verify` knows a set in OBER's layout by its manifest: it passes whole, and fails with the row where the target
     differs outside the effect mask."""
-    export_run(finished(tmp_path / "run", [row(n) for n in range(7)]), Store(tmp_path / "one"), "ober")
+    export_run(make_finished_run(tmp_path / "run", [make_row(n) for n in range(7)]), Store(tmp_path / "one"), "ober")
     done = rasura("verify", tmp_path / "one", check=False)
     assert done.returncode == 0, done.stdout
     path = next((tmp_path / "one" / "data").glob("train*.parquet"))

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rasura.manifests.parquet import parquet_bytes, read_parquet
+from rasura.manifests.parquet import encode_parquet, read_parquet
 
 PROBE = """
 import io, os, sys
@@ -26,7 +26,7 @@ print(rows, *[name for name in names if not name.startswith("jemalloc")])
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "rows.parquet"
-    path.write_bytes(parquet_bytes(pa.table({"a": list(range(1000)), "b": [f"row {n}" for n in range(1000)]})))
+    path.write_bytes(encode_parquet(pa.table({"a": list(range(1000)), "b": [f"row {n}" for n in range(1000)]})))
     return path
 
 

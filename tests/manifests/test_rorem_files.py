@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_ober import WIDE, finished, row
+from support.dataset_runs import WIDE, make_finished_run, make_row
 
-from rasura.manifests.formats.huggingface import ForeignFolder
-from rasura.manifests.formats.rorem import score_of, verdict_of
-from rasura.manifests.formats.rorem_export import faults
+from rasura.manifests.formats.registry import FORMATS
+from rasura.manifests.formats.rorem import convert_score, get_score
+from rasura.manifests.formats.rorem_export import find_faults
+from rasura.manifests.formats.target import ForeignFolder
 from rasura.manifests.images import BadImage, encode_image
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import NoTable
-from rasura.pipeline.export import LAYOUTS, export_run
+from rasura.pipeline.export import export_run
 from rasura.stages.sources.files import MissingInput, RunContext
 from rasura.stages.sources.rorem import Rorem
 from rasura.stages.stage import Kept, Outcome, Rejected
@@ -50,7 +51,7 @@ def folder(tmp_path: Path) -> Path:
     """Two good entries as RORem publishes them: JPEG source, grey mask, PNG truth."""
     entries = []
     for name in ("000", "001"):
-        made = row(int(name))
+        made = make_row(int(name))
         picture(tmp_path / "data" / "source" / f"{name}.jpg", made["source"])
         picture(tmp_path / "data" / "mask" / f"{name}.png", (made["mask"] * 200 + 27).astype(np.uint8))
         picture(tmp_path / "data" / "GT" / f"{name}.png", made["target"])
@@ -62,11 +63,11 @@ def folder(tmp_path: Path) -> Path:
 def test_what_was_made_comes_back_bit_by_bit(tmp_path: Path) -> None:
     """Export, import, export: every pixel of source, mask and truth, scenes, splits and licences are the run's own;
     the pictures are PNG, masks grey with 0 and 255; the second export has the same pictures."""
-    rows = [row(n, score=None, verdict=None) for n in range(7)]
-    run = finished(tmp_path / "run", rows)
+    rows = [make_row(n, score=None, verdict=None) for n in range(7)]
+    run = make_finished_run(tmp_path / "run", rows)
     manifest = export_run(run, Store(tmp_path / "out"), "rorem")
     assert (manifest["rows"], manifest["layout"]) == (7, "rorem")
-    assert faults(Store(tmp_path / "out"), manifest) == []
+    assert find_faults(Store(tmp_path / "out"), manifest) == []
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"train", "test", "README.md", "manifest.json"}
     truth = {one["source"].tobytes(): one for one in rows}
     found = records(outcomes(tmp_path / "out", tmp_path / "listing"))
@@ -78,7 +79,7 @@ def test_what_was_made_comes_back_bit_by_bit(tmp_path: Path) -> None:
         assert (one["score"], one["verdict"]) == (None, None)
     with Image.open(next((tmp_path / "out" / "train" / "mask").iterdir())) as mask:
         assert (mask.format, mask.mode, set(np.unique(np.asarray(mask)))) == ("PNG", "L", {0, 255})
-    again = finished(tmp_path / "run2", [{k: v for k, v in one.items() if k in WIDE} for one in found])
+    again = make_finished_run(tmp_path / "run2", [{k: v for k, v in one.items() if k in WIDE} for one in found])
     export_run(again, Store(tmp_path / "again"), "rorem")
     pixels = [sorted(path.read_bytes() for path in (tmp_path / place).rglob("*.png")) for place in ("out", "again")]
     assert len(pixels[0]) == 21
@@ -90,10 +91,10 @@ def test_rorems_own_loaders_find_what_they_ask_for(tmp_path: Path) -> None:
     candidates has `score` as a number in every entry: people's yes and no as 1 and 0, else the judge's probability;
     triplets that nobody judged have none."""
     judged = [
-        row(n, scene_id="s", split="train", score=0.25 * n, verdict=("yes", "no", None, None)[n]) for n in range(4)
+        make_row(n, scene_id="s", split="train", score=0.25 * n, verdict=("yes", "no", None, None)[n]) for n in range(4)
     ]
-    for name, rows, scores in (("judged", judged, [0, 0.5, 0.75, 1]), ("plain", [row(0)], None)):
-        export_run(finished(tmp_path / name, rows), Store(tmp_path / f"{name}-out"), "rorem", ["made"])
+    for name, rows, scores in (("judged", judged, [0, 0.5, 0.75, 1]), ("plain", [make_row(0)], None)):
+        export_run(make_finished_run(tmp_path / name, rows), Store(tmp_path / f"{name}-out"), "rorem", ["made"])
         root = tmp_path / f"{name}-out" / "train"
         entries = listed(root)
         for entry in entries:
@@ -106,8 +107,8 @@ def test_rorems_own_loaders_find_what_they_ask_for(tmp_path: Path) -> None:
         assert f"{len(found)} of them have a `score`" in (tmp_path / f"{name}-out" / "README.md").read_text()
     back = records(outcomes(tmp_path / "judged-out", tmp_path / "listing"))
     assert {(one["score"], one["verdict"]) for one in back} == {(1.0, "yes"), (0.0, "no"), (0.5, None), (0.75, None)}
-    assert [score_of(one) for one in back] == [one["score"] for one in back]
-    assert verdict_of(None) is None
+    assert [get_score(one) for one in back] == [one["score"] for one in back]
+    assert convert_score(None) is None
 
 
 def test_the_published_form_is_read(folder: Path, tmp_path: Path) -> None:
@@ -115,8 +116,8 @@ def test_the_published_form_is_read(folder: Path, tmp_path: Path) -> None:
     edited, of unknown licence, and get their split from the scene; paths may be written as on Windows or with dots."""
     found = records(outcomes(folder, tmp_path / "one", scene=r"^(\d)"))
     assert len(found) == 2
-    assert (found[0]["target"] == row(0)["target"]).all()
-    assert (found[0]["mask"] == row(0)["mask"]).all()
+    assert (found[0]["target"] == make_row(0)["target"]).all()
+    assert (found[0]["mask"] == make_row(0)["mask"]).all()
     assert {one["scene_id"] for one in found} == {"0"}
     assert {(one["kind"], one["licence"], one["split"], one["label"]) for one in found} == {
         ("edited", "unknown", None, None)
@@ -144,7 +145,7 @@ def test_what_is_wrong_costs_one_row(folder: Path, tmp_path: Path) -> None:
         ({**good, "score": "good"}, "score is no number", '"good"'),
         ({**good, "score": True}, "score is no number", "true"),
         ({**good, "mask": "mask/empty.png"}, "empty mask", "nothing is to be removed"),
-    ]  # fmt: skip
+    ]
     (folder / "meta.json").write_text(json.dumps([good, *(one for one, *_ in wrong), other]))
     first, *rejected, last = outcomes(folder, tmp_path / "one")
     assert isinstance(first, Kept)
@@ -188,17 +189,19 @@ def test_an_export_touches_nothing_of_others_and_leaves_nothing_old(folder: Path
     (tmp_path / "theirs").mkdir()
     folder.rename(tmp_path / "theirs" / "train")
     with pytest.raises(ForeignFolder, match=r"train/meta\.json"):
-        export_run(finished(tmp_path / "run", [row(0)]), Store(tmp_path / "theirs"), "rorem")
+        export_run(make_finished_run(tmp_path / "run", [make_row(0)]), Store(tmp_path / "theirs"), "rorem")
     assert len(listed(tmp_path / "theirs" / "train")) == 2
     out = Store(tmp_path / "out")
     for count in (6, 1):
-        manifest = export_run(finished(tmp_path / f"run{count}", [row(n) for n in range(count)]), out, "rorem")
+        manifest = export_run(
+            make_finished_run(tmp_path / f"run{count}", [make_row(n) for n in range(count)]), out, "rorem"
+        )
     assert len(list((tmp_path / "out" / "train").rglob("*.png"))) == 3
     kept = next((tmp_path / "out" / "train" / "GT").iterdir())
     kept.write_bytes(encode_image(np.zeros((24, 32, 3), np.uint8)))
-    assert ["was changed" in fault for fault in faults(out, manifest)] == [True]
+    assert ["was changed" in fault for fault in find_faults(out, manifest)] == [True]
     kept.unlink()
-    assert ["is gone" in fault for fault in faults(out, manifest)] == [True]
-    assert "rorem" in LAYOUTS
+    assert ["is gone" in fault for fault in find_faults(out, manifest)] == [True]
+    assert "rorem" in FORMATS
     with pytest.raises(NoTable, match="no flow 'other'; it has made"):
-        export_run(finished(tmp_path / "last", [row(0)]), out, "rorem", ["other"])
+        export_run(make_finished_run(tmp_path / "last", [make_row(0)]), out, "rorem", ["other"])

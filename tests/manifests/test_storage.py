@@ -1,15 +1,16 @@
-"""What a store promises: whole files or none, the first writer wins, clear errors, on a disk and on S3."""
+"""A store writes complete files or none, the first writer wins, and errors are clear, on a disk and on S3."""
 
 import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import digest, environment, rasura, write_recipe
-from test_engine import triplets
+from support.engine_recipes import build_recipe_keys
 
 from rasura.manifests.storage import RunLocked, Store, StoreError
 from rasura.manifests.tables import Tables
@@ -33,10 +34,10 @@ def test_lock_ends_with_its_process(tmp_path: Path) -> None:
     """A second owner is refused; when the first is killed, the run is free at once."""
     code = f"""
 import time
-from manifests.storage import Store
+from rasura.manifests.storage import Store
 with Store({str(tmp_path)!r}).lock():
     print("mine", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment(), text=True)
     assert process.stdout is not None
@@ -49,6 +50,7 @@ with Store({str(tmp_path)!r}).lock():
         pass
 
 
+@pytest.mark.ray
 def test_a_full_disk_fails_loudly_and_leaves_what_was_committed(tmp_path: Path) -> None:
     """When the disk is full in the middle of a run, the run ends with one clear error and exit code 1; what was
     committed verifies line by line, and with room again the same command ends as an undisturbed run."""
@@ -57,7 +59,7 @@ def test_a_full_disk_fails_loudly_and_leaves_what_was_committed(tmp_path: Path) 
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(mount)], capture_output=True).returncode:
         pytest.skip("no right to mount a small file system")
     try:
-        recipe = write_recipe(tmp_path, **triplets())
+        recipe = write_recipe(tmp_path, **build_recipe_keys())
         done = rasura("run", recipe, "--into", mount / "run", check=False)
         assert done.returncode == 1
         assert "No space left on device" in done.stderr
@@ -72,6 +74,7 @@ def test_a_full_disk_fails_loudly_and_leaves_what_was_committed(tmp_path: Path) 
         subprocess.run(["umount", "-l", str(mount)], check=True)
 
 
+@pytest.mark.ray
 def test_a_read_only_target_fails_loudly(tmp_path: Path) -> None:
     """A target that cannot be written is told before anything is computed."""
     mount = tmp_path / "frozen"
@@ -79,7 +82,7 @@ def test_a_read_only_target_fails_loudly(tmp_path: Path) -> None:
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(mount)], capture_output=True).returncode:
         pytest.skip("no right to mount a read-only file system")
     try:
-        done = rasura("run", write_recipe(tmp_path, **triplets()), "--into", mount / "run", check=False)
+        done = rasura("run", write_recipe(tmp_path, **build_recipe_keys()), "--into", mount / "run", check=False)
         assert done.returncode == 1
         assert f"cannot write {mount}/run: Read-only file system" in done.stderr
         with pytest.raises(StoreError):
@@ -107,9 +110,9 @@ def s3() -> Iterator[dict[str, str]]:
     import urllib.request
 
     url = f"http://127.0.0.1:{port}"
-    for _ in range(200):
+    for _ in range(3000):
         try:
-            urllib.request.urlopen(f"{url}/moto-api/", timeout=1).close()
+            urllib.request.urlopen(f"{url}/moto-api/", timeout=30).close()
             break
         except OSError:
             time.sleep(0.1)
@@ -126,6 +129,7 @@ def s3() -> Iterator[dict[str, str]]:
     process.wait()
 
 
+@pytest.mark.ray
 def test_a_bucket_is_as_good_as_a_folder(s3: dict[str, str], tmp_path: Path) -> None:
     """The same recipe into s3:// gives the same bytes as into a folder; a rerun makes nothing again; create-if-absent
     holds; `verify` and `show` work on it."""
@@ -133,7 +137,7 @@ def test_a_bucket_is_as_good_as_a_folder(s3: dict[str, str], tmp_path: Path) -> 
     assert store.create("line.json", b"one")
     assert not store.create("line.json", b"two")
     assert store.read("line.json") == b"one"
-    recipe = write_recipe(tmp_path, **triplets())
+    recipe = write_recipe(tmp_path, **build_recipe_keys())
     rasura("run", recipe, "--into", "s3://rasura-test/run")
     rasura("run", recipe, "--into", tmp_path / "run")
     remote = Store("s3://rasura-test/run")
@@ -142,5 +146,34 @@ def test_a_bucket_is_as_good_as_a_folder(s3: dict[str, str], tmp_path: Path) -> 
     again = rasura("run", recipe, "--into", "s3://rasura-test/run")
     assert "all 48 inputs are done" in again.stderr
     assert rasura("verify", "s3://rasura-test/run").returncode == 0
-    id = Tables(remote).table("made").light(["id"])["id"][0].as_py()
+    id = Tables(remote).table("made").read_light(["id"])["id"][0].as_py()
     assert id in rasura("show", id, "--run", "s3://rasura-test/run").stdout
+
+
+class _BrokenBucket:
+    """A file system whose requests all fail as botocore's do without credentials."""
+
+    def __getattr__(self, name: str) -> Any:
+        def fail(*arguments: object, **options: object) -> Any:
+            raise pytest.importorskip("botocore.exceptions").NoCredentialsError
+
+        return fail
+
+
+def test_an_object_stores_errors_name_the_file(tmp_path: Path) -> None:
+    """An error of an object store's client is a `StoreError` that says what was to be done with which file."""
+    store = Store("s3://bucket/run")
+    store._fs = _BrokenBucket()
+    calls: dict[str, Callable[[], object]] = {
+        "write": lambda: store.write("a.json", b""),
+        "read": lambda: store.read("a.json"),
+        "list": lambda: store.files("tables"),
+        "delete": lambda: store.delete("a.json"),
+    }
+    for action, call in calls.items():
+        with pytest.raises(StoreError, match=f"^cannot {action} s3://bucket/run/.*: Unable to locate credentials"):
+            call()
+    with pytest.raises(StoreError, match=r"cannot write s3://bucket/run/a\.json"):
+        store.create("a.json", b"")
+    with pytest.raises(StoreError, match=r"cannot read s3://bucket/run/a\.json"):
+        store.open("a.json")

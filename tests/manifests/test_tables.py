@@ -8,11 +8,11 @@ import pytest
 
 from rasura.manifests import tables as tables_module
 from rasura.manifests.schemas import Kind, Schema, encode_records
-from rasura.manifests.shards import ROWS_AT_ONCE, StageCount, commit, write_manifest
+from rasura.manifests.shards import ROW_GROUP_ROWS, StageCount, commit, write_manifest
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
 
-ROWS = 3 * ROWS_AT_ONCE + 2
+ROWS = 3 * ROW_GROUP_ROWS + 2
 SCHEMA: Schema = {"id": Kind.STRING, "label": Kind.STRING, "source": Kind.RGB}
 
 
@@ -40,7 +40,7 @@ def test_every_row_comes_back_from_its_own_place(run: Store) -> None:
     tables = Tables(run)
     for row in np.random.default_rng(0).permutation(ROWS):
         assert (pixels(tables, row) == np.random.default_rng(row).integers(0, 256, (24, 24, 3), np.uint8)).all()
-        assert tables.light_row("made", "one", row)["label"] == f"l{row}"
+        assert tables.read_light_row("made", "one", row)["label"] == f"l{row}"
     assert set(tables.row("made", "one", 5)) >= {"id", "label", "source"}
     assert set(tables.row("made", "one", 5, ("label",))) == {"label"}
     for row in (-1, ROWS):
@@ -54,7 +54,7 @@ def test_one_row_costs_its_row_group_and_no_more(run: Store) -> None:
     assert run.local is not None
     path = run.local / "tables/made/shards/one.parquet"
     footer = pq.read_metadata(path)
-    assert [footer.row_group(k).num_rows for k in range(footer.num_row_groups)] == [*[ROWS_AT_ONCE] * 3, 2]
+    assert [footer.row_group(k).num_rows for k in range(footer.num_row_groups)] == [*[ROW_GROUP_ROWS] * 3, 2]
     data = bytearray(path.read_bytes())
     for group in (0, 2, 3):
         for leaf in range(footer.num_columns):
@@ -62,7 +62,7 @@ def test_one_row_costs_its_row_group_and_no_more(run: Store) -> None:
             start = min(one for one in (chunk.dictionary_page_offset, chunk.data_page_offset) if one)
             data[start : start + chunk.total_compressed_size] = bytes(chunk.total_compressed_size)
     path.write_bytes(data)
-    for row in range(ROWS_AT_ONCE, 2 * ROWS_AT_ONCE):
+    for row in range(ROW_GROUP_ROWS, 2 * ROW_GROUP_ROWS):
         assert (pixels(Tables(run), row) == np.random.default_rng(row).integers(0, 256, (24, 24, 3), np.uint8)).all()
     with pytest.raises(OSError, match=r"(?i)page|thrift|deserial|unexpected"):
         pixels(Tables(run), 0)
@@ -70,7 +70,7 @@ def test_one_row_costs_its_row_group_and_no_more(run: Store) -> None:
 
 def test_what_is_kept_in_memory_has_a_bound(run: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many rows are read, row groups in memory stay within their limit, or are the one that was read last."""
-    group = Tables(run).encoded("made", "one", 0)
+    group = Tables(run).read_raw("made", "one", 0)
     assert group.num_rows == 1
     for limit in (1, 40_000, 10**9):
         monkeypatch.setattr(tables_module, "CACHED_BYTES", limit)

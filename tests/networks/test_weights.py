@@ -14,18 +14,20 @@ import torch
 from conftest import ROOT
 from safetensors.torch import save_file
 
+from rasura.networks.pretrained import open_transformers
 from rasura.networks.weights import (
     BadWeights,
-    complain,
-    filled,
-    listed,
-    model_files,
-    pretrained,
+    check_names,
+    find_single,
+    list_files,
+    list_model_files,
+    load_state,
+    read_tensors,
     resolve,
-    single,
-    tensors,
 )
-from rasura.pipeline.recipe.plan import file_sha256
+from rasura.pipeline.recipe.specs import file_sha256
+
+pytestmark = pytest.mark.torch
 
 COMMIT = "0123456789" * 4
 SERVED = {
@@ -83,7 +85,7 @@ def in_process(code, **env):
     """What a fresh interpreter prints: the hub's library reads its settings when it is imported."""
     program = f"import json\nfrom rasura.networks.weights import *\n{code}"
     whole = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1", **env}
-    done = subprocess.run([sys.executable, "-c", program], env=whole, capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, "-c", program], env=whole, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip().splitlines()
 
@@ -94,7 +96,7 @@ def test_a_model_of_the_hub_is_fetched_once_and_then_found_without_it(hub, tmp_p
     What is not there offline is one line that says why and what to do.
     """
     code = f"""
-print(json.dumps({{k: str(v) for k, v in listed("net", "org/name", "{COMMIT}").items()}}))
+print(json.dumps({{k: str(v) for k, v in list_files("net", "org/name", "{COMMIT}").items()}}))
 print(resolve("org/name/nets/small.onnx", "{COMMIT}"))
 for name in ("org/name/missing.onnx", "org/nothing"):
     try:
@@ -129,20 +131,20 @@ def test_names_that_are_no_place_are_told(tmp_path):
         resolve("org/name", "main")
     with pytest.raises(BadWeights, match="no model of the hub"):
         resolve("name", COMMIT)
-    assert listed("net", tmp_path / "no.onnx") == {"net": tmp_path / "no.onnx"}
+    assert list_files("net", tmp_path / "no.onnx") == {"net": tmp_path / "no.onnx"}
 
 
 def test_a_file_is_one_entry_and_a_folder_one_a_file(tmp_path):
     """What a row records of a folder are the files that are opened, each with the sha256 that the file has."""
     (tmp_path / "a.onnx").write_bytes(b"a")
-    assert listed("net", tmp_path / "a.onnx") == {"net": tmp_path / "a.onnx"}
+    assert list_files("net", tmp_path / "a.onnx") == {"net": tmp_path / "a.onnx"}
     folder = tmp_path / "model"
     folder.mkdir()
     for name, data in SERVED.items():
         if "/" not in name:
             (folder / name).write_bytes(data)
     (folder / "README.md").write_text("hello")
-    found = listed("net", folder)
+    found = list_files("net", folder)
     assert list(found) == ["net/config.json", "net/model.safetensors"]
     sums = [file_sha256(path) for path in found.values()]
     assert sums == [hashlib.sha256(SERVED[name]).hexdigest() for name in ("config.json", "model.safetensors")]
@@ -153,11 +155,11 @@ def test_a_folder_with_a_pickle_alone_is_refused(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(BadWeights, match=r"only pickles \(pytorch_model.bin\)"):
-        model_files(tmp_path)
-    assert single(tmp_path).name == "pytorch_model.bin"
+        list_model_files(tmp_path)
+    assert find_single(tmp_path).name == "pytorch_model.bin"
     (tmp_path / "b.pth").write_bytes(b"")
     with pytest.raises(BadWeights, match=r"one file of weights .* has b.pth, pytorch_model.bin"):
-        single(tmp_path)
+        find_single(tmp_path)
 
 
 def test_tensors_are_read_from_safetensors_and_from_pickles_of_tensors(tmp_path):
@@ -168,7 +170,7 @@ def test_tensors_are_read_from_safetensors_and_from_pickles_of_tensors(tmp_path)
     torch.save({"model": table, "epoch": 3}, tmp_path / "m.pth")
     torch.save({"state_dict": table}, tmp_path / "s.ckpt")
     for name in ("t.safetensors", "t.pth", "m.pth", "s.ckpt"):
-        found = tensors(tmp_path / name)
+        found = read_tensors(tmp_path / name)
         assert set(found) == {"a", "b"}
         assert all(torch.equal(found[key], value) for key, value in table.items())
 
@@ -188,7 +190,7 @@ def test_a_pickle_that_could_run_code_is_refused_and_does_not_run(tmp_path):
     mark = tmp_path / "ran"
     torch.save({"model": Running(mark)}, tmp_path / "evil.pth")
     with pytest.raises(BadWeights, match=r"evil.pth' is a pickle that holds more than tensors \(posix.mkdir\)") as told:
-        tensors(tmp_path / "evil.pth")
+        read_tensors(tmp_path / "evil.pth")
     assert "\n" not in str(told.value)
     assert not mark.exists()
 
@@ -202,7 +204,7 @@ def test_files_that_are_no_weights_are_told_in_one_line(tmp_path, name, data):
     """Empty, random and truncated files of either kind."""
     (tmp_path / name).write_bytes(data)
     with pytest.raises(BadWeights, match=name) as told:
-        tensors(tmp_path / name)
+        read_tensors(tmp_path / name)
     assert "\n" not in str(told.value)
 
 
@@ -210,7 +212,7 @@ def test_a_table_of_other_things_is_no_weights(tmp_path):
     """Numbers instead of tensors."""
     torch.save({"a": 1}, tmp_path / "n.pth")
     with pytest.raises(BadWeights, match="holds no table of tensors"):
-        tensors(tmp_path / "n.pth")
+        read_tensors(tmp_path / "n.pth")
 
 
 def test_a_module_takes_only_tensors_that_fit(tmp_path):
@@ -218,13 +220,13 @@ def test_a_module_takes_only_tensors_that_fit(tmp_path):
     linear = torch.nn.Linear(2, 3)
     fine = {"weight": torch.ones(3, 2), "bias": torch.zeros(3)}
     path = tmp_path / "w.pth"
-    assert filled(linear, fine, path)(torch.ones(1, 2)).tolist() == [[2.0, 2.0, 2.0]]
+    assert load_state(linear, fine, path)(torch.ones(1, 2)).tolist() == [[2.0, 2.0, 2.0]]
     with pytest.raises(BadWeights, match="is not a Linear: it lacks 'bias' and has, unused, 'other'"):
-        filled(linear, {"weight": fine["weight"], "other": torch.ones(1)}, path)
-    filled(linear, {**fine, "other.x": torch.ones(1)}, path, spare=["other."])
+        load_state(linear, {"weight": fine["weight"], "other": torch.ones(1)}, path)
+    load_state(linear, {**fine, "other.x": torch.ones(1)}, path, spare=["other."])
     with pytest.raises(BadWeights, match="does not fit Linear: size mismatch for weight"):
-        filled(linear, {**fine, "weight": torch.ones(3, 5)}, path)
-    complain(path, "X", [], [])
+        load_state(linear, {**fine, "weight": torch.ones(3, 5)}, path)
+    check_names(path, "X", [], [])
 
 
 def test_a_transformers_model_of_another_kind_is_refused(tmp_path):
@@ -235,13 +237,13 @@ def test_a_transformers_model_of_another_kind_is_refused(tmp_path):
     more = {"output_channels": 8, "global_attn_indexes": [0], "window_size": 2, "patch_size": 8}
     config = SamVisionConfig(**sizes, **more)
     SamVisionModel(config).save_pretrained(tmp_path)
-    assert pretrained(SamVisionModel, tmp_path, ["sam_vision_model"]).config.hidden_size == 16
+    assert open_transformers(SamVisionModel, tmp_path, ["sam_vision_model"]).config.hidden_size == 16
     with pytest.raises(BadWeights, match="holds a 'sam_vision_model', SamVisionModel needs a 'sam2'"):
-        pretrained(SamVisionModel, tmp_path, ["sam2"])
-    state = tensors(tmp_path / "model.safetensors")
+        open_transformers(SamVisionModel, tmp_path, ["sam2"])
+    state = read_tensors(tmp_path / "model.safetensors")
     name = next(key for key in state if key.endswith("neck.conv1.weight"))
     save_file({key: value for key, value in state.items() if key != name}, tmp_path / "model.safetensors")
     with pytest.raises(BadWeights, match=r"is not a SamVisionModel: it lacks .*neck.conv1.weight"):
-        pretrained(SamVisionModel, tmp_path, ["sam_vision_model"])
+        open_transformers(SamVisionModel, tmp_path, ["sam_vision_model"])
     with pytest.raises(BadWeights, match=r"no config.json"):
-        pretrained(SamVisionModel, tmp_path.parent, ["sam_vision_model"])
+        open_transformers(SamVisionModel, tmp_path.parent, ["sam_vision_model"])

@@ -1,11 +1,24 @@
 """Removers and the wrapper that they share."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from rasura.removers import opencv
-from rasura.removers.base import Capability, NoContext, NothingToFill, Remover, crop_window, dilated, feather, remove
+from rasura.removers import opencv, tiny
+from rasura.removers.base import (
+    Capability,
+    NoContext,
+    NothingToFill,
+    Remover,
+    compute_crop_window,
+    compute_feather,
+    dilate,
+    remove,
+)
+from rasura.removers.registry import NETWORKS, REMOVERS
+from rasura.removers.sdxl import Files
 from rasura.stages.inpaint import Inpaint, InpaintParams
 from rasura.stages.stage import Kept, Rejected
 
@@ -55,7 +68,7 @@ def test_opencv_takes_an_object_out_of_a_smooth_scene(make):
     (out,) = remove(make(), [picture], [mask], [0], dilation=4)
     assert isinstance(make(), Remover)
     assert np.abs(out.astype(int) - clean)[mask].mean() < 8
-    outside = ~dilated(mask, 4)
+    outside = ~dilate(mask, 4)
     assert np.array_equal(out[outside], picture[outside])
 
 
@@ -66,7 +79,7 @@ def test_outside_the_hole_nothing_changes_whatever_the_native_size(native, where
     picture = photo()
     mask = block(picture.shape[:2], *where)
     (out,) = remove(Paints(native), [picture], [mask], [5], dilation=3)
-    outside = ~dilated(mask, 3)
+    outside = ~dilate(mask, 3)
     assert np.array_equal(out[outside], picture[outside])
     assert (out[mask] == 15).all()
     assert out.shape == picture.shape
@@ -131,11 +144,32 @@ def test_a_remover_that_returns_rubbish_is_named():
         remove(Few(), [picture], [mask], [0])
 
 
+def test_every_remover_describes_itself():
+    """Name, role, steps, licence and whether it reads weights are in the capability of every remover of a recipe."""
+    for create in REMOVERS.values():
+        capability = create().capability
+        assert (capability.name, capability.role, capability.needs_weights) == ("OpenCV", "remover", False)
+        assert capability.steps is None
+    files = Files(Path("base"), unet=Path("unet"), lora=Path("lora.safetensors"))
+    capabilities = {
+        name: network.construct(name, files, network.defaults).capability for name, network in NETWORKS.items()
+    }
+    assert {name: (one.name, one.role, one.native_size, one.steps) for name, one in capabilities.items()} == {
+        "sdxl-inpaint": ("SDXL-inpainting", "inserter", 1024, 50),
+        "rorem": ("RORem", "remover", 512, 50),
+        "rorem-lcm": ("RORem", "remover", 512, 4),
+        "objectclear": ("ObjectClear", "remover", 512, 20),
+    }
+    assert all(one.needs_weights and one.licence for one in capabilities.values())
+    assert [name for name, one in capabilities.items() if one.effects or one.non_commercial] == ["objectclear"]
+    assert (tiny.CAPABILITY.name, tiny.CAPABILITY.steps, tiny.CAPABILITY.needs_weights) == ("tiny", 1, True)
+
+
 def test_windows_hold_the_hole_and_stay_in_the_picture():
     """The crop contains the hole with context, is square where the picture allows, and never leaves it."""
     for where in ((0, 3, 0, 3), (100, 110, 290, 300), (0, 200, 0, 10), (50, 51, 0, 300)):
         hole = block((200, 300), *where)
-        x0, y0, x1, y1 = crop_window(hole, 0.75)
+        x0, y0, x1, y1 = compute_crop_window(hole, 0.75)
         assert 0 <= x0 < x1 <= 300
         assert 0 <= y0 < y1 <= 200
         assert hole[y0:y1, x0:x1].sum() == hole.sum()
@@ -145,13 +179,13 @@ def test_windows_hold_the_hole_and_stay_in_the_picture():
 def test_the_feather_lies_in_the_ring_only():
     """Weight 1 on the object, something between in the ring around it, 0 outside the hole."""
     mask = block((60, 60), 25, 35, 25, 35)
-    hole = dilated(mask, 8)
-    weight = feather(mask, hole, 8)
+    hole = dilate(mask, 8)
+    weight = compute_feather(mask, hole, 8)
     assert (weight[mask] == 1).all()
     assert (weight[~hole] == 0).all()
     ring = weight[hole & ~mask]
     assert 0 < ring.min() < 0.3
-    assert np.array_equal(feather(mask, mask, 0), mask.astype(np.float32))
+    assert np.array_equal(compute_feather(mask, mask, 0), mask.astype(np.float32))
 
 
 def test_inpaint_makes_a_candidate_for_each_remover():
@@ -170,7 +204,7 @@ def test_inpaint_makes_a_candidate_for_each_remover():
         assert child["hole_dilation"] == 5
         assert "object_mask" not in child
         assert np.array_equal(child["mask"], mask)
-        outside = ~dilated(mask, 5)
+        outside = ~dilate(mask, 5)
         assert np.array_equal(child["target"][outside], picture[outside])
     assert not np.array_equal(outcome.records[0]["target"], outcome.records[1]["target"])
 

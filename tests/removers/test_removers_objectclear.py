@@ -13,15 +13,15 @@ pytest.importorskip("diffusers")
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from rasura.networks.diffusers_files import MissingWeights
+from rasura.networks.pretrained import MissingWeights
 from rasura.removers import fusion, objectclear, sdxl
-from rasura.removers.base import Filled, native_shape, remove
-from rasura.removers.objectclear import Gaze
+from rasura.removers.base import Filled, compute_native_shape, remove
+from rasura.removers.objectclear import AttentionRecorder
 from rasura.removers.sdxl import Files, Options
 from rasura.stages.inpaint import Inpaint, InpaintParams
 
 torch.set_num_threads(1)
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")]
 SIZE = 64
 OPTIONS = Options(size=SIZE, steps=3, guidance=2.5, prompt=objectclear.PROMPT, start="noise")
 
@@ -145,7 +145,7 @@ def test_the_fusion_module_is_the_published_one():
     token = objectclear.postfuse(weights, seen)
     assert (token - expected).abs().max() < 1e-5
     prompt = torch.randn(1, 77, 2048)
-    fused = objectclear.with_object(prompt, token)
+    fused = objectclear.insert_object(prompt, token)
     assert torch.equal(fused[:, 5], token)
     others = [k for k in range(77) if k != 5]
     assert torch.equal(fused[:, others], prompt.expand(2, -1, -1)[:, others])
@@ -157,15 +157,15 @@ def test_where_it_looked_is_the_attention_of_the_token(remover):
     from diffusers.models.attention_processor import AttnProcessor
 
     unet = remover.parts.unet
-    layer = unet.get_submodule(objectclear.LOOKS)
+    layer = unet.get_submodule(objectclear.ATTENTION_LAYER)
     noisy = torch.randn(2, 9, 8, 8, generator=torch.Generator().manual_seed(0))
     text = torch.randn(2, 77, 64, generator=torch.Generator().manual_seed(1))
     extra = {"text_embeds": torch.ones(2, 32), "time_ids": torch.ones(2, 6)}
-    gaze = Gaze(unet, objectclear.LOOKS, 5)
-    gaze.open()
+    recorder = AttentionRecorder(unet, objectclear.ATTENTION_LAYER, 5)
+    recorder.start()
     with torch.no_grad():
         unet(noisy, 500, text, added_cond_kwargs=extra)
-    gaze.close()
+    recorder.stop()
     assert not layer.to_q._forward_hooks
     seen = {}
     plain, score = AttnProcessor(), layer.get_attention_scores
@@ -177,7 +177,7 @@ def test_where_it_looked_is_the_attention_of_the_token(remover):
     layer.set_processor(before)
     del layer.get_attention_scores
     expected = seen["probabilities"].view(2, layer.heads, 16, 77)[1:, ..., 5].mean(1).view(1, 4, 4)
-    assert (gaze.maps((4, 4), 1) - expected).abs().max() < 1e-6
+    assert (recorder.compute_maps((4, 4), 1) - expected).abs().max() < 1e-6
 
 
 def test_the_background_starts_again_once():
@@ -190,7 +190,7 @@ def test_the_background_starts_again_once():
     latents, known, noise = (torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(k)) for k in range(3))
     hole = torch.zeros(1, 1, 4, 4)
     hole[..., 1:3, 1:3] = 1
-    made = objectclear.restarted(latents, known, noise, hole, scheduler)
+    made = objectclear.restart_background(latents, known, noise, hole, scheduler)
     inside = hole.expand_as(made) > 0
     assert torch.equal(made[inside], latents[inside])
     expected = known + noise * scheduler.sigmas[1]
@@ -210,14 +210,14 @@ def test_it_sees_the_object_and_says_where_it_changed(remover):
     other = pictures[0].copy()
     other[holes[0]] = 255 - other[holes[0]]
     assert not np.array_equal(remover.fill([other], holes[:1], [1])[0].picture, together[0].picture)
-    assert len(set(map(id, remover.parts.unet.get_submodule(objectclear.LOOKS).to_q._forward_hooks))) == 0
+    assert len(set(map(id, remover.parts.unet.get_submodule(objectclear.ATTENTION_LAYER).to_q._forward_hooks))) == 0
 
 
 def test_through_the_wrapper_it_works_on_the_whole_picture(remover, monkeypatch):
     """The whole picture goes in, its short side at the native size and both multiples of 16; what it took away outside
     the mask comes back, and where neither mask nor weight is, every pixel is the input's."""
-    assert native_shape((300, 500), objectclear.CAPABILITY) == (300, 500)
-    assert native_shape((300, 500), remover.capability) == (64, 112)
+    assert compute_native_shape((300, 500), objectclear.CAPABILITY) == (300, 500)
+    assert compute_native_shape((300, 500), remover.capability) == (64, 112)
     given = {}
 
     def run(parts, pictures, holes, seeds):

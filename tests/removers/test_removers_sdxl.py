@@ -11,8 +11,9 @@ pytest.importorskip("diffusers")
 
 from safetensors.torch import save_file
 
-from rasura.networks import lora
-from rasura.networks.diffusers_files import MissingWeights
+from rasura.networks import lora, pca_codec
+from rasura.networks.pca_codec import encode_pixels
+from rasura.networks.pretrained import MissingWeights
 from rasura.removers import conditioning, rorem, sdxl
 from rasura.removers.base import Remover, remove
 from rasura.removers.sdxl import Files, Options
@@ -20,7 +21,7 @@ from rasura.stages.inpaint import Inpaint, InpaintParams
 
 torch.set_num_threads(1)
 # diffusers' own Euler scheduler against numpy 2
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")]
 SIZE = 64
 
 
@@ -32,7 +33,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def lora_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("lora") / "pytorch_lora_weights.safetensors"
-    shapes = lora.shapes(tiny_models.unet(), lora.RECIPE_TARGETS, 4)
+    shapes = lora.list_shapes(tiny_models.unet(), lora.RECIPE_TARGETS, 4)
     save_file(tiny_models.lora_tensors(shapes), path)
     return path
 
@@ -63,12 +64,20 @@ def test_it_is_what_diffusers_own_pipeline_computes(folder, guidance):
     pipe = StableDiffusionXLInpaintPipeline.from_pretrained(folder, local_files_only=True)
     pipe.set_progress_bar_config(disable=True)
     pictures, holes = zip(*(scene(k) for k in range(2)), strict=True)
-    noise, generators = sdxl.noise_for([3, 4], (4, SIZE // 8, SIZE // 8))
+    noise, generators = sdxl.draw_noise([3, 4], (4, SIZE // 8, SIZE // 8))
     theirs = pipe(
-        prompt=["abc"] * 2, negative_prompt=["x"] * 2, image=[Image.fromarray(one) for one in pictures],
-        mask_image=[Image.fromarray(one) for one in holes], latents=noise.clone(), strength=1.0, num_inference_steps=5,
-        guidance_scale=guidance, height=SIZE, width=SIZE, output_type="latent",
-    ).images  # fmt: skip
+        prompt=["abc"] * 2,
+        negative_prompt=["x"] * 2,
+        image=[Image.fromarray(one) for one in pictures],
+        mask_image=[Image.fromarray(one) for one in holes],
+        latents=noise.clone(),
+        strength=1.0,
+        num_inference_steps=5,
+        guidance_scale=guidance,
+        height=SIZE,
+        width=SIZE,
+        output_type="latent",
+    ).images
     options = Options(size=SIZE, steps=5, guidance=guidance, prompt="abc", negative="x", start="noise", device="cpu")
     mine = rorem.sdxl_inpaint("sdxl-inpaint", Files(folder), options)
     mine.setup()
@@ -76,9 +85,9 @@ def test_it_is_what_diffusers_own_pipeline_computes(folder, guidance):
     with torch.inference_mode():
         pixels = sdxl.to_tensor(pictures, parts.device, parts.dtype)
         mask = torch.from_numpy(np.stack(holes)[:, None]).float()
-        source = sdxl.encode(parts.vae, pixels * (1 - mask))
+        source = encode_pixels(parts.vae, pixels * (1 - mask))
         parts.scheduler.set_timesteps(5)
-        hole = sdxl.latent_hole(mask, source.shape[2:])
+        hole = sdxl.resize_hole(mask, source.shape[2:])
         ours = sdxl.denoise(parts, options, noise * parts.scheduler.init_noise_sigma, hole, source, generators)
     assert theirs.abs().max() > 0.5
     assert (ours - theirs).abs().max() < 1e-5
@@ -176,14 +185,18 @@ def test_published_empty_prompt_files_are_read(tmp_path):
 
 def test_half_precision_keeps_the_vae_safe(folder, monkeypatch):
     """In float16 a VAE that says it overflows runs in float32, a repaired one in float16; the UNet is float16."""
-    opened = {}
-    real = sdxl.open_model
-    monkeypatch.setattr(
-        sdxl, "open_model", lambda kind, home, dtype: opened.setdefault(kind, dtype) and real(kind, home, dtype)
-    )
+    dtypes = {}
+    real = sdxl.open_diffusers
+
+    def record(kind, folder, dtype):
+        dtypes[kind] = dtype
+        return real(kind, folder, dtype)
+
+    monkeypatch.setattr(sdxl, "open_diffusers", record)
+    monkeypatch.setattr(pca_codec, "open_diffusers", record)
     one = rorem.sdxl_inpaint("sdxl", Files(folder), Options(size=SIZE, device="cpu", dtype="float16"))
     one.setup()
-    assert opened == {"UNet2DConditionModel": torch.float16, "AutoencoderKL": torch.float32}
+    assert dtypes == {"UNet2DConditionModel": torch.float16, "AutoencoderKL": torch.float32}
 
 
 def test_the_stage_runs_networks_on_batches_under_names_of_ones_own(folder):
@@ -235,7 +248,7 @@ def test_wrong_weights_are_one_clear_error(folder, tmp_path):
         rorem.sdxl_inpaint("sdxl", Files(copied)).weights()
     network = tiny_models.unet()
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    good = tiny_models.lora_tensors(lora.shapes(network, lora.RECIPE_TARGETS, 4))
+    good = tiny_models.lora_tensors(lora.list_shapes(network, lora.RECIPE_TARGETS, 4))
     wrong = dict(good)
     key = next(key for key in wrong if key.endswith("lora_A.weight"))
     wrong[key] = torch.ones(4, 7)
@@ -297,7 +310,7 @@ def test_published_files_fit_at_full_size():
     assert found == published_unet()
     assert len(found) == 1680
     assert sum(value.numel() for value in network.parameters()) == 2_567_463_684 + 5 * 9 * 320
-    pairs = lora.shapes(network, lora.RECIPE_TARGETS, lora.RANK)
+    pairs = lora.list_shapes(network, lora.RECIPE_TARGETS, lora.RANK)
     assert len(pairs) == 2 * 788
     assert pairs["unet.down_blocks.1.downsamplers.0.conv.lora_A.weight"] == (64, 640, 3, 3)
     assert pairs["unet.mid_block.attentions.0.transformer_blocks.9.ff.net.0.proj.lora_B.weight"] == (10240, 64)

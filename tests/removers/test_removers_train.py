@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from support import tiny_models
+from support.training_triplets import list_items, make_triplet
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
@@ -15,38 +16,22 @@ pytest.importorskip("accelerate")
 from safetensors.torch import load_file
 
 from rasura.networks.checkpoint import TrainingFailed
-from rasura.networks.diffusers_files import MissingWeights, open_model
 from rasura.networks.pca_codec import Pca
+from rasura.networks.pretrained import MissingWeights, open_diffusers
 from rasura.removers import rorem, tiny
 from rasura.removers.base import Remover, remove
 from rasura.removers.sdxl import Files
-from rasura.removers.training import attention_loss as train_gaze
-from rasura.removers.training import energy_loss as train_energy
+from rasura.removers.training import attention_loss, energy_loss, train
 from rasura.removers.training import sdxl as train_sdxl
-from rasura.removers.training import train
 from rasura.removers.training.train import Item, Settings, Triplet
 
 torch.set_num_threads(1)
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
-
-def triplet(seed, side=64):
-    """A smooth picture, with and without a square on it."""
-    rng = np.random.default_rng(seed)
-    target = cv2.resize(rng.integers(0, 256, (5, 5, 3)).astype(np.uint8), (side, side), interpolation=cv2.INTER_CUBIC)
-    mask = np.zeros((side, side), bool)
-    top, left = rng.integers(side // 8, side // 2, 2)
-    mask[top : top + side // 4, left : left + side // 3] = True
-    return Triplet(np.where(mask[..., None], np.uint8([200, 30, 40]), target), target, mask)
-
-
-def items(count, first=0):
-    return [Item(f"t{seed:03d}", lambda seed=seed: triplet(seed)) for seed in range(first, first + count)]
+pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")]
 
 
 @pytest.fixture(scope="module")
 def codec():
-    return Pca.fit([triplet(seed).target for seed in range(40)])
+    return Pca.fit([make_triplet(seed).target for seed in range(40)])
 
 
 QUICK = replace(tiny.TINY, steps=6, batch=4, warm_up=2, checkpoint_every=2, log_every=2)
@@ -54,7 +39,7 @@ QUICK = replace(tiny.TINY, steps=6, batch=4, warm_up=2, checkpoint_every=2, log_
 
 def hole_error(remover, seeds):
     """Mean squared error in the hole over triplets."""
-    ones = [triplet(seed) for seed in seeds]
+    ones = [make_triplet(seed) for seed in seeds]
     made = remove(remover, [one.source for one in ones], [one.mask for one in ones], list(seeds), dilation=2)
     return np.mean([((a.astype(float) - b.target)[b.mask] ** 2).mean() for a, b in zip(made, ones, strict=True)])
 
@@ -64,16 +49,16 @@ def test_the_tiny_remover_learns_and_runs_behind_the_protocol(codec, tmp_path):
     whose fills are the same alone and in company, and that leaves every other pixel alone."""
     for name, steps in (("little", 4), ("more", 60)):
         settings = replace(QUICK, steps=steps, batch=8, rate=3e-3, checkpoint_every=100)
-        train.train(tiny.fresh(codec, seed=1), items(60), settings, tmp_path / name)
+        train.train(tiny.create_learner(codec, seed=1), list_items(60), settings, tmp_path / name)
     errors = {}
     for name in ("little", "more"):
-        made = tiny.Tiny("tiny", tmp_path / name, Pca.load)
+        made = tiny.TinyRemover("tiny", tmp_path / name)
         assert isinstance(made, Remover)
         assert set(made.weights()) >= {"codec.safetensors", "remover.json"}
         made.setup()
         errors[name] = hole_error(made, range(500, 516))
     assert errors["more"] < 0.5 * errors["little"]
-    one, other = triplet(900), triplet(901)
+    one, other = make_triplet(900), make_triplet(901)
     alone = remove(made, [one.source], [one.mask], [5], dilation=2)[0]
     both = remove(made, [other.source, one.source], [other.mask, one.mask], [1, 5], dilation=2)
     assert np.array_equal(alone, both[1])
@@ -89,23 +74,23 @@ def test_a_training_that_was_killed_goes_on_exactly(codec, tmp_path, monkeypatch
     kept = {}
 
     def learner():
-        made = tiny.fresh(codec, seed=1)
+        made = tiny.create_learner(codec, seed=1)
         made.save = lambda _, out, tensors, about: kept.update({out.name: {k: v.clone() for k, v in tensors.items()}})
         return made
 
-    train.train(learner(), items(10), settings, tmp_path / "whole")
-    real = train.batch
+    train.train(learner(), list_items(10), settings, tmp_path / "whole")
+    real = train.draw_batch
 
     def dies(*given):
         if given[2] == 5:
             raise KeyboardInterrupt
         return real(*given)
 
-    monkeypatch.setattr(train, "batch", dies)
+    monkeypatch.setattr(train, "draw_batch", dies)
     with pytest.raises(KeyboardInterrupt):
-        train.train(learner(), items(10), settings, tmp_path / "killed")
-    monkeypatch.setattr(train, "batch", real)
-    train.train(learner(), items(10), settings, tmp_path / "killed")
+        train.train(learner(), list_items(10), settings, tmp_path / "killed")
+    monkeypatch.setattr(train, "draw_batch", real)
+    train.train(learner(), list_items(10), settings, tmp_path / "killed")
     assert kept["whole"].keys() == kept["killed"].keys()
     assert all(torch.equal(value, kept["killed"][name]) for name, value in kept["whole"].items())
     steps = [json.loads(line)["step"] for line in (tmp_path / "killed" / "log.jsonl").read_text().splitlines()]
@@ -113,16 +98,16 @@ def test_a_training_that_was_killed_goes_on_exactly(codec, tmp_path, monkeypatch
     if learn == "lora":
         assert all(".lora_" in name for name in kept["whole"])
     with pytest.raises(TrainingFailed, match="other settings"):
-        train.train(learner(), items(10), replace(settings, rate=1e-5), tmp_path / "killed")
+        train.train(learner(), list_items(10), replace(settings, rate=1e-5), tmp_path / "killed")
     with pytest.raises(TrainingFailed, match="other triplets"):
-        train.train(learner(), items(11), settings, tmp_path / "killed")
+        train.train(learner(), list_items(11), settings, tmp_path / "killed")
 
 
 def test_tensorboard_shows_the_loss(codec, tmp_path):
     """The events of a training hold its loss and its rate at each logged step, as its log does."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    train.train(tiny.fresh(codec, seed=1), items(4), QUICK, tmp_path)
+    train.train(tiny.create_learner(codec, seed=1), list_items(4), QUICK, tmp_path)
     events = EventAccumulator(str(tmp_path / "remover")).Reload()
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     for key in ("loss", "rate"):
@@ -133,15 +118,15 @@ def test_tensorboard_shows_the_loss(codec, tmp_path):
 
 def test_a_trained_remover_is_trained_further(codec, tmp_path):
     """A folder opens again as what is trained, starts from its weights, and another start is another training."""
-    train.train(tiny.fresh(codec, seed=1), items(10), QUICK, tmp_path / "one")
-    again = tiny.load(tmp_path / "one", Pca.load)
+    train.train(tiny.create_learner(codec, seed=1), list_items(10), QUICK, tmp_path / "one")
+    again = tiny.load_learner(tmp_path / "one")
     before = {name: value.clone() for name, value in again.unet.state_dict().items()}
     stored = load_file(tmp_path / "one" / "unet" / "diffusion_pytorch_model.safetensors")
     assert all(torch.equal(value, stored[name]) for name, value in before.items())
-    train.train(again, items(12), QUICK, tmp_path / "two")
+    train.train(again, list_items(12), QUICK, tmp_path / "two")
     assert any(not torch.equal(value, before[name]) for name, value in again.unet.state_dict().items())
     with pytest.raises(TrainingFailed, match="other start"):
-        train.train(tiny.fresh(codec, seed=1), items(12), QUICK, tmp_path / "two")
+        train.train(tiny.create_learner(codec, seed=1), list_items(12), QUICK, tmp_path / "two")
 
 
 @pytest.fixture(scope="module")
@@ -156,13 +141,13 @@ def test_sdxl_inpainting_is_trained_as_rorem_does(base, tmp_path, source, learn)
     settings = Settings(
         steps=3, batch=2, rate=1e-3, warm_up=1, size=64, source=source, learn=learn, rank=4, checkpoint_every=3
     )
-    made = train_sdxl.learner(Files(base), device="cpu")
+    made = train_sdxl.open_learner(Files(base), device="cpu")
     before = {name: value.clone() for name, value in made.unet.state_dict().items()}
-    train.train(made, items(6), settings, tmp_path / "out")
+    train.train(made, list_items(6), settings, tmp_path / "out")
     options = replace(rorem.SDXL_OPTIONS, size=64, steps=2, device="cpu", source=source)
     if learn == "all":
         files = Files(base, unet=tmp_path / "out" / "unet")
-        stored = open_model("UNet2DConditionModel", tmp_path / "out" / "unet", torch.float32).state_dict()
+        stored = open_diffusers("UNet2DConditionModel", tmp_path / "out" / "unet", torch.float32).state_dict()
         assert any(not torch.equal(value, before[name]) for name, value in stored.items())
     else:
         files = Files(base, lora=tmp_path / "out" / "lora.safetensors")
@@ -171,7 +156,7 @@ def test_sdxl_inpainting_is_trained_as_rorem_does(base, tmp_path, source, learn)
     remover.setup()
     plain = rorem.sdxl_inpaint("plain", Files(base), options)
     plain.setup()
-    one = triplet(3)
+    one = make_triplet(3)
     mine, theirs = (remove(x, [one.source], [one.mask], [1], dilation=2)[0] for x in (remover, plain))
     assert not np.array_equal(mine, theirs)
 
@@ -179,11 +164,11 @@ def test_sdxl_inpainting_is_trained_as_rorem_does(base, tmp_path, source, learn)
 def test_what_the_network_sees_is_rorems(base):
     """Grey hole in the masked source, whole source otherwise; the target noised by the base's own schedule; the noise
     is what is predicted; the x0 objective starts from pure noise."""
-    made = train_sdxl.learner(Files(base), device="cpu")
-    one = triplet(1)
+    made = train_sdxl.open_learner(Files(base), device="cpu")
+    one = make_triplet(1)
     settings = Settings(size=64, crop="whole", flip=False)
-    views = [train.view(one, settings, np.random.default_rng(0))]
-    noisy, given, times, noise, weight = train.feed(made, settings, views, [7])
+    views = [train.crop_triplet(one, settings, np.random.default_rng(0))]
+    noisy, given, times, noise, weight = train.prepare_inputs(made, settings, views, [7])
     clean = made.codec.encode(torch.from_numpy(one.target.transpose(2, 0, 1))[None].float() / 127.5 - 1)
     signal = made.alphas[times]
     assert torch.allclose(noisy, signal.sqrt() * clean + (1 - signal).sqrt() * noise, atol=1e-4)
@@ -191,11 +176,11 @@ def test_what_the_network_sees_is_rorems(base):
     assert torch.allclose(given[:, 1:], made.codec.encode(grey / 127.5 - 1), atol=1e-4)
     assert set(given[:, 0].unique().tolist()) == {0, 1}
     assert torch.equal(weight, torch.ones_like(weight))
-    _, whole, *_ = train.feed(made, replace(settings, source="whole"), views, [7])
+    _, whole, *_ = train.prepare_inputs(made, replace(settings, source="whole"), views, [7])
     seen = made.codec.encode(torch.from_numpy(one.source.transpose(2, 0, 1))[None].float() / 127.5 - 1)
     assert torch.allclose(whole[:, 1:], seen, atol=1e-4)
-    made.alphas = tiny.zero_snr_alphas()
-    noisy, _, times, wanted, _ = train.feed(made, replace(settings, objective="x0"), views, [7])
+    made.alphas = tiny.compute_zero_snr_alphas()
+    noisy, _, times, wanted, _ = train.prepare_inputs(made, replace(settings, objective="x0"), views, [7])
     assert times.tolist() == [999]
     assert torch.equal(noisy, noise)
     assert torch.allclose(wanted, clean, atol=1e-4)
@@ -206,17 +191,17 @@ def test_the_energy_score_is_least_where_the_answers_are_distributed_as_the_trut
     Over normal truths, answers drawn likewise score .564 and the mean alone .798, so blurring does not pay; answers of
     half or twice the spread score worse than the right one too."""
     ones = torch.ones(1, 1, 2, 2)
-    alike = train_energy.score(3 * ones, 3 * ones, ones, ones)
+    alike = energy_loss.compute_energy_score(3 * ones, 3 * ones, ones, ones)
     assert alike.item() == pytest.approx(2, rel=1e-3)
-    around = train_energy.score(0 * ones, 2 * ones, ones, ones)
+    around = energy_loss.compute_energy_score(0 * ones, 2 * ones, ones, ones)
     assert around.item() == pytest.approx(1 - 2 / 2 + 0, abs=1e-3)
-    assert train_energy.score(3 * ones, 3 * ones, ones, 0 * ones).item() == 0
+    assert energy_loss.compute_energy_score(3 * ones, 3 * ones, ones, 0 * ones).item() == 0
     drawn = torch.Generator().manual_seed(0)
     # one number a square of 2 x 2, so that both scales see the same distances
     first, second, truth = torch.randn(3, 20000, 1, 1, 1, generator=drawn).expand(-1, -1, -1, 2, 2).unbind()
     weight = torch.ones_like(truth)
     scores = {
-        spread: train_energy.score(spread * first, spread * second, truth, weight).item()
+        spread: energy_loss.compute_energy_score(spread * first, spread * second, truth, weight).item()
         for spread in (0.0, 0.5, 1.0, 2.0)
     }
     assert scores[1.0] == pytest.approx(0.564, abs=0.01)
@@ -229,7 +214,7 @@ def test_the_energy_score_teaches_a_spread_that_the_mean_square_takes_away(codec
     picture are all alike; tuned by the energy score, from the same start, they differ by the noise they began with."""
 
     def unsure(seed):
-        source, target, mask, _ = triplet(seed)
+        source, target, mask, _ = make_triplet(seed)
         shade = np.uint8(40 if seed % 2 else 220)
         return Triplet(source, np.where(mask[..., None], shade, target).astype(np.uint8), mask)
 
@@ -237,8 +222,8 @@ def test_the_energy_score_teaches_a_spread_that_the_mean_square_takes_away(codec
     spread = {}
     for objective in ("x0", "energy"):
         settings = replace(QUICK, steps=90, batch=6, rate=3e-3, decay=True, objective=objective, checkpoint_every=100)
-        train.train(tiny.fresh(codec, seed=1), given, settings, tmp_path / objective)
-        made = tiny.Tiny("tiny", tmp_path / objective, Pca.load)
+        train.train(tiny.create_learner(codec, seed=1), given, settings, tmp_path / objective)
+        made = tiny.TinyRemover("tiny", tmp_path / objective)
         made.setup()
         one = unsure(901)
         answers = remove(made, [one.source] * 12, [one.mask] * 12, list(range(12)), dilation=2)
@@ -246,19 +231,19 @@ def test_the_energy_score_teaches_a_spread_that_the_mean_square_takes_away(codec
     assert spread["energy"] > 2 * spread["x0"], spread
 
 
-def test_the_mask_loss_is_objectclears_and_draws_the_gaze_onto_the_object(base, tmp_path):
+def test_the_mask_loss_is_objectclears_and_draws_the_attention_onto_the_object(base, tmp_path):
     """On arrays: attention that is even gives 1, attention on the object alone gives 1 - its mean there; every
-    cross-attention is heard, with gradients; trained with a heavy weight the loss falls."""
-    made = train_sdxl.learner(Files(base), device="cpu")
+    cross-attention is recorded, with gradients; trained with a heavy weight the loss falls."""
+    made = train_sdxl.open_learner(Files(base), device="cpu")
     settings = Settings(size=64, crop="whole", flip=False)
-    views = [train.view(triplet(seed), settings, np.random.default_rng(0)) for seed in (1, 2)]
-    noisy, given, times, *_ = train.feed(made, settings, views, [7, 8])
-    region = train.foregrounds(views, "cpu", 2)
+    views = [train.crop_triplet(make_triplet(seed), settings, np.random.default_rng(0)) for seed in (1, 2)]
+    noisy, given, times, *_ = train.prepare_inputs(made, settings, views, [7, 8])
+    region = train.stack_foregrounds(views, "cpu", 2)
 
     def measured():
-        with train_gaze.gazes(made.unet, 5, True) as gazes:
-            train.call(made.unet, made, 64, noisy, given, times)
-            return train_gaze.loss(gazes, region), len(gazes)
+        with attention_loss.record_attention(made.unet, 5, True) as recorders:
+            train.predict(made.unet, made, 64, noisy, given, times)
+            return attention_loss.compute_mask_loss(recorders, region), len(recorders)
 
     made.unet.requires_grad_(True)
     before, count = measured()
@@ -268,18 +253,20 @@ def test_the_mask_loss_is_objectclears_and_draws_the_gaze_onto_the_object(base, 
     assert not any(module._forward_hooks for module in made.unet.modules())
 
     class Even:
-        heard = {"to_q": torch.zeros(2, 64, 4)}
+        outputs = {"to_q": torch.zeros(2, 64, 4)}
 
         def __init__(self, looked):
             self.looked = looked
 
-        def maps(self, shape, count):
+        def compute_maps(self, shape, count):
             return self.looked.reshape(count, *shape)
 
-    assert train_gaze.loss([Even(torch.full((2, 8, 8), 0.3))], region).item() == pytest.approx(1, abs=1e-6)
+    assert attention_loss.compute_mask_loss([Even(torch.full((2, 8, 8), 0.3))], region).item() == pytest.approx(
+        1, abs=1e-6
+    )
     small = torch.nn.functional.interpolate(region, (8, 8), mode="bilinear", antialias=True)[:, 0] > 0.1
-    assert train_gaze.loss([Even(0.4 * small.float())], region).item() == pytest.approx(0.6, abs=1e-6)
-    items_ = [Item(f"t{seed}", lambda seed=seed: triplet(seed)) for seed in (1, 2)]
+    assert attention_loss.compute_mask_loss([Even(0.4 * small.float())], region).item() == pytest.approx(0.6, abs=1e-6)
+    items_ = [Item(f"t{seed}", lambda seed=seed: make_triplet(seed)) for seed in (1, 2)]
     heavy = replace(settings, steps=30, batch=2, rate=3e-3, warm_up=1, mask_loss=100.0, checkpoint_every=100)
     train.train(made, items_, heavy, tmp_path / "out")
     assert measured()[0] < before - 0.01
@@ -292,7 +279,7 @@ def test_zero_snr_schedule_is_diffusers_own():
     theirs = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", rescale_betas_zero_snr=True
     ).alphas_cumprod
-    ours = tiny.zero_snr_alphas()
+    ours = tiny.compute_zero_snr_alphas()
     assert ours[-1] == 0
     assert torch.allclose(ours[:-1], theirs[:-1], atol=1e-4)
 
@@ -300,15 +287,15 @@ def test_zero_snr_schedule_is_diffusers_own():
 def test_what_is_wrong_is_said(codec, base, tmp_path, monkeypatch):
     """No triplets, a loss that is no number, a folder that is no remover, a UNet of other channels."""
     with pytest.raises(TrainingFailed, match="no triplets"):
-        train.train(tiny.fresh(codec), [], QUICK, tmp_path / "none")
+        train.train(tiny.create_learner(codec), [], QUICK, tmp_path / "none")
     assert not (tmp_path / "none").exists()
     with pytest.raises(MissingWeights, match=r"no tiny remover|no model"):
-        tiny.Tiny("tiny", tmp_path, Pca.load).weights()
-    bad = tiny.fresh(codec, seed=1)
+        tiny.TinyRemover("tiny", tmp_path).weights()
+    bad = tiny.create_learner(codec, seed=1)
     with torch.no_grad():
         bad.unet.conv_out.weight.fill_(float("nan"))
     with pytest.raises(TrainingFailed, match="loss is nan at step 0"):
-        train.train(bad, items(4), QUICK, tmp_path / "nan")
+        train.train(bad, list_items(4), QUICK, tmp_path / "nan")
     assert not (tmp_path / "nan" / "remover.json").exists()
     assert not (tmp_path / "nan" / "checkpoint.json").exists()
     folder = tmp_path / "four"
@@ -317,4 +304,4 @@ def test_what_is_wrong_is_said(codec, base, tmp_path, monkeypatch):
         (folder / "unet" / path.name).write_bytes(path.read_bytes())
     tiny_models.rewrite(folder / "unet" / "config.json", in_channels=4)
     with pytest.raises(MissingWeights, match="takes 4 channels"):
-        train_sdxl.learner(Files(base, unet=folder / "unet"), device="cpu")
+        train_sdxl.open_learner(Files(base, unet=folder / "unet"), device="cpu")

@@ -3,10 +3,10 @@
 import cv2
 import numpy as np
 import pytest
-from support.pair_scenes import frozen, scene
+from support.pair_scenes import freeze, make_scene
 
 from rasura.manifests.schemas import Kind
-from rasura.stages.capture import Capture, CaptureParams, captured_target, feather_weight
+from rasura.stages.capture import Capture, CaptureParams, blend_target, compute_feather_weight
 from rasura.stages.stage import Rejected
 
 cv2.setNumThreads(1)
@@ -15,10 +15,10 @@ cv2.setNumThreads(1)
 def run(pair, **params):
     record = {
         "id": "x",
-        "input": frozen(pair.source),
-        "gt": frozen(pair.clean),
-        "object_mask": frozen(pair.object_mask),
-        "foreground_mask": frozen(pair.foreground_mask),
+        "input": freeze(pair.source),
+        "gt": freeze(pair.clean),
+        "object_mask": freeze(pair.object_mask),
+        "foreground_mask": freeze(pair.foreground_mask),
         "label": "blob",
     }
     return Capture(CaptureParams(**params)).process_one(record).records[0]
@@ -28,7 +28,7 @@ def run(pair, **params):
 def test_outside_the_foreground_target_is_source_bit_for_bit(feather):
     """Not one byte differs outside M_fg, though the two shots have different noise everywhere."""
     for seed in range(3):
-        pair = scene(seed, noise=3)
+        pair = make_scene(seed, noise=3)
         out = run(pair, feather=feather)
         outside = ~out["foreground_mask"]
         assert (pair.source != pair.clean)[outside].any()
@@ -37,7 +37,7 @@ def test_outside_the_foreground_target_is_source_bit_for_bit(feather):
 
 def test_object_is_gone_without_a_ghost():
     """On M_o and 2 px around it (in M_fg) the target is gt bit for bit, and so it is deep inside the shadow."""
-    pair = scene(1, noise=2)
+    pair = make_scene(1, noise=2)
     target = run(pair)["target"]
     rim = (cv2.dilate(pair.object_mask.astype(np.uint8), np.ones((3, 3))) > 0) & pair.foreground_mask
     assert (target == pair.clean)[rim].all()
@@ -53,33 +53,33 @@ def test_hard_shadow_leaves_no_outline():
     shadow[40:90, 50:130] = True
     source = np.where(shadow[..., None], clean * 0.5, clean).astype(np.uint8)
     where = cv2.dilate(shadow.astype(np.uint8), np.ones((5, 5))) > 0
-    target = captured_target(source, clean, where, np.zeros_like(shadow), 6)
+    target = blend_target(source, clean, where, np.zeros_like(shadow), 6)
     assert np.abs(target.astype(int) - clean)[shadow].max() <= 3
 
 
 def test_feather_rises_inside_only():
     """The weight is 0 outside, 1 on the object, and in between it never jumps by more than a fifth a pixel."""
-    pair = scene(0)
-    weight = feather_weight(pair.foreground_mask, np.zeros_like(pair.object_mask), 8)
+    pair = make_scene(0)
+    weight = compute_feather_weight(pair.foreground_mask, np.zeros_like(pair.object_mask), 8)
     assert (weight[~pair.foreground_mask] == 0).all()
     assert (weight[pair.foreground_mask] > 0).all()
     assert weight.max() == 1
     assert np.abs(np.diff(weight, axis=0)).max() < 0.2
-    assert (feather_weight(pair.foreground_mask, pair.object_mask, 8)[pair.object_mask] == 1).all()
+    assert (compute_feather_weight(pair.foreground_mask, pair.object_mask, 8)[pair.object_mask] == 1).all()
 
 
 def test_picture_border_is_no_rim():
     """A foreground cut by the picture's border is gt up to the border: nothing of it stays there."""
     where = np.zeros((60, 60), bool)
     where[:30, :30] = True
-    weight = feather_weight(where, np.zeros_like(where), 6)
+    weight = compute_feather_weight(where, np.zeros_like(where), 6)
     assert (weight[:20, :20] == 1).all()
-    assert (feather_weight(np.ones_like(where), np.zeros_like(where), 6) == 1).all()
+    assert (compute_feather_weight(np.ones_like(where), np.zeros_like(where), 6) == 1).all()
 
 
 def test_triplet_columns():
     """The pair's columns give way to the triplet's; M_o is part of M_fg; other columns stay."""
-    pair = scene(2)
+    pair = make_scene(2)
     out = run(pair)
     assert not {"input", "gt", "object_mask"} & set(out)
     assert out["kind"] == "captured"
@@ -87,15 +87,15 @@ def test_triplet_columns():
     assert (out["source"] == pair.source).all()
     assert (out["mask"] == pair.object_mask).all()
     assert not (out["mask"] & ~out["foreground_mask"]).any()
-    given = dict(Capture.needs) | {"label": Kind.STRING}
-    after = Capture(CaptureParams()).schema(given)
+    columns = dict(Capture.needs) | {"label": Kind.STRING}
+    after = Capture(CaptureParams()).schema(columns)
     assert set(after) == {"kind", "source", "target", "mask", "foreground_mask", "label"}
 
 
 def test_an_object_outside_foreground_mask_is_covered_all_the_same():
     """Where M_o reaches over M_fg, the stored M_fg is their union: the object leaves the target whole."""
-    pair = scene(0)
-    out = captured_target(pair.source, pair.clean, np.zeros_like(pair.object_mask), pair.object_mask)
+    pair = make_scene(0)
+    out = blend_target(pair.source, pair.clean, np.zeros_like(pair.object_mask), pair.object_mask)
     assert (out == pair.clean)[pair.object_mask].all()
     record = {"id": "x", "input": pair.source, "gt": pair.clean}
     record |= {"object_mask": np.zeros((320, 400), bool), "foreground_mask": pair.foreground_mask}
@@ -109,6 +109,6 @@ def test_tiny_pictures_pass(size):
     source, clean = rng.integers(0, 256, (2, *size, 3), np.uint8)
     mask = np.zeros(size, bool)
     mask[0, 0] = True
-    target = captured_target(source, clean, mask, mask)
+    target = blend_target(source, clean, mask, mask)
     assert (target[mask] == clean[mask]).all()
     assert (target[~mask] == source[~mask]).all()

@@ -1,4 +1,4 @@
-"""Where things can stand, and how large they would be there."""
+"""The ground plane of a photo: where objects can stand, and how large they would be there."""
 
 import cv2
 import numpy as np
@@ -9,24 +9,30 @@ from rasura.manifests.schemas import Kind
 from rasura.stages.background import Background
 from rasura.stages.ground import Ground, GroundParams
 from rasura.stages.ground_plane.plane import (
-    fit_floor,
-    flat_part,
-    is_floor,
-    own_plane,
-    pixels,
-    plane_columns,
+    compute_ground_scale,
+    compute_plane,
+    compute_relative_error,
+    find_flat_area,
+    fit_ground_plane,
+    fit_region_plane,
+    is_ground_plane,
+    make_pixel_rows,
     recedes,
-    relative_error,
-    scale_of_plane,
 )
-from rasura.stages.ground_plane.region import calm_region, guessed_plane, horizon_guess, tidy, water_likeness
+from rasura.stages.ground_plane.region import (
+    estimate_horizon,
+    find_smooth_region,
+    make_default_plane,
+    measure_water_likeness,
+    remove_specks,
+)
 from rasura.stages.stage import Kept, MissingColumns, Params, Rejected
 
 SHAPE = (90, 120)
 FOCAL = 100.0
 
 
-def floor_map(pitch=20.0, tall=1.5, far=8.0, roll=0.0, shape=SHAPE, focal=FOCAL):
+def make_depth_map(pitch=20.0, tall=1.5, far=8.0, roll=0.0, shape=SHAPE, focal=FOCAL):
     """Inverse depth (h, w), 1/m, of a floor `tall` m below a camera that looks down by `pitch` degrees and leans by
     `roll`, up to a wall `far` m away; and the floor's mask and normal."""
     p, r = np.deg2rad(pitch), np.deg2rad(roll)
@@ -48,68 +54,68 @@ def scene(height=240, width=320, horizon=100, seed=0):
     return out
 
 
-def fitted(inverse, seed=0, **more):
-    return fit_floor(inverse, SHAPE, FOCAL, np.random.default_rng(seed), **more)
+def fit(inverse, seed=0, **more):
+    return fit_ground_plane(inverse, SHAPE, FOCAL, np.random.default_rng(seed), **more)
 
 
 @pytest.mark.parametrize("pitch", [5, 20, 60])
 @pytest.mark.parametrize("roll", [0, 8])
 def test_the_floor_gives_camera_and_sizes(pitch, roll):
     """Of an exact floor: normal, camera height, pixels per metre everywhere, and the mask to the wall's foot."""
-    inverse, floor, n = floor_map(pitch, roll=roll)
-    line = fitted(inverse)
+    inverse, floor, n = make_depth_map(pitch, roll=roll)
+    line = fit(inverse)
     assert line is not None
-    plane = plane_columns(line, FOCAL, SHAPE)
+    plane = compute_plane(line, FOCAL, SHAPE)
     assert plane[:3] == pytest.approx(n, abs=2e-3)
     assert plane[3] == pytest.approx(1.5, rel=0.01)
-    assert is_floor(plane)
-    rows = pixels((120, 90), SHAPE)
+    assert is_ground_plane(plane)
+    rows = make_pixel_rows((120, 90), SHAPE)
     at = floor.ravel()
-    density = rows @ scale_of_plane(plane, FOCAL, SHAPE)
+    density = rows @ compute_ground_scale(plane, FOCAL, SHAPE)
     assert density[at] == pytest.approx((FOCAL * inverse).ravel()[at], rel=0.02)
-    flat, error = flat_part(inverse, line, SHAPE)
+    flat, error = find_flat_area(inverse, line, SHAPE)
     assert (flat & floor).sum() / (flat | floor).sum() > 0.95
     assert np.median(error[flat]) < 0.01
 
 
 def test_the_grid_of_the_depth_changes_nothing():
     """A map at half the picture's resolution gives the same plane in the picture's pixels."""
-    inverse, _, _ = floor_map(25, far=1e3)
+    inverse, _, _ = make_depth_map(25, far=1e3)
     half = cv2.resize(inverse, (60, 45), interpolation=cv2.INTER_AREA)
-    assert fitted(half) == pytest.approx(fitted(inverse), rel=0.02, abs=1e-5)
+    assert fit(half) == pytest.approx(fit(inverse), rel=0.02, abs=1e-5)
 
 
 def test_the_unit_of_depth_changes_only_the_height():
     """Disparity up to a factor gives the same normal, area and ratios of sizes."""
-    inverse, _, _ = floor_map(25)
-    metres, other = (plane_columns(fitted(values), FOCAL, SHAPE) for values in (inverse, inverse * 7))
+    inverse, _, _ = make_depth_map(25)
+    metres, other = (compute_plane(fit(values), FOCAL, SHAPE) for values in (inverse, inverse * 7))
     assert other[:3] == pytest.approx(metres[:3], abs=1e-6)
     assert other[3] == pytest.approx(metres[3] / 7)
-    one, two = (flat_part(values, fitted(values), SHAPE)[0] for values in (inverse, inverse * 7))
+    one, two = (find_flat_area(values, fit(values), SHAPE)[0] for values in (inverse, inverse * 7))
     assert np.array_equal(one, two)
 
 
 def test_a_thing_on_the_floor_is_no_floor():
     """A box that stands on the plane, nearer than the floor behind it, is left out of the flat part."""
-    inverse, _, _ = floor_map(15)
+    inverse, _, _ = make_depth_map(15)
     inverse[50:70, 40:70] = inverse[70, 50]
-    flat, _ = flat_part(inverse, fitted(inverse), SHAPE)
+    flat, _ = find_flat_area(inverse, fit(inverse), SHAPE)
     assert flat[50:62, 45:65].mean() < 0.1
     assert flat[60:85, 80:115].mean() > 0.9
 
 
 def test_of_floor_and_table_the_larger_is_taken():
     """Two levels, a table of a third of the floor's height in front: one plane, and nothing of the other."""
-    floor, _, _ = floor_map(25, far=1e3)
-    table, _, _ = floor_map(25, tall=1.0, far=1e3)
+    floor, _, _ = make_depth_map(25, far=1e3)
+    table, _, _ = make_depth_map(25, tall=1.0, far=1e3)
     whole = floor.copy()
     whole[60:, :50] = table[60:, :50]
-    flat, _ = flat_part(whole, fitted(whole), SHAPE)
+    flat, _ = find_flat_area(whole, fit(whole), SHAPE)
     assert not flat[62:, 2:48].any()
     assert flat[60:, 52:].mean() > 0.95
     allowed = np.zeros(SHAPE, bool)
     allowed[60:, :50] = True  # a class map that only knows the table
-    flat, _ = flat_part(whole, fitted(whole, allowed=allowed), SHAPE)
+    flat, _ = find_flat_area(whole, fit(whole, allowed=allowed), SHAPE)
     assert flat[62:, 2:48].mean() > 0.95
     assert not flat[62:, 52:].any()
 
@@ -117,14 +123,14 @@ def test_of_floor_and_table_the_larger_is_taken():
 def test_noise_is_borne_and_the_result_is_repeatable():
     """A slow error of 3 %, a blur and 2 % of noise: the area keeps 85 %, the pitch 2 degrees; same seed, same plane."""
     rng = np.random.default_rng(1)
-    inverse, floor, n = floor_map(25)
+    inverse, floor, n = make_depth_map(25)
     slow = cv2.resize(rng.normal(1, 0.03, (6, 8)).astype(np.float32), (120, 90), interpolation=cv2.INTER_CUBIC)
     inverse = cv2.GaussianBlur(inverse, (0, 0), 1) * slow * rng.normal(1, 0.02, SHAPE).astype(np.float32)
-    one, two = fitted(inverse, 4), fitted(inverse, 4)
+    one, two = fit(inverse, 4), fit(inverse, 4)
     assert np.array_equal(one, two)
-    flat = tidy(flat_part(inverse, one, SHAPE)[0])
+    flat = remove_specks(find_flat_area(inverse, one, SHAPE)[0])
     assert (flat & floor).sum() / (flat | floor).sum() > 0.85
-    plane = plane_columns(one, FOCAL, SHAPE)
+    plane = compute_plane(one, FOCAL, SHAPE)
     assert np.rad2deg(np.arccos(plane[:3] @ n)) < 2
 
 
@@ -133,31 +139,31 @@ def test_noise_is_borne_and_the_result_is_repeatable():
     [
         np.full(SHAPE, 0.3, np.float32),
         (0.3 * np.random.default_rng(0).normal(1, 0.02, SHAPE)).astype(np.float32),
-        floor_map(20, roll=40)[0],
-        np.ascontiguousarray(floor_map(5, shape=SHAPE[::-1])[0].T),
+        make_depth_map(20, roll=40)[0],
+        np.ascontiguousarray(make_depth_map(5, shape=SHAPE[::-1])[0].T),
         np.zeros(SHAPE, np.float32),
-        floor_map(80)[0],
+        make_depth_map(80)[0],
     ],
     ids=["wall ahead", "noisy wall ahead", "leaning", "wall at the side", "sky", "straight down"],
 )
 def test_walls_and_tilted_planes_are_no_floors(inverse):
     """A wall ahead or at the side, a plane that leans by 40 degrees, the sky, and a floor seen from above: refused."""
-    assert fitted(inverse) is None
+    assert fit(inverse) is None
 
 
 def test_a_region_shows_its_own_plane():
     """Walls that a loose floor would swallow: they do not recede upwards by themselves. Outliers are cut off."""
-    inverse, _, n = floor_map(20, far=1e3)
+    inverse, _, n = make_depth_map(20, far=1e3)
     everywhere = np.ones(SHAPE, bool)
     inverse[10:20, 10:20] *= 3
-    own = own_plane(inverse, SHAPE, everywhere)
-    assert plane_columns(own, FOCAL, SHAPE)[:3] == pytest.approx(n, abs=1e-3)
+    own = fit_region_plane(inverse, SHAPE, everywhere)
+    assert compute_plane(own, FOCAL, SHAPE)[:3] == pytest.approx(n, abs=1e-3)
     assert recedes(own)
-    side = np.ascontiguousarray(floor_map(5, shape=SHAPE[::-1], far=1e3)[0].T)
-    assert not recedes(own_plane(side, SHAPE, everywhere))
-    assert not recedes(own_plane(floor_map(20, far=1e3)[0][::-1], SHAPE, everywhere))
-    assert own_plane(inverse, SHAPE, np.zeros(SHAPE, bool)) is None
-    above = relative_error(np.array([1.0]), np.array([0.0, 1.0, -50.0]), np.array([[5.0, 10.0, 1.0]]))
+    side = np.ascontiguousarray(make_depth_map(5, shape=SHAPE[::-1], far=1e3)[0].T)
+    assert not recedes(fit_region_plane(side, SHAPE, everywhere))
+    assert not recedes(fit_region_plane(make_depth_map(20, far=1e3)[0][::-1], SHAPE, everywhere))
+    assert fit_region_plane(inverse, SHAPE, np.zeros(SHAPE, bool)) is None
+    above = compute_relative_error(np.array([1.0]), np.array([0.0, 1.0, -50.0]), np.array([[5.0, 10.0, 1.0]]))
     assert np.isinf(above).all()
 
 
@@ -165,7 +171,7 @@ def test_the_calm_region_is_the_floor():
     """Of a busy wall over a calm floor the floor is found, without the thing that stands on it."""
     picture = scene().copy()
     cv2.rectangle(picture, (140, 120), (190, 200), (200, 30, 30), -1)
-    region = calm_region(picture)
+    region = find_smooth_region(picture)
     assert region.shape == (240, 320)
     assert region[150:, :100].mean() > 0.9
     assert region[:90].mean() < 0.02
@@ -178,7 +184,7 @@ def test_an_evenly_rough_floor_is_calm():
     picture = np.full((240, 360, 3), (150, 60, 40), np.uint8)
     grain = rng.choice([60, 120, 180], (90, 180))
     picture[60:] = np.kron(grain, np.ones((2, 2)))[:, :, None]
-    region = calm_region(picture)
+    region = find_smooth_region(picture)
     assert region[120:].mean() > 0.9
     assert not region[:50].any()
 
@@ -187,17 +193,17 @@ def test_the_guessed_camera():
     """The horizon lies above the region and no lower than usual; the plane's scale is 0 on it and grows downwards."""
     region = np.zeros((200, 100), bool)
     region[70:] = True
-    horizon = horizon_guess(region)
+    horizon = estimate_horizon(region)
     assert 50 < horizon < 70
-    n = guessed_plane(horizon, 120.0, 200)
-    a, b, c = scale_of_plane(n, 120.0, (200, 100))
+    n = make_default_plane(horizon, 120.0, 200)
+    a, b, c = compute_ground_scale(n, 120.0, (200, 100))
     assert a == 0
     assert b * horizon + c == pytest.approx(0)
     assert b * 200 + c > b * 150 + c > 0
     region[:150] = False
-    assert horizon_guess(region) == pytest.approx(84)
-    assert horizon_guess(np.ones((200, 100), bool)) == -80
-    assert horizon_guess(np.zeros((200, 100), bool)) == pytest.approx(84)
+    assert estimate_horizon(region) == pytest.approx(84)
+    assert estimate_horizon(np.ones((200, 100), bool)) == -80
+    assert estimate_horizon(np.zeros((200, 100), bool)) == pytest.approx(84)
 
 
 def test_water_is_told_by_hue_and_ripples():
@@ -210,11 +216,11 @@ def test_water_is_told_by_hue_and_ripples():
     def surface(colour, texture):
         return np.clip(np.array(colour) + texture, 0, 255).astype(np.uint8)
 
-    assert water_likeness(surface((60, 120, 115), ripples), everywhere) > 0.6
-    assert water_likeness(surface((90, 130, 50), ripples), everywhere) < 0.2
-    assert water_likeness(surface((120, 118, 115), ripples), everywhere) < 0.2
-    assert water_likeness(surface((60, 90, 150), grain), everywhere) < 0.2
-    assert water_likeness(surface((60, 120, 115), ripples), ~everywhere) == 0
+    assert measure_water_likeness(surface((60, 120, 115), ripples), everywhere) > 0.6
+    assert measure_water_likeness(surface((90, 130, 50), ripples), everywhere) < 0.2
+    assert measure_water_likeness(surface((120, 118, 115), ripples), everywhere) < 0.2
+    assert measure_water_likeness(surface((60, 90, 150), grain), everywhere) < 0.2
+    assert measure_water_likeness(surface((60, 120, 115), ripples), ~everywhere) == 0
 
 
 def test_the_stage_without_a_network():
@@ -241,7 +247,7 @@ def test_depth_that_the_record_has(column):
     scale = focal / depth. A field of view that the record tells counts before the assumed one."""
     width, height = 320, 240
     focal = width / 2 / np.tan(np.deg2rad(50) / 2)
-    inverse, floor, n = floor_map(20, shape=(height, width), focal=focal)
+    inverse, floor, n = make_depth_map(20, shape=(height, width), focal=focal)
     millimetres = np.clip(1000 / inverse, 0, 65535).astype(np.uint16)
     millimetres[0] = 0  # nothing was measured there
     record = {"id": "a", column: scene(), "input": None, "true_depth": millimetres}
@@ -269,7 +275,7 @@ def test_depth_that_the_record_has(column):
 
 def test_batches_and_order_change_nothing():
     """The records of a batch get what each gets alone, in their order."""
-    inverse, _, _ = floor_map(20, shape=(240, 320), focal=277.0)
+    inverse, _, _ = make_depth_map(20, shape=(240, 320), focal=277.0)
     depth = (1000 / inverse).astype(np.uint16)
     records = [{"id": str(k), "source": scene(seed=k), "true_depth": depth} for k in range(2)]
     records.append({"id": "x", "source": np.full((60, 50, 3), 9, np.uint8), "true_depth": np.full((60, 50), 900, "u2")})

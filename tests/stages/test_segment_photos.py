@@ -5,11 +5,11 @@ import json
 import cv2
 import numpy as np
 import pytest
-from support.pair_scenes import iou
+from support.pair_scenes import compute_iou
 
 from rasura.manifests.images import decode_image
 from rasura.stages.detect import Detect, DetectParams
-from rasura.stages.segment import Segment, SegmentParams, points_within
+from rasura.stages.segment import Segment, SegmentParams, parse_points
 from rasura.stages.stage import Kept, MissingColumns, Rejected
 
 cv2.setNumThreads(1)
@@ -41,7 +41,7 @@ def photos(assets):
     listing = json.loads((folder / "instances_cc.json").read_text())
     names = {photo["id"]: photo["file_name"] for photo in listing["images"]}
     usable = [a for a in listing["annotations"] if not a["iscrowd"] and a["area"] > 64**2]
-    found = {}
+    photos = {}
     for number in sorted({a["image_id"] for a in usable})[::8]:
         picture, objects = decode_image((folder / names[number]).read_bytes()), []
         for item in [a for a in usable if a["image_id"] == number]:
@@ -50,8 +50,8 @@ def photos(assets):
                 cv2.fillPoly(truth, [np.array(polygon, np.float32).reshape(-1, 2).round().astype(np.int32)], 1)
             x, y, w, h = item["bbox"]
             objects.append(([x, y, x + w, y + h], truth > 0))
-        found[number] = picture, objects
-    return found
+        photos[number] = picture, objects
+    return photos
 
 
 def test_boxes_on_photographs(minisam, photos):
@@ -64,7 +64,7 @@ def test_boxes_on_photographs(minisam, photos):
     for number, (picture, objects) in photos.items():
         for k, (box, truth) in enumerate(objects):
             out = minisam.process_one({"id": f"{number}.{k}", "source": picture.copy(), "box": box}).records[0]
-            overlaps.append(iou(out["object_mask"], truth))
+            overlaps.append(compute_iou(out["object_mask"], truth))
             assert out["segment_score"] == out["segment_predicted_iou"] == out["segment_alternatives"][0]
             assert 0.5 < out["segment_predicted_iou"] < 1.1
             assert out["segment_alternative_areas"][0] == pytest.approx(out["object_mask"].mean(), abs=0.02)
@@ -81,13 +81,13 @@ def test_a_photo_is_embedded_once_in_a_run_of_detections(minisam, photos, assets
     detect.setup()
     chosen = [picture for picture, _ in photos.values()][1:3]
     records = [{"id": f"p{k}", "source": picture} for k, picture in enumerate(chosen)]
-    found = [record for outcome in detect.process(records) for record in outcome.records]
-    assert len(found) >= 4
+    detections = [record for outcome in detect.process(records) for record in outcome.records]
+    assert len(detections) >= 4
     encoder = minisam.sam.encoder = Counting(minisam.sam.encoder)
-    minisam.seen.clear()
-    outcomes = minisam.process(found)
+    minisam.embeddings.clear()
+    outcomes = minisam.process(detections)
     minisam.sam.encoder = encoder.inner
-    assert all(isinstance(one, Kept) for one in outcomes)
+    assert all(isinstance(outcome, Kept) for outcome in outcomes)
     assert encoder.runs == 2
 
 
@@ -102,13 +102,13 @@ def test_photos_take_points_too(minisam, photos):
     out = minisam.process_one(record).records[0]
     assert out["object_mask"][ys[middle], xs[middle]]
     both = minisam.process_one(record | {"box": box}).records[0]
-    assert iou(both["object_mask"], truth) >= 0.7
+    assert compute_iou(both["object_mask"], truth) >= 0.7
     off = [float(box[0] - 8), float(box[1] - 8), 0.0]
     assert isinstance(minisam.process_one(record | {"points": [*on, *off], "box": box}), Kept)
     assert isinstance(minisam.process_one(record | {"points": off}), Rejected)
     assert isinstance(minisam.process_one(record | {"points": None}), Rejected)
     with pytest.raises(ValueError, match="x, y and 1 or 0 in turn"):
-        points_within([1, 2, 3], picture.shape)
+        parse_points([1, 2, 3], picture.shape)
 
 
 def test_columns_and_parameters_are_checked_before_a_run(tmp_path):

@@ -1,65 +1,67 @@
-"""Light direction from the shadow that an object casts: on made-up scenes whose sun is known."""
+"""Light direction from the shadow that an object casts: on synthetic scenes whose sun is known."""
 
 import cv2
 import numpy as np
 import pytest
-from support.pair_scenes import camera, floor, frozen
+from support.pair_scenes import capture, freeze, make_floor
 
-from rasura.stages.shadow import Shadow, ShadowParams, cluster, light_of
-from rasura.stages.shadow_fit.solids import Discs, Prism, discs_from, fall, level_floor, picture, prism_from
-from rasura.stages.shadow_fit.sun import lies, peaks
+from rasura.stages.shadow import Shadow, ShadowParams
+from rasura.stages.shadow_fit.camera import compute_shadow_vector, make_ground_camera
+from rasura.stages.shadow_fit.light import cluster_azimuth, estimate_light
+from rasura.stages.shadow_fit.solids import DiscStack, Prism, fit_disc_stack, fit_prism, render_silhouette
+from rasura.stages.shadow_fit.sun import find_azimuth_peaks, resembles_prism
 
 cv2.setNumThreads(1)
 SIZE = (360, 240)
 
 
-def pillar(view, at, radius=0.12, height=0.55):
+def make_pillar(camera, at, radius=0.12, height=0.55):
     """A round pillar on the floor, `at` (right, away) of the point in the middle of the picture's lower half."""
-    right, away, _ = view.axes
-    ray = view.rays(np.array([[SIZE[0] / 2, SIZE[1] * 0.6]]))[0]
-    foot = ray / (ray @ view.normal) + at[0] * right + at[1] * away
+    right, away, _ = camera.axes
+    ray = camera.cast_rays(np.array([[SIZE[0] / 2, SIZE[1] * 0.6]]))[0]
+    foot = ray / (ray @ camera.normal) + at[0] * right + at[1] * away
     heights = np.linspace(0, height, 12)
     links = [(k, k + 1) for k in range(11)]
-    return Discs(foot, np.zeros(12), np.full(12, radius), heights, links)
+    return DiscStack(foot, np.zeros(12), np.full(12, radius), heights, links)
 
 
-def body(view, solid):
+def draw_silhouette(camera, solid):
     """(h, w) bool: the pillar itself, as the camera sees it."""
-    right, away, up = view.axes
+    right, away, up = camera.axes
     ring = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     circle = solid.radius[0] * (np.cos(ring)[:, None] * right + np.sin(ring)[:, None] * away)
     points = np.concatenate([solid.foot + circle + z * up for z in (solid.height[0], solid.height[-1])])
     mask = np.zeros(SIZE[::-1], np.uint8)
-    cv2.fillConvexPoly(mask, cv2.convexHull(np.rint(view.seen(points)).astype(np.int32)), 1)
+    cv2.fillConvexPoly(mask, cv2.convexHull(np.rint(camera.project(points)).astype(np.int32)), 1)
     return mask > 0
 
 
-def lit_pair(azimuth, elevation=42.0, pitch=21.0, pillars=((0.0, 0.0),), soft=1.0, depth=0.5, seed=0):
+def make_lit_pair(azimuth, elevation=42.0, pitch=21.0, pillars=((0.0, 0.0),), soft=1.0, depth=0.5, seed=0):
     """A record with input, gt, M_o, M_fg of pillars under a sun; azimuth None: an overcast sky."""
     rng = np.random.default_rng(seed)
-    view = level_floor(pitch, SIZE, 40.0)
-    solids = [pillar(view, at) for at in pillars]
-    mask = np.any([body(view, solid) for solid in solids], axis=0)
+    camera = make_ground_camera(pitch, SIZE, 40.0)
+    solids = [make_pillar(camera, at) for at in pillars]
+    mask = np.any([draw_silhouette(camera, solid) for solid in solids], axis=0)
     if azimuth is None:
-        feet = [Discs(s.foot, s.shift[:2], s.radius[:2] * 1.4, s.height[:2] * 0, [(0, 1)]) for s in solids]
-        along, wide = fall(view, 0.0, 80.0), 9
+        feet = [DiscStack(s.foot, s.shift[:2], s.radius[:2] * 1.4, s.height[:2] * 0, [(0, 1)]) for s in solids]
+        along, wide = compute_shadow_vector(camera, 0.0, 80.0), 9
     else:
-        feet, along, wide = solids, fall(view, azimuth, elevation), soft
-    shade = cv2.GaussianBlur(picture(feet, view, along, mask.shape), (0, 0), wide) * depth
-    background = floor(SIZE[1], SIZE[0], seed)
-    seen = np.where(mask[..., None], (60, 110, 170), background * (1 - shade[..., None]))
+        feet, along, wide = solids, compute_shadow_vector(camera, azimuth, elevation), soft
+    shade = cv2.GaussianBlur(render_silhouette(feet, camera, along, mask.shape), (0, 0), wide) * depth
+    background = make_floor(SIZE[1], SIZE[0], seed)
+    source = np.where(mask[..., None], (60, 110, 170), background * (1 - shade[..., None]))
     return {
         "id": "x",
-        "input": frozen(camera(seen, rng, 1)),
-        "gt": frozen(camera(background, rng, 1)),
-        "object_mask": frozen(mask),
-        "foreground_mask": frozen(mask | (shade > 0.03)),
+        "input": freeze(capture(source, rng, 1)),
+        "gt": freeze(capture(background, rng, 1)),
+        "object_mask": freeze(mask),
+        "foreground_mask": freeze(mask | (shade > 0.03)),
     }
 
 
-def off(found, true):
+def measure_angle(first, second):
     """Degrees between two directions."""
-    return abs((found - true + 180) % 360 - 180)
+    return abs((first - second + 180) % 360 - 180)
 
 
 def test_the_sun_is_found_all_around():
@@ -67,9 +69,9 @@ def test_the_sun_is_found_all_around():
     and confidence above a half. (Straight away from the camera a pillar hides its own shadow.)"""
     errors = []
     for k, azimuth in enumerate(a for a in range(0, 360, 30) if a != 90):
-        record = lit_pair(azimuth, 32 + 2.5 * (k % 8), 15 + 1.2 * k, seed=k)
+        record = make_lit_pair(azimuth, 32 + 2.5 * (k % 8), 15 + 1.2 * k, seed=k)
         out = Shadow(ShadowParams()).process_one(record).records[0]
-        errors.append(off(out["shadow_azimuth"], azimuth))
+        errors.append(measure_angle(out["shadow_azimuth"], azimuth))
         assert out["shadow_confidence"] > 0.5
         assert 0 <= out["shadow_cluster"] <= 7
     assert np.median(errors) <= 6
@@ -78,15 +80,15 @@ def test_the_sun_is_found_all_around():
 
 def test_several_objects_share_one_sun():
     """Three pillars whose shadows all fall one way: within 12 degrees."""
-    record = lit_pair(205, pillars=((-0.6, 0.1), (0.1, -0.1), (0.6, 0.25)))
+    record = make_lit_pair(205, pillars=((-0.6, 0.1), (0.1, -0.1), (0.6, 0.25)))
     out = Shadow(ShadowParams()).process_one(record).records[0]
-    assert off(out["shadow_azimuth"], 205) <= 12
+    assert measure_angle(out["shadow_azimuth"], 205) <= 12
 
 
 def test_an_overcast_sky_is_unknown():
     """Darkening all around a foot has no direction: azimuth and elevation null, cluster -1, low confidence."""
     for seed in range(2):
-        out = Shadow(ShadowParams()).process_one(lit_pair(None, seed=seed)).records[0]
+        out = Shadow(ShadowParams()).process_one(make_lit_pair(None, seed=seed)).records[0]
         assert out["shadow_azimuth"] is None
         assert out["shadow_elevation"] is None
         assert out["shadow_cluster"] == -1
@@ -96,12 +98,15 @@ def test_an_overcast_sky_is_unknown():
 def test_a_known_floor_is_used():
     """With the camera's true plane and focal length the sun's height is right to 7 degrees, which a guessed pitch
     does not promise, and the direction to 8."""
-    view = level_floor(34.0, SIZE, 40.0)
-    record = lit_pair(150, 38.0, 34.0) | {"ground_plane": [*view.normal.tolist(), 1.0], "ground_focal": view.focal}
+    camera = make_ground_camera(34.0, SIZE, 40.0)
+    record = make_lit_pair(150, 38.0, 34.0) | {
+        "ground_plane": [*camera.normal.tolist(), 1.0],
+        "ground_focal": camera.focal,
+    }
     out = Shadow(ShadowParams()).process_one(record).records[0]
-    assert off(out["shadow_azimuth"], 150) <= 8
+    assert measure_angle(out["shadow_azimuth"], 150) <= 8
     assert abs(out["shadow_elevation"] - 38) <= 7
-    scaled = record | {"ground_plane": [*view.normal.tolist(), 2.5]}  # the camera's height changes no angle
+    scaled = record | {"ground_plane": [*camera.normal.tolist(), 2.5]}  # the camera's height changes no angle
     assert Shadow(ShadowParams()).process_one(scaled).records[0]["shadow_azimuth"] == pytest.approx(
         out["shadow_azimuth"]
     )
@@ -109,7 +114,7 @@ def test_a_known_floor_is_used():
 
 def test_softness_grows_with_the_penumbra():
     """A border three times as blurred is at least 1.7 times as wide, and widths are shares of the object's height."""
-    widths = [light_of(*_arrays(lit_pair(20, soft=soft))).softness for soft in (1.0, 4.0)]
+    widths = [estimate_light(*_arrays(make_lit_pair(20, soft=soft))).softness for soft in (1.0, 4.0)]
     assert widths[0] is not None
     assert widths[1] is not None
     assert widths[1] > 1.7 * widths[0]
@@ -122,45 +127,47 @@ def _arrays(record):
 
 def test_clusters_are_eighths_around_the_axes():
     """Bins of 45 degrees around 0, 45, …; unknown is -1."""
-    assert [cluster(a) for a in (0, 22.4, 22.6, 90, 337.4, 337.6, 359.9)] == [0, 0, 1, 2, 7, 0, 0]
-    assert cluster(None) == -1
+    assert [cluster_azimuth(a) for a in (0, 22.4, 22.6, 90, 337.4, 337.6, 359.9)] == [0, 0, 1, 2, 7, 0, 0]
+    assert cluster_azimuth(None) == -1
 
 
 def test_solid_from_its_picture_casts_the_same_shadow():
     """Read back from its silhouette, a pillar's shadow overlaps the true one by more than 80 %."""
-    view = level_floor(20.0, SIZE, 40.0)
-    solid = pillar(view, (0.1, 0.0))
-    found = discs_from(body(view, solid), view, 0.5)
-    assert found is not None
-    true, ours = (picture([s], view, fall(view, 30, 40), SIZE[::-1]) > 0 for s in (solid, found))
-    assert (true & ours).sum() / (true | ours).sum() > 0.8
+    camera = make_ground_camera(20.0, SIZE, 40.0)
+    solid = make_pillar(camera, (0.1, 0.0))
+    fit = fit_disc_stack(draw_silhouette(camera, solid), camera, 0.5)
+    assert fit is not None
+    vector = compute_shadow_vector(camera, 30, 40)
+    true_shadow, fitted_shadow = (render_silhouette([s], camera, vector, SIZE[::-1]) > 0 for s in (solid, fit))
+    assert (true_shadow & fitted_shadow).sum() / (true_shadow | fitted_shadow).sum() > 0.8
 
 
-def slab(view, turn, size=(0.9, 0.4), height=0.3):
+def make_slab(camera, turn, size=(0.9, 0.4), height=0.3):
     """A box that lies on the floor, turned by degrees."""
-    right, away, _ = view.axes
-    ray = view.rays(np.array([SIZE[0] / 2, SIZE[1] * 0.55]))
+    right, away, _ = camera.axes
+    ray = camera.cast_rays(np.array([SIZE[0] / 2, SIZE[1] * 0.55]))
     c, s = np.cos(np.radians(turn)), np.sin(np.radians(turn))
     corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * np.array(size) / 2 @ np.array([[c, s], [-s, c]])
-    return Prism([ray / (ray @ view.normal) + corners[:, :1] * right + corners[:, 1:] * away], height)
+    return Prism([ray / (ray @ camera.normal) + corners[:, :1] * right + corners[:, 1:] * away], height)
 
 
 def test_what_lies_is_a_prism_and_gives_the_sun():
     """Boxes lying at four angles under four suns look more like prisms than like discs, a pillar does not; and read
     as such they tell the azimuth: median error <= 8 degrees, none above 22.5. (As discs one is 40 degrees off.)"""
-    view = level_floor(22.0, SIZE, 40.0)
-    assert not lies(body(view, pillar(view, (0.0, 0.0))), view)
+    camera = make_ground_camera(22.0, SIZE, 40.0)
+    assert not resembles_prism(draw_silhouette(camera, make_pillar(camera, (0.0, 0.0))), camera)
     errors = []
     for turn, azimuth in ((30, 20), (-35, 160), (0, 210), (40, 130)):
-        box = slab(view, turn)
-        mask = picture([box], view, view.axes[2], SIZE[::-1]) > 0
-        assert lies(mask, view)
-        shade = cv2.GaussianBlur(picture([box], view, fall(view, azimuth, 40.0), mask.shape), (0, 0), 1) * 0.5
-        clean = floor(SIZE[1], SIZE[0], turn + 90)
+        box = make_slab(camera, turn)
+        mask = render_silhouette([box], camera, camera.axes[2], SIZE[::-1]) > 0
+        assert resembles_prism(mask, camera)
+        shadow = render_silhouette([box], camera, compute_shadow_vector(camera, azimuth, 40.0), mask.shape)
+        shade = cv2.GaussianBlur(shadow, (0, 0), 1) * 0.5
+        clean = make_floor(SIZE[1], SIZE[0], turn + 90)
         source = np.where(mask[..., None], (60, 110, 170), clean * (1 - shade[..., None]))
-        light = light_of(source.astype(np.uint8), clean.astype(np.uint8), mask, mask | (shade > 0.03))
+        light = estimate_light(source.astype(np.uint8), clean.astype(np.uint8), mask, mask | (shade > 0.03))
         assert light.sun is not None
-        errors.append(off(light.sun.azimuth, azimuth))
+        errors.append(measure_angle(light.sun.azimuth, azimuth))
     assert np.median(errors) <= 8
     assert max(errors) <= 22.5
 
@@ -168,11 +175,11 @@ def test_what_lies_is_a_prism_and_gives_the_sun():
 def test_a_prism_fills_its_picture():
     """Read back from its silhouette with a third of its height, a lying box covers more than 90 % of that silhouette
     and nearly nothing else."""
-    view = level_floor(22.0, SIZE, 40.0)
-    mask = picture([slab(view, 25)], view, view.axes[2], SIZE[::-1]) > 0
-    found = prism_from(mask, view, 0.33)
-    assert found is not None
-    again = picture([found], view, view.axes[2], SIZE[::-1]) > 0
+    camera = make_ground_camera(22.0, SIZE, 40.0)
+    mask = render_silhouette([make_slab(camera, 25)], camera, camera.axes[2], SIZE[::-1]) > 0
+    fit = fit_prism(mask, camera, 0.33)
+    assert fit is not None
+    again = render_silhouette([fit], camera, camera.axes[2], SIZE[::-1]) > 0
     assert (again & mask).sum() / (again | mask).sum() > 0.9
 
 
@@ -181,15 +188,15 @@ def test_rivals_are_looked_at_too():
     of the best are not."""
     grid = np.full((24, 2), 0.1)
     grid[3], grid[4, 1], grid[15, 0], grid[20, 1] = 0.6, 0.8, 0.7, 0.3
-    assert peaks(grid) == [(4, 1), (15, 0)]
+    assert find_azimuth_peaks(grid) == [(4, 1), (15, 0)]
 
 
 def test_above_the_horizon_nothing_stands():
     """An object whose foot is above the horizon gives no solid, and the stage says unknown."""
     mask = np.zeros(SIZE[::-1], bool)
     mask[5:20, 100:120] = True
-    assert discs_from(mask, level_floor(5.0, SIZE)) is None
-    assert prism_from(mask, level_floor(5.0, SIZE), 0.5) is None
+    assert fit_disc_stack(mask, make_ground_camera(5.0, SIZE)) is None
+    assert fit_prism(mask, make_ground_camera(5.0, SIZE), 0.5) is None
 
 
 @pytest.mark.parametrize("size", [(16, 16), (1, 1), (3, 40)])

@@ -1,14 +1,14 @@
-"""Taking a cut-out apart: every pixel goes to one object, thin gaps do not tear an object, the frame's cut is seen."""
+"""Stage `split`: every pixel goes to one object, thin gaps do not split an object, a cut by the frame is measured."""
 
 import numpy as np
 import pytest
 
 from rasura.manifests.schemas import Kind
-from rasura.stages.split import Split, SplitParams, frame_share, nearest, objects
+from rasura.stages.split import Split, SplitParams, label_objects, measure_frame_share, spread_labels
 from rasura.stages.stage import Kept, Rejected
 
 
-def _two() -> tuple[np.ndarray, np.ndarray]:
+def make_two_objects() -> tuple[np.ndarray, np.ndarray]:
     """A cut-out of two boxes with a shadow to the right of each; the second is smaller."""
     rgba = np.zeros((60, 120, 4), np.uint8)
     mask = np.zeros((60, 120), bool)
@@ -21,7 +21,7 @@ def _two() -> tuple[np.ndarray, np.ndarray]:
 
 def test_every_pixel_goes_to_one_object() -> None:
     """The parts laid back where they came from give the cut-out again, each shadow with its own object."""
-    rgba, mask = _two()
+    rgba, mask = make_two_objects()
     light = np.zeros_like(rgba[..., :3])
     light[50:56, 5:40], light[50:56, 70:90] = 7, 9  # a reflection below each, where alpha is 0
     record = {
@@ -51,10 +51,10 @@ def test_every_pixel_goes_to_one_object() -> None:
     assert (first["picture_width"], first["picture_height"]) == (300, 200)
 
 
-def test_what_is_known_of_the_light_goes_with_each_object() -> None:
-    """Columns of light and floor that the pair has are each object's too; those it has not are not made up."""
-    rgba, mask = _two()
-    known = {"shadow_azimuth": 40.0, "shadow_cluster": 1, "ground_plane": [0.0, 1.0, 0.0, 1.5], "ground_metric": True}
+def test_measurements_of_the_light_are_passed_on_to_each_object() -> None:
+    """Columns of light and ground plane that the pair has are passed on to each object; missing ones are not added."""
+    rgba, mask = make_two_objects()
+    light = {"shadow_azimuth": 40.0, "shadow_cluster": 1, "ground_plane": [0.0, 1.0, 0.0, 1.5], "ground_metric": True}
     record = {
         "id": "p",
         "source": np.zeros((200, 300, 3), np.uint8),
@@ -63,15 +63,15 @@ def test_what_is_known_of_the_light_goes_with_each_object() -> None:
         "foreground_object": mask,
         "foreground_box": [30.0, 40.0, 150.0, 100.0],
         "true_floor": mask,
-    } | known
+    } | light
     outcome = Split(SplitParams()).process_one(record)
     assert isinstance(outcome, Kept)
     for part in outcome.records:
-        assert {name: part[name] for name in known} == known
+        assert {name: part[name] for name in light} == light
         assert "shadow_softness" not in part
         assert "true_floor" not in part
-    given = {**Split.needs, "shadow_azimuth": Kind.FLOAT, "ground_plane": Kind.FLOATS, "true_floor": Kind.MASK}
-    after = Split(SplitParams()).schema(given)
+    before = {**Split.needs, "shadow_azimuth": Kind.FLOAT, "ground_plane": Kind.FLOATS, "true_floor": Kind.MASK}
+    after = Split(SplitParams()).schema(before)
     assert {"shadow_azimuth", "ground_plane", "foreground_light"} <= set(after)
     assert not {"true_floor", "source"} & set(after)
 
@@ -81,42 +81,42 @@ def test_pieces_close_together_are_one_object() -> None:
     mask = np.zeros((40, 60), bool)
     mask[10:30, 5:20] = mask[10:30, 24:40] = True
     mask[2:4, 55:57] = True
-    assert objects(mask, 8, 0.08).max() == 1
-    assert objects(mask, 2, 0.08).max() == 2
-    assert ((objects(mask, 2, 0.08) > 0) == mask).all()
+    assert label_objects(mask, 8, 0.08).max() == 1
+    assert label_objects(mask, 2, 0.08).max() == 2
+    assert ((label_objects(mask, 2, 0.08) > 0) == mask).all()
 
 
-def test_nearest_is_the_nearest() -> None:
+def test_labels_spread_to_the_nearest_pixels() -> None:
     """Each pixel belongs to the label that is closest to it."""
     seeds = np.zeros((20, 40), np.int32)
     seeds[10, 5], seeds[10, 34] = 1, 2
-    cells = nearest(seeds)
+    cells = spread_labels(seeds)
     assert (cells[:, :19] == 1).all()
     assert (cells[:, 21:] == 2).all()
-    assert not nearest(np.zeros((4, 4), np.int32)).any()
+    assert not spread_labels(np.zeros((4, 4), np.int32)).any()
 
 
 @pytest.mark.parametrize(("box", "cut"), [((0, 10, 20, 30), True), ((5, 10, 25, 30), False), ((5, 180, 25, 200), True)])
-def test_an_object_cut_by_the_frame_is_seen(box: tuple[int, int, int, int], cut: bool) -> None:
+def test_an_object_cut_by_the_frame_is_recognized(box: tuple[int, int, int, int], cut: bool) -> None:
     """The share of the outline on the frame is high where the picture ends at the object, and 0 elsewhere."""
-    share = frame_share(np.ones((20, 20), bool), box, (300, 200))
+    share = measure_frame_share(np.ones((20, 20), bool), box, (300, 200))
     assert (share > 0.2) == cut
     assert share == 0 or cut
 
 
 def test_an_empty_object_mask_is_rejected() -> None:
     """A cut-out without an object has nothing to paste."""
-    rgba, _ = _two()
+    rgba, _ = make_two_objects()
     record = {"id": "p", "source": rgba[..., :3], "foreground": rgba, "foreground_light": rgba[..., :3]}
     record["foreground_box"] = [0.0, 0.0, 120.0, 60.0]
     outcome = Split(SplitParams()).process_one({**record, "foreground_object": np.zeros((60, 120), bool)})
     assert isinstance(outcome, Rejected)
 
 
-def test_effects_that_lay_on_no_floor_are_left_out() -> None:
-    """A shadow that fell on the floor and on a wall: what lay on the wall goes, with its light, the floor's part stays
-    as it was, the object is not touched, and the share is told. Where the floor is a guess nothing is taken."""
-    rgba, mask = _two()
+def test_effects_off_the_ground_are_removed() -> None:
+    """Of a shadow on the ground and on a wall, the part on the wall is removed with its light; the other part and the
+    object are unchanged, and the share is reported. Where the ground plane was not measured nothing is removed."""
+    rgba, mask = make_two_objects()
     light = np.zeros_like(rgba[..., :3])
     light[44:50, 25:43] = light[44:50, 82:100] = 9
     floor = np.zeros((200, 300), bool)

@@ -1,31 +1,44 @@
 """A real browser on the review's page: Debian's Chromium through playwright, and what is seen in it."""
 
+from __future__ import annotations
+
 import base64
 import io
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from conftest import ROOT
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
-from support.annotator_server import Served
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+    from support.annotator_server import Served
 
 CHROMIUM = Path(os.environ.get("RASURA_CHROMIUM", "/usr/bin/chromium"))
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 NODE = ROOT / ".venv" / "node" / "node_modules"
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Chromium; what needs it skips where there is none (tests/annotator_setup.sh installs it)."""
+    """Chromium; what needs it skips where there is none (tests/support/annotator_setup.sh installs it)."""
     if not CHROMIUM.exists():
-        pytest.skip("no Chromium here (tests/annotator_setup.sh installs it)")
+        pytest.skip("no Chromium here (tests/support/annotator_setup.sh installs it)")
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
         yield started
@@ -36,27 +49,70 @@ def open_page(browser: Browser, served: Served, token: str, **settings: Any) -> 
     """The page, signed in by the link of a token. A script's fault or a refused resource fails the test at `faults`."""
     settings = {"viewport": {"width": 1280, "height": 800}, **settings}
     page = browser.new_context(**settings).new_page()
+    page.set_default_timeout(120_000)
     page.faults = []  # type: ignore[attr-defined]
     page.on("pageerror", lambda error: page.faults.append(str(error)))  # type: ignore[attr-defined]
     page.on("console", lambda said: page.faults.append(said.text) if said.type == "error" else None)  # type: ignore[attr-defined]
     page.goto(f"{served.url}/#token={token}")
-    ready(page)
+    wait_for_item(page)
     return page
 
 
-def ready(page: Page) -> None:
+def wait_for_item(page: Page) -> None:
     """Waits until an item is drawn."""
     page.wait_for_function("() => !document.getElementById('tag-one').hidden")
 
 
-def picture(page: Page) -> np.ndarray:
+def press(page: Page, *keys: str) -> None:
+    """Press keys, and wait after each until an item or the note that nothing is left is painted."""
+    for key in keys:
+        page.keyboard.press(key)
+        wait_for_paint(page)
+
+
+def wait_for_paint(page: Page) -> None:
+    """Wait until an item or the note that nothing is left is painted, and what follows a paint is done."""
+    page.wait_for_function(
+        "() => !document.getElementById('tag-one').hidden || !document.getElementById('nothing').hidden"
+    )
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done())))")
+
+
+def time_paint(page: Page) -> float:
+    """Milliseconds until an empty change is painted: what the machine itself takes at the moment."""
+    return float(
+        page.evaluate(
+            """() => new Promise((done) => {
+            const start = performance.now(), channel = new MessageChannel();
+            channel.port1.onmessage = () => done(performance.now() - start);
+            requestAnimationFrame(() => channel.port2.postMessage(null));
+            })"""
+        )
+    )
+
+
+def wait_for_animations(page: Page) -> None:
+    """Wait until nothing on the page moves."""
+    page.wait_for_function("() => document.getAnimations().every((animation) => animation.playState !== 'running')")
+
+
+def wait_for_answers(page: Page, part: str, count: int) -> None:
+    """Wait until so many answers have come whose address contains a part."""
+    page.wait_for_function(
+        """([part, count]) =>
+        performance.getEntriesByType('resource').filter((entry) => entry.name.includes(part)).length >= count""",
+        arg=[part, count],
+    )
+
+
+def read_canvas(page: Page) -> np.ndarray:
     """The canvas as it is drawn, (height, width, 4) uint8 in device pixels."""
     address = page.evaluate("document.getElementById('canvas').toDataURL('image/png')")
     with Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))) as drawn:
         return np.array(drawn.convert("RGBA"))
 
 
-def item(page: Page) -> str:
+def fetch_item(page: Page) -> str:
     """The item that is shown: the first of those that the server holds open."""
     return str(
         page.evaluate(
@@ -66,7 +122,7 @@ def item(page: Page) -> str:
     )
 
 
-def settled(page: Page) -> None:
+def wait_for_votes(page: Page) -> None:
     """Waits until every vote is sent."""
     page.wait_for_function(
         """() => Object.keys(localStorage).filter(k => k.startsWith('rasura:outbox'))
@@ -74,11 +130,11 @@ def settled(page: Page) -> None:
     )
 
 
-def axe(page: Page) -> list[str]:
+def find_accessibility_faults(page: Page) -> list[str]:
     """Faults of accessibility that axe calls serious or critical, WCAG 2 A and AA."""
     source = NODE / "axe-core" / "axe.min.js"
     if not source.exists():
-        pytest.skip("no axe-core here (tests/annotator_setup.sh fetches it)")
+        pytest.skip("no axe-core here (tests/support/annotator_setup.sh fetches it)")
     page.evaluate(source.read_text())  # evaluated by the test, not loaded by the page: its policy stays as it is
     found = page.evaluate(
         """async () => (await axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa',

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 
 
@@ -37,22 +36,48 @@ class Postgres:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        command = [*self.as_user, str(tools / "initdb"), "-D", str(folder / "data"), "-U", "rasura", "-A", "trust",
-                   "--no-sync", "-E", "UTF8", "--locale=C.UTF-8"]  # fmt: skip
+        command = [
+            *self.as_user,
+            str(tools / "initdb"),
+            "-D",
+            str(folder / "data"),
+            "-U",
+            "rasura",
+            "-A",
+            "trust",
+            "--no-sync",
+            "-E",
+            "UTF8",
+            "--locale=C.UTF-8",
+        ]
         subprocess.run(command, check=True, capture_output=True, cwd=folder)
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
 
     def start(self) -> None:
         """Starts it and waits until it answers."""
-        command = [*self.as_user, str(self.tools / "postgres"), "-D", str(self.folder / "data"), "-p", str(self.port),
-                   "-k", str(self.folder), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]  # fmt: skip
+        import psycopg
+
+        command = [
+            *self.as_user,
+            str(self.tools / "postgres"),
+            "-D",
+            str(self.folder / "data"),
+            "-p",
+            str(self.port),
+            "-k",
+            str(self.folder),
+            "-c",
+            "listen_addresses=127.0.0.1",
+            "-c",
+            "fsync=off",
+        ]
         quiet = subprocess.DEVNULL
         self.process = subprocess.Popen(command, stdout=quiet, stderr=quiet, cwd=self.folder)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 300
         while True:
             try:
-                psycopg.connect(self.url("postgres"), connect_timeout=2).close()
+                psycopg.connect(self.url("postgres"), connect_timeout=30).close()
                 return
             except psycopg.OperationalError:
                 if time.monotonic() > deadline:
@@ -62,9 +87,13 @@ class Postgres:
     def stop(self) -> None:
         """Stops it at once, as a crash would for those connected."""
         assert self.process is not None
-        subprocess.run([*self.as_user, str(self.tools / "pg_ctl"), "-D", str(self.folder / "data"), "stop", "-m",
-                        "immediate"], check=True, capture_output=True, cwd=self.folder)  # fmt: skip
-        self.process.wait(30)
+        subprocess.run(
+            [*self.as_user, str(self.tools / "pg_ctl"), "-D", str(self.folder / "data"), "stop", "-m", "immediate"],
+            check=True,
+            capture_output=True,
+            cwd=self.folder,
+        )
+        self.process.wait(300)
 
     def url(self, name: str) -> str:
         """URL of a database in it."""
@@ -72,6 +101,8 @@ class Postgres:
 
     def new(self) -> str:
         """URL of a new, empty database."""
+        import psycopg
+
         name = f"review_{secrets.token_hex(4)}"
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}".encode())
@@ -80,10 +111,10 @@ class Postgres:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """A PostgreSQL server; what needs it skips where there is none (tests/annotator_setup.sh installs it)."""
+    """A PostgreSQL server; what needs it skips where there is none (tests/support/annotator_setup.sh installs it)."""
     tools = binaries()
     if tools is None:
-        pytest.skip("no PostgreSQL here (tests/annotator_setup.sh installs it)")
+        pytest.skip("no PostgreSQL here (tests/support/annotator_setup.sh installs it)")
     with tempfile.TemporaryDirectory(prefix="rasura-pg-") as folder:
         server = Postgres(Path(folder), tools)
         try:
@@ -92,7 +123,7 @@ def postgres() -> Iterator[Postgres]:
             server.stop()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
 def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where a review is kept: an SQLite file, and a PostgreSQL database."""
     if request.param == "sqlite":

@@ -1,6 +1,5 @@
 """Runs to review, made without an engine: candidates with scores and labels, and captured rows with a true target."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 
 from rasura.annotator.store.database import Database
 from rasura.annotator.store.reviewers import Reviewer, add_reviewer, sign_in
+from rasura.manifests.run_layout import FlowDescription, RunPlan, table_path, write_plan
 from rasura.manifests.schemas import PROVENANCE, TRIPLET, Kind, Schema, encode_records
 from rasura.manifests.shards import StageCount, commit, write_manifest
 from rasura.manifests.storage import Store
@@ -37,17 +37,17 @@ def scene(number: int, side: int = 48) -> dict[str, Any]:
 
 def row(number: int, kind: str, side: int = 48, **fields: Any) -> dict[str, Any]:
     """A row of a table; a candidate's target is the truth with noise in the hole."""
-    made = scene(number, side)
+    values = scene(number, side)
     if kind == "edited":
         random = np.random.default_rng(number + 1)
-        noise = random.integers(-25, 26, made["target"].shape)
-        made.pop("foreground_mask")
-        hole = cv2.dilate(made["mask"].astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
-        made["target"] = np.where(hole[..., None], np.clip(made["target"] + noise, 0, 255), made["source"])
-        made["target"] = made["target"].astype(np.uint8)
-        made |= {"remover": "telea", "score": number % 100 / 100, "hole_dilation": 2}
+        noise = random.integers(-25, 26, values["target"].shape)
+        values.pop("foreground_mask")
+        hole = cv2.dilate(values["mask"].astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+        values["target"] = np.where(hole[..., None], np.clip(values["target"] + noise, 0, 255), values["source"])
+        values["target"] = values["target"].astype(np.uint8)
+        values |= {"remover": "telea", "score": number % 100 / 100, "hole_dilation": 2}
     identity = {"id": f"{kind[0]}{number:07d}", "kind": kind, "scene_id": f"scene {number}", "split": "train"}
-    return {**identity, "label": LABELS[number % 3], "licence": "CC BY 4.0", "seed": 0, **made, **fields}
+    return {**identity, "label": LABELS[number % 3], "licence": "CC BY 4.0", "seed": 0, **values, **fields}
 
 
 class Run:
@@ -55,19 +55,18 @@ class Run:
 
     def __init__(self, folder: str | Path) -> None:
         self.store = Store(folder)
-        self.flows: dict[str, Any] = {}
+        self.flows: dict[str, FlowDescription] = {}
 
     def flow(self, name: str, rows: Sequence[Mapping[str, Any]], columns: Schema, shard_rows: int = 16) -> None:
-        """One complete flow; given again, its table as it is now."""
-        table, lines = self.store.sub(f"tables/{name}"), []
+        """Write a complete flow, in place of an earlier one."""
+        table, commits = self.store.sub(table_path(name)), []
         for start in range(0, len(rows), shard_rows):
             part = rows[start : start + shard_rows]
             counts = [StageCount(stage, len(part), len(part), len(part)) for stage in ("made", "write")]
-            lines.append(commit(table, f"{name}{start}", "p", len(part), encode_records(part, columns), (), counts))
-        write_manifest(table, lines, columns)
-        self.flows[name] = {"part": "p", "upstream": [], "stages": ["made"], "columns": {}}
-        told = {"name": "review", "recipe": "0123456789abcdef", "flows": self.flows, "dataset": None}
-        self.store.write("plan.json", json.dumps(told).encode())
+            commits.append(commit(table, f"{name}{start}", "p", len(part), encode_records(part, columns), (), counts))
+        write_manifest(table, commits, columns)
+        self.flows[name] = FlowDescription("p", stages=["made"])
+        write_plan(self.store, RunPlan("review", "0123456789abcdef", self.flows))
 
 
 def make_run(folder: Path, candidates: int = 12, truth: int = 0, side: int = 48) -> Run:
@@ -80,11 +79,11 @@ def make_run(folder: Path, candidates: int = 12, truth: int = 0, side: int = 48)
 
 
 def people(database: Database, names: Iterable[str], admin: bool = False) -> list[Reviewer]:
-    """Reviewers who are signed in."""
-    found = []
+    """Add reviewers, and sign them in."""
+    signed_in = []
     for name in names:
         token = database.write(lambda connection, name=name: add_reviewer(connection, name, admin))
-        signed = database.write(lambda connection, token=token: sign_in(connection, token, 0.0))
-        assert signed is not None
-        found.append(signed[0])
-    return found
+        session = database.write(lambda connection, token=token: sign_in(connection, token, 0.0))
+        assert session is not None
+        signed_in.append(session[0])
+    return signed_in

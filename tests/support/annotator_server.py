@@ -15,7 +15,7 @@ import uvicorn
 from rasura.annotator.server.app import create_app
 from rasura.annotator.server.review import Review
 from rasura.annotator.store.database import Database
-from rasura.annotator.store.items import load
+from rasura.annotator.store.items import load_queue
 from rasura.annotator.store.policy import Policy
 from rasura.annotator.store.reviewers import add_reviewer
 from rasura.manifests.storage import Store
@@ -36,7 +36,7 @@ class Served:
 
     def stranger(self) -> httpx.Client:
         """A client that is not signed in, but says the right origin."""
-        return httpx.Client(base_url=self.url, headers={"origin": self.url}, timeout=20)
+        return httpx.Client(base_url=self.url, headers={"origin": self.url}, timeout=120)
 
     @contextlib.contextmanager
     def client(self, name: str, admin: bool = False) -> Iterator[httpx.Client]:
@@ -50,11 +50,12 @@ class Served:
 def serving(run: Store, where: str | Path, policy: Policy = OPEN, **settings: Any) -> Iterator[Served]:
     """Serves a run's review until the context ends."""
     database = Database(where)
-    load(run, database, policy)
+    load_queue(run, database, policy)
     review = Review(run, database, policy, **{"watch_s": 0.2, **settings})
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(create_app(review), log_config=None, access_log=False, server_header=False,
-                            timeout_graceful_shutdown=2)  # fmt: skip
+    config = uvicorn.Config(
+        create_app(review), log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=2
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
@@ -64,7 +65,7 @@ def serving(run: Store, where: str | Path, policy: Policy = OPEN, **settings: An
         yield Served(review, f"http://127.0.0.1:{listener.getsockname()[1]}")
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(120)
         listener.close()
         database.close()
 
@@ -72,3 +73,8 @@ def serving(run: Store, where: str | Path, policy: Policy = OPEN, **settings: An
 def nonce() -> str:
     """A nonce for a vote."""
     return secrets.token_urlsafe(18)
+
+
+def lease_item(client: httpx.Client) -> str:
+    """The id of the next item of a signed-in client."""
+    return str(client.post("/api/next", json={"want": 1}).json()["items"][0]["id"])

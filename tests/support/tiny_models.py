@@ -3,23 +3,9 @@
 import json
 from pathlib import Path
 
-UNET = {
-    "sample_size": 16,
-    "in_channels": 9,
-    "out_channels": 4,
-    "block_out_channels": (32, 64),
-    "layers_per_block": 1,
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-    "transformer_layers_per_block": (1, 1),
-    "attention_head_dim": (2, 4),
-    "cross_attention_dim": 64,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 8,
-    "projection_class_embeddings_input_dim": 6 * 8 + 32,
-    "use_linear_projection": True,
-    "norm_num_groups": 8,
-}
+from rasura.networks.unet_config import make_tiny_config
+
+UNET = make_tiny_config(channels=4, sample_size=16) | {"attention_head_dim": (2, 4)}
 SDXL_UNET = {
     "sample_size": 128,
     "in_channels": 9,
@@ -36,7 +22,7 @@ SDXL_UNET = {
     "projection_class_embeddings_input_dim": 2816,
     "use_linear_projection": True,
 }
-"""SDXL-inpainting's own."""
+"""SDXL-inpainting's own, written down a second time."""
 
 
 def unet(seed: int = 0):
@@ -105,12 +91,18 @@ def pipeline():
     scheduler = EulerDiscreteScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, timestep_spacing="leading"
     )
-    made = StableDiffusionXLInpaintPipeline(
-        vae=vae(), text_encoder=first, text_encoder_2=second, tokenizer=tokenizer(), tokenizer_2=tokenizer(),
-        unet=unet(), scheduler=scheduler, add_watermarker=False,
-    )  # fmt: skip
-    made.set_progress_bar_config(disable=True)
-    return made
+    model = StableDiffusionXLInpaintPipeline(
+        vae=vae(),
+        text_encoder=first,
+        text_encoder_2=second,
+        tokenizer=tokenizer(),
+        tokenizer_2=tokenizer(),
+        unet=unet(),
+        scheduler=scheduler,
+        add_watermarker=False,
+    )
+    model.set_progress_bar_config(disable=True)
+    return model
 
 
 def sdxl_folder(folder: Path) -> Path:
@@ -120,47 +112,52 @@ def sdxl_folder(folder: Path) -> Path:
 
 
 def objectclear_folder(folder: Path) -> Path:
-    """A tiny model in ObjectClear's layout: the above, the fusion module and CLIP's eye."""
+    """A tiny model in ObjectClear's layout: the above, the fusion module and CLIP's image encoder."""
     import torch
     from safetensors.torch import save_file
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
     sdxl_folder(folder)
     torch.manual_seed(3)
-    eye = CLIPVisionConfig(
-        hidden_size=32, intermediate_size=37, num_hidden_layers=2, num_attention_heads=4, image_size=32,
-        patch_size=8, projection_dim=24,
-    )  # fmt: skip
-    CLIPVisionModelWithProjection(eye).save_pretrained(folder / "image_prompt_encoder")
+    config = CLIPVisionConfig(
+        hidden_size=32,
+        intermediate_size=37,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        image_size=32,
+        patch_size=8,
+        projection_dim=24,
+    )
+    CLIPVisionModelWithProjection(config).save_pretrained(folder / "image_prompt_encoder")
     (folder / "postfuse_module").mkdir()
     save_file(postfuse_tensors(24, 64), folder / "postfuse_module" / "model.safetensors")
     return folder
 
 
-def postfuse_tensors(seen: int, width: int):
-    """Random tensors of the fusion module, for CLIP's `seen` and text tokens of `width`."""
+def postfuse_tensors(clip_width: int, width: int):
+    """Random tensors of the fusion module, from CLIP's embeddings to text tokens of `width`."""
     import torch
 
-    def dense(name: str, given: int) -> dict[str, torch.Tensor]:
+    def dense(name: str, inputs: int) -> dict[str, torch.Tensor]:
         return {
-            f"{name}.layernorm.weight": torch.rand(given) + 0.5,
-            f"{name}.layernorm.bias": torch.randn(given),
-            f"{name}.fc1.weight": torch.randn(width, given) / given**0.5,
+            f"{name}.layernorm.weight": torch.rand(inputs) + 0.5,
+            f"{name}.layernorm.bias": torch.randn(inputs),
+            f"{name}.fc1.weight": torch.randn(width, inputs) / inputs**0.5,
             f"{name}.fc1.bias": torch.randn(width),
             f"{name}.fc2.weight": torch.randn(width, width) / width**0.5,
             f"{name}.fc2.bias": torch.randn(width),
         }
 
     norm = {"layer_norm.weight": torch.rand(width) + 0.5, "layer_norm.bias": torch.randn(width)}
-    return dense("mlp1", seen) | dense("mlp2", width) | norm
+    return dense("mlp1", clip_width) | dense("mlp2", width) | norm
 
 
 def lora_tensors(shapes: dict[str, tuple[int, ...]], seed: int = 5):
     """Random tensors of these names and shapes."""
     import torch
 
-    made = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(shape, generator=made) * 0.05 for name, shape in shapes.items()}
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(shape, generator=generator) * 0.05 for name, shape in shapes.items()}
 
 
 def rewrite(path: Path, **keys: object) -> None:

@@ -124,7 +124,7 @@ def _make_plane_texture(mi: Any, texture: Mapping[str, Any], photos: Mapping[str
     return _make_bitmap(mi, picture, to_uv, "mirror" if texture["kind"] == "photo" else "repeat")
 
 
-def _make_shape(mi: Any, name: str, mesh: Mesh, bsdf: Any) -> Any:
+def make_shape(mi: Any, name: str, mesh: Mesh, bsdf: Any) -> Any:
     properties = mi.Properties()
     properties["mesh_bsdf"] = bsdf
     shape = mi.Mesh(
@@ -209,7 +209,7 @@ def _make_sensor(
     }
 
 
-def _render_geometry(
+def render_geometry(
     mi: Any, world: Any, scene: Mapping[str, Any], width: int, height: int, names: list[str]
 ) -> tuple[Array, npt.NDArray[np.int64]]:
     """Render depth and shapes at the middle of each pixel of a (height, width) grid.
@@ -262,7 +262,7 @@ def render(
         }
         for number, mesh in make_object_meshes(item).items():
             name = f"object{k}_{number}"
-            (removed if k in scene["removed"] else kept)[name] = _make_shape(mi, name, mesh, materials[number])
+            (removed if k in scene["removed"] else kept)[name] = make_shape(mi, name, mesh, materials[number])
     # No merging of meshes: a shape must keep its own number
     full = mi.load_dict(world | kept | removed, parallel=False, optimize=False)
     empty = mi.load_dict(world | kept, parallel=False, optimize=False)
@@ -272,9 +272,9 @@ def render(
     exposure = compute_exposure(light[1], compute_grey_radiance(scene), scene["exposure"])
     source, clean = (develop(values, exposure) for values in light)
 
-    _, fine = _render_geometry(mi, full, scene, SUB * width, SUB * height, list(removed))
+    _, fine = render_geometry(mi, full, scene, SUB * width, SUB * height, list(removed))
     objects = (fine >= 0).reshape(height, SUB, width, SUB).mean(axis=(1, 3)) >= 0.5
-    nearness, shapes = _render_geometry(mi, empty, scene, width, height, ["floor"])
+    nearness, shapes = render_geometry(mi, empty, scene, width, height, ["floor"])
     depth = np.where(nearness > 0, np.clip(np.rint(1000 / np.maximum(nearness, 1e-6)), 1, 65535), 0)
     return {
         "input": source,

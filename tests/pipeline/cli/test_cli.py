@@ -1,16 +1,27 @@
-"""The command line answers at once, helps, and tells mistakes in one sentence; and imports run downwards."""
+"""The command line answers at once, helps, and reports mistakes in one sentence; and imports run downwards."""
 
 import ast
 import json
+import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 from conftest import ROOT, environment, rasura, write_recipe
+from typer.testing import CliRunner
 
+from rasura import __version__
+from rasura.manifests import errors
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
+from rasura.pipeline.cli.app import app
+from rasura.pipeline.cli.options import explain, read_settings
+from rasura.pipeline.cli.review import read_policy
+from rasura.pipeline.recipe.starters import STARTERS
+from rasura.pipeline.run.progress import Progress
 
 FLOORS = {
     "manifests": set(),
@@ -32,8 +43,18 @@ def test_help_loads_nothing_heavy() -> None:
     )
     assert done.stdout.strip() == "[]"
     text = rasura("--help").stdout
-    for command in ("run", "status", "verify", "report", "show", "export", "stages"):
+    for command in ("run", "status", "verify", "report", "show", "export", "stages", "check", "init"):
         assert command in text
+    fastest = min(_time_help() for _ in range(5))
+    assert fastest < 0.5, f"rasura --help took {fastest:.2f} s"
+
+
+def _time_help() -> float:
+    """CPU seconds of `rasura --help`, which other processes on the machine do not lengthen."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    rasura("--help")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 @pytest.mark.parametrize("package", sorted(FLOORS))
@@ -49,6 +70,8 @@ def test_imports_run_downwards(package: str) -> None:
                 names += [f"{node.module}.{alias.name}" for alias in node.names]
             for parts in {tuple(name.split(".")) for name in names}:
                 assert parts[0] not in FLOORS, f"{file} imports {parts[0]}: all packages are rasura.…"
+                if parts in {("rasura",), ("rasura", "__version__")}:
+                    continue  # the place and the version of the whole are in the light top package
                 top = parts[1] if parts[0] == "rasura" else parts[0]
                 if parts[0] == "rasura":
                     assert top in FLOORS[package] | {package}, f"{file} imports rasura.{top}"
@@ -58,9 +81,10 @@ def test_imports_run_downwards(package: str) -> None:
     assert checked, f"no import of {package} was checked"
 
 
+@pytest.mark.ray
 def test_only_stops_after_a_stage(tmp_path: Path) -> None:
     """`--only FLOW.STAGE` makes a table of what comes out of that stage, and leaves the flow's own table alone; a
-    misspelt stage is told with the nearest."""
+    misspelt stage is answered with the nearest."""
     stages = [{"synthetic:Triplet": {}}, {"select": {"keep": {"number": {"max": 3}}}}]
     flows = {"made": {"source": {"synthetic:Numbers": {"count": 6}}, "stages": stages}}
     recipe = write_recipe(tmp_path, flows=flows, engine={"workers": 1})
@@ -68,7 +92,7 @@ def test_only_stops_after_a_stage(tmp_path: Path) -> None:
     rasura("run", recipe, "--into", run, "--only", "made.synthetic:Triplet")
     tables = Tables(Store(run))
     assert tables.names() == ["made.synthetic:Triplet"]
-    assert max(tables.table("made.synthetic:Triplet").light(["number"])["number"].to_pylist()) == 4
+    assert max(tables.table("made.synthetic:Triplet").read_light(["number"])["number"].to_pylist()) == 4
     wrong = rasura("run", recipe, "--into", run, "--only", "selct", check=False)
     assert wrong.returncode == 1
     assert "did you mean 'select'?" in wrong.stderr
@@ -83,7 +107,7 @@ def test_only_stops_after_a_stage(tmp_path: Path) -> None:
 
 def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
     """No traceback for what a person can mend: no run there, no dataset there, an unknown stage."""
-    for arguments, told in (
+    for arguments, message in (
         (("status", tmp_path), "is no run: it has no plan.json"),
         (("verify", tmp_path), "is neither a run (plan.json) nor a dataset (manifest.json)"),
         (("report", tmp_path), "is no run"),
@@ -92,16 +116,154 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
     ):
         done = rasura(*arguments, check=False)
         assert done.returncode == 1
-        assert told in done.stderr
+        assert message in done.stderr
         assert "Traceback" not in done.stderr
 
 
 def test_stages_explains_each() -> None:
     """Every stage and source has a purpose and describes each of its parameters."""
-    from rasura.stages.registry import SOURCES, STAGES, describe, stage_class
+    from rasura.stages.registry import SOURCES, STAGES, describe, find_stage
 
     for name in [*SOURCES, *STAGES]:
         first = describe(name).splitlines()[0]
         assert len(first) > len(name) + 10, name
-        for key, field in stage_class(name).Params.model_fields.items():
+        for key, field in find_stage(name).Params.model_fields.items():
             assert field.description, f"{name}.{key}"
+
+
+OLD_RUNS = ROOT / "tests" / "data" / "written_by_0_1_0"
+
+
+def call(*arguments: object, code: int = 0) -> str:
+    """Runs a command in this process; what it printed. Errors come through as they are."""
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+def test_version() -> None:
+    """`rasura --version` prints the version of the package."""
+    assert call("--version").strip() == f"rasura {__version__}"
+
+
+@pytest.mark.parametrize(
+    ("group", "options"),
+    [
+        ("review", ["--host", "--port", "--database", "--public-url", "--set", "--flow", "add-reviewer"]),
+        ("loop", ["--into", "--set", "--quiet", "status"]),
+    ],
+)
+def test_a_group_shows_the_options_of_its_default_command(group: str, options: list[str]) -> None:
+    """`rasura review --help` shows how a review is served, `rasura loop --help` how a loop is run."""
+    text = call(group, "--help")
+    for option in options:
+        assert option in text
+    assert f"rasura {group} {'RUN' if group == 'review' else 'RECIPE'}:" in text.replace("root", "rasura")
+
+
+@pytest.mark.parametrize("kind", sorted(STARTERS))
+def test_init_writes_a_recipe_that_check_accepts(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A starter recipe is valid as soon as what it names is there; until then `check` says where what is missing."""
+    monkeypatch.chdir(tmp_path)
+    assert f"mine-{kind}.yaml" in call("init", f"mine-{kind}", "--kind", kind)
+    with pytest.raises(errors.RecipeError, match=rf"mine-{kind}\.yaml:\d+:\d+: "):
+        call("check", f"mine-{kind}.yaml")
+    shutil.copytree(OLD_RUNS / "my-pairs", "pairs")
+    shutil.copytree(OLD_RUNS / "my-pairs" / "input", "photos")
+    shutil.copytree(OLD_RUNS / "pairs_run", "runs/pairs")
+    for file in ("clips/a.mp4", "weights/yolox.onnx"):
+        Path(file).parent.mkdir()
+        Path(file).write_bytes(b"x")
+    text = call("check", f"mine-{kind}.yaml")
+    assert text.startswith(f"{'loop' if kind == 'loop' else 'recipe'} 'mine-{kind}' can be run: ")
+    assert not (tmp_path / "runs" / f"mine-{kind}").exists()
+    before = Path(f"mine-{kind}.yaml").read_text()
+    assert "#" in before
+    with pytest.raises(errors.RecipeError, match="is there already"):
+        call("init", f"mine-{kind}", "--kind", "pairs")
+    assert Path(f"mine-{kind}.yaml").read_text() == before
+    call("init", f"mine-{kind}", "--kind", kind, "--force")
+    with pytest.raises(errors.RecipeError, match="cannot be the name of a recipe"):
+        call("init", "../elsewhere")
+
+
+def test_check_prints_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flows, stages, the inputs that are there, resources, weights, the dataset; `--set` counts."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(OLD_RUNS / "my-pairs", "my-pairs")
+    recipe = shutil.copy(OLD_RUNS / "pairs.yaml", tmp_path)
+    Path("net.onnx").write_bytes(b"net")
+    text = call("check", recipe, "--set", "flows.pairs.stages.3={detect: {weights: net.onnx}}", "--set", "dataset=null")
+    assert "pairs: 6 files in my-pairs, in shards of 16" in text
+    assert "pairs → pair → effects → segment → detect → capture  (1 CPU a worker)" in text
+    assert "weights of detect: yolox-onnx, sha256 " in text
+    assert "captured: reads pairs" in text
+    assert "dataset: " not in text
+    assert {path.name for path in tmp_path.iterdir()} == {"my-pairs", "net.onnx", "pairs.yaml"}
+    with pytest.raises(errors.RecipeError, match=r"^--set engine\.shard_row=3: unknown key 'shard_row'; did you mean"):
+        call("check", recipe, "--set", "engine.shard_row=3")
+
+
+def test_errors_are_explained_by_class() -> None:
+    """A sentence for every error of the tree and for what the system says of files and connections; for a missing
+    module the extra; nothing for other errors, whatever their name."""
+    for category in (errors.RecipeError, errors.StorageError, errors.WeightsError, errors.UnknownNameError):
+        assert explain(type("OfAnotherName", (category,), {})("what and where")) == "what and where"
+    assert explain(FileNotFoundError("no such file")) == "no such file"
+    assert explain(ModuleNotFoundError("no", name="diffusers.models")).endswith("pip install 'rasura[models]'")
+    assert explain(ModuleNotFoundError("no", name="my_own")) is None
+    assert explain(type("RecipeError", (ValueError,), {})("not ours")) is None
+
+
+def test_set_has_one_syntax_everywhere() -> None:
+    """A review's policy and a training's settings are set as a recipe is; mistakes name the option."""
+    run = str(OLD_RUNS / "demo_run")
+    assert read_policy(run, ["votes=2", "order=random"]).votes == 2
+    for wrong, message in (
+        ("vote=2", "--set vote=2: unknown key 'vote'; did you mean 'votes'?"),
+        ("votes=0", "--set votes=0: Input should be greater than or equal to 1 (it is 0)"),
+        ("votes", "--set votes: expected KEY=VALUE, for example --set votes=2"),
+    ):
+        with pytest.raises(errors.RecipeError) as caught:
+            read_policy(run, [wrong])
+        assert str(caught.value) == message
+    assert read_settings(["steps=3", "distill.rank=4"]) == {"steps": 3, "distill": {"rank": 4}}
+    with pytest.raises(typer.BadParameter, match="--set steps: expected KEY=VALUE"):
+        read_settings(["steps"])
+
+
+def test_verify_and_export_show_what_is_left(tmp_path: Path) -> None:
+    """On standard error, so that the output stays as it is."""
+    run = tmp_path / "run"
+    shutil.copytree(OLD_RUNS / "pairs_run", run)
+    done = rasura("verify", run)
+    assert "verify: " in done.stderr
+    assert "0 s left" in done.stderr
+    assert "rows" in done.stderr
+    assert "all is well" in done.stdout
+    for format in ("huggingface", "rorem"):
+        done = rasura("export", run, "--out", tmp_path / format, "--format", format)
+        assert "export: " in done.stderr
+        assert "0 s left" in done.stderr
+        assert rasura("export", run, "--out", tmp_path / format, "--format", format, "--quiet").stderr == ""
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not one line a report: the first after some time, then at the end, with amount, rate and what is left."""
+    monkeypatch.setattr("rasura.pipeline.run.progress.LINE_EVERY_S", 1e-9)
+    with Progress() as progress:
+        show = progress.track("training", "steps")
+        show(10, 40, "loss 0.31")
+        monkeypatch.setattr("rasura.pipeline.run.progress.LINE_EVERY_S", 1e9)
+        show(20, 40, "loss 0.30")
+        show(40, 40, "loss 0.29")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in lines] == ["training: 10/40 steps", "training: 40/40 steps"]
+    assert lines[0].endswith("loss 0.31")
+    assert " s left" in lines[0]
+    with Progress(quiet=True) as progress:
+        progress.start("verify", 3)
+        progress.advance(3)
+    assert capsys.readouterr().err == ""

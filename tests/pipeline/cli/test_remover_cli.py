@@ -15,18 +15,19 @@ pytest.importorskip("accelerate")
 
 from safetensors.torch import load_file
 
-from rasura.manifests.formats.huggingface import NotTriplets
+from rasura.manifests.errors import RecipeError
+from rasura.manifests.formats.dataset_rows import NotTriplets
 from rasura.manifests.schemas import PROVENANCE, Kind
 from rasura.manifests.tables import NoTable
 from rasura.networks.checkpoint import TrainingFailed
-from rasura.networks.diffusers_files import MissingWeights
 from rasura.networks.lora import WrongLora
-from rasura.networks.pca_codec import Pca
+from rasura.networks.pretrained import MissingWeights
 from rasura.pipeline.cli import remover as remover_cli
-from rasura.pipeline.recipe.load import RecipeError
 from rasura.removers import tiny
 from rasura.removers.base import remove
-from rasura.stages.inpaint import MODELS, ModelParams
+from rasura.removers.registry import ModelParams, open_remover
+
+pytestmark = pytest.mark.torch
 
 torch.set_num_threads(1)
 
@@ -34,12 +35,14 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Two flows of captured scenes, and one of photos."""
-    made = Run(tmp_path_factory.mktemp("scenes") / "run")
-    made.flow("start", [row(n, "captured", 48) for n in range(6)], CAPTURED)
-    made.flow("more", [row(n, "captured", 48, split="test" if n == 9 else "train") for n in range(6, 10)], CAPTURED)
+    run_folder = Run(tmp_path_factory.mktemp("scenes") / "run")
+    run_folder.flow("start", [row(n, "captured", 48) for n in range(6)], CAPTURED)
+    run_folder.flow(
+        "more", [row(n, "captured", 48, split="test" if n == 9 else "train") for n in range(6, 10)], CAPTURED
+    )
     photos = [{name: row(n, "captured", 48)[name] for name in ("id", "source")} for n in range(2)]
-    made.flow("photos", photos, {**PROVENANCE, "source": Kind.RGB})
-    return made.store.uri
+    run_folder.flow("photos", photos, {**PROVENANCE, "source": Kind.RGB})
+    return run_folder.store.uri
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +52,9 @@ def base(tmp_path_factory):
 
 def call(*arguments, code=0):
     """Runs a command; what it printed. Its errors come through as they are."""
-    done = CliRunner().invoke(remover_cli.remover, [str(one) for one in arguments], catch_exceptions=False)
-    assert done.exit_code == code, done.output
-    return done.output
+    result = CliRunner().invoke(remover_cli.remover, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.output
 
 
 def settings(**changed):
@@ -66,19 +69,19 @@ def test_a_tiny_remover_is_trained_goes_on_and_runs(run, tmp_path):
     done twice; `--from` goes on from it in another folder."""
     out = tmp_path / "one"
     flows = ("--flow", "start", "--flow", "more")
-    assert "learned from 9 triplets in 2 steps" in call(
-        "train", run, *flows, "--split", "train", "--preset", "tiny", "--out", out, *QUICK
-    )
+    text = call("train", run, *flows, "--split", "train", "--preset", "tiny", "--out", out, *QUICK)
+    assert "learned from 9 triplets in 2 steps" in text
+    assert "training: 2/2 steps" in text  # progress, on standard error
     before = (out / "log.jsonl").read_text()
     call("train", run, *flows, "--split", "train", "--preset", "tiny", "--out", out, *QUICK)
     assert (out / "log.jsonl").read_text() == before
     call("train", run, *flows, "--preset", "tiny", "--from", out, "--out", tmp_path / "two", *QUICK)
-    made = tiny.Tiny("tiny", tmp_path / "two", Pca.load)
-    made.weights()
-    made.setup()
-    one = row(20, "captured", 48)
-    fill = remove(made, [one["source"]], [one["mask"]], [1], dilation=2)[0]
-    assert (fill != one["source"]).any()
+    remover = tiny.TinyRemover("tiny", tmp_path / "two")
+    remover.weights()
+    remover.setup()
+    triplet = row(20, "captured", 48)
+    fill = remove(remover, [triplet["source"]], [triplet["mask"]], [1], dilation=2)[0]
+    assert (fill != triplet["source"]).any()
     with pytest.raises(TrainingFailed, match="other triplets"):
         call("train", run, "--flow", "start", "--preset", "tiny", "--out", out, *QUICK)
 
@@ -92,18 +95,28 @@ def test_a_trained_lora_is_distilled_and_what_is_printed_runs_it(run, base, tmp_
         "train", run, "--flow", "start", "--base", base, "--out", first, *QUICK, *small, *settings(learn="lora", rank=2)
     )
     text = call(
-        "distill", run, "--flow", "start", "--base", base, "--from", first, "--out", out, *QUICK, *small,
+        "distill",
+        run,
+        "--flow",
+        "start",
+        "--base",
+        base,
+        "--from",
+        first,
+        "--out",
+        out,
+        *QUICK,
+        *small,
         *settings(rank=4),
-    )  # fmt: skip
-    told = yaml.safe_load(text.splitlines()[-1])
-    model = ModelParams.model_validate(told | {"size": 64, "device": "cpu"})
-    make, defaults = MODELS[model.kind]
-    remover = make("lcm", model.files(), model.options(defaults))
+    )
+    config = yaml.safe_load(text.splitlines()[-1])
+    model = ModelParams.model_validate(config | {"size": 64, "device": "cpu"})
+    remover = open_remover("lcm", {"lcm": model})
     remover.weights()
     remover.setup()
-    one = row(20, "captured", 48)
-    fill = remove(remover, [one["source"]], [one["mask"]], [1], dilation=2)[0]
-    assert (fill != one["source"]).any()
+    triplet = row(20, "captured", 48)
+    fill = remove(remover, [triplet["source"]], [triplet["mask"]], [1], dilation=2)[0]
+    assert (fill != triplet["source"]).any()
     assert remover.parts.scheduler.config._class_name == "LCMScheduler"
     record = json.loads((out / "training.json").read_text())
     assert record["prompt"].startswith("4K, high quality")
@@ -115,7 +128,7 @@ def test_what_is_wrong_is_one_sentence_and_leaves_nothing(run, base, tmp_path):
     setting that there is not."""
     out = tmp_path / "out"
     tinily, largely = ("--preset", "tiny", "--out", out, *QUICK), ("--base", base, "--out", out, *QUICK)
-    for wrong, error, said in (
+    for wrong, error, message in (
         (("train", run, "--flow", "photos", *tinily), NotTriplets, "no mask, target"),
         (("train", run, "--flow", "nowhere", *tinily), NoTable, "no complete table 'nowhere'"),
         (("train", run, "--flow", "more", "--split", "none", *tinily), TrainingFailed, "no triplets.*split 'none'"),
@@ -126,9 +139,9 @@ def test_what_is_wrong_is_one_sentence_and_leaves_nothing(run, base, tmp_path):
         (("distill", run, "--flow", "more", *largely, "--from", tmp_path), MissingWeights, "no remover in"),
         (("distill", run, "--flow", "more", *largely, "--from", base, "--set", "objective=x0"), TrainingFailed, "'x0'"),
     ):
-        with pytest.raises(error, match=said) as told:
+        with pytest.raises(error, match=message) as caught:
             call(*wrong)
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(caught.value)
         assert not out.exists()
     assert "name its folder under `base`" in call("train", run, "--flow", "more", "--out", out, code=2)
     assert "KEY=VALUE" in call("train", run, "--flow", "more", "--out", out, "--set", "x", code=2)

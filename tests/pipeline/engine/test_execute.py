@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
-from support.synthetic import SmallGpu, Triplet
+from synthetic import SmallGpu, Triplet
 
 from rasura.manifests.schemas import Kind
-from rasura.pipeline.engine.execute import Blame, Watch, batches, run_batch, run_stage
-from rasura.pipeline.engine.pools import NotEnough, sizes
-from rasura.pipeline.recipe.plan import StageSpec
+from rasura.pipeline.engine.execute import ActivityMonitor, Quarantine, run_batch, run_stage, split_batches
+from rasura.pipeline.engine.pools import NotEnoughResources, allocate_workers
+from rasura.pipeline.recipe.specs import StageSpec
 from rasura.stages.stage import Kept, Outcome, Params, Record, Rejected, Resources, Stage
 
 
@@ -30,13 +31,13 @@ def spec(**columns: Kind) -> StageSpec:
 def test_batches_hold_every_record_once_and_suspects_alone(numbers: list[int], size: int, alone: set[int]) -> None:
     """No batch is over its size, the order stays, none is lost, and a suspect shares its batch with nobody."""
     records = [{"id": str(n)} for n in numbers]
-    cut = batches(records, size, frozenset(map(str, alone)))
+    cut = split_batches(records, size, frozenset(map(str, alone)))
     assert [row for batch in cut for row in batch] == records
     assert all(len(batch) <= size for batch in cut)
     assert all(len(batch) == 1 for batch in cut if any(int(row["id"]) in alone for row in batch))
 
 
-class Loud(Watch):
+class Loud(ActivityMonitor):
     """Remembers what it was told."""
 
     def __init__(self) -> None:
@@ -73,9 +74,11 @@ class Forgetful(Stage):
 
 def test_a_stage_that_loses_a_record_is_found_out() -> None:
     """Outcomes that do not match the records one to one are an error of those records, not a silent loss."""
-    kept, dropped, count = run_stage(spec(), Forgetful(Params()), [record(1), record(2)], Blame(), Watch(), {})
+    kept, dropped, count = run_stage(
+        spec(), Forgetful(Params()), [record(1), record(2)], Quarantine(), ActivityMonitor(), {}
+    )
     assert not kept
-    assert count.balanced()
+    assert count.balances()
     assert count.failed == {"RuntimeError": 2}
     assert "returned 0 outcomes for 1 records" in dropped[0].detail
 
@@ -100,15 +103,15 @@ def test_a_careless_stage_costs_rows_not_the_run() -> None:
     told by the name that the recipe gave."""
     watch = Named()
     records = [record(n) for n in (1, 2, 3, 4)]
-    kept, dropped, count = run_stage(spec(), Careless(Params()), records, Blame(), watch, {})
+    kept, dropped, count = run_stage(spec(), Careless(Params()), records, Quarantine(), watch, {})
     assert not kept
-    assert count.balanced()
+    assert count.balances()
     assert [row.reason for row in dropped] == ["RuntimeError", "TypeError", "TypeError", "odd"]
     assert dropped[0].detail == "SystemExit: a library gave up"
     assert set(watch.names) == {"stage"}
 
 
-class Named(Watch):
+class Named(ActivityMonitor):
     """Remembers the stages it was told."""
 
     def __init__(self) -> None:
@@ -132,13 +135,15 @@ class Twins(Stage):
 def test_children_know_their_parents_and_the_input_they_descend_from() -> None:
     """Outputs with ids of their own carry their parent's; what is dropped later still names the flow's input."""
     columns = {"parents": Kind.STRINGS, "stages": Kind.VERSIONS, "weights": Kind.VERSIONS}
-    kept, _, count = run_stage(spec(**columns), Twins(Params()), [record(1), record(3)], Blame(), Watch(), {})
+    kept, _, count = run_stage(
+        spec(**columns), Twins(Params()), [record(1), record(3)], Quarantine(), ActivityMonitor(), {}
+    )
     assert [row["parents"] for row in kept] == [["0001"], ["0001"]]
     assert (count.inputs, count.kept, count.out, count.rejected) == (2, 1, 2, {"three": 1})
-    grandchildren, _, _ = run_stage(spec(**columns), Twins(Params()), kept, Blame(), Watch(), {})
+    grandchildren, _, _ = run_stage(spec(**columns), Twins(Params()), kept, Quarantine(), ActivityMonitor(), {})
     assert {row["parents"][0] for row in grandchildren} == {"0001.0", "0001.1"}
-    dead = Blame({("stage", "0001.1"): "TimedOut"})
-    kept, dropped, _ = run_stage(spec(**columns), Twins(Params()), kept, dead, Watch(), {})
+    dead = Quarantine({("stage", "0001.1"): "TimedOut"})
+    kept, dropped, _ = run_stage(spec(**columns), Twins(Params()), kept, dead, ActivityMonitor(), {})
     assert (dropped[0].id, dropped[0].input_id, dropped[0].reason) == ("0001.1", "0001", "TimedOut")
     assert dropped[0].detail == "the record took longer than 10 s, at every try"
 
@@ -147,20 +152,20 @@ def test_pools_share_what_there_is() -> None:
     """GPU pools take what the cards allow and their CPUs, CPU pools share the rest; too much asked is told, with what
     there is."""
     cpu, gpu, half = Resources(), Resources(cpus=1, gpus=1), Resources(cpus=0, gpus=0.5)
-    assert sizes([cpu], {"CPU": 2.0}, None) == [2]
-    assert sizes([cpu], {"CPU": 8.0}, 3) == [3]
-    assert sizes([cpu, gpu], {"CPU": 8.0, "GPU": 2.0}, None) == [6, 2]
-    assert sizes([cpu, half], {"CPU": 2.0, "GPU": 1.0}, None) == [2, 2]
-    assert sizes([cpu, Resources(cpus=2)], {"CPU": 6.0}, None) == [3, 1]
+    assert allocate_workers([cpu], {"CPU": 2.0}, None) == [2]
+    assert allocate_workers([cpu], {"CPU": 8.0}, 3) == [3]
+    assert allocate_workers([cpu, gpu], {"CPU": 8.0, "GPU": 2.0}, None) == [6, 2]
+    assert allocate_workers([cpu, half], {"CPU": 2.0, "GPU": 1.0}, None) == [2, 2]
+    assert allocate_workers([cpu, Resources(cpus=2)], {"CPU": 6.0}, None) == [3, 1]
     two = [Resources(cpus=0, gpus=0.5), Resources(cpus=2, gpus=0.5)]
-    assert sizes(two, {"CPU": 8.0, "GPU": 1.0}, None) == [1, 1]
-    with pytest.raises(NotEnough):
-        sizes([Resources(gpus=1), Resources(gpus=1, cpus=2)], {"CPU": 8.0, "GPU": 1.0}, None)
-    assert sizes([cpu, Resources(cpus=0, custom={"device": 1})], {"CPU": 2.0, "device": 1.0}, None) == [2, 1]
-    with pytest.raises(NotEnough, match="asks for 1 CPUs, 1 GPUs; the cluster has 2 CPU"):
-        sizes([gpu], {"CPU": 2.0}, None)
-    with pytest.raises(NotEnough, match="asks for 4 CPUs"):
-        sizes([Resources(cpus=4)], {"CPU": 2.0}, None)
+    assert allocate_workers(two, {"CPU": 8.0, "GPU": 1.0}, None) == [1, 1]
+    with pytest.raises(NotEnoughResources):
+        allocate_workers([Resources(gpus=1), Resources(gpus=1, cpus=2)], {"CPU": 8.0, "GPU": 1.0}, None)
+    assert allocate_workers([cpu, Resources(cpus=0, custom={"device": 1})], {"CPU": 2.0, "device": 1.0}, None) == [2, 1]
+    with pytest.raises(NotEnoughResources, match="asks for 1 CPUs, 1 GPUs; the cluster has 2 CPU"):
+        allocate_workers([gpu], {"CPU": 2.0}, None)
+    with pytest.raises(NotEnoughResources, match="asks for 4 CPUs"):
+        allocate_workers([Resources(cpus=4)], {"CPU": 2.0}, None)
 
 
 def test_the_example_in_the_documentation_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,11 +173,11 @@ def test_the_example_in_the_documentation_works(tmp_path: Path, monkeypatch: pyt
     from PIL import Image
 
     from rasura.manifests.storage import Store
-    from rasura.pipeline.engine.execute import Shipment, run_group
+    from rasura.pipeline.engine.execute import PartialShard, run_group
     from rasura.pipeline.recipe.load import parse
-    from rasura.pipeline.recipe.plan import plan, shards
+    from rasura.pipeline.recipe.plan import list_shards, plan
 
-    page = (Path(__file__).parents[2] / "docs" / "extend.md").read_text()
+    page = (ROOT / "docs" / "extend.md").read_text()
     code, recipe = (re.search(rf"```{kind}\n(.*?)```", page, re.DOTALL) for kind in ("python", "yaml"))
     assert code
     assert recipe
@@ -188,7 +193,9 @@ def test_the_example_in_the_documentation_works(tmp_path: Path, monkeypatch: pyt
     stages = [stage.make() for stage in flow.stages]
     for stage in stages:
         stage.setup()
-    (shard,) = shards(flow, resolved.sources["photos"], Store(tmp_path / "run"))
-    done = run_group(flow.groups[0], stages, Shipment(list(shard.items), 2), Blame(), Watch(), flow.splits)
+    (shard,) = list_shards(flow, resolved.sources["photos"], Store(tmp_path / "run"))
+    done = run_group(
+        flow.groups[0], stages, PartialShard(list(shard.items), 2), Quarantine(), ActivityMonitor(), flow.splits
+    )
     values = {Path(row["origin"]).stem: row["sharpness"] for row in done.records}
     assert values["sharp"] > 100 > values["flat"] == 0

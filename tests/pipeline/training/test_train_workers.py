@@ -11,7 +11,7 @@ import psutil
 import pytest
 from support import tiny_models
 from support.annotator_runs import CAPTURED, Run, row
-from test_loop import JUDGE, recipe_of
+from support.loops import build_recipe, run_silently, write_scenes
 from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
@@ -24,17 +24,27 @@ from rasura.manifests.storage import Store
 from rasura.networks.checkpoint import TrainingFailed
 from rasura.pipeline.cli import remover as remover_cli
 from rasura.pipeline.engine.cluster import cluster
-from rasura.pipeline.loop import state as loop
-from rasura.pipeline.loop.candidates import Reader
-from rasura.pipeline.loop.recipe import LoopRecipe, Rows, Training
-from rasura.pipeline.recipe.load import Engine
-from rasura.pipeline.training import remover as loop_models
+from rasura.pipeline.loop.recipe import LoopRecipe
+from rasura.pipeline.loop.state import list_steps
+from rasura.pipeline.recipe.schema import EngineSettings
+from rasura.pipeline.training import remover as removers
 from rasura.pipeline.training import workers as train_workers
-from rasura.pipeline.training.workers import carry_out
+from rasura.pipeline.training.rows import RowReader
+from rasura.pipeline.training.settings import (
+    FlowRows,
+    RemoverSettings,
+    build_distillation_settings,
+    build_training_settings,
+)
+from rasura.pipeline.training.workers import run_training
 
 torch.set_num_threads(1)
 # Ray Data warns of its own settings, which nobody here touches
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.torch,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),
+]
 
 QUICK = {"steps": 24, "batch": 4, "checkpoint_every": 4, "log_every": 4}
 ROUNDING, MOVED = 1e-5, 1e-2
@@ -48,7 +58,7 @@ UNET = "unet/diffusion_pytorch_model.safetensors"
 def two():
     """Ray with two CPUs, and the environment as it was afterwards."""
     before = dict(os.environ)
-    with cluster(Engine(workers=2)):
+    with cluster(EngineSettings(workers=2)):
         yield
     os.environ.clear()
     os.environ.update(before)
@@ -57,9 +67,9 @@ def two():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run of twelve captured scenes."""
-    made = Run(tmp_path_factory.mktemp("scenes") / "run")
-    made.flow("start", [row(n, "captured", 48) for n in range(12)], CAPTURED)
-    return made.store.uri
+    scenes = Run(tmp_path_factory.mktemp("scenes") / "run")
+    scenes.flow("start", [row(n, "captured", 48) for n in range(12)], CAPTURED)
+    return scenes.store.uri
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +79,9 @@ def base(tmp_path_factory):
 
 def call(*arguments):
     """Runs a command; what it printed. Its errors come through as they are."""
-    done = CliRunner().invoke(remover_cli.remover, [str(one) for one in arguments], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    return done.output
+    result = CliRunner().invoke(remover_cli.remover, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
 
 
 def train(run, out, *more, **settings):
@@ -87,7 +97,7 @@ def one_after_another(works):
 
 def kill_a_worker(when):
     """SIGKILL to a worker of Ray Train as soon as a file is there."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not when.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     children = psutil.Process().children(recursive=True)
@@ -97,11 +107,13 @@ def kill_a_worker(when):
 
 def apart(ours, theirs, file=UNET, only=""):
     """Size of the difference between two trainings' weights, as a share of the weights'."""
-    one, other = load_file(ours / file), load_file(theirs / file)
-    assert one.keys() == other.keys()
-    names = [name for name in one if only in name]
-    gap, size = (torch.cat([value.flatten() for value in part]).norm() for part in (
-        [one[name] - other[name] for name in names], [other[name] for name in names]))  # fmt: skip
+    first, second = load_file(ours / file), load_file(theirs / file)
+    assert first.keys() == second.keys()
+    names = [name for name in first if only in name]
+    gap, size = (
+        torch.cat([value.flatten() for value in part]).norm()
+        for part in ([first[name] - second[name] for name in names], [second[name] for name in names])
+    )
     return float(gap / size)
 
 
@@ -114,36 +126,38 @@ def test_two_workers_train_as_one_process_and_one_may_die(two, run, base, tmp_pa
     monkeypatch.chdir(tmp_path)
     killer = threading.Thread(target=kill_a_worker, args=(tmp_path / "killed" / "checkpoint.json",), daemon=True)
     killer.start()
-    with pytest.raises(TrainingFailed, match=r"died.*goes on from the last checkpoint") as told:
+    with pytest.raises(TrainingFailed, match=r"died.*goes on from the last checkpoint") as failure:
         train(run, "killed", "--workers", 2)
     killer.join()
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(failure.value)
     assert 4 <= json.loads((tmp_path / "killed" / "checkpoint.json").read_text())["progress"]["step"] < 24
     assert not (tmp_path / "killed" / "remover.json").exists()
     assert not (tmp_path / "killed" / ".ray").exists()
 
-    given = Training(preset="tiny", settings=QUICK, workers=2)
-    settings = loop_models.training_settings(given, 0, tune=False)
-    refs = Reader(Store(".")).refs([Rows(run=run, flow="start")], 0)
-    items = loop_models.items(Store("."), refs)
-    codec = tmp_path / "alone" / loop_models.CODEC
+    config = RemoverSettings(preset="tiny", settings=QUICK, workers=2)
+    settings = build_training_settings(config, 0, tune=False)
+    refs = RowReader(Store(".")).list_rows([FlowRows(run=run, flow="start")], 0)
+    items = removers.list_items(Store("."), refs)
+    codec = tmp_path / "alone" / removers.CODEC
     works = [
-        partial(loop_models.train, given, settings, items, codec, None, tmp_path / name) for name in ("killed", "whole")
+        partial(removers.train_remover, config, settings, items, codec, None, tmp_path / name)
+        for name in ("killed", "whole")
     ]
-    asked = {"steps": 3, "settings": {"batch": 2, "size": 64, "rank": 4, "warm_up": 1, "rate": 1e-3}}
-    taught = Training(base=base, workers=2, distill=asked)
-    distilling = loop_models.distillation_settings(taught, 0)
-    teacher = loop_models.teacher(taught, base, tmp_path / "lcm")
+    distillation = {"steps": 3, "settings": {"batch": 2, "size": 64, "rank": 4, "warm_up": 1, "rate": 1e-3}}
+    taught = RemoverSettings(base=base, workers=2, distill=distillation)
+    distilling = build_distillation_settings(taught, 0)
+    teacher = removers.prepare_teacher(taught, base, tmp_path / "lcm")
     distil = [
-        partial(loop_models.distil, taught, distilling, items, teacher, tmp_path / name) for name in ("lcm", "lcm 1")
+        partial(removers.distill_remover, taught, distilling, items, teacher, tmp_path / name)
+        for name in ("lcm", "lcm 1")
     ]
-    carry_out(partial(one_after_another, [*works, distil[0]]), 2, tmp_path / "all", gpus=False)
+    run_training(partial(one_after_another, [*works, distil[0]]), 2, tmp_path / "all", gpus=False)
     distil[1]()
     assert apart(tmp_path / "killed", tmp_path / "whole") == 0
     assert 0 < apart(tmp_path / "whole", tmp_path / "alone") < ROUNDING
     assert 0 < apart(tmp_path / "lcm", tmp_path / "lcm 1", "lora.safetensors", ".lora_B.") < MOVED
     logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("killed", "whole")]
-    steps = [[(one["step"], one["loss"]) for one in map(json.loads, lines)] for lines in logs]
+    steps = [[(entry["step"], entry["loss"]) for entry in map(json.loads, lines)] for lines in logs]
     assert steps[0] == steps[1]
     assert list((tmp_path / "all").iterdir()) == []
 
@@ -151,41 +165,38 @@ def test_two_workers_train_as_one_process_and_one_may_die(two, run, base, tmp_pa
 def test_a_loop_trains_on_workers_and_their_number_alone_makes_no_other_loop(two, tmp_path):
     """`remover.workers` takes a loop's training to Ray Train, where an error of the training comes back as it is: here
     a batch that two workers cannot share evenly. Told again with no workers the loop goes on to its end."""
-    made = Run(tmp_path / "run")
-    rows = [row(n, "captured", 48, split="test" if n % 3 == 0 else "train") for n in range(15)]
-    for name, part in (("start", [one for one in rows[:6] if one["split"] == "train"]), ("rest", rows[6:])):
-        made.flow(name, part, CAPTURED)
-    changed = {"rounds": [{"kind": "auto", "count": 2}], "keep": "nothing", "judge": JUDGE, "removers": ["telea"]}
+    scenes = write_scenes(tmp_path / "run", 15, 6).store.uri
+    changes = {"rounds": [{"kind": "auto", "count": 2}], "keep": "nothing", "removers": ["telea"]}
     remover = {"preset": "tiny", "steps": 2, "settings": {"batch": 3}}
     many, none = (
-        LoopRecipe.model_validate(recipe_of(made.store.uri, **changed, remover=remover | {"workers": workers}))
+        LoopRecipe.model_validate(build_recipe(scenes, **changes, remover=remover | {"workers": workers}))
         for workers in (2, 0)
     )
     with pytest.raises(TrainingFailed, match="a batch of 3 cannot be divided evenly among 2 workers"):
-        loop.run(many, tmp_path / "loop", lambda text: None)
+        run_silently(many, tmp_path / "loop")
     assert not (tmp_path / "loop" / "steps" / "00-train.json").exists()
     assert list((tmp_path / "loop" / "removers" / "00").glob("*")) == []
-    done = loop.run(none, tmp_path / "loop", lambda text: None)
-    assert len(list(done.finished())) == len(loop.steps_of(none))
+    done = run_silently(none, tmp_path / "loop")
+    assert len(list(done.list_done_steps())) == len(list_steps(none))
 
 
 def test_more_workers_than_places_are_refused_at_once(two, tmp_path):
     """On one machine there is no waiting for a third CPU that never comes."""
     with pytest.raises(TrainingFailed, match="3 workers need 3 CPUs, this machine has 2"):
-        carry_out(partial(one_after_another, []), 3, tmp_path / "out", gpus=False)
+        run_training(partial(one_after_another, []), 3, tmp_path / "out", gpus=False)
     assert not (tmp_path / "out").exists()
 
 
-def test_the_cause_of_a_failure_is_told_and_not_its_echo(tmp_path):
+def test_the_cause_of_a_failure_is_raised_and_not_its_echo(tmp_path):
     """Of several workers' errors the one that was raised is passed on as it is; a closed connection is the echo of a
     worker that is gone."""
     from ray.exceptions import RayActorError
     from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
     echo = RuntimeError("[/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1234")
-    own = TrainingFailed("the loss is nan")
+    cause = TrainingFailed("the loss is nan")
     lost = WorkerHealthCheckFailedError("gone", RayActorError())
-    assert train_workers._cause({0: echo, 1: own}, 2, tmp_path) is own
-    assert train_workers._cause({0: own, 1: lost}, 2, tmp_path) is own
-    assert "worker 1 of 2 died" in str(train_workers._cause({0: echo, 1: lost}, 2, tmp_path))
-    assert "one of 2 workers died" in str(train_workers._cause({0: echo}, 2, tmp_path))
+    assert train_workers._find_cause({0: echo, 1: cause}, 2, tmp_path) is cause
+    assert train_workers._find_cause({0: cause, 1: lost}, 2, tmp_path) is cause
+    assert "worker 1 of 2 died" in str(train_workers._find_cause({0: echo, 1: lost}, 2, tmp_path))
+    assert "one of 2 workers died" in str(train_workers._find_cause({0: echo}, 2, tmp_path))

@@ -9,18 +9,20 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from support.tiny_networks import CLASSES, WORDS, agree, noise, same, tokenizer
+from support.tiny_networks import CLASSES, WORDS, check_boxes, check_detections, make_noise, make_tokenizer
 
 from rasura.manifests.images import NotAnImage, decode_image
 from rasura.networks.weights import BadWeights
 from rasura.stages.detect import Detect, DetectParams, UnknownClass
+
+pytestmark = pytest.mark.torch
 
 torch.set_num_threads(1)  # as workers run: sums round the same way every time
 
 
 @pytest.fixture(scope="module")
 def pictures():
-    return noise()
+    return make_noise()
 
 
 # ---- GroundingDINO of its authors
@@ -33,7 +35,7 @@ def original(tmp_path_factory):
     import groundingdino
     from transformers import BertConfig
 
-    from rasura.stages.detectors.grounding_dino_original import NO_CHECKPOINTS, _without_hub, settings
+    from rasura.stages.detectors.grounding_dino_original import NO_CHECKPOINTS, read_settings, use_local_bert
 
     folder = tmp_path_factory.mktemp("original")
     text = (Path(groundingdino.__file__).parent / "config" / "GroundingDINO_SwinT_OGC.py").read_text()
@@ -44,10 +46,10 @@ def original(tmp_path_factory):
         vocab_size=len(WORDS), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
     )
     bert.save_pretrained(folder / "bert")
-    tokenizer().save_pretrained(folder / "bert")
-    args = settings(folder / "tiny.py")
+    make_tokenizer().save_pretrained(folder / "bert")
+    args = read_settings(folder / "tiny.py")
     vars(args).update(NO_CHECKPOINTS, text_encoder_type=str(folder / "bert"))
-    with warnings.catch_warnings(), _without_hub():
+    with warnings.catch_warnings(), use_local_bert():
         warnings.simplefilter("ignore")
         from groundingdino.models import build_model
 
@@ -61,7 +63,7 @@ def original(tmp_path_factory):
     return folder
 
 
-def opened(folder, **more):
+def open_original(folder, **more):
     from rasura.stages.detectors.grounding_dino_original import GroundingDinoOriginal
 
     return GroundingDinoOriginal(
@@ -69,11 +71,11 @@ def opened(folder, **more):
     )
 
 
-def test_the_original_answers_as_its_own_library_does(original, pictures, monkeypatch):
+def test_the_original_gives_the_results_of_its_own_library(original, pictures, monkeypatch):
     """The library by hand: its builder, loader, transforms and predict, with BertModel mended as everybody does."""
     from transformers import BertModel
 
-    detector = opened(original)
+    detector = open_original(original)
     before = set(vars(BertModel))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -92,41 +94,41 @@ def test_the_original_answers_as_its_own_library_does(original, pictures, monkey
         monkeypatch.undo()
         for picture in pictures[:3]:
             boxes, scores, _ = predict(
-                model, detector.prepared(picture), "cat. traffic light. dog.", 0.1, 0.25, device="cpu"
+                model, detector.prepare(picture), "cat. traffic light. dog.", 0.1, 0.25, device="cpu"
             )
             height, width = picture.shape[:2]
             corners = torch.cat([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], 1).numpy()
             corners = np.clip(corners * [width, height, width, height], 0, [width, height, width, height])
-            (found,) = detector.find([picture])
-            assert len(found) >= 10
-            agree(found, corners, scores.numpy())
+            (detections,) = detector.find([picture])
+            assert len(detections) >= 10
+            check_boxes(detections, corners, scores.numpy())
     assert set(vars(BertModel)) == before  # ours needs nothing of the class changed
 
 
 def test_the_original_batched_is_as_one_by_one(original, pictures):
     """Pictures of several sizes at once give what each gives alone."""
-    detector = opened(original)
+    detector = open_original(original)
     for together, alone in zip(
-        detector.find(pictures[:4]), [detector.find([one])[0] for one in pictures[:4]], strict=True
+        detector.find(pictures[:4]), [detector.find([picture])[0] for picture in pictures[:4]], strict=True
     ):
-        same(together, alone)
+        check_detections(together, alone)
 
 
 def test_a_configuration_is_read_and_not_run(original, tmp_path):
     """A configuration with anything but constants is refused, and so is one of another network."""
-    from rasura.stages.detectors.grounding_dino_original import settings
+    from rasura.stages.detectors.grounding_dino_original import read_settings
 
-    assert settings(original / "tiny.py").num_queries == 20
+    assert read_settings(original / "tiny.py").num_queries == 20
     (tmp_path / "evil.py").write_text(f"modelname = open({str(tmp_path / 'mark')!r}, 'w')\n")
     with pytest.raises(BadWeights, match=r"evil.py' is no configuration"):
-        settings(tmp_path / "evil.py")
+        read_settings(tmp_path / "evil.py")
     (tmp_path / "code.py").write_text("import os\n")
     with pytest.raises(BadWeights, match="line 1 is no `name = value`"):
-        settings(tmp_path / "code.py")
+        read_settings(tmp_path / "code.py")
     assert not (tmp_path / "mark").exists()
     (tmp_path / "other.py").write_text('modelname = "dino"\n')
     with pytest.raises(BadWeights, match="configures a 'dino'"):
-        settings(tmp_path / "other.py")
+        read_settings(tmp_path / "other.py")
 
 
 # ---- YOLO
@@ -146,9 +148,9 @@ YOLO = {
 def yolo(tmp_path_factory):
     """A YOLO checkpoint with random tensors, in the library's own form, whose classes are about even."""
     pytest.importorskip("ultralytics")
-    from rasura.stages.detectors.yolo import library
+    from rasura.stages.detectors.yolo import import_library
 
-    library()
+    import_library()
     from ultralytics.nn.tasks import DetectionModel
 
     torch.manual_seed(0)
@@ -163,27 +165,27 @@ def yolo(tmp_path_factory):
     return path
 
 
-def test_yolo_answers_as_its_library_does(yolo, pictures):
+def test_yolo_gives_the_results_of_its_library(yolo, pictures):
     """Boxes, scores and names are those of YOLO(path).predict, for pictures of any size; batched is one by one."""
     from ultralytics import YOLO as Library
 
     from rasura.stages.detectors.yolo import Yolo
 
     detector = Yolo(yolo, 0.3, 0.45, 128)
-    found = detector.find(pictures)
+    detections = detector.find(pictures)
     model = Library(yolo)
-    for picture, mine in zip(pictures, found, strict=True):
+    for picture, mine in zip(pictures, detections, strict=True):
         rows = model.predict(
             np.ascontiguousarray(picture[..., ::-1]), conf=0.3, iou=0.45, imgsz=128, verbose=False, device="cpu"
         )[0].boxes.data.numpy()
-        assert [one.label for one in mine] == [model.names[int(row[5])] for row in rows]
-        agree(mine, rows[:, :4].reshape(-1, 4).tolist(), rows[:, 4])
-        same(detector.find([picture])[0], mine)
-    assert sum(map(len, found)) >= 10
+        assert [picture.label for picture in mine] == [model.names[int(row[5])] for row in rows]
+        check_boxes(mine, rows[:, :4].reshape(-1, 4).tolist(), rows[:, 4])
+        check_detections(detector.find([picture])[0], mine)
+    assert sum(map(len, detections)) >= 10
 
 
 def test_yolo_through_the_stage(yolo, pictures):
-    """The stage takes the library's classes, tells an unknown one, and records the file."""
+    """The stage takes the library's classes, reports an unknown one, and records the file."""
     stage = Detect(DetectParams(backend="yolo", weights=yolo, side=128, min_score=0.3))
     assert stage.weights() == {"yolo": yolo}
     stage.setup()
@@ -194,11 +196,11 @@ def test_yolo_through_the_stage(yolo, pictures):
 
 
 def test_yolo_leaves_the_decoder_alone(yolo):
-    """With the library loaded a broken picture is still told as one: the library's own opener would ask for a package
-    instead."""
-    from rasura.stages.detectors.yolo import library
+    """With the library loaded a broken picture is still reported as one: the library's own opener would import a
+    package instead."""
+    from rasura.stages.detectors.yolo import import_library
 
-    library()
+    import_library()
     with pytest.raises(NotAnImage):
         decode_image(b"no picture at all")
 
@@ -208,8 +210,8 @@ class Foreign(torch.nn.Module):
 
 
 def test_a_yolo_file_with_classes_of_its_own_is_refused(yolo, tmp_path):
-    """A pickle that names a class which is not the library's is told in a line, and so is a file of another kind."""
-    from rasura.stages.detectors.yolo import opened as open_yolo
+    """A pickle with a class that is not the library's is refused in one line, and so is a file of another kind."""
+    from rasura.stages.detectors.yolo import open_checkpoint as open_yolo
 
     torch.save({"model": Foreign()}, tmp_path / "foreign.pt")
     with pytest.raises(BadWeights, match=r"foreign.pt' cannot be opened as a YOLO of known parts"):
@@ -221,7 +223,7 @@ def test_a_yolo_file_with_classes_of_its_own_is_refused(yolo, tmp_path):
         open_yolo(tmp_path / "x.pth")
 
 
-def test_agpl_and_unkept_libraries_are_imported_only_when_chosen():
+def test_agpl_and_unmaintained_libraries_are_imported_only_when_chosen():
     """Making the other detectors' parameters, stages and modules imports neither ultralytics nor groundingdino."""
     code = (
         "import sys, rasura.stages.detect, rasura.stages.detectors.yolo\n"

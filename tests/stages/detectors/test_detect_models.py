@@ -1,6 +1,6 @@
 """GroundingDINO against its library, with a tiny random network of the same architecture: same boxes, same scores.
 
-Random networks answer with nonsense, which is as good as sense for telling whether two ways of asking are one.
+Random networks give meaningless results, which suffices to check that two ways of calling them agree.
 """
 
 import hashlib
@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from support.tiny_networks import CLASSES, WORDS, agree, noise, same, tokenizer
+from support.tiny_networks import CLASSES, WORDS, check_boxes, check_detections, make_noise, make_tokenizer
 
 from rasura.networks.weights import BadWeights
-from rasura.pipeline.engine.execute import Blame, Watch, run_stage
+from rasura.pipeline.engine.execute import ActivityMonitor, Quarantine, run_stage
 from rasura.pipeline.recipe.load import parse
 from rasura.pipeline.recipe.plan import plan
 from rasura.stages.detect import Detect, DetectParams
 from rasura.stages.detectors.boxes import Detection
 from rasura.stages.detectors.grounding_dino import GroundingDino
-from rasura.stages.detectors.text import named, offsets_of, prompt, prompts
+from rasura.stages.detectors.text import build_prompt, build_prompts, make_offsets, match_classes
 from rasura.stages.stage import Kept
+
+pytestmark = pytest.mark.torch
 
 torch.set_num_threads(1)  # as workers run: sums round the same way every time
 STAGES = ["stage2", "stage3", "stage4"]
@@ -27,7 +29,7 @@ STAGES = ["stage2", "stage3", "stage4"]
 
 @pytest.fixture(scope="module")
 def pictures():
-    return noise()
+    return make_noise()
 
 
 # ---- words
@@ -35,29 +37,29 @@ def pictures():
 
 def test_a_prompt_is_the_classes_in_lower_case_with_full_stops():
     """The caption is GroundingDINO's; each class has the tokens of its own words, also where it is cut into several."""
-    asked = prompt(["cat", "Traffic Light", "dogs"], offsets_of(tokenizer()))
-    assert asked.caption == "cat. traffic light. dogs."
-    ids = tokenizer()(asked.caption)["input_ids"]
-    tokens = [[WORDS[k] for k in ids[a:b]] for a, b in asked.spans]
+    prompt = build_prompt(["cat", "Traffic Light", "dogs"], make_offsets(make_tokenizer()))
+    assert prompt.caption == "cat. traffic light. dogs."
+    ids = make_tokenizer()(prompt.caption)["input_ids"]
+    tokens = [[WORDS[k] for k in ids[a:b]] for a, b in prompt.spans]
     assert tokens == [["cat"], ["traffic", "light"], ["dog", "##s"]]
 
 
 def test_long_lists_become_several_prompts():
     """No prompt is longer than the network reads, none is empty, every class is asked for once and in order."""
     names = ["cat", "dog", "traffic light", "potted plant", "person", "car"]
-    offsets = offsets_of(tokenizer())
-    parts = prompts(names, offsets, 8)
+    offsets = make_offsets(make_tokenizer())
+    parts = build_prompts(names, offsets, 8)
     assert [name for part in parts for name in part.classes] == names
     assert len(parts) == 3
     assert all(len(offsets(part.caption)) <= 8 for part in parts)
-    assert len(prompts(names, offsets, 256)) == 1
+    assert len(build_prompts(names, offsets, 256)) == 1
     with pytest.raises(ValueError, match="'traffic light' is longer than the 4 tokens"):
-        prompts(names, offsets, 4)
+        build_prompts(names, offsets, 4)
 
 
-def test_an_answer_gets_the_class_that_it_fits_best_and_its_own_largest_score():
+def test_a_box_gets_the_class_that_it_fits_best_and_its_own_largest_score():
     """Classes of two words count by their mean; answers below either threshold, or without area, are none."""
-    asked = prompt(["cat", "traffic light"], offsets_of(tokenizer()))  # [CLS] cat . traffic light . [SEP]
+    prompt = build_prompt(["cat", "traffic light"], make_offsets(make_tokenizer()))  # [CLS] cat . traffic light . [SEP]
     probabilities = np.array(
         [
             [0, 0.5, 0, 0.8, 0.1, 0.1, 0],  # traffic alone: .45 for the light, .5 for the cat
@@ -68,9 +70,9 @@ def test_an_answer_gets_the_class_that_it_fits_best_and_its_own_largest_score():
         ]
     )
     boxes = np.array([[0.5, 0.5, 0.2, 0.4]] * 4 + [[0.5, 0.5, 0, 0.1]])
-    found = named(probabilities, boxes, asked, (100, 200), 0.35, 0.25)
-    assert [(one.label, one.score) for one in found] == [("cat", 0.8), ("traffic light", 0.8)]
-    assert found[0].box == pytest.approx((80, 30, 120, 70))
+    detections = match_classes(probabilities, boxes, prompt, (100, 200), 0.35, 0.25)
+    assert [(one.label, one.score) for one in detections] == [("cat", 0.8), ("traffic light", 0.8)]
+    assert detections[0].box == pytest.approx((80, 30, 120, 70))
 
 
 # ---- GroundingDINO of transformers
@@ -109,11 +111,11 @@ def dino(tmp_path_factory):
     )
     GroundingDinoForObjectDetection(config).save_pretrained(folder)
     images = GroundingDinoImageProcessor(size={"shortest_edge": 96, "longest_edge": 160})
-    GroundingDinoProcessor(images, tokenizer()).save_pretrained(folder)
+    GroundingDinoProcessor(images, make_tokenizer()).save_pretrained(folder)
     return folder
 
 
-def test_grounding_dino_answers_as_the_library_does(dino, pictures):
+def test_grounding_dino_gives_the_results_of_the_library(dino, pictures):
     """Boxes and scores are those of the library called by hand, for pictures of any size; labels are ours alone."""
     from transformers import GroundingDinoForObjectDetection, GroundingDinoProcessor
 
@@ -132,11 +134,11 @@ def test_grounding_dino_answers_as_the_library_does(dino, pictures):
         height, width = picture.shape[:2]
         boxes = np.clip(by_hand["boxes"].numpy(), 0, [width, height, width, height])
         solid = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) >= 1
-        (found,) = detector.find([picture])
-        agree(found, boxes[solid], by_hand["scores"].numpy()[solid])
-        total += len(found)
+        (detections,) = detector.find([picture])
+        check_boxes(detections, boxes[solid], by_hand["scores"].numpy()[solid])
+        total += len(detections)
         words = [text for text, keep in zip(by_hand["text_labels"], solid, strict=True) if keep]
-        for one, text in zip(found, words, strict=True):
+        for one, text in zip(detections, words, strict=True):
             if text in {"cat", "traffic light", "dog"}:
                 assert one.label == text
     assert total >= 20
@@ -147,7 +149,7 @@ def test_a_batch_of_pictures_is_as_one_by_one(dino, pictures):
     detector = GroundingDino(dino, CLASSES, 0.6, 0.0)
     assert not detector.batches
     for together, alone in zip(detector.find(pictures), [detector.find([one])[0] for one in pictures], strict=True):
-        same(together, alone)
+        check_detections(together, alone)
 
 
 def test_the_stage_asks_for_its_classes(dino, pictures):
@@ -161,16 +163,16 @@ def test_the_stage_asks_for_its_classes(dino, pictures):
     records = [{"id": f"p{k}", "source": picture} for k, picture in enumerate(pictures)]
     outcomes = stage.process(records)
     assert all(isinstance(one, Kept) for one in outcomes)
-    made = [record for one in outcomes for record in one.records]
-    assert made
-    assert {record["label"] for record in made} <= {"cat", "traffic light", "dog"}
+    rows = [record for one in outcomes for record in one.records]
+    assert rows
+    assert {record["label"] for record in rows} <= {"cat", "traffic light", "dog"}
     assert [one.records for one in outcomes] == [stage.process_one(record).records for record in records]
     few = Detect(params.model_copy(update={"exclude": ("cat", "dog", "traffic light")}))
     few.setup()
     assert [record for one in few.process(records) for record in one.records] == []
 
 
-def test_every_row_says_which_files_made_it(dino, pictures, tmp_path):
+def test_every_row_records_the_files_it_was_made_with(dino, pictures, tmp_path):
     """Through planner and worker: a row's weights are the sha256 of each file of the folder, under its own name."""
     (tmp_path / "photos").mkdir()
     detect = {"backend": "grounding-dino", "weights": str(dino), "include": ["cat"], "min_score": 0.6}
@@ -180,16 +182,16 @@ def test_every_row_says_which_files_made_it(dino, pictures, tmp_path):
     stage = spec.make()
     stage.setup()
     record = dict.fromkeys(spec.columns) | {"id": "p", "source": pictures[0]}
-    kept, dropped, _ = run_stage(spec, stage, [record], Blame(), Watch(), {})
+    rows, dropped, _ = run_stage(spec, stage, [record], Quarantine(), ActivityMonitor(), {})
     assert not dropped
-    assert kept
+    assert rows
     names = ("config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "tokenizer_config.json")
     sums = {f"detect.grounding-dino/{name}": hashlib.sha256((dino / name).read_bytes()).hexdigest() for name in names}
-    assert all(row["weights"] == sums for row in kept)
+    assert all(row["weights"] == sums for row in rows)
 
 
 def test_a_folder_of_another_network_is_refused(dino, tmp_path):
-    """The error names the folder and both kinds; a folder without a processor is told too."""
+    """The error names the folder and both kinds; a folder without a processor is reported too."""
     with pytest.raises(BadWeights, match=r"has no config.json|no files for"):
         GroundingDino(tmp_path, CLASSES, 0.1, 0.1)
     for file in dino.iterdir():
@@ -202,9 +204,9 @@ def test_a_folder_of_another_network_is_refused(dino, tmp_path):
 
 def test_detections_are_plain_values():
     """What goes into a row is a text and floats, not numpy's or torch's."""
-    found = named(np.array([[0.9, 0.9]]), np.array([[0.5, 0.5, 0.5, 0.5]]), ASKED, (10, 10), 0.1, 0.1)
-    assert found == [Detection("cat", 0.9, (2.5, 2.5, 7.5, 7.5))]
-    assert {type(value) for value in (found[0].score, *found[0].box)} == {float}
+    detections = match_classes(np.array([[0.9, 0.9]]), np.array([[0.5, 0.5, 0.5, 0.5]]), PROMPT, (10, 10), 0.1, 0.1)
+    assert detections == [Detection("cat", 0.9, (2.5, 2.5, 7.5, 7.5))]
+    assert {type(value) for value in (detections[0].score, *detections[0].box)} == {float}
 
 
-ASKED = prompt(["cat"], lambda caption: [(0, 3), (3, 4)])
+PROMPT = build_prompt(["cat"], lambda caption: [(0, 3), (3, 4)])

@@ -12,10 +12,14 @@ from transformers import (
     DPTImageProcessor,
 )
 
-from rasura.networks.weights import BadWeights, quiet
-from rasura.stages.ground_plane.depth import by_shape, inverse_depth, open_depth, positive, resampled, work_grid
-from rasura.stages.ground_plane.depth_anything import DepthAnything, padded
-from rasura.stages.ground_plane.depth_onnx import input_size
+from rasura.networks.pretrained import quiet
+from rasura.networks.weights import BadWeights
+from rasura.stages.ground_plane.depth import clip_disparity, compute_work_grid, group_by_shape, inverse_depth, resample
+from rasura.stages.ground_plane.depth_anything import DepthAnything, pad_picture
+from rasura.stages.ground_plane.depth_networks import open_depth_network
+from rasura.stages.ground_plane.depth_onnx import compute_input_size
+
+pytestmark = pytest.mark.torch
 
 SIZES = [(48, 64), (65, 33), (48, 64), (1, 1), (3, 200), (200, 3)]
 
@@ -79,10 +83,10 @@ def test_depth_anything_gives_what_the_library_gives(folder):
         given = processor(images=[picture.copy()], return_tensors="pt", input_data_format="channels_last")
         with torch.no_grad():
             wanted = by_hand(**given).predicted_depth[0].numpy()
-        (values,) = model.values([picture])
+        (values,) = model.predict([picture])
         assert np.array_equal(values, wanted)
         assert wanted.std() > 1e-3
-        (inverse,) = model.inverse([picture])
+        (inverse,) = model.predict_inverse_depth([picture])
         expected = inverse_depth(wanted, 1.0) if model.metric else np.maximum(wanted, 0)
         assert np.array_equal(inverse, expected)
     assert model.metric == (by_hand.config.depth_estimation_type == "metric")
@@ -91,23 +95,23 @@ def test_depth_anything_gives_what_the_library_gives(folder):
 def test_a_batch_gives_what_each_picture_gives_alone(folder):
     """Pictures of any size and in any order, odd, portrait, tiny and thin ones too."""
     model = DepthAnything(folder)
-    together = model.inverse(pictures())
+    together = model.predict_inverse_depth(pictures())
     for picture, batched in zip(pictures(), together, strict=True):
-        (alone,) = model.inverse([picture])
+        (alone,) = model.predict_inverse_depth([picture])
         assert alone.shape == batched.shape
         assert np.abs(alone - batched).max() <= 1e-5 * max(1.0, float(batched.max()))  # rounding, no more
         assert np.isfinite(batched).all()
         assert (batched >= 0).all()
-        wide = resampled(batched, (picture.shape[1], picture.shape[0]))
+        wide = resample(batched, (picture.shape[1], picture.shape[0]))
         assert wide.shape == picture.shape[:2]
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     """No folder, and a folder without a model, are told before a picture is looked at."""
     with pytest.raises(BadWeights):
-        open_depth("depth-anything", tmp_path, "depth", 1.0, "unit")
+        open_depth_network("depth-anything", tmp_path, "depth", 1.0, "unit")
     with pytest.raises(ValueError, match="no depth backend"):
-        open_depth("depth-nothing", tmp_path, "depth", 1.0, "unit")
+        open_depth_network("depth-nothing", tmp_path, "depth", 1.0, "unit")
 
 
 def test_inverse_depth_knows_units_and_gaps():
@@ -117,39 +121,39 @@ def test_inverse_depth_knows_units_and_gaps():
     assert inverse_depth(np.array([[np.nan, np.inf]]), 1.0).tolist() == [[0, 0]]
     with pytest.raises(ValueError, match="-3"):
         inverse_depth(np.array([[-3.0]]), 1.0)
-    assert positive(np.array([[-1.0, 0.5, np.nan]])).tolist() == [[0, 0.5, 0]]
+    assert clip_disparity(np.array([[-1.0, 0.5, np.nan]])).tolist() == [[0, 0.5, 0]]
 
 
 def test_grids_keep_the_aspect_and_batches_keep_shapes_apart():
     """The work grid never enlarges, and never falls below 8; shrinking averages; batches hold one shape."""
-    assert work_grid((512, 768), 320) == (320, 213)
-    assert work_grid((100, 60), 320) == (60, 100)
-    assert work_grid((2, 1000), 320) == (320, 8)
-    assert resampled(np.eye(4, dtype=np.float32), (2, 2)) == pytest.approx(np.eye(2) / 2)
-    assert by_shape(pictures()) == [[0, 2], [1], [3], [4], [5]]
-    thin = padded(np.zeros((3, 200, 3), np.uint8), 5)
+    assert compute_work_grid((512, 768), 320) == (320, 213)
+    assert compute_work_grid((100, 60), 320) == (60, 100)
+    assert compute_work_grid((2, 1000), 320) == (320, 8)
+    assert resample(np.eye(4, dtype=np.float32), (2, 2)) == pytest.approx(np.eye(2) / 2)
+    assert group_by_shape(pictures()) == [[0, 2], [1], [3], [4], [5]]
+    thin = pad_picture(np.zeros((3, 200, 3), np.uint8), 5)
     assert thin.shape == (40, 200, 3)
 
 
 def test_the_onnx_input_is_what_the_network_declares():
     """A fixed input is kept; a free one is near 518 px in whole patches; anything else is refused."""
-    assert input_size([1, 3, 192, 636], (512, 768)) == (636, 192)
-    assert input_size([1, 3, "h", "w"], (512, 768)) == (784, 518)
-    assert input_size(["n", 3, None, None], (1, 4000)) == (2072, 518)
+    assert compute_input_size([1, 3, 192, 636], (512, 768)) == (636, 192)
+    assert compute_input_size([1, 3, "h", "w"], (512, 768)) == (784, 518)
+    assert compute_input_size(["n", 3, None, None], (1, 4000)) == (2072, 518)
     with pytest.raises(ValueError, match="height, width"):
-        input_size([1, 1, 4], (512, 768))
+        compute_input_size([1, 1, 4], (512, 768))
 
 
 def test_meter_on_a_street(assets):
     """METER (KITTI) sees a road near at the bottom and far above, in plausible metres; any size goes in."""
-    network = open_depth("depth-onnx", assets / "weights/meter_xxs_kitti_192x636.onnx", "depth", 0.01, "unit")
+    network = open_depth_network("depth-onnx", assets / "weights/meter_xxs_kitti_192x636.onnx", "depth", 0.01, "unit")
     assert network.metric
     picture = np.ascontiguousarray(cv2.imread(str(assets / "photos/coco/000000303818.jpg"))[..., ::-1])
-    (inverse,) = network.inverse([picture])
+    (inverse,) = network.predict_inverse_depth([picture])
     assert inverse.shape == (48, 160)
     near, far = 1 / float(np.median(inverse[44:])), 1 / float(np.median(inverse[16:24]))
     assert 0.3 < near < 5
     assert 2 * near < far < 80
-    for one in network.inverse(pictures()):
+    for one in network.predict_inverse_depth(pictures()):
         assert one.shape == (48, 160)
         assert np.isfinite(one).all()

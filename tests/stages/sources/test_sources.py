@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import rasura, write_recipe
 from PIL import Image
-from test_images import bomb
+from support.broken_pictures import make_bomb
 
 from rasura.manifests.images import decode_image
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
-from rasura.stages.sources.files import ChangedInput, MissingInput, RunContext, find
+from rasura.stages.sources.files import ChangedInput, MissingInput, RunContext, find_files
 from rasura.stages.sources.pairs import Pairs
 from rasura.stages.sources.photos import Photos
 from rasura.stages.stage import Kept, Rejected
@@ -29,6 +29,7 @@ def _png(seed: int, width: int = 48, height: int = 32) -> bytes:
     return out.getvalue()
 
 
+@pytest.mark.ray
 def test_hostile_photos_cost_one_row_each(tmp_path: Path) -> None:
     """A folder of everything that can be wrong with a file: each bad one is one row with its reason, each good one is
     kept whatever its name, and a second copy of some content is a duplicate that says of what."""
@@ -42,16 +43,16 @@ def test_hostile_photos_cost_one_row_each(tmp_path: Path) -> None:
         "truncated.png": _png(3)[:400],
         "empty.jpg": b"",
         "notes.txt": b"these are notes",
-        "bomb.png": bomb(15368, 15368),
+        "bomb.png": make_bomb(15368, 15368),
     }
     for name, data in files.items():
         (photos / name).write_bytes(data)
     flows = {"photos": {"source": {"photos": {"path": str(photos), "licence": "CC0"}}}}
     rasura("run", write_recipe(tmp_path, flows=flows), "--into", tmp_path / "run")
     table = Tables(Store(tmp_path / "run")).table("photos")
-    origins = {Path(row["origin"]).name for row in table.light(["origin", "licence"]).to_pylist()}
+    origins = {Path(row["origin"]).name for row in table.read_light(["origin", "licence"]).to_pylist()}
     assert origins == {"a good.png", STRANGE}
-    dropped = {Path(row["origin"]).name: (row["outcome"], row["reason"]) for row in table.dropped().to_pylist()}
+    dropped = {Path(row["origin"]).name: (row["outcome"], row["reason"]) for row in table.read_rejections().to_pylist()}
     assert dropped == {
         "copy.png": ("rejected", "duplicate"),
         "truncated.png": ("failed", "TruncatedImage"),
@@ -59,7 +60,7 @@ def test_hostile_photos_cost_one_row_each(tmp_path: Path) -> None:
         "notes.txt": ("failed", "NotAnImage"),
         "bomb.png": ("failed", "TooManyPixels"),
     }
-    duplicate = next(row for row in table.dropped().to_pylist() if row["reason"] == "duplicate")
+    duplicate = next(row for row in table.read_rejections().to_pylist() if row["reason"] == "duplicate")
     assert duplicate["detail"].endswith("a good.png")
     status = rasura("status", tmp_path / "run").stdout
     assert "1 duplicate" in status
@@ -148,8 +149,8 @@ def test_a_source_that_is_not_there_ends_the_run_with_its_path(tmp_path: Path) -
     flows = {"photos": {"source": {"photos": {"path": str(tmp_path / "nowhere")}}}}
     done = rasura("run", write_recipe(tmp_path, flows=flows), "--into", tmp_path / "run", check=False)
     assert done.returncode == 1
-    assert f"no files at '{tmp_path / 'nowhere'}'" in done.stderr
-    assert find(str(tmp_path / "recipe.yaml"))
+    assert f"there is no file or folder '{tmp_path / 'nowhere'}'" in done.stderr
+    assert find_files(str(tmp_path / "recipe.yaml"))
 
 
 def test_pairs_in_folders_keep_apart(tmp_path: Path) -> None:

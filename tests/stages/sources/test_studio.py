@@ -9,13 +9,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image
 
 from rasura.manifests.schemas import PROVENANCE, encode_records
 from rasura.stages.sources.studio import develop as studio_develop
 from rasura.stages.sources.studio import scene as studio_scene
 from rasura.stages.sources.studio.render import render
-from rasura.stages.sources.studio.studio import Studio, cache_folder, load_render
+from rasura.stages.sources.studio.studio import Studio, find_cache_folder, load_render
 from rasura.stages.stage import Kept
 
 rendering = pytest.mark.skipif(find_spec("mitsuba") is None, reason="needs rasura[studio]")
@@ -45,8 +46,8 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def scenes():
     """A scene of each kind of light, and one of which only one object of several is removed."""
-    wanted = [studio_scene.describe(2, 0, light=light) for light in ("sun", "lamp", "soft")]
-    several = (studio_scene.describe(2, k, light="sun", remove="one") for k in range(100))
+    wanted = [studio_scene.describe_scene(2, 0, light=light) for light in ("sun", "lamp", "soft")]
+    several = (studio_scene.describe_scene(2, k, light="sun", remove="one") for k in range(100))
     return [*wanted, next(scene for scene in several if len(scene["objects"]) > 1)]
 
 
@@ -57,9 +58,9 @@ def renders(scenes):
 
 def test_a_seed_and_an_index_are_a_scene():
     """The same seed and index give the same description, another index another one; it survives JSON unchanged."""
-    first = studio_scene.describe(1, 0)
-    assert studio_scene.describe(1, 0) == first
-    assert studio_scene.describe(1, 1) != first
+    first = studio_scene.describe_scene(1, 0)
+    assert studio_scene.describe_scene(1, 0) == first
+    assert studio_scene.describe_scene(1, 1) != first
     assert json.loads(json.dumps(first)) == first
 
 
@@ -67,14 +68,14 @@ def test_objects_are_in_the_picture():
     """Every vertex of every object lies inside the margin, whatever the aspect of the picture."""
     for k in range(25):
         aspect = (1.5, 1.0, 0.75)[k % 3]
-        scene = studio_scene.describe(9, k, aspect)
-        points = np.concatenate([studio_scene._points(item) for item in scene["objects"]])
+        scene = studio_scene.describe_scene(9, k, aspect)
+        points = np.concatenate([studio_scene._sample_vertices(item) for item in scene["objects"]])
         assert np.abs(studio_scene.project(points, scene["camera"], aspect)).max() < 1 - studio_scene.MARGIN
 
 
 def test_most_scenes_have_a_shadow_to_see():
     """Of many scenes at least 65 % have a direct light, and none of these lights stands behind the scene's wall."""
-    drawn = [studio_scene.describe(3, k) for k in range(80)]
+    drawn = [studio_scene.describe_scene(3, k) for k in range(80)]
     lit = [scene for scene in drawn if scene["light"]["azimuth"] is not None]
     assert len(lit) / len(drawn) > 0.65
     assert all(math.sin(math.radians(scene["light"]["azimuth"])) < -0.1 for scene in lit if scene["wall"])
@@ -131,7 +132,7 @@ def test_the_shadow_falls_away_from_the_light():
     """On the ground, the darkened floor lies from the object towards azimuth + 180, within 40 degrees."""
     chosen = []
     for k in range(200):
-        scene = studio_scene.describe(4, k, light="sun")
+        scene = studio_scene.describe_scene(4, k, light="sun")
         aside = abs(math.cos(math.radians(scene["light"]["azimuth"]))) > 0.5  # the shadow is not behind the object
         if aside and scene["wall"] is None and scene["floor"]["finish"] == "matt" and len(scene["objects"]) == 1:
             chosen.append(scene)
@@ -181,8 +182,7 @@ def test_a_render_is_made_once(cache):
         f"s = Studio(Studio.Params(**json.loads({told!r})[0])); r = s.process_one(s.items(None)[0]).records[0];"
         "assert 'mitsuba' not in sys.modules; print(r['id'], hashlib.sha256(r['input'].tobytes()).hexdigest())"
     )
-    there = Path(__file__).parents[2]
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=there, check=True)
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
 
     assert other.stdout.split() == [record["id"], hashlib.sha256(record["input"].tobytes()).hexdigest()]
     assert before == {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in cache.iterdir()}
@@ -233,7 +233,7 @@ def test_degradation_leaves_the_truth_in_the_grid_of_input(cache):
 def test_noise_is_as_large_as_asked():
     """Sensor noise has the asked standard deviation at mid grey, and is another one in each picture of the pair."""
     grey = np.full((64, 64, 3), 128, np.uint8)
-    source, clean = studio_develop.degraded(grey, grey, np.random.default_rng(0), noise=3.0)
+    source, clean = studio_develop.degrade_pair(grey, grey, np.random.default_rng(0), noise=3.0)
     assert abs(source.astype(float).std() - 3) < 0.15
     assert abs((source.astype(float) - clean).std() - 3 * math.sqrt(2)) < 0.2
 
@@ -245,7 +245,7 @@ def test_an_effect_mask_has_no_specks():
     source[30:70, 30:70] = 90
     source[50, 50] = 120
     source[5, 5] = 200
-    mask = studio_develop.effect_mask(source, clean)
+    mask = studio_develop.compute_effect_mask(source, clean)
     assert mask[30:70, 30:70].all()
     assert not mask[:26].any()
     assert not mask[:, 75:].any()
@@ -296,21 +296,21 @@ def test_without_mitsuba_the_way_out_is_said(monkeypatch):
 def test_the_cache_is_where_the_user_s_caches_are(monkeypatch):
     """A given folder wins, then XDG_CACHE_HOME, then ~/.cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
-    assert cache_folder(None) == Path("/x/rasura/studio")
-    assert cache_folder("/y") == Path("/y")
+    assert find_cache_folder(None) == Path("/x/rasura/studio")
+    assert find_cache_folder("/y") == Path("/y")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_folder(None) == Path.home() / ".cache" / "rasura" / "studio"
+    assert find_cache_folder(None) == Path.home() / ".cache" / "rasura" / "studio"
 
 
 def test_every_prop_is_a_closed_thing_on_the_floor():
     """Every prop of the catalogue stands on z = 0 (to 5 % of its unit), has unit normals and finite vertices."""
-    from rasura.stages.sources.studio.meshes import object_meshes
+    from rasura.stages.sources.studio.meshes import make_object_meshes
     from rasura.stages.sources.studio.objects import PROPS
 
     for name, (parts, _, _) in PROPS.items():
         for seed in range(3):
             made = parts(np.random.default_rng(seed))
-            meshes = object_meshes({"parts": made, "yaw": 30.0, "scale": 1.0, "position": [0.0, 0.0]}).values()
+            meshes = make_object_meshes({"parts": made, "yaw": 30.0, "scale": 1.0, "position": [0.0, 0.0]}).values()
             vertices = np.concatenate([mesh.vertices for mesh in meshes])
             normals = np.concatenate([mesh.normals for mesh in meshes])
             assert np.isfinite(vertices).all(), name

@@ -1,0 +1,110 @@
+"""Commands of README and docs that cannot run as they stand in seconds on a laptop: what runs instead, and why.
+
+A command that no entry matches runs as it is written.
+"""
+
+import re
+from dataclasses import dataclass
+
+INSTALLS = "installs packages or runs the tests themselves; the test checks that the Makefile has the target"
+NEEDS_WEIGHTS = (
+    "needs weights that are not in the repository; the same values are checked with empty files in their place"
+)
+NEEDS_SDXL = "needs SDXL-inpainting and a GPU; the command must end with the sentence that names the missing folder"
+NEEDS_MINUTES = "takes many minutes; the test imports the measurement"
+
+
+@dataclass(frozen=True)
+class Substitution:
+    """What runs in place of a command.
+
+    Args:
+        pattern: regular expression that the whole command matches.
+        command: what runs instead; groups of the pattern as `\\1`.
+        reason: why.
+        status: exit status that is expected.
+        output: text that the output must have.
+        kind: "command"; "server": start, wait for an answer, stop; "make": check the target; "cluster": run the
+            command against a Ray head and a bucket that the test starts.
+    """
+
+    pattern: str
+    command: str
+    reason: str
+    status: int = 0
+    output: str = ""
+    kind: str = "command"
+
+    def rewrite(self, command: str) -> str:
+        """Return what runs in place of a command that the pattern matches."""
+        return re.sub(self.pattern, self.command, command)
+
+
+SUBSTITUTIONS = (
+    Substitution(
+        r"make demo",
+        "rasura check recipes/demo.yaml",
+        "installs packages and renders; its recipe is checked",
+    ),
+    Substitution(r"make loop-demo.*", "python -m benchmarks.loop_arms --help", "takes 21 minutes; its help is printed"),
+    Substitution(r"make ([a-z-]+)", "", INSTALLS, kind="make"),
+    Substitution(
+        r"rasura review add-reviewer runs/demo Ann --admin",
+        "rasura review add-reviewer runs/demo Dora --admin",
+        "the demo's run of the tests has a reviewer Ann with votes already",
+    ),
+    Substitution(
+        r"(rasura discriminator train runs/demo .*)",
+        r"\1 --seed 2",
+        "the demo's run of the tests has votes on three scenes; with this seed each use of votes gets one of them",
+    ),
+    Substitution(
+        r"rasura review runs/demo",
+        "rasura review runs/demo --port PORT",
+        "a server: started on a free port, asked for its page, and stopped",
+        kind="server",
+    ),
+    Substitution(
+        r"ray job submit --address http://HEAD:8265 (.*)",
+        r"ray job submit --address ADDRESS \1",
+        "no cluster and no bucket are at hand: a local Ray head and a local S3 server (moto) are started",
+        kind="cluster",
+    ),
+    Substitution(
+        r"rasura show 3f2a --run (\S+)",
+        r"rasura show ID --run \1",
+        "ids depend on the pictures: the id of a row of the run is put in",
+    ),
+    Substitution(
+        r"rasura run (recipes/ober-\w+\.yaml) .*",
+        r"rasura check \1 --set vars.pairs=my-pairs --set vars.backgrounds=my-photos --set vars.weights=weights",
+        NEEDS_WEIGHTS,
+    ),
+    Substitution(
+        r"rasura export runs/ober-simulated --format ober --out FOLDER",
+        "rasura export runs/demo --format ober --out exported-as-ober",
+        "the run needs weights: the demo's run is exported",
+    ),
+    Substitution(
+        r"rasura run recipes/cars.yaml --set vars.assets=FOLDER",
+        "rasura check recipes/cars.yaml --set vars.assets=assets",
+        NEEDS_WEIGHTS,
+    ),
+    Substitution(r"(rasura remover train .* --base SDXL .*)", r"\1", NEEDS_SDXL, status=1, output="SDXL"),
+    Substitution(
+        r"python -m benchmarks (\w+)",
+        r"python -c 'import importlib, benchmarks.__main__ as main; "
+        r"""importlib.import_module(main.list_measurements()["\1"])'""",
+        NEEDS_MINUTES,
+    ),
+)
+
+FRAGMENTS = {
+    "docs/removers.md": "a list of stages with weights that are not in the repository: the parameters are validated",
+}
+"""Documents with a YAML block that is not a whole recipe, and why."""
+
+
+def find_substitution(command: str) -> Substitution | None:
+    """Find what runs in place of a command; None where it runs as it is."""
+    return next((entry for entry in SUBSTITUTIONS if re.fullmatch(entry.pattern, command)), None)

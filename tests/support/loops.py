@@ -1,0 +1,54 @@
+"""Loops of thirty tiny scenes: their run, their recipe, and short trainings."""
+
+from pathlib import Path
+from typing import Any
+
+from support.annotator_runs import CAPTURED, Run, row
+
+from rasura.pipeline.loop.recipe import LoopRecipe
+from rasura.pipeline.loop.runner import run_loop
+from rasura.pipeline.loop.state import Loop
+
+REMOVER = {"preset": "tiny", "steps": 2, "tune_steps": 2, "settings": {"batch": 2, "checkpoint_every": 1}}
+DISCRIMINATOR = {
+    "preset": "tiny",
+    "precision_target": 0.5,
+    "confidence": 0.6,
+    "thresholds": "overall",
+    "settings": {"steps": 3, "batch": 4, "held": 0.0, "evaluate_every": 2, "checkpoint_every": 1},
+}
+
+
+def write_scenes(folder: Path, count: int = 30, initial: int = 9) -> Run:
+    """Write a run with captured rows of so many scenes, a third of them for testing: flows `start` and `rest`."""
+    run = Run(folder)
+    rows = [row(n, "captured", 48, split="test" if n % 3 == 0 else "train") for n in range(count)]
+    for record in rows:  # the object is removed together with its shadow: then some fills are good
+        record["mask"] = record["foreground_mask"]
+    run.flow("start", [record for record in rows[:initial] if record["split"] == "train"], CAPTURED)
+    run.flow("rest", rows[initial:], CAPTURED)
+    return run
+
+
+def build_recipe(scenes: str, **changes: Any) -> dict[str, Any]:
+    """Build the recipe of a human round and an automatic one on the run of `write_scenes`."""
+    recipe = {
+        "name": "small",
+        "seed": 3,
+        "initial": [{"run": scenes, "flow": "start"}],
+        "pool": [{"run": scenes, "flow": "rest", "split": "train"}],
+        "test": [{"run": scenes, "flow": "rest", "split": "test", "limit": 4}],
+        "removers": ["telea", "benchmarks.loop_removers:Left"],
+        "remover": REMOVER,
+        "discriminator": DISCRIMINATOR,
+        "rounds": [{"kind": "human", "count": 8}, {"kind": "auto", "count": 3}],
+        "reviewers": "oracle",
+        "dilation": 2,
+        "shard_scenes": 3,
+    }
+    return recipe | changes
+
+
+def run_silently(recipe: LoopRecipe | dict[str, Any], folder: Path) -> Loop:
+    """Run a loop, or continue it, without printing anything."""
+    return run_loop(LoopRecipe.model_validate(recipe), folder, lambda line: None)

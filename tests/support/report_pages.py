@@ -1,0 +1,132 @@
+"""Runs of grey pictures to report on, made without an engine, and the parsed page of a report."""
+
+import json
+from collections.abc import Mapping, Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rasura.manifests.run_layout import FlowDescription, RunPlan, write_plan
+from rasura.manifests.schemas import PROVENANCE, TRIPLET, Kind, encode_records
+from rasura.manifests.shards import RejectedRow, StageCount, commit, write_manifest
+from rasura.manifests.storage import Store
+from rasura.pipeline.report.run_page import render
+
+TRIPLETS = {**PROVENANCE, **TRIPLET, "alpha_psnr": Kind.FLOAT, "foreground": Kind.RGBA}
+PHOTOS = {**PROVENANCE, "source": Kind.RGB, "ground_mask": Kind.MASK, "box": Kind.FLOATS, "label": Kind.STRING}
+VOID = {"meta", "img", "br", "col"}
+
+
+def triplet(number: int, **fields: Any) -> dict[str, Any]:
+    """A grey picture with a bright square and its shadow."""
+    target = np.full((60, 90, 3), 100 + number % 50, np.uint8)
+    mask = np.zeros((60, 90), bool)
+    mask[10:30, 20:50] = True
+    foreground_mask = mask.copy()
+    foreground_mask[30:40, 20:50] = True
+    source = target.copy()
+    source[foreground_mask] -= 30
+    source[mask] = (250, 200, 10)
+    return {
+        "id": f"{number:08x}" * 4,
+        "kind": "captured",
+        "scene_id": f"scene {number}",
+        "split": "train",
+        "label": "car",
+        "origin": f"in/{number}.png",
+        "licence": "CC BY 4.0",
+        "stages": {"matte": "1"},
+        "weights": {"sam": "ab" * 32},
+        "source": source,
+        "target": target,
+        "mask": mask,
+        "foreground_mask": foreground_mask,
+        "alpha_psnr": 41.5,
+        "foreground": np.dstack([source, foreground_mask * np.uint8(255)])[10:40, 20:50],
+    } | fields
+
+
+class ReportRun:
+    """A run on disk, made without an engine."""
+
+    def __init__(self, uri: str | Path) -> None:
+        self.store = Store(uri)
+        self.flows: dict[str, FlowDescription] = {}
+        self.describe()
+
+    def describe(self, dataset: Sequence[str] | None = None) -> None:
+        write_plan(self.store, RunPlan("cars", "0123456789abcdef", self.flows, dataset))
+
+    def flow(
+        self,
+        name: str,
+        records: Sequence[Mapping[str, Any]],
+        columns: Mapping[str, Kind],
+        rejected: Sequence[RejectedRow] = (),
+        upstream: Sequence[str] = (),
+        complete: bool = True,
+        lost: int = 0,
+    ) -> None:
+        """Write a flow with the stages `load` (which rejects some rows) and `matte`, in shards of two rows."""
+        table = self.store.sub(f"tables/{name}")
+        commits = []
+        for start in range(0, max(len(records), 1), 2):
+            rows = records[start : start + 2]
+            lost_rows = rejected if start == 0 else ()
+            first = StageCount("load", len(rows) + len(lost_rows) + lost, len(rows) + lost, len(rows) + lost)
+            for row in lost_rows:
+                tally = first.rejected if row.outcome == "rejected" else first.failed
+                tally[row.reason] = tally.get(row.reason, 0) + 1
+            counts = [first, *(StageCount(stage, len(rows), len(rows), len(rows)) for stage in ("matte", "write"))]
+            inputs = len(rows) + len(lost_rows) + lost
+            commits.append(
+                commit(table, f"{name}{start}", "p", inputs, encode_records(rows, columns), lost_rows, counts)
+            )
+        table.write("work.json", json.dumps([record.shard for record in commits]).encode())
+        if complete:
+            write_manifest(table, commits, columns)
+        self.plan(name, columns, upstream)
+
+    def plan(self, name: str, columns: Mapping[str, Kind], upstream: Sequence[str] = ()) -> None:
+        kinds = {column: str(kind) for column, kind in columns.items()}
+        self.flows[name] = FlowDescription("p", upstream, ["load", "matte"], kinds)
+        self.describe()
+
+    def page(self, rows: int = 12) -> "Page":
+        return Page(render(self.store, rows))
+
+
+class Page(HTMLParser):
+    """A parsed page: its tags must nest; its text and attributes are collected."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.html, self.open, self.words = html, [""], ""
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(html)
+        assert self.open == [""], f"tags left open: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1] not in ("script", "style"):
+            self.words += data
+
+    def all(self, tag: str, **attributes: str) -> list[dict[str, str | None]]:
+        candidates = [attrs for name, attrs in self.tags if name == tag]
+        return [attrs for attrs in candidates if all(attrs.get(key) == value for key, value in attributes.items())]
+
+
+def count_panels(page: Page, name: str) -> int:
+    return sum(attrs.get("data-name") == name for attrs in page.all("button"))
