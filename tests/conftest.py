@@ -12,7 +12,7 @@ import pytest
 import yaml
 from support.markers import forbid_ray, forbid_torch
 
-pytest_plugins = ["support.annotator_browser", "support.annotator_databases"]
+pytest_plugins = ["support.annotator.browser", "support.annotator.databases"]
 
 ROOT = Path(__file__).parent.parent
 TESTS = Path(__file__).parent

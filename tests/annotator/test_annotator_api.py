@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from sqlalchemy import select
-from support.annotator_runs import CANDIDATES, Run, make_run, row
-from support.annotator_server import OPEN, Served, nonce, serving
+from support.annotator.runs import CANDIDATES, Run, make_run, row
+from support.annotator.server import OPEN, Served, nonce, serving
 
 from rasura.annotator.server import images as pictures
 from rasura.annotator.server.variants import render_result

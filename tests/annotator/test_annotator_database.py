@@ -10,9 +10,9 @@ import pytest
 from conftest import ROOT, environment
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
-from support.annotator_databases import Postgres
-from support.annotator_queue import ONE, check_queue, database, lease, vote  # noqa: F401
-from support.annotator_runs import make_run, people
+from support.annotator.databases import Postgres
+from support.annotator.queue import ONE, check_queue, database, lease, vote  # noqa: F401
+from support.annotator.runs import make_run, people
 
 from rasura.annotator.store import vote_log as votes
 from rasura.annotator.store.database import Database, NoDatabase, leases, standing
@@ -69,7 +69,7 @@ def test_killed_between_votes(tmp_path: Path, where: str, database: Database) ->
     people(database, "a")
     told: list[str] = []
     for _ in range(3):
-        command = [sys.executable, "-m", "support.vote_until_killed", where]
+        command = [sys.executable, "-m", "support.annotator.vote_until_killed", where]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment(), cwd=ROOT) as process:
             assert process.stdout is not None
             told += [process.stdout.readline().strip() for _ in range(15)]

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, environment
 from sqlalchemy import Connection, select
-from support.annotator_runs import CANDIDATES, make_run, people, row
+from support.annotator.runs import CANDIDATES, make_run, people, row
 
 from rasura.annotator.exchange.label_studio import export_label_studio
 from rasura.annotator.exchange.votes_file import append_votes, compute_verdicts, export_votes, read_votes

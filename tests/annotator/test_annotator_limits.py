@@ -15,8 +15,8 @@ from conftest import ROOT, environment
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
-from support.annotator_runs import make_run
-from support.annotator_server import lease_item, serving
+from support.annotator.runs import make_run
+from support.annotator.server import lease_item, serving
 
 from rasura.annotator.server.app import create_app
 from rasura.annotator.server.middleware import FailureLimit

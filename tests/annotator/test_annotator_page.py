@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page
 from sqlalchemy import select
-from support.annotator_browser import (
+from support.annotator.browser import (
     fetch_item,
     open_page,
     press,
@@ -18,9 +18,9 @@ from support.annotator_browser import (
     wait_for_paint,
     wait_for_votes,
 )
-from support.annotator_page import TWO, list_votes, page, served  # noqa: F401
-from support.annotator_runs import CANDIDATES, CAPTURED, Run, make_run, row
-from support.annotator_server import OPEN, Served, serving
+from support.annotator.page import TWO, list_votes, page, served  # noqa: F401
+from support.annotator.runs import CANDIDATES, CAPTURED, Run, make_run, row
+from support.annotator.server import OPEN, Served, serving
 
 from rasura.annotator.exchange.votes_file import export_votes, read_votes
 from rasura.annotator.stats.accounting import find_faults, read_accounting

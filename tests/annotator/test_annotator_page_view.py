@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from playwright.sync_api import Browser, Page
-from support.annotator_browser import (
+from support.annotator.browser import (
     NODE,
     find_accessibility_faults,
     open_page,
@@ -19,9 +19,9 @@ from support.annotator_browser import (
     wait_for_paint,
     wait_for_votes,
 )
-from support.annotator_page import TWO, page, served  # noqa: F401
-from support.annotator_runs import CANDIDATES, Run, make_run, row
-from support.annotator_server import serving
+from support.annotator.page import TWO, page, served  # noqa: F401
+from support.annotator.runs import CANDIDATES, Run, make_run, row
+from support.annotator.server import serving
 
 from rasura.annotator.store.policy import Policy
 
@@ -274,7 +274,7 @@ def test_the_code_is_typed() -> None:
     """The page's code passes TypeScript's checker by its comments."""
     tsc = NODE / "typescript" / "bin" / "tsc"
     if not tsc.exists():
-        pytest.skip("no typescript here (tests/support/annotator_setup.sh fetches it)")
+        pytest.skip("no typescript here (tests/support/annotator/setup.sh fetches it)")
     files = sorted(str(path) for path in (ROOT / "annotator" / "page").glob("*.js"))
     command = [
         "node",

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support.annotator_runs import make_run
-from support.annotator_server import Served, lease_item, nonce, serving
+from support.annotator.runs import make_run
+from support.annotator.server import Served, lease_item, nonce, serving
 
 from rasura.annotator.exchange.vote_rows import BadVotes
 from rasura.annotator.exchange.votes_file import read_votes

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select
-from support.annotator_queue import ONE, TWO, check_queue, database, lease, vote  # noqa: F401
-from support.annotator_runs import CANDIDATES, make_run, people, row
+from support.annotator.queue import ONE, TWO, check_queue, database, lease, vote  # noqa: F401
+from support.annotator.runs import CANDIDATES, make_run, people, row
 
 from rasura.annotator.stats.accounting import read_accounting
 from rasura.annotator.store import vote_log as votes

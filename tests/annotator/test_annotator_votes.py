@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
-from support.annotator_queue import ONE, check_queue, database, lease, vote  # noqa: F401
-from support.annotator_runs import CANDIDATES, make_run, people, row
+from support.annotator.queue import ONE, check_queue, database, lease, vote  # noqa: F401
+from support.annotator.runs import CANDIDATES, make_run, people, row
 
 from rasura.annotator.store import vote_log as votes
 from rasura.annotator.store.database import Database, items, log

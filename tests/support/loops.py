@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from support.annotator_runs import CAPTURED, Run, row
+from support.annotator.runs import CAPTURED, Run, row
 
 from rasura.pipeline.loop.recipe import LoopRecipe
 from rasura.pipeline.loop.runner import run_loop

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
-from support.annotator_runs import CANDIDATES, CAPTURED, Run, row
+from support.annotator.runs import CANDIDATES, CAPTURED, Run, row
 from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")

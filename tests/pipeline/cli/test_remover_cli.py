@@ -6,7 +6,7 @@ import json
 import pytest
 import yaml
 from support import tiny_models
-from support.annotator_runs import CAPTURED, Run, row
+from support.annotator.runs import CAPTURED, Run, row
 from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")

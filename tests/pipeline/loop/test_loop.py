@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import ASSETS, DATA, ROOT, environment
 from support import tiny_models
-from support.annotator_runs import row
+from support.annotator.runs import row
 from support.loops import DISCRIMINATOR, REMOVER, build_recipe, run_silently, write_scenes
 from typer.testing import CliRunner
 

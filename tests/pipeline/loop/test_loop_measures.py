@@ -17,7 +17,7 @@ pytest.importorskip("diffusers")
 
 import torch
 from safetensors.torch import save_file
-from support.annotator_runs import CAPTURED, row
+from support.annotator.runs import CAPTURED, row
 from support.loops import DISCRIMINATOR, build_recipe, run_silently, write_scenes
 
 from rasura.manifests.storage import Store

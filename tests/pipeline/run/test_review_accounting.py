@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 from conftest import rasura
-from support.annotator_runs import make_run, people
+from support.annotator.runs import make_run, people
 
 from rasura.annotator.store import vote_log as votes
 from rasura.annotator.store.database import Database

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import ASSETS, DATA
-from support.annotator_runs import CANDIDATES, CAPTURED, Run, row
+from support.annotator.runs import CANDIDATES, CAPTURED, Run, row
 
 from rasura.annotator.exchange.vote_rows import VOTES
 from rasura.annotator.exchange.votes_file import read_votes

@@ -10,7 +10,7 @@ from functools import partial
 import psutil
 import pytest
 from support import tiny_models
-from support.annotator_runs import CAPTURED, Run, row
+from support.annotator.runs import CAPTURED, Run, row
 from support.loops import build_recipe, run_silently, write_scenes
 from typer.testing import CliRunner
 

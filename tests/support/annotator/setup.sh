@@ -2,7 +2,7 @@
 # What the review's tests need beside Python: a browser, a PostgreSQL server, and two tools from npm (axe-core looks for
 # accessibility faults, typescript checks the page's types). Tests skip what is not here. Run as root on Debian.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../../.."
 wanted=()
 [ -x /usr/bin/chromium ] || wanted+=(chromium)
 compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || wanted+=(postgresql)

@@ -111,10 +111,10 @@ class Postgres:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """A PostgreSQL server; what needs it skips where there is none (tests/support/annotator_setup.sh installs it)."""
+    """A PostgreSQL server; what needs it skips where there is none (tests/support/annotator/setup.sh installs it)."""
     tools = binaries()
     if tools is None:
-        pytest.skip("no PostgreSQL here (tests/support/annotator_setup.sh installs it)")
+        pytest.skip("no PostgreSQL here (tests/support/annotator/setup.sh installs it)")
     with tempfile.TemporaryDirectory(prefix="rasura-pg-") as folder:
         server = Postgres(Path(folder), tools)
         try:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page
-from support.annotator_browser import open_page
-from support.annotator_runs import make_run
-from support.annotator_server import Served, serving
+from support.annotator.browser import open_page
+from support.annotator.runs import make_run
+from support.annotator.server import Served, serving
 
 from rasura.annotator.store import vote_log as votes
 from rasura.annotator.store.policy import Policy

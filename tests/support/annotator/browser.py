@@ -17,7 +17,7 @@ from PIL import Image
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
-    from support.annotator_server import Served
+    from support.annotator.server import Served
 
 CHROMIUM = Path(os.environ.get("RASURA_CHROMIUM", "/usr/bin/chromium"))
 FLAGS = [
@@ -34,9 +34,9 @@ NODE = ROOT / ".venv" / "node" / "node_modules"
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Chromium; what needs it skips where there is none (tests/support/annotator_setup.sh installs it)."""
+    """Chromium; what needs it skips where there is none (tests/support/annotator/setup.sh installs it)."""
     if not CHROMIUM.exists():
-        pytest.skip("no Chromium here (tests/support/annotator_setup.sh installs it)")
+        pytest.skip("no Chromium here (tests/support/annotator/setup.sh installs it)")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -134,7 +134,7 @@ def find_accessibility_faults(page: Page) -> list[str]:
     """Faults of accessibility that axe calls serious or critical, WCAG 2 A and AA."""
     source = NODE / "axe-core" / "axe.min.js"
     if not source.exists():
-        pytest.skip("no axe-core here (tests/support/annotator_setup.sh fetches it)")
+        pytest.skip("no axe-core here (tests/support/annotator/setup.sh fetches it)")
     page.evaluate(source.read_text())  # evaluated by the test, not loaded by the page: its policy stays as it is
     found = page.evaluate(
         """async () => (await axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa',
