@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME …]`: runs the measurements, all of them by default."""
+"""`python -m benchmarks [NAME …]`: run the measurements, all of them by default."""
 
 import importlib
 import pkgutil
@@ -6,12 +6,12 @@ import sys
 
 import benchmarks
 
-# What takes a folder and hours is run by itself: `python -m benchmarks.loop_arms FOLDER`.
+# Benchmarks that take a folder and run for hours are started by themselves: `python -m benchmarks.loop_arms FOLDER`.
 NOT_MEASUREMENTS = {
     "__main__",
     "common",
-    "judge_kinds",
-    "judge_tiny",
+    "discriminator_kinds",
+    "discriminator_tiny",
     "loop_arms",
     "loop_removers",
     "loop_scenes",
@@ -19,11 +19,21 @@ NOT_MEASUREMENTS = {
 }
 
 
+def list_measurements() -> dict[str, str]:
+    """Return the measurements, as a mapping from name to module."""
+    modules = [info for info in pkgutil.walk_packages(benchmarks.__path__, "benchmarks.") if not info.ispkg]
+    names = {info.name.rpartition(".")[2]: info.name for info in modules}
+    return {name: module for name, module in names.items() if name not in NOT_MEASUREMENTS}
+
+
 def main() -> None:
-    names = [module.name for module in pkgutil.iter_modules(benchmarks.__path__)]
-    for name in sys.argv[1:] or [name for name in names if name not in NOT_MEASUREMENTS]:
-        sys.argv = [name]  # a measurement's own options come from its environment here
-        importlib.import_module(f"benchmarks.{name}").main()
+    """Run the measurements that the command line names."""
+    measurements = list_measurements()
+    for name in sys.argv[1:] or measurements:
+        if name not in measurements:
+            sys.exit(f"no benchmark is called '{name}'; choose from {', '.join(sorted(measurements))}")
+        sys.argv = [name]  # a measurement's own options come from its environment
+        importlib.import_module(measurements[name]).main()
 
 
 if __name__ == "__main__":

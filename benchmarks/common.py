@@ -1,4 +1,4 @@
-"""What the measurements share: recipes of made-up work, runs in a process of their own, and reading their logs."""
+"""Helpers that the benchmarks share: recipes of synthetic work, runs in separate processes, and their event logs."""
 
 import json
 import os
@@ -15,47 +15,56 @@ import psutil
 import yaml
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "support")]
+sys.path.insert(0, str(ROOT / "tests"))
 ASSETS = Path(os.environ.get("RASURA_ASSETS", ROOT.parent / "shared" / "assets"))
 
 
-def say(name: str, **values: Any) -> None:
-    """One measurement as one JSON line."""
+def print_result(name: str, **values: Any) -> None:
+    """Print one measurement as one JSON line."""
     print(json.dumps({"benchmark": name, **values}), flush=True)
 
 
 @contextmanager
-def scratch() -> Iterator[Path]:
-    """A folder that is gone afterwards."""
+def make_scratch_folder() -> Iterator[Path]:
+    """Create a temporary folder, which is deleted at the end of the context."""
     with tempfile.TemporaryDirectory(prefix="rasura-bench-") as folder:
         yield Path(folder)
 
 
-def recipe(folder: Path, **keys: Any) -> Path:
-    """A recipe file."""
+def write_recipe(folder: Path, **keys: Any) -> Path:
+    """Write a recipe file with these keys and return its path."""
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump({"name": "bench", **keys}, sort_keys=False))
     return path
 
 
-def rasura(*arguments: object, memory: bool = False, **env: str) -> tuple[float, float]:
-    """Runs the command line; returns wall seconds and the peak memory (MB) of it and its workers together.
+def run_rasura(*arguments: object, track_memory: bool = False, **env: str) -> tuple[float, float]:
+    """Run the command line in a process of its own.
 
-    Memory is looked at only where asked for, since looking takes time itself. It is the sum over processes of what is
-    theirs alone (USS), so that what Ray shares is not counted twice.
+    Args:
+        arguments: of the command line.
+        track_memory: sample the memory. Optional because sampling takes processor time itself.
+        env: environment variables to add.
+
+    Returns:
+        Wall seconds, and the peak memory, MB, of the driver and its workers together. The memory is the sum of the
+        processes' unique set sizes (USS), so that pages that Ray shares are not counted twice.
+
+    Raises:
+        SystemExit: the command failed.
     """
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")])
+    python_path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     start = time.perf_counter()
     command = [sys.executable, "-m", "rasura", *map(str, arguments)]
-    out = subprocess.DEVNULL
+    discard = subprocess.DEVNULL
     process = subprocess.Popen(
-        command, stdout=out, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path, **env}
+        command, stdout=discard, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": python_path, **env}
     )
     peak = 0.0
-    me = psutil.Process(process.pid)
+    driver = psutil.Process(process.pid)
     while process.poll() is None:
-        if memory:
-            peak = max(peak, _memory(me))
+        if track_memory:
+            peak = max(peak, _measure_memory(driver))
         time.sleep(0.25)
     if process.returncode:
         assert process.stderr is not None
@@ -63,7 +72,7 @@ def rasura(*arguments: object, memory: bool = False, **env: str) -> tuple[float,
     return time.perf_counter() - start, peak
 
 
-def _memory(driver: psutil.Process) -> float:
+def _measure_memory(driver: psutil.Process) -> float:
     total = 0
     try:
         for process in [driver, *driver.children(recursive=True)]:
@@ -74,7 +83,7 @@ def _memory(driver: psutil.Process) -> float:
     return total / 2**20
 
 
-def events(run: Path, kind: str) -> list[dict[str, Any]]:
-    """The log's events of one kind."""
+def read_events(run: Path, kind: str) -> list[dict[str, Any]]:
+    """Return the events of one kind from the log of a run."""
     lines = [line for path in sorted((run / "log").glob("*.jsonl")) for line in path.read_text().splitlines()]
     return [event for event in map(json.loads, lines) if event["event"] == kind]

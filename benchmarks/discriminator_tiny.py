@@ -1,12 +1,14 @@
-"""The judge at tiny size, on photographs it never saw: what its scores are worth, and what they cost.
+"""Ranking, calibration and cost of the tiny discriminator on photographs that it was not trained on.
 
-Scenes of 64 px (`loop_scenes`); of each, five of eleven kinds of candidates; a twelfth kind is only tested on. Verdicts
-are the oracle's. A quarter of the photographs is for testing, some of the others for calibration alone.
-  python -m benchmarks.judge_tiny FOLDER [--photos FOLDER] [--seed N] [--scenes N] [--set KEY=VALUE …]
+Scenes have 64 px (`loop_scenes`); each has five of eleven kinds of candidates, and one of a twelfth kind that is only
+tested on. Verdicts are the oracle's. A quarter of the photographs is for testing, some others are for calibration only.
+Goals: an AUC of 0.88 (0.92 on the unseen kind), a calibration error of 0.03, 1,100 CPU seconds.
+
+  python -m benchmarks.discriminator_tiny FOLDER [--photos FOLDER] [--seed N] [--scenes N] [--set KEY=VALUE …]
                                          [--side calibrate|test] [--threads N] [--bases]
                                          [--more] [--seen-too]
-The candidates are kept in FOLDER; a judge that was begun there goes on. Options are chosen by `--side calibrate`, which
-leaves the test photographs alone.
+FOLDER keeps the candidates; an interrupted training in it continues. Options are chosen with `--side calibrate`, which
+does not use the test photographs.
 """
 
 import argparse
@@ -24,25 +26,25 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.common import ROOT
-from benchmarks.judge_kinds import KINDS, MORE, TRUE, UNSEEN, shifted
-from benchmarks.loop_scenes import photographs, scene
+from benchmarks.discriminator_kinds import KINDS, MORE, TRUE, UNSEEN, copy_neighbour
+from benchmarks.loop_scenes import compose_scene, load_photographs
 from rasura.discriminator.augment import Case
 from rasura.discriminator.dataset import Example
 from rasura.pipeline.training import oracle
 
 Array = npt.NDArray[Any]
 
-EACH = 5
-"""Kinds of candidates drawn for a scene."""
+KINDS_PER_SCENE = 5
+"""Number of kinds of candidates drawn for a scene."""
 SCENES = {"learn": 6000, "calibrate": 400, "test": 600, "learn-more": 300}
-"""Of each side; a few more of the photographs to learn from, for what is learned on a trained base."""
-GIVEN = {"negatives": 0.0, "dilate": 0.0}
-"""Settings of its training: no failures made on purpose, and masks as they are, for the candidates have both."""
+"""Number of scenes of each side; `learn-more` has further scenes of the photographs of `learn`, for `--bases`."""
+DEFAULTS = {"negatives": 0.0, "dilate": 0.0}
+"""Settings of the training: no synthetic failures and no dilation, since the candidates contain both."""
 
 
-def effects_of(photo: Array, other: Array, seed: Sequence[int]) -> Array | None:
-    """Where a scene shows its shadow and not its object: the scene made once more, with a black and a white thing."""
-    black, white = (scene(photo, np.full_like(other, value), np.random.default_rng(seed)) for value in (0, 255))
+def find_effects(photo: Array, other: Array, seed: Sequence[int]) -> Array | None:
+    """Find the pixels (h, w) bool of a scene's shadow, by composing it again with a black and with a white object."""
+    black, white = (compose_scene(photo, np.full_like(other, value), np.random.default_rng(seed)) for value in (0, 255))
     if black is None or white is None:
         return None
     alpha = (white["source"].astype(float) - black["source"]).mean(2) / 255
@@ -50,15 +52,15 @@ def effects_of(photo: Array, other: Array, seed: Sequence[int]) -> Array | None:
     return np.asarray((alpha < 0.02) & darker)
 
 
-def candidates(photos: Sequence[tuple[str, Array]], count: int, seed: int) -> dict[str, Array]:
-    """Scenes and their candidates with the oracle's verdicts; the unseen kind is the last of every scene's.
+def make_candidates(photos: Sequence[tuple[str, Array]], count: int, seed: int) -> dict[str, Array]:
+    """Make scenes and their candidates with the oracle's verdicts; a scene's last candidate is of the unseen kind.
 
     Returns:
         source, truth (scenes, 64, 64, 3) uint8, mask (scenes, 64, 64) bool; target (candidates, 64, 64, 3) uint8,
-        of (candidates,) the scene's number, kind (candidates,), yes (candidates,) bool.
+        of (candidates,) index of the scene, kind (candidates,), yes (candidates,) bool.
     """
     scenes: dict[str, list[Array]] = {"source": [], "truth": [], "mask": []}
-    made: dict[str, list[Any]] = {"target": [], "of": [], "kind": [], "yes": []}
+    candidates: dict[str, list[Any]] = {"target": [], "of": [], "kind": [], "yes": []}
     names, attempt = list(KINDS), -1
     while len(scenes["mask"]) < count:
         attempt += 1
@@ -66,90 +68,113 @@ def candidates(photos: Sequence[tuple[str, Array]], count: int, seed: int) -> di
         rng = np.random.default_rng([seed, attempt])
         photo = photos[number % len(photos)][1]
         other, third = (photos[int(rng.integers(len(photos)))][1] for _ in range(2))
-        found = scene(photo, other, np.random.default_rng([seed, attempt, 1]))
-        if found is None:
+        composed = compose_scene(photo, other, np.random.default_rng([seed, attempt, 1]))
+        if composed is None:
             continue
-        case = Case(found["source"], found["target"], found["mask"],
-                    effects_of(photo, other, [seed, attempt, 1]), third)  # fmt: skip
+        case = Case(
+            composed["source"],
+            composed["target"],
+            composed["mask"],
+            find_effects(photo, other, [seed, attempt, 1]),
+            third,
+        )
         for name, part in zip(scenes, (case.source, case.truth, case.mask), strict=True):
             scenes[name].append(part)
-        drawn = [names[k] for k in rng.choice(len(names), EACH, replace=False)]
+        drawn = [names[k] for k in rng.choice(len(names), KINDS_PER_SCENE, replace=False)]
         for kind in [*drawn, UNSEEN]:
-            target = shifted(case, rng) if kind == UNSEEN else KINDS[kind](case, rng)
-            yes = oracle.judge(target, case.truth, case.source, case.mask).verdict == "yes"
-            for name, value in zip(made, (target, number, kind, yes), strict=True):
-                made[name].append(value)
-    return {name: np.array(values) for name, values in {**scenes, **made}.items()}
+            target = copy_neighbour(case, rng) if kind == UNSEEN else KINDS[kind](case, rng)
+            yes = oracle.review_candidate(target, case.truth, case.source, case.mask).verdict == "yes"
+            for name, value in zip(candidates, (target, number, kind, yes), strict=True):
+                candidates[name].append(value)
+    return {name: np.array(values) for name, values in {**scenes, **candidates}.items()}
 
 
-def further(found: Mapping[str, Array]) -> dict[str, Array]:
-    """One candidate of each further kind for every scene, as `candidates` has them."""
-    made: dict[str, list[Any]] = {"target": [], "of": [], "kind": [], "yes": []}
-    for number, (source, truth, mask) in enumerate(zip(found["source"], found["truth"], found["mask"], strict=True)):
+def make_further_candidates(scenes: Mapping[str, Array]) -> dict[str, Array]:
+    """Make a candidate of each further kind for every scene, in the form of `make_candidates`."""
+    candidates: dict[str, list[Any]] = {"target": [], "of": [], "kind": [], "yes": []}
+    for number, (source, truth, mask) in enumerate(zip(scenes["source"], scenes["truth"], scenes["mask"], strict=True)):
         case, rng = Case(source, truth, mask, None, truth), np.random.default_rng([len(SCENES), number])
         for kind, make in MORE.items():
             target = make(case, rng)
-            yes = oracle.judge(target, truth, source, mask).verdict == "yes"
-            for name, value in zip(made, (target, number, kind, yes), strict=True):
-                made[name].append(value)
-    return {name: np.array(values) for name, values in made.items()}
+            yes = oracle.review_candidate(target, truth, source, mask).verdict == "yes"
+            for name, value in zip(candidates, (target, number, kind, yes), strict=True):
+                candidates[name].append(value)
+    return {name: np.array(values) for name, values in candidates.items()}
 
 
-def divided(photos: Sequence[tuple[str, Array]]) -> dict[str, list[tuple[str, Array]]]:
-    """Every fourth photograph tests, every seventh of the others calibrates."""
-    rest = [one for index, one in enumerate(photos) if index % 4]
+def divide_photographs(photos: Sequence[tuple[str, Array]]) -> dict[str, list[tuple[str, Array]]]:
+    """Divide photographs: every fourth is for testing, every seventh of the others for calibration."""
+    rest = [photo for index, photo in enumerate(photos) if index % 4]
     return {
-        "learn": [one for index, one in enumerate(rest) if index % 7 != 3],
-        "calibrate": [one for index, one in enumerate(rest) if index % 7 == 3],
-        "test": [one for index, one in enumerate(photos) if index % 4 == 0],
+        "learn": [photo for index, photo in enumerate(rest) if index % 7 != 3],
+        "calibrate": [photo for index, photo in enumerate(rest) if index % 7 == 3],
+        "test": [photo for index, photo in enumerate(photos) if index % 4 == 0],
     }
 
 
-def stored(path: Path, make: Callable[[], Mapping[str, Array]]) -> dict[str, Array]:
-    """Candidates from a file, or made and kept there."""
+def load_or_make(path: Path, make: Callable[[], Mapping[str, Array]]) -> dict[str, Array]:
+    """Load candidates from a file, or make and save them."""
     if not path.is_file():
         part = path.with_suffix(".part")
         with part.open("wb") as file:
-            made: Any = make()
-            np.savez(file, **made)
+            arrays: Any = make()
+            np.savez(file, **arrays)
         part.replace(path)
-    with np.load(path) as found:
-        return dict(found)
+    with np.load(path) as stored:
+        return dict(stored)
 
 
-def examples(found: Mapping[str, Array], side: str, unseen: bool = False) -> list[Example]:
-    """As the judge's training takes them: the kinds that are learned from, or the one that is not."""
+def make_examples(data: Mapping[str, Array], side: str, unseen: bool = False) -> list[Example]:
+    """Convert candidates to examples for training: of the kinds to train on, or of the unseen kind."""
     return [
-        Example(found["source"][at], target, found["mask"][at], float(yes), f"{side} {at}", str(kind))
-        for target, at, kind, yes in zip(found["target"], found["of"], found["kind"], found["yes"], strict=True)
+        Example(data["source"][scene], target, data["mask"][scene], float(yes), f"{side} {scene}", str(kind))
+        for target, scene, kind, yes in zip(data["target"], data["of"], data["kind"], data["yes"], strict=True)
         if (kind == UNSEEN) == unseen
     ]
 
 
-def measured(judge: Any, found: Mapping[str, Array], side: str, rule: Any = None) -> dict[str, Any]:
-    """Ranking on one side's candidates, of each kind too, with its share of yes; calibration where there is a rule."""
-    from rasura.discriminator import evaluation
-    from rasura.pipeline.training import discriminator as loop_judge
+def measure(discriminator: Any, data: Mapping[str, Array], side: str, rule: Any = None) -> dict[str, Any]:
+    """Return AUC, share of yes and count of one side's candidates, in all and by kind.
 
-    judge.batch = loop_judge.AT_ONCE
-    seen, unseen = examples(found, side), examples(found, side, unseen=True)
-    logits, other = (loop_judge.logits(judge, given) for given in (seen, unseen))
-    votes, others = (np.array([one.vote for one in given]) for given in (seen, unseen))
-    kinds = np.array([one.remover for one in seen])
+    Args:
+        discriminator: scores them.
+        data: scenes and candidates of the side.
+        side: its name.
+        rule: thresholds and calibration; with them, the calibration error is computed.
+    """
+    from rasura.discriminator import evaluation
+    from rasura.pipeline.training import discriminator as discriminator_training
+
+    discriminator.batch = discriminator_training.BATCH_ROWS
+    trained_kinds, unseen_kind = make_examples(data, side), make_examples(data, side, unseen=True)
+    logits, unseen_logits = (
+        discriminator_training.compute_logits(discriminator, examples) for examples in (trained_kinds, unseen_kind)
+    )
+    votes, unseen_votes = (
+        np.array([example.vote for example in examples]) for examples in (trained_kinds, unseen_kind)
+    )
+    kinds = np.array([example.remover for example in trained_kinds])
     fills = ~np.isin(kinds, TRUE)
-    told: dict[str, Any] = {
-        "auc": evaluation.auc(logits, votes),
-        "auc_fills": evaluation.auc(logits[fills], votes[fills]),
-        "auc_unseen": evaluation.auc(other, others),
-        "ece": evaluation.expected_error(rule.calibration(logits), votes) if rule else None,
-        "yes": votes.mean(), "yes_unseen": others.mean(), "count": len(votes), "count_unseen": len(others),
-    }  # fmt: skip
-    told["kinds"] = {
-        kind: {"auc": evaluation.auc(logits[here], votes[here]) if 0 < votes[here].sum() < here.sum() else None,
-               "yes": votes[here].mean(), "count": int(here.sum())}
-        for kind in KINDS for here in [kinds == kind]
-    }  # fmt: skip
-    return told
+    figures: dict[str, Any] = {
+        "auc": evaluation.compute_auc(logits, votes),
+        "auc_fills": evaluation.compute_auc(logits[fills], votes[fills]),
+        "auc_unseen": evaluation.compute_auc(unseen_logits, unseen_votes),
+        "ece": evaluation.compute_expected_error(rule.calibration(logits), votes) if rule else None,
+        "yes": votes.mean(),
+        "yes_unseen": unseen_votes.mean(),
+        "count": len(votes),
+        "count_unseen": len(unseen_votes),
+    }
+    figures["kinds"] = {}
+    for kind in KINDS:
+        kind_logits, kind_votes = logits[kinds == kind], votes[kinds == kind]
+        both = 0 < kind_votes.sum() < len(kind_votes)
+        figures["kinds"][kind] = {
+            "auc": evaluation.compute_auc(kind_logits, kind_votes) if both else None,
+            "yes": kind_votes.mean(),
+            "count": len(kind_votes),
+        }
+    return figures
 
 
 BASES = {
@@ -160,34 +185,36 @@ BASES = {
 FEW_STEPS = 300
 
 
-def on_bases(folder: Path, fresh: Callable[[], Any], settings: Any, more: list[Example], side: str,
-             found: Mapping[str, Array]) -> dict[str, Any]:  # fmt: skip
-    """What a few votes teach a new head, with and without a LoRA, on a base that was trained before or is random."""
+def measure_bases(
+    folder: Path, fresh: Callable[[], Any], settings: Any, more: list[Example], side: str, data: Mapping[str, Array]
+) -> dict[str, Any]:
+    """Train a new head on few votes, with and without a LoRA, on a trained and on a random base; return the AUCs."""
     import torch
 
-    from rasura.discriminator import model as judges
+    from rasura.discriminator import model as models
     from rasura.discriminator import network, train
 
-    told = {}
+    figures = {}
     for name, (learn, trained) in BASES.items():
-        judge = judges.load(folder, device="cpu") if trained else fresh()
+        discriminator = models.load(folder, device="cpu") if trained else fresh()
         torch.manual_seed(settings.seed)
-        setattr(judge.network, network.HEAD, network.make_head(judge.config))
+        setattr(discriminator.network, network.HEAD, network.make_head(discriminator.config))
         changed = replace(settings, steps=FEW_STEPS, learn=learn, evaluate_every=FEW_STEPS)
-        train.train(judge, more, changed, folder / name.replace(" ", "-"))
-        judge.network.eval()
-        full = measured(judge, found, side)
-        told[name] = {key: full[key] for key in ("auc", "auc_unseen")}
-    return told
+        train.train(discriminator, more, changed, folder / name.replace(" ", "-"))
+        discriminator.network.eval()
+        complete = measure(discriminator, data, side)
+        figures[name] = {key: complete[key] for key in ("auc", "auc_unseen")}
+    return figures
 
 
-def spent() -> float:
-    """CPU seconds of this process so far."""
+def read_cpu_seconds() -> float:
+    """Return the CPU seconds that this process has used."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
 
-def main() -> None:
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--photos", type=Path, default=ROOT.parent / "shared" / "assets" / "photos")
@@ -195,69 +222,89 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=SCENES["learn"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--bases", action="store_true", help="and a LoRA against the head alone, see `on_bases`")
-    parser.add_argument("--more", action="store_true", help="learn from six further kinds too")
-    parser.add_argument(
-        "--seen-too", action="store_true", help="learn from the twelfth kind too: what can be had on it"
-    )
+    parser.add_argument("--bases", action="store_true", help="compare a LoRA with the head alone, see `measure_bases`")
+    parser.add_argument("--more", action="store_true", help="train on six further kinds too")
+    parser.add_argument("--seen-too", action="store_true", help="train on the twelfth kind too, for the upper limit")
     parser.add_argument("--side", choices=("calibrate", "test"), default="test")
-    given = parser.parse_args()
-    given.folder.mkdir(parents=True, exist_ok=True)
+    return parser.parse_args()
+
+
+def make_side(folder: Path, photos: Sequence[tuple[str, Array]], side: str) -> dict[str, Array]:
+    """Load or make the candidates of a side."""
+    side_photos, count, seed = divide_photographs(photos)[side.split("-")[0]], SCENES[side], [*SCENES].index(side)
+    return load_or_make(folder / f"{side}-{count}.npz", partial(make_candidates, side_photos, count, seed))
+
+
+def make_training_examples(arguments: argparse.Namespace, data: Mapping[str, Array]) -> list[Example]:
+    """Convert the candidates that the options select to examples for training."""
+    learn = make_examples(data, "learn")[: KINDS_PER_SCENE * arguments.scenes]
+    if arguments.seen_too:
+        learn += make_examples(data, "learn", unseen=True)[: arguments.scenes]
+    if arguments.more:
+        file = arguments.folder / f"learn-{SCENES['learn']}-more.npz"
+        further = load_or_make(file, partial(make_further_candidates, data))
+        learn += make_examples({**data, **further}, "learn")[: len(MORE) * arguments.scenes]
+    return learn
+
+
+def print_figures(figures: Mapping[str, Any]) -> None:
+    """Print a line for each kind, and all other figures as JSON."""
+    for kind, row in figures["kinds"].items():
+        ranking = "    -" if row["auc"] is None else f"{row['auc']:5.3f}"
+        print(f"{kind:<14} AUC {ranking}  yes {100 * row['yes']:5.1f} %  of {row['count']}")
+    others = {key: value for key, value in figures.items() if key != "kinds"}
+    print(json.dumps({key: round(value, 4) if isinstance(value, float) else value for key, value in others.items()}))
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    folder, side = arguments.folder, arguments.side
+    folder.mkdir(parents=True, exist_ok=True)
 
     import torch
     import yaml
 
     from rasura.discriminator import network, train
-    from rasura.pipeline.training import discriminator as loop_judge
+    from rasura.pipeline.training import discriminator as discriminator_training
+    from rasura.pipeline.training.settings import adjust_discriminator
 
-    torch.set_num_threads(given.threads)
+    torch.set_num_threads(arguments.threads)
     cv2.setNumThreads(1)
-    photos = photographs(given.photos)
+    photos = load_photographs(arguments.photos)
+    data = {name: make_side(folder, photos, name) for name in ("learn", "calibrate", side)}
+    overrides = {key: yaml.safe_load(value) for key, value in (text.split("=", 1) for text in arguments.set)}
+    changed = {**DEFAULTS, "seed": arguments.seed, **overrides}
+    config, settings = adjust_discriminator(network.TINY, train.TINY, changed)
+    learn = make_training_examples(arguments, data["learn"])
+    parts = ["judge", str(arguments.scenes), *(f"{key}={value}" for key, value in changed.items())]
+    options = {"seen-too": arguments.seen_too, "more": arguments.more}
+    out = folder / "-".join([*parts, *(name for name, chosen in options.items() if chosen)])
 
-    def of_side(side: str) -> dict[str, Array]:
-        of, count, place = divided(photos)[side.split("-")[0]], SCENES[side], [*SCENES].index(side)
-        return stored(given.folder / f"{side}-{count}.npz", partial(candidates, of, count, place))
-
-    data = {side: of_side(side) for side in ("learn", "calibrate", given.side)}
-    asked = dict(one.split("=", 1) for one in given.set)
-    changed = {**GIVEN, "seed": given.seed, **{key: yaml.safe_load(value) for key, value in asked.items()}}
-    config, settings = loop_judge.adjusted(network.TINY, train.TINY, changed)
-    learn = examples(data["learn"], "learn")[: EACH * given.scenes]
-    parts = ["judge", str(given.scenes), *(f"{key}={value}" for key, value in changed.items())]
-    if given.seen_too:
-        learn += examples(data["learn"], "learn", unseen=True)[: given.scenes]
-        parts.append("seen-too")
-    if given.more:
-        made = stored(given.folder / f"learn-{SCENES['learn']}-more.npz", partial(further, data["learn"]))
-        learn += examples(data["learn"] | made, "learn")[: len(MORE) * given.scenes]
-        parts.append("more")
-    out = given.folder / "-".join(parts)
-    started, wall = spent(), time.monotonic()
-    judge = loop_judge.fresh(config, learn, None, None, given.seed)
-    about = loop_judge.train(judge, learn, settings, out)
-    cost = {"train_cpu_s": round(spent() - started), "train_wall_s": round(time.monotonic() - wall)}
-    judge.network.eval()
-    judge.batch = loop_judge.AT_ONCE
-    told = {}
-    for looks in (4, 1):  # the judge as it is last: its calibration is what stays in the folder
-        judge.config = replace(config, looks=looks)
-        rule = loop_judge.calibrate(judge, out, examples(data["calibrate"], "calibrate"), best=False)
-        told[looks] = measured(judge, data[given.side], given.side, rule)
-    found = told[1]
-    found["four_looks"] = {key: told[4][key] for key in ("auc", "auc_fills", "auc_unseen", "ece")}
-    for kind, one in found["kinds"].items():
-        ranking = "    -" if one["auc"] is None else f"{one['auc']:5.3f}"
-        print(f"{kind:<14} AUC {ranking}  yes {100 * one['yes']:5.1f} %  of {one['count']}")
-    if given.bases:
-        more = examples(of_side("learn-more"), "learn-more")
-        fresh = partial(loop_judge.fresh, config, learn, None, None, given.seed)
-        found["bases"] = on_bases(out, fresh, settings, more, given.side, data[given.side])
-    found |= cost | {"side": given.side, "learned": len(learn), "best_step": about["best_step"],
-                     "steps": about["step"], "seed": given.seed, "threads": given.threads,
-                     "set": given.set}  # fmt: skip
-    (out / f"{given.side}.json").write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps({key: round(value, 4) if isinstance(value, float) else value
-                      for key, value in found.items() if key != "kinds"}))  # fmt: skip
+    cpu_start, wall_start = read_cpu_seconds(), time.monotonic()
+    discriminator = discriminator_training.create_discriminator(config, learn, None, None, arguments.seed)
+    summary = discriminator_training.train(discriminator, learn, settings, out)
+    cost = {
+        "train_cpu_s": round(read_cpu_seconds() - cpu_start),
+        "train_wall_s": round(time.monotonic() - wall_start),
+    }
+    discriminator.network.eval()
+    discriminator.batch = discriminator_training.BATCH_ROWS
+    by_looks = {}
+    for looks in (4, 1):  # in this order, since the last calibration is the one that stays in the folder
+        discriminator.config = replace(config, looks=looks)
+        votes = make_examples(data["calibrate"], "calibrate")
+        rule = discriminator_training.calibrate(discriminator, out, votes, best=False)
+        by_looks[looks] = measure(discriminator, data[side], side, rule)
+    figures = by_looks[1]
+    figures["four_looks"] = {key: by_looks[4][key] for key in ("auc", "auc_fills", "auc_unseen", "ece")}
+    if arguments.bases:
+        more = make_examples(make_side(folder, photos, "learn-more"), "learn-more")
+        fresh = partial(discriminator_training.create_discriminator, config, learn, None, None, arguments.seed)
+        figures["bases"] = measure_bases(out, fresh, settings, more, side, data[side])
+    figures |= cost | {"side": side, "learned": len(learn), "best_step": summary["best_step"], "steps": summary["step"]}
+    figures |= {"seed": arguments.seed, "threads": arguments.threads, "set": arguments.set}
+    (out / f"{side}.json").write_text(json.dumps(figures, indent=1) + "\n")
+    print_figures(figures)
 
 
 if __name__ == "__main__":

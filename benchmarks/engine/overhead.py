@@ -1,7 +1,9 @@
-"""The run against a bare loop over the same functions, and two cores against one.
+"""A run against a bare loop over the same functions, and two cores against one.
 
-Measured from the first shard handed out to the last commit; start-up is reported beside it. Goals: at most 10 % over
-the bare loop; two cores do at least 1.8 times the work of one.
+Measured from the first scheduled shard to the last commit; start-up is reported separately. Goals: an overhead of at
+most 10 % over the bare loop; two cores do at least 1.8 times the work of one.
+
+    python -m benchmarks overhead
 """
 
 import statistics
@@ -13,90 +15,96 @@ from typing import Any
 
 import cv2
 
-from benchmarks.common import events, rasura, recipe, say, scratch
+from benchmarks.common import make_scratch_folder, print_result, read_events, run_rasura, write_recipe
 from rasura.manifests.shards import commit
 from rasura.manifests.storage import Store
-from rasura.pipeline.engine.execute import Blame, Shipment, Watch, encode, run_group
+from rasura.pipeline.engine.execute import ActivityMonitor, PartialShard, Quarantine, encode_shard, run_group
 from rasura.pipeline.recipe.load import load
-from rasura.pipeline.recipe.plan import plan, shards
+from rasura.pipeline.recipe.plan import list_shards, plan
 from rasura.stages.stage import Source
 
 ROWS, SIDE, ROUNDS = 1024, 512, 4
 REPEATS = 3
 
 
-def _flows() -> dict[str, Any]:
+def _make_flows() -> dict[str, Any]:
     source = {"synthetic:Numbers": {"count": ROWS, "side": SIDE}}
-    return {"made": {"source": source, "stages": [{"synthetic:Work": {"rounds": ROUNDS}}]}}
+    return {"rows": {"source": source, "stages": [{"synthetic:Work": {"rounds": ROUNDS}}]}}
 
 
-def bare(path: Path, into: Path, share: tuple[int, int] = (0, 1)) -> tuple[float, float]:
-    """Start and end of a plain loop in this process: same stages, same encoding, same commit.
+def run_bare_loop(path: Path, into: Path, share: tuple[int, int] = (0, 1)) -> tuple[float, float]:
+    """Run the same stages, encoding and commits in a plain loop in this process.
 
     Args:
-        share: (n, of): only every of-th shard, from the n-th.
+        path: the recipe.
+        into: folder of the tables.
+        share: (first, step) of the slice of the shards to process.
+
+    Returns:
+        Start and end, seconds since the epoch.
     """
     cv2.setNumThreads(1)
     resolved = plan(*load(path))
-    flow = resolved.flows["made"]
+    flow = resolved.flows["rows"]
     (group,) = flow.groups
     stages = [spec.make() for spec in group.stages]
     for stage in stages:
         assert isinstance(stage, Source) or stage.name
         stage.setup()
-    work = shards(flow, resolved.sources["made"], Store(into))[share[0] :: share[1]]
+    shards = list_shards(flow, resolved.sources["rows"], Store(into))[share[0] :: share[1]]
     start = time.time()
-    for shard in work:
+    for shard in shards:
         items = list(shard.items)
-        done = run_group(group, stages, Shipment(items, len(items)), Blame(), Watch(), flow.splits)
-        table, failed, count = encode(done, flow.columns)
-        dropped = [*done.dropped, *failed]
-        commit(Store(into / "made"), shard.id, flow.part, done.inputs, table, dropped, [*done.stages, count])
+        result = run_group(group, stages, PartialShard(items, len(items)), Quarantine(), ActivityMonitor(), flow.splits)
+        table, failed, count = encode_shard(result, flow.columns)
+        rejected = [*result.dropped, *failed]
+        commit(Store(into / "rows"), shard.id, flow.part, result.inputs, table, rejected, [*result.stages, count])
     return start, time.time()
 
 
-def bare_on_two(path: Path, into: Path) -> float:
-    """Seconds of two such loops side by side, half of the shards each: what this machine's two cores can do."""
+def run_two_bare_loops(path: Path, into: Path) -> float:
+    """Return the seconds of two bare loops side by side, half of the shards each: the bound of two cores here."""
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        spans = list(pool.map(bare, [path] * 2, [into] * 2, [(0, 2), (1, 2)]))
+        spans = list(pool.map(run_bare_loop, [path] * 2, [into] * 2, [(0, 2), (1, 2)]))
     return max(end for _, end in spans) - min(start for start, _ in spans)
 
 
-def engine(path: Path, into: Path, workers: int) -> tuple[float, float]:
-    """Seconds of work, and of start-up and shut-down, of a run."""
-    wall, _ = rasura("run", path, "--into", into, "--quiet", "--set", f"engine.workers={workers}")
-    (flow,) = events(into, "flow")
+def run_engine(path: Path, into: Path, workers: int) -> tuple[float, float]:
+    """Return the seconds of work, and of start-up and shut-down, of a run."""
+    wall, _ = run_rasura("run", path, "--into", into, "--quiet", "--set", f"engine.workers={workers}")
+    (flow,) = read_events(into, "flow")
     return flow["working_seconds"], wall - flow["working_seconds"]
 
 
 def main() -> None:
-    with scratch() as folder:
-        path = recipe(folder, flows=_flows(), engine={"shard_rows": 8, "workers": 1})
-        loops, pairs, ones, twos, starts = [], [], [], [], []
+    with make_scratch_folder() as folder:
+        path = write_recipe(folder, flows=_make_flows(), engine={"shard_rows": 8, "workers": 1})
+        bare_seconds, bare_pair_seconds, one_core_seconds, two_core_seconds, startup_seconds = [], [], [], [], []
         for repeat in range(REPEATS):
-            begin, end = bare(path, folder / f"bare{repeat}")
-            loops.append(end - begin)
-            pairs.append(bare_on_two(path, folder / f"pair{repeat}"))
-            one, start = engine(path, folder / f"one{repeat}", 1)
-            two, _ = engine(path, folder / f"two{repeat}", 2)
-            ones.append(one)
-            twos.append(two)
-            starts.append(start)
-        loop, pair, one, two = (statistics.fmean(values) for values in (loops, pairs, ones, twos))
-        say(
+            begin, end = run_bare_loop(path, folder / f"bare{repeat}")
+            bare_seconds.append(end - begin)
+            bare_pair_seconds.append(run_two_bare_loops(path, folder / f"pair{repeat}"))
+            working, startup = run_engine(path, folder / f"one{repeat}", 1)
+            working, _ = run_engine(path, folder / f"two{repeat}", 2)
+            one_core_seconds.append(working)
+            startup_seconds.append(startup)
+            two_core_seconds.append(working)
+        timings = (bare_seconds, bare_pair_seconds, one_core_seconds, two_core_seconds)
+        bare_mean, bare_pair_mean, one_core_mean, two_core_mean = map(statistics.fmean, timings)
+        print_result(
             "overhead",
             rows=ROWS,
-            bare_seconds=round(loop, 2),
-            run_seconds=round(one, 2),
-            overhead=round(one / loop - 1, 3),
-            two_cores_speedup=round(one / two, 2),
-            bare_two_cores_speedup=round(loop / pair, 2),
-            overhead_on_two=round(two / pair - 1, 3),
-            startup_seconds=round(statistics.median(starts), 1),
-            all_bare=[round(value, 2) for value in loops],
-            all_bare_on_two=[round(value, 2) for value in pairs],
-            all_one=[round(value, 2) for value in ones],
-            all_two=[round(value, 2) for value in twos],
+            bare_seconds=round(bare_mean, 2),
+            run_seconds=round(one_core_mean, 2),
+            overhead=round(one_core_mean / bare_mean - 1, 3),
+            two_cores_speedup=round(one_core_mean / two_core_mean, 2),
+            bare_two_cores_speedup=round(bare_mean / bare_pair_mean, 2),
+            overhead_on_two=round(two_core_mean / bare_pair_mean - 1, 3),
+            startup_seconds=round(statistics.median(startup_seconds), 1),
+            all_bare=[round(value, 2) for value in bare_seconds],
+            all_bare_on_two=[round(value, 2) for value in bare_pair_seconds],
+            all_one=[round(value, 2) for value in one_core_seconds],
+            all_two=[round(value, 2) for value in two_core_seconds],
         )
 
 

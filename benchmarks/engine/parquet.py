@@ -1,6 +1,10 @@
-"""Writing shards as they are committed (encoded pictures to a Parquet file on disk, fsync, footer reread, sha256)
-against writing the same number of raw bytes to the same disk with fsync; and reading rows of them in random order, as
-training does, against reading the shards they are in."""
+"""Speed of committing shards and of reading rows in random order.
+
+Committing (encoded pictures to a Parquet file, fsync, footer reread, sha256) is compared with writing the same number
+of raw bytes to the same disk with fsync; reading rows by row group, as training does, with reading whole shards.
+
+    python -m benchmarks parquet
+"""
 
 import os
 import time
@@ -9,42 +13,45 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.common import say, scratch
+from benchmarks.common import make_scratch_folder, print_result
 from rasura.manifests.parquet import read_parquet
-from rasura.manifests.schemas import TRIPLET, arrow_schema
+from rasura.manifests.run_layout import shard_path, table_path
+from rasura.manifests.schemas import TRIPLET, build_arrow_schema
 from rasura.manifests.shards import commit
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
 
 ROWS, SHARDS, PICTURE = 64, 24, 300_000
 READ = 200
+FLOW = "triplets"
+TABLE = table_path(FLOW)
 
 
-def _table(rng: np.random.Generator) -> pa.Table:
-    """Rows with random bytes in the place of encoded pictures: as incompressible as they are."""
+def _make_table(rng: np.random.Generator) -> pa.Table:
+    """Return rows with random bytes in place of encoded pictures, which are as incompressible."""
     rows = []
     for n in range(ROWS):
         pictures = {name: {"bytes": rng.bytes(PICTURE), "path": f"{n}.webp"} for name in ("source", "target")}
         rows.append({"id": f"{n:032d}", **pictures, "mask": {"bytes": rng.bytes(1500), "path": f"{n}.png"}})
-    return pa.Table.from_pylist(rows, schema=arrow_schema(TRIPLET))
+    return pa.Table.from_pylist(rows, schema=build_arrow_schema(TRIPLET))
 
 
-def _raw(path: Path, data: bytes) -> None:
+def _write_raw(path: Path, data: bytes) -> None:
     with path.open("wb") as out:
         out.write(data)
         out.flush()
         os.fsync(out.fileno())
 
 
-def _reading(folder: Path, rng: np.random.Generator) -> tuple[float, float]:
-    """Seconds to a row in random order, by its row group and by its shard."""
+def _time_random_rows(folder: Path, rng: np.random.Generator) -> tuple[float, float]:
+    """Return the mean seconds to read a row in random order, by row group and by whole shard."""
     tables, spent = Tables(Store(folder)), [0.0, 0.0]
-    for n, row in zip(rng.integers(0, SHARDS, READ), rng.integers(0, ROWS, READ), strict=True):
+    for shard, row in zip(rng.integers(0, SHARDS, READ), rng.integers(0, ROWS, READ), strict=True):
         start = time.perf_counter()
-        tables.encoded("made", f"{n:032d}", int(row))
+        tables.read_raw(FLOW, f"{shard:032d}", int(row))
         spent[0] += time.perf_counter() - start
         start = time.perf_counter()
-        with (folder / f"tables/made/shards/{n:032d}.parquet").open("rb") as source:
+        with (folder / TABLE / shard_path(f"{shard:032d}")).open("rb") as source:
             read_parquet(source)
         spent[1] += time.perf_counter() - start
     return spent[0] / READ, spent[1] / READ
@@ -52,39 +59,39 @@ def _reading(folder: Path, rng: np.random.Generator) -> tuple[float, float]:
 
 def main() -> None:
     rng = np.random.default_rng(0)
-    with scratch() as folder:
-        ours, disk, size = [0.0], [0.0], 0
-        for n in range(SHARDS):
-            table = _table(rng)
+    with make_scratch_folder() as folder:
+        shard_seconds, raw_seconds, size = [0.0], [0.0], 0
+        for shard in range(SHARDS):
+            table = _make_table(rng)
             raw = rng.bytes(size or ROWS * 2 * PICTURE)
 
-            def write_shard(n: int = n, table: pa.Table = table) -> None:
+            def write_shard(shard: int = shard, table: pa.Table = table) -> None:
                 nonlocal size
                 start = time.perf_counter()
-                line = commit(Store(folder / "tables/made"), f"{n:032d}", "part", ROWS, table, [], [])
-                ours.append(time.perf_counter() - start)
-                assert line.data is not None
-                size = line.data.bytes
+                commit_record = commit(Store(folder / TABLE), f"{shard:032d}", "part", ROWS, table, [], [])
+                shard_seconds.append(time.perf_counter() - start)
+                assert commit_record.data is not None
+                size = commit_record.data.bytes
 
-            def write_raw(n: int = n, raw: bytes = raw) -> None:
+            def write_raw(shard: int = shard, raw: bytes = raw) -> None:
                 start = time.perf_counter()
-                _raw(folder / f"{n}.raw", raw)
-                disk.append(time.perf_counter() - start)
+                _write_raw(folder / f"{shard}.raw", raw)
+                raw_seconds.append(time.perf_counter() - start)
 
-            # a disk lets bursts through and then slows down: take turns, and add up rather than pick
-            for write in (write_shard, write_raw) if n % 2 else (write_raw, write_shard):
+            # a disk absorbs bursts and then slows down: alternate, and sum instead of taking the best
+            for write in (write_shard, write_raw) if shard % 2 else (write_raw, write_shard):
                 write()
-        random_s, whole_s = _reading(folder, rng)
-        shard, raw_s = sum(ours) / SHARDS, sum(disk) / SHARDS
-        say(
+        seconds_per_row, seconds_per_shard = _time_random_rows(folder, rng)
+        mean_shard, mean_raw = sum(shard_seconds) / SHARDS, sum(raw_seconds) / SHARDS
+        print_result(
             "parquet",
             shard_mb=round(size / 2**20, 1),
-            mb_per_second=round(size / 2**20 / shard),
-            raw_mb_per_second=round(size / 2**20 / raw_s),
-            times_raw_disk=round(shard / raw_s, 2),
-            ms_per_triplet=round(1000 * shard / ROWS, 3),
-            ms_a_random_row=round(1000 * random_s, 2),
-            ms_by_whole_shards=round(1000 * whole_s, 2),
+            mb_per_second=round(size / 2**20 / mean_shard),
+            raw_mb_per_second=round(size / 2**20 / mean_raw),
+            times_raw_disk=round(mean_shard / mean_raw, 2),
+            ms_per_triplet=round(1000 * mean_shard / ROWS, 3),
+            ms_a_random_row=round(1000 * seconds_per_row, 2),
+            ms_by_whole_shards=round(1000 * seconds_per_shard, 2),
         )
 
 

@@ -1,4 +1,7 @@
-"""Pairs out of the real fixed-camera clip: how many, and how well `gt` matches `input` outside the objects."""
+"""Pairs from the real fixed-camera clip: their number, and the PSNR between `gt` and `input` outside of the objects.
+
+python -m benchmarks clip_real
+"""
 
 import resource
 import time
@@ -6,7 +9,7 @@ import time
 import cv2
 import numpy as np
 
-from benchmarks.common import ASSETS, say
+from benchmarks.common import ASSETS, print_result
 from rasura.manifests.storage import Store
 from rasura.stages.sources.clip.clip import Clip, ClipParams
 from rasura.stages.sources.files import RunContext
@@ -17,7 +20,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     path = ASSETS / "clips" / "car-detection.mp4"
     if not path.exists():
-        say("clip_real", skipped=f"no clip at {path}: set RASURA_ASSETS")
+        print_result("clip_real", skipped=f"no clip at {path}: set RASURA_ASSETS")
         return
     source = Clip(ClipParams(path=str(path)))
     (item,) = source.items(RunContext(Store("/nonexistent"), "clip"))
@@ -26,7 +29,7 @@ def main() -> None:
     seconds = time.process_time() - start
     records = outcome.records if isinstance(outcome, Kept) else []
     values = [record["clip_psnr"] for record in records]
-    say(
+    print_result(
         "clip_real",
         pairs=len(records),
         psnr_outside_median_db=round(float(np.median(values)), 2) if values else None,

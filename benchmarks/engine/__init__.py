@@ -1,0 +1,1 @@
+"""Benchmarks of the engine: overhead, memory, start-up, resuming."""

@@ -1,0 +1,1 @@
+"""Benchmarks of the data against ground truth: real pairs, rendered scenes, composites."""
