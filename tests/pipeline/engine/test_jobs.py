@@ -15,9 +15,10 @@ import psutil
 import pytest
 from conftest import digest, environment, rasura, write_recipe
 from support.engine_recipes import build_recipe_keys
-from support.ray_heads import RAY, wait_for_jobs
 
 pytestmark = pytest.mark.ray
+
+RAY = str(Path(sys.executable).parent / "ray")
 
 
 def _free_port() -> int:
@@ -34,6 +35,7 @@ def head() -> Iterator[tuple[str, dict[str, str]]]:
     env = {key: value for key, value in environment().items() if key != "RAY_ADDRESS"}
     env |= {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
     command = [RAY, "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}"]
+    command += [f"--dashboard-agent-listen-port={_free_port()}"]  # the default may be another head's
     command += ["--num-cpus=2", f"--temp-dir={temporary}", "--object-store-memory=200000000"]
     command += ["--dashboard-host=127.0.0.1", "--node-ip-address=127.0.0.1", "--include-dashboard=true"]
     process = subprocess.Popen(
@@ -41,7 +43,13 @@ def head() -> Iterator[tuple[str, dict[str, str]]]:
     )
     address = f"http://127.0.0.1:{dashboard}"
     env["TEST_RAY_GCS"] = f"127.0.0.1:{port}"
-    wait_for_jobs(address, env)
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            probe.settimeout(10)
+            if probe.connect_ex(("127.0.0.1", dashboard)) == 0:
+                break
+        time.sleep(0.3)
     yield address, env
     process.send_signal(signal.SIGTERM)
     try:
