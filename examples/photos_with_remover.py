@@ -1,4 +1,4 @@
-"""Remove objects from photographs: one picture as arrays, then a folder of them as a run with candidates.
+"""Remove the middle of each photograph of a folder with a remover, and look at the result beside it.
 
 usage: python examples/photos_with_remover.py PHOTOS_FOLDER RUN_FOLDER [REMOVER]
 """

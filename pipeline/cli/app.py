@@ -71,7 +71,8 @@ def init(
         raise typer.BadParameter(f"'{kind}': it is {', '.join(INIT_KINDS)}", param_hint="--kind")
     file, needs = write_starter(Path(), name or kind, kind, force)
     command = "rasura loop" if kind == "loop" else "rasura run"
-    typer.echo(f"{file}: put {needs} in place, then check it with `rasura check {file}` and start `{command} {file}`")
+    typer.echo(f"{file} reads {needs}; when that is there, check it with `rasura check {file}`")
+    typer.echo(f"and start it with `{command} {file}`")
 
 
 @app.command()
@@ -222,7 +223,7 @@ def export(
     ] = "huggingface",
     flow: Annotated[
         list[str] | None,
-        typer.Option(metavar="FLOW", help="Flows in place of the dataset's; of a loop, triplets (default) or votes."),
+        typer.Option(metavar="FLOW", help="Flows instead of the dataset's; of a loop, triplets (default) or votes."),
     ] = None,
     quiet: QuietOption = False,
 ) -> None:
