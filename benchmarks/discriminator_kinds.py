@@ -127,7 +127,7 @@ def warp(case: Case, rng: Rng) -> Array:
     """Warp the truth by a smooth random field."""
     height, width = case.mask.shape
     bend = cv2.GaussianBlur(rng.normal(0, 1, (height, width, 2)).astype(np.float32), (0, 0), rng.uniform(2, 8))
-    bend *= rng.uniform(1, 6) / max(float(bend.std()), 1e-6)
+    bend = np.asarray(bend * (rng.uniform(1, 6) / max(float(bend.std()), 1e-6)), np.float32)
     down, right = np.mgrid[0:height, 0:width].astype(np.float32)
     warped = cv2.remap(
         case.truth, right + bend[..., 0], down + bend[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT

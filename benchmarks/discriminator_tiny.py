@@ -264,9 +264,8 @@ def main() -> None:
     import torch
     import yaml
 
-    from rasura.discriminator import network, train
     from rasura.pipeline.training import discriminator as discriminator_training
-    from rasura.pipeline.training.settings import adjust_discriminator
+    from rasura.pipeline.training.settings import build_discriminator_settings
 
     torch.set_num_threads(arguments.threads)
     cv2.setNumThreads(1)
@@ -274,7 +273,7 @@ def main() -> None:
     data = {name: make_side(folder, photos, name) for name in ("learn", "calibrate", side)}
     overrides = {key: yaml.safe_load(value) for key, value in (text.split("=", 1) for text in arguments.set)}
     changed = {**DEFAULTS, "seed": arguments.seed, **overrides}
-    config, settings = adjust_discriminator(network.TINY, train.TINY, changed)
+    config, settings = build_discriminator_settings("tiny", 0, changed)
     learn = make_training_examples(arguments, data["learn"])
     parts = ["judge", str(arguments.scenes), *(f"{key}={value}" for key, value in changed.items())]
     options = {"seen-too": arguments.seen_too, "more": arguments.more}

@@ -329,7 +329,8 @@ def measure_candidates(setup: Setup, inputs: Inputs, models: RoremModels, peak: 
 
     def make_fill(count: int, dtype: Any, vae_dtype: Any, prepare: Callable[[], Any]) -> Callable[[], int]:
         unet, vae = models.unet.to(dtype), models.vae.to(vae_dtype)
-        parts = sdxl.Parts(unet, vae, LCMScheduler(), conditioning.to(setup.device, dtype), setup.device, dtype)
+        make_scheduler: Any = LCMScheduler  # untyped in diffusers
+        parts = sdxl.Parts(unet, vae, make_scheduler(), conditioning.to(setup.device, dtype), setup.device, dtype)
 
         def fill() -> int:
             prepare()

@@ -119,7 +119,7 @@ class Shifted(SyntheticRemover):
         halved = picture.astype(np.float32) / 2 - moved.astype(np.float32) / 2 + 128
         difference = np.clip(halved, 0, 255).astype(np.uint8)
         offset = cv2.inpaint(difference, hole.astype(np.uint8), 3, cv2.INPAINT_NS).astype(np.float32) * 2 - 256
-        return np.clip(np.rint(moved + offset), 0, 255).astype(np.uint8)
+        return np.asarray(np.clip(np.rint(moved + offset), 0, 255).astype(np.uint8))
 
     def find_shift(self, picture: Array, hole: Array) -> tuple[int, int] | None:
         """Find the shift (down, right) with the least squared error over the rim, by Fourier; None if there is none.

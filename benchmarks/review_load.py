@@ -24,6 +24,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -272,7 +273,7 @@ def main() -> None:
         make_candidates(folder / "run", ITEMS)
         database = os.environ.get("REVIEW_DATABASE", str(folder / "review.sqlite"))
         store = Database(database)
-        tokens = [store.write(lambda connection, n=n: add_reviewer(connection, f"r{n}")) for n in range(REVIEWERS)]
+        tokens = [store.write(partial(add_reviewer, name=f"r{number}")) for number in range(REVIEWERS)]
         store.close()
         server, acknowledged = Server(folder / "run", database), []
         start = time.perf_counter()
@@ -318,12 +319,8 @@ def start_label_studio(command: str, folder: Path, port: int, token: str) -> "su
         [command, "start", "--no-browser", *(word for option in options.items() for word in option)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env={
-            **os.environ,
-            "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
-            "COLLECT_ANALYTICS": "false",
-            "SENTRY_DSN": "",
-        },
+        env=os.environ
+        | {"LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true", "COLLECT_ANALYTICS": "false", "SENTRY_DSN": ""},
         start_new_session=True,
     )
 

@@ -8,10 +8,13 @@ channels the latents of the whole source; or, better at finding changes, the dis
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
 
 from rasura.discriminator import heads
 from rasura.networks import lora
+from rasura.networks.setting_types import Count, Number, Side
 from rasura.networks.unet_config import SDXL_UNET, make_tiny_config
 from rasura.networks.weights import BadWeights
 
@@ -52,11 +55,11 @@ class Config:
     head: Literal["rorem", "pooled"] = "pooled"
     feed: Literal["source", "difference"] = "difference"
     link: Literal["sigmoid", "softplus"] = "sigmoid"
-    rank: int = 4
-    size: int = 512
+    rank: Count = 4
+    size: Side = 512
     view: Literal["crop", "whole"] = "crop"
-    context: float = 0.75
-    looks: int = 1
+    context: Number = 0.75
+    looks: Annotated[int, Field(ge=1, le=4)] = 1
 
     @property
     def channels(self) -> int:

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from rasura.discriminator import evaluation, model, network
 from rasura.discriminator.crops import Crop
@@ -19,6 +20,7 @@ from rasura.discriminator.dataset import AnyExample, check_examples, split_by_sc
 from rasura.discriminator.model import Discriminator
 from rasura.manifests.ids import hash_json
 from rasura.networks import lora
+from rasura.networks.setting_types import Count, Number, PositiveNumber, Precision, Seed, Share, WholeNumber
 from rasura.networks.trainer import Evaluation, OnProgress, Trainer
 
 if TYPE_CHECKING:
@@ -37,26 +39,26 @@ class Settings:
     held: share of scenes that are held out for early stopping. patience: evaluations without a better one.
     """
 
-    steps: int = 15_000
-    batch: int = 32
-    rate: float = 1e-5
-    warm_up: int = 500
+    steps: Count = 15_000
+    batch: Count = 32
+    rate: PositiveNumber = 1e-5
+    warm_up: WholeNumber = 500
     decay: bool = False
-    weight_decay: float = 1e-2
-    clip: float = 1.0
+    weight_decay: Number = 1e-2
+    clip: PositiveNumber = 1.0
     learn: Literal["lora", "head", "all"] = "lora"
-    negatives: float = 0.25
+    negatives: Share = 0.25
     flip: bool = True
     turn: bool = False
     recolour: bool = False
-    dilate: float = 0.05
-    held: float = 0.1
-    evaluate_every: int = 250
-    patience: int = 10
-    checkpoint_every: int = 500
-    precision: str = "no"
+    dilate: Share = 0.05
+    held: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    evaluate_every: Count = 250
+    patience: Count = 10
+    checkpoint_every: Count = 500
+    precision: Precision = "no"
     save_memory: bool = False
-    seed: int = 0
+    seed: Seed = 0
 
 
 TINY = Settings(

@@ -24,6 +24,8 @@ flows:
 dataset: {flows: [captured]}
 """
 
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
 pairs, folder = Path(sys.argv[1]), Path(sys.argv[2])
 folder.mkdir(parents=True, exist_ok=True)
 (folder / "my-recipe.yaml").write_text(RECIPE)

@@ -11,10 +11,15 @@ from PIL import Image
 
 import rasura
 
+if len(sys.argv) not in (3, 4):
+    sys.exit(__doc__)
 photos, folder, remover = Path(sys.argv[1]), Path(sys.argv[2]), (sys.argv[3:] or ["telea"])[0]
 folder.mkdir(parents=True, exist_ok=True)
+paths = sorted(path for path in photos.glob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+if not paths:
+    sys.exit(f"no photographs (.jpg, .png) in {photos}")
 
-for path in sorted(photos.glob("*.jpg")):
+for path in paths:
     picture = np.asarray(Image.open(path).convert("RGB"))
     height, width = picture.shape[:2]
     mask = np.zeros((height, width), bool)

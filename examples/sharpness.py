@@ -1,4 +1,4 @@
-"""A stage of your own that measures sharpness. usage: python examples/sharpness.py PHOTOS_FOLDER RUN_FOLDER"""
+"""Define a stage of your own that measures sharpness. usage: python examples/sharpness.py PHOTOS_FOLDER RUN_FOLDER"""
 
 import sys
 from pathlib import Path
@@ -15,13 +15,12 @@ flows:
     stages: [sharpness:Sharpness]
   chosen:
     source: {flow: {of: photos}}
-    stages:
-      - select: {keep: {sharpness: {min: 100}}}
+    stages: [select: {keep: {sharpness: {min: 100}}}]
 """
 
 
 class Sharpness(rasura.Stage):
-    """Measures the variance of the Laplacian; `select` decides later."""
+    """Measure the variance of the Laplacian; `select` decides later."""
 
     name = "sharpness:Sharpness"
     needs = {"source": rasura.Kind.RGB}
@@ -33,6 +32,8 @@ class Sharpness(rasura.Stage):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
     recipe = Path(sys.argv[2]).with_suffix(".yaml")
     recipe.write_text(RECIPE)
     run = rasura.run(recipe, into=sys.argv[2], set={"flows.photos.source.photos.path": sys.argv[1]})

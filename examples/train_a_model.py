@@ -10,8 +10,9 @@ import torch
 import rasura
 
 SIDE = 64
-rows = rasura.open_run(sys.argv[1]).table("captured")
-steps = int((sys.argv[2:] or ["20"])[0])
+if len(sys.argv) not in (2, 3):
+    sys.exit(__doc__)
+rows, steps = rasura.open_run(sys.argv[1]).table("captured"), int((sys.argv[2:] or ["20"])[0])
 
 
 def collate(batch):
@@ -28,8 +29,7 @@ def collate(batch):
 
 loader = torch.utils.data.DataLoader(rows, batch_size=2, shuffle=True, collate_fn=collate)
 torch.manual_seed(0)
-layers = [torch.nn.Conv2d(4, 32, 5, padding=2), torch.nn.ReLU(), torch.nn.Conv2d(32, 3, 5, padding=2)]
-model = torch.nn.Sequential(*layers)
+model = torch.nn.Sequential(torch.nn.Conv2d(4, 32, 5, padding=2), torch.nn.ReLU(), torch.nn.Conv2d(32, 3, 5, padding=2))
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 for step in range(steps):
     inputs, targets = next(iter(loader))

@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rasura.manifests.errors import StorageError
+from rasura.manifests.errors import RunError, StorageError
 from rasura.manifests.storage import Store
 
 # in the run
@@ -36,6 +36,9 @@ LISTINGS = "listings"
 LOG = "log"
 REVIEW_DATABASE = "review/review.sqlite"
 REPORT = "report.html"
+
+# in the folder of a loop, which is no run but has one for each round
+LOOP = "loop.json"
 
 # in the folder of a table
 MANIFEST = "manifest.parquet"
@@ -86,6 +89,10 @@ class NoRun(StorageError):
     """A folder or prefix that no run has been written into."""
 
 
+class FolderInUse(RunError):
+    """A folder or prefix that has a loop, or the run of another recipe."""
+
+
 @dataclass(frozen=True)
 class FlowDescription:
     """One flow of a run.
@@ -119,7 +126,7 @@ class RunPlan:
     Attributes:
         name: of the recipe.
         recipe: hash of the recipe; empty where a round of a loop made the run.
-        flows: in the order in which they are made.
+        flows: in the order in which they are made; `<flow>.<stage>` is a flow up to a stage.
         dataset: the flows whose rows are exported into `dataset/`; None where there is no dataset.
     """
 
@@ -127,6 +134,11 @@ class RunPlan:
     recipe: str
     flows: Mapping[str, FlowDescription]
     dataset: Sequence[str] | None = None
+
+    @property
+    def main_flows(self) -> list[str]:
+        """Flows without those up to a stage whose complete flow is there, too."""
+        return [name for name in self.flows if "." not in name or name.partition(".")[0] not in self.flows]
 
     def to_json(self) -> bytes:
         """Return the bytes of `plan.json`."""
@@ -140,7 +152,7 @@ class RunPlan:
 
     @staticmethod
     def from_json(data: bytes | str) -> "RunPlan":
-        """Parse the inverse of `to_json`.
+        """Parse the inverse of `to_json`. Flows that were added one by one (`rasura run --only`) are sorted, too.
 
         Raises:
             ValueError: the text is not JSON, or lacks one of the keys.
@@ -151,9 +163,27 @@ class RunPlan:
                 name: FlowDescription(flow["part"], flow["upstream"], flow["stages"], flow["columns"])
                 for name, flow in plan["flows"].items()
             }
-            return RunPlan(plan["name"], plan["recipe"], flows, plan["dataset"])
+            return RunPlan(plan["name"], plan["recipe"], _sort_flows(flows), plan["dataset"])
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"not the description of a run: {error!r}") from error
+
+
+def _sort_flows(flows: Mapping[str, FlowDescription]) -> dict[str, FlowDescription]:
+    """Sort flows so that each comes after those that it reads, and after its own partial ones."""
+    result: dict[str, FlowDescription] = {}
+    visited: set[str] = set()
+
+    def add(name: str) -> None:
+        if name in visited or name not in flows:
+            return
+        visited.add(name)
+        for earlier in [*flows[name].upstream, *(other for other in flows if other.startswith(f"{name}."))]:
+            add(earlier)
+        result[name] = flows[name]
+
+    for name in flows:
+        add(name)
+    return result
 
 
 def read_plan(run: Store) -> RunPlan:
@@ -166,9 +196,30 @@ def read_plan(run: Store) -> RunPlan:
     try:
         return RunPlan.from_json(run.read(PLAN))
     except (FileNotFoundError, NotADirectoryError):
+        if run.exists(LOOP):
+            message = f"is a loop and no run: use `rasura loop status {run.uri}` or `rasura report {run.uri}`, or give"
+            raise NoRun(f"'{run.uri}' {message} the folder of one of its rounds, {run.uri}/rounds/01") from None
         raise NoRun(f"'{run.uri}' is no run: it has no {PLAN}; give the folder that `rasura run` wrote into") from None
     except ValueError as error:
         raise NoRun(f"'{run.uri}/{PLAN}' is damaged ({error}); run the recipe again, which writes it anew") from None
+
+
+def check_folder(run: Store, name: str) -> None:
+    """Check that a recipe can be run in a folder: that it has no loop, and no run of a recipe with another name.
+
+    Raises:
+        FolderInUse: it has.
+        StoreError: the store cannot be read.
+    """
+    remedy = "choose another folder with --into"
+    if run.exists(LOOP):
+        raise FolderInUse(f"'{run.uri}' has a loop in it, where no run can be: {remedy}")
+    try:
+        before = read_plan(run).name
+    except NoRun:  # or a damaged one, which is written anew
+        return
+    if before != name:
+        raise FolderInUse(f"'{run.uri}' has the run of recipe '{before}', and this is recipe '{name}': {remedy}")
 
 
 def write_plan(run: Store, plan: RunPlan) -> None:

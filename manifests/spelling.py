@@ -1,7 +1,10 @@
-"""Hints for misspelt names."""
+"""Hints for misspelt names, and counted nouns in messages."""
 
 import difflib
 from collections.abc import Iterable
+
+MOST_WORDS = 8
+"""Words that a hint lists where none is near."""
 
 
 def suggest(name: str, names: Iterable[str]) -> str:
@@ -12,7 +15,7 @@ def suggest(name: str, names: Iterable[str]) -> str:
         names: all words that do.
 
     Returns:
-        The nearest of the words as a question, or all of them where none is near.
+        The nearest of the words as a question, or a list of them where none is near.
 
     Examples:
         >>> suggest("effcts", ["effects", "matte"])
@@ -20,6 +23,35 @@ def suggest(name: str, names: Iterable[str]) -> str:
         >>> suggest("x", ["effects", "matte"])
         'available: effects, matte'
     """
-    words = sorted(names)
+    words = list(names)
     close = difflib.get_close_matches(name, words, n=1, cutoff=0.5)
-    return f"did you mean '{close[0]}'?" if close else f"available: {', '.join(words) or 'none'}"
+    return f"did you mean '{close[0]}'?" if close else f"available: {list_nearest(name, words)}"
+
+
+def list_nearest(name: str, names: Iterable[str], limit: int = MOST_WORDS) -> str:
+    """List words; where there are more than a few, the nearest to a name, nearest first, and count the others.
+
+    Examples:
+        >>> list_nearest("c", ["a", "b"])
+        'a, b'
+        >>> list_nearest("width", ["height", "mask", "widths", "gt"], limit=2)
+        'widths, height and 2 more'
+    """
+    words = sorted(names)
+    if len(words) <= limit:
+        return ", ".join(words) or "none"
+    nearest = sorted(words, key=lambda word: difflib.SequenceMatcher(None, name, word).ratio(), reverse=True)
+    return f"{', '.join(nearest[:limit])} and {len(words) - limit} more"
+
+
+def format_count(count: int, noun: str) -> str:
+    """Format a number with its noun, in the plural where it is not one.
+
+    Examples:
+        >>> format_count(1, "row"), format_count(0, "entry"), format_count(2, "row of the test set")
+        ('1 row', '0 entries', '2 rows of the test set')
+    """
+    if count != 1:
+        head, space, rest = noun.partition(" ")
+        noun = (f"{head[:-1]}ies" if head.endswith("ry") else f"{head}s") + space + rest
+    return f"{count} {noun}"

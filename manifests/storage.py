@@ -21,6 +21,7 @@ from typing import IO, Any, cast
 import fsspec
 
 from rasura.manifests.errors import RunError, StorageError
+from rasura.manifests.uris import check_uri
 
 LEASE = "lock.json"
 LEASE_S = 60.0  # a lock on an object store that is older has lost its owner
@@ -62,7 +63,7 @@ def _list_client_errors() -> tuple[type[Exception], ...]:
 
 
 @contextlib.contextmanager
-def _translate_client_errors(action: str, where: str) -> Iterator[None]:
+def translate_client_errors(action: str, where: str) -> Iterator[None]:
     """Raise the errors of an object store's client as `StoreError`, except those that say that a file exists or not.
 
     Raises:
@@ -73,9 +74,10 @@ def _translate_client_errors(action: str, where: str) -> Iterator[None]:
     except (FileNotFoundError, FileExistsError, StoreError):
         raise
     except Exception as error:
-        if not isinstance(error, (OSError, *_list_client_errors())):
+        if not isinstance(error, (OSError, NotImplementedError, *_list_client_errors())):
             raise
-        raise StoreError(f"cannot {action} {where}: {error}") from error
+        reason = str(error) or "this kind of store cannot do it"
+        raise StoreError(f"cannot {action} {where}: {reason}") from error
 
 
 class _RemoteFile:
@@ -86,7 +88,7 @@ class _RemoteFile:
 
     def read(self, size: int = -1) -> bytes:
         """Read up to `size` bytes; all that is left where it is negative."""
-        with _translate_client_errors("read", self._where):
+        with translate_client_errors("read", self._where):
             return self._file.read(size)
 
     def __enter__(self) -> "_RemoteFile":
@@ -103,6 +105,7 @@ class Store:
     """Files below one URI, named by relative paths with forward slashes."""
 
     def __init__(self, uri: str | Path) -> None:
+        check_uri(str(uri))
         self.uri = str(uri).removeprefix("file://").rstrip("/") or "/"
         self.local: Path | None = None if is_remote(self.uri) else Path(self.uri).absolute()
         self._fs: Any = None
@@ -154,7 +157,7 @@ class Store:
         """
         try:
             if self.local is None:
-                with _translate_client_errors("write", self._key(path)):
+                with translate_client_errors("write", self._key(path)):
                     self.fs.pipe_file(self._key(path), bytes(data))
                 return
             target = self._file(path)
@@ -178,7 +181,7 @@ class Store:
         try:
             if self.local is None:
                 try:
-                    with _translate_client_errors("write", self._key(path)):
+                    with translate_client_errors("write", self._key(path)):
                         self.fs.pipe_file(self._key(path), data, mode="create")
                 except FileExistsError:
                     return False
@@ -206,7 +209,7 @@ class Store:
         """
         with contextlib.suppress(FileNotFoundError):
             if self.local is None:
-                with _translate_client_errors("delete", self._key(path)):
+                with translate_client_errors("delete", self._key(path)):
                     self.fs.rm_file(self._key(path))
             else:
                 self._file(path).unlink()
@@ -221,7 +224,7 @@ class Store:
             StoreError: the store cannot be reached.
         """
         if self.local is None:
-            with _translate_client_errors("read", self._key(path)):
+            with translate_client_errors("read", self._key(path)):
                 return cast(bytes, self.fs.cat_file(self._key(path)))
         return self._file(path).read_bytes()
 
@@ -233,14 +236,14 @@ class Store:
             StoreError: the store cannot be reached.
         """
         if self.local is None:
-            with _translate_client_errors("read", self._key(path)):
+            with translate_client_errors("read", self._key(path)):
                 return cast(IO[bytes], _RemoteFile(self.fs.open(self._key(path), "rb"), self._key(path)))
         return self._file(path).open("rb")
 
     def exists(self, path: str) -> bool:
         """Return True for a file, or a folder that is not empty."""
         if self.local is None:
-            with _translate_client_errors("read", self._key(path)):
+            with translate_client_errors("read", self._key(path)):
                 return bool(self.fs.exists(self._key(path)))
         return self._file(path).exists()
 
@@ -264,7 +267,7 @@ class Store:
     def _list_remote(self, folder: str, kind: str) -> list[str]:
         key = self._key(folder).rstrip("/")
         try:
-            with _translate_client_errors("list", key):
+            with translate_client_errors("list", key):
                 entries = self.fs.ls(key, detail=True, refresh=True)
         except FileNotFoundError:
             return []
@@ -310,6 +313,8 @@ class Store:
         try:
             self.local.mkdir(parents=True, exist_ok=True)
             handle = (self.local / ".lock").open("a+")
+        except FileExistsError:
+            raise StoreError(f"cannot write into '{self.uri}': it is a file; name a folder") from None
         except OSError as error:
             raise StoreError(f"cannot write {self.uri}: {error.strerror or error}") from error
         with handle:

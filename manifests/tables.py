@@ -19,6 +19,7 @@ from rasura.manifests.parquet import read_parquet
 from rasura.manifests.run_layout import TABLES, manifest_path, shard_path, table_path
 from rasura.manifests.schemas import PICTURES, Kind, Schema, decode_value, read_schema
 from rasura.manifests.shards import REJECTED_SCHEMA, CommitRecord, read_manifest
+from rasura.manifests.spelling import suggest
 from rasura.manifests.storage import Store
 
 REFERENCE: Schema = {"ref_table": Kind.STRING, "ref_shard": Kind.STRING, "ref_row": Kind.INT}
@@ -60,8 +61,8 @@ class Tables:
         """
         commits, schema, full_schema = read_manifest(self.run.sub(table_path(name)))
         if not schema:
-            names = ", ".join(self.names()) or "none"
-            raise NoTable(f"{self.run.uri} has no complete table '{name}' (it has: {names}); run its recipe first")
+            hint = suggest(name, self.names())
+            raise NoTable(f"{self.run.uri} has no complete table '{name}'; {hint} (to complete one, run its recipe)")
         return Table(self, name, commits, schema, full_schema)
 
     def _footer(self, name: str, shard: str) -> ShardFooter:

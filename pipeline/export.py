@@ -1,29 +1,36 @@
 """The dataset of a finished run, or of a loop, written to another place in one of the layouts that trainers read."""
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import yaml
 
+from rasura.manifests.errors import InputError
 from rasura.manifests.formats.parquet_export import export_dataset
-from rasura.manifests.formats.registry import PARQUET_LAYOUTS
+from rasura.manifests.formats.registry import PARQUET_LAYOUTS, check_format
 from rasura.manifests.formats.rorem_export import export_rorem
+from rasura.manifests.formats.target import ForeignFolder
 from rasura.manifests.ids import hash_json
-from rasura.manifests.run_layout import RECIPE, read_plan
+from rasura.manifests.run_layout import RECIPE, NoRun, read_plan
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import NoTable, Tables
-from rasura.pipeline.recipe.schema import DatasetSettings, Recipe
+from rasura.pipeline.recipe.schema import DatasetSettings
 from rasura.pipeline.run.accounting import list_commits
 
+LOOP = "loop.json"
 OnProgress = Callable[[float, float, str], None]
+
+
+class NothingToExport(InputError):
+    """A run has no dataset, or no row in it."""
 
 
 def export_run(
     store: Store,
     out: Store,
     layout: str = "huggingface",
-    flows: Sequence[str] = (),
+    flows: str | Sequence[str] = (),
     on_progress: OnProgress = lambda done, total, note: None,
 ) -> dict[str, Any]:
     """Write the dataset of a finished run, or the triplets of a loop as far as it got, to another place.
@@ -40,26 +47,71 @@ def export_run(
         The manifest of what was written.
 
     Raises:
+        UnknownNameError: there is no such layout.
         NoRun: there is neither a run nor a loop.
         NoTable: there is no such flow, or it is not complete.
+        NothingToExport: there is no row to write.
         NotTriplets: its rows are no triplets.
-        ForeignFolder: the target has other files.
+        ForeignFolder: the target has other files, or is part of a run.
         StoreError: the target cannot be written.
     """
-    if store.exists("loop.json"):
+    check_format(layout)
+    flows = [flows] if isinstance(flows, str) else list(dict.fromkeys(flows))
+    if store.exists(LOOP):
+        _check_place(store, out)
         return _export_loop(store, out, layout, flows, on_progress)
     plan = read_plan(store)
+    _check_place(store, out)
     for flow in flows:
         if flow not in plan.flows:
             raise NoTable(f"{store.uri} has no flow '{flow}'; it has {', '.join(plan.flows)}")
     # a loop's round is a run without a recipe of its own
-    recipe = Recipe.model_validate(yaml.safe_load(store.read(RECIPE))) if store.exists(RECIPE) else None
-    triplets = [name for name, flow in plan.flows.items() if "target" in flow.columns]
-    names = list(flows or plan.dataset or triplets)
+    recipe = yaml.safe_load(store.read(RECIPE)) if store.exists(RECIPE) else {}
+    triplets = [name for name in plan.main_flows if "target" in plan.flows[name].columns]
+    names = flows or list(plan.dataset or triplets)
+    if not names:
+        raise NothingToExport(
+            f"{store.uri} has nothing to export: it has no dataset, and none of its flows has triplets "
+            f"({', '.join(plan.flows)})"
+        )
     for name in names:
         if not list_commits(store, name, plan.flows[name].part)[1]:
             raise NoTable(f"flow '{name}' is not complete for the run's present recipe; run it again first")
     return _write(Tables(store), names, out, layout, plan.name, plan.recipe, recipe, on_progress)
+
+
+def _check_place(store: Store, out: Store) -> None:
+    """Check that an export would not mix with the run that it is made from, nor with another one.
+
+    Raises:
+        ForeignFolder: the target is a run, is in one, or contains the one that is exported.
+    """
+    target, source = _resolve(out), _resolve(store)
+    if target in source.parents:
+        raise ForeignFolder(f"{out.uri} contains {store.uri}, which is exported; name a new folder")
+    if source in (target, *target.parents):
+        relation = "is" if target == source else "is in"
+        raise ForeignFolder(f"{out.uri} {relation} {store.uri}, which is exported; name a folder outside it")
+    if out.local is None:
+        return
+    for folder in (target, *target.parents):
+        if _has_run(Path(folder)):
+            relation = "is" if target == folder else f"is in {folder}, which is"
+            raise ForeignFolder(f"{out.uri} {relation} a run or a loop; name a folder outside it")
+
+
+def _has_run(folder: Path) -> bool:
+    if (folder / LOOP).is_file() and (folder / "steps").is_dir():
+        return True
+    try:
+        read_plan(Store(folder))
+    except NoRun:
+        return False
+    return True
+
+
+def _resolve(store: Store) -> PurePath:
+    return PurePosixPath(store.uri) if store.local is None else store.local.resolve()
 
 
 def _export_loop(
@@ -74,7 +126,7 @@ def _export_loop(
     tables = open_flow(loop, flows[0] if flows else next(iter(FLOWS)))
     name = loop.recipe.name + (", verdicts by the oracle" if loop.recipe.reviewers == "oracle" else "")
     recipe_hash = hash_json(loop.recipe.dump_former())
-    return _write(tables, tables.names(), out, layout, name, recipe_hash, None, on_progress)
+    return _write(tables, tables.names(), out, layout, name, recipe_hash, {}, on_progress)
 
 
 def _write(
@@ -84,10 +136,14 @@ def _write(
     layout: str,
     name: str,
     recipe_hash: str,
-    recipe: Recipe | None,
+    recipe: Mapping[str, Any],
     on_progress: OnProgress,
 ) -> dict[str, Any]:
     done, total = 0, sum(tables.table(flow).rows for flow in flows)
+    if not total:
+        raise NothingToExport(
+            f"{tables.run.uri} has nothing to export: no row in {', '.join(flows)} (`rasura status` shows why)"
+        )
 
     def advance(rows: int) -> None:
         nonlocal done
@@ -96,7 +152,7 @@ def _write(
 
     if layout not in PARQUET_LAYOUTS:
         return export_rorem(tables, flows, out, name, recipe_hash, advance)
-    settings = recipe.dataset if recipe else None
-    limit = settings.shard_bytes if settings else DatasetSettings.model_fields["shard_bytes"].default
-    splits = list(recipe.splits) if recipe else []
+    default = DatasetSettings.model_fields["shard_bytes"].default
+    limit = (recipe.get("dataset") or {}).get("shard_bytes", default)
+    splits = list(recipe.get("splits") or [])
     return export_dataset(tables, flows, out, name, recipe_hash, splits, limit, advance, PARQUET_LAYOUTS[layout])

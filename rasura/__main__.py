@@ -8,15 +8,19 @@ def main() -> None:
     """Run the command line; an error that the user can mend is one sentence, not a traceback."""
     if not {"", str(Path.cwd())} & set(sys.path):
         sys.path.append(str(Path.cwd()))  # for stages of one's own; last, so that nothing there hides a package
-    from rasura.pipeline.cli.app import app, explain
-
     try:
-        app(prog_name="rasura")
-    except Exception as error:
-        if (text := explain(error)) is None:
-            raise
-        print(f"error: {text}", file=sys.stderr)
-        sys.exit(1)
+        from rasura.pipeline.cli.app import app, explain
+
+        try:
+            app(prog_name="rasura")
+        except Exception as error:
+            if (text := explain(error)) is None:
+                raise
+            print(f"error: {text}", file=sys.stderr)
+            sys.exit(1)
+    except KeyboardInterrupt:  # before a command has begun, or while its error is explained
+        print("stopped; the same command continues from there", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
 """The Python API on runs: `rasura.run`, `rasura.open_run`, `rasura.check`."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 import pyarrow as pa
 
+from rasura._checks import MissingPackage, WrongType, check_type, describe_value, read_place
+from rasura.manifests.errors import UnknownNameError
 from rasura.manifests.run_layout import read_plan
+from rasura.manifests.spelling import format_count, suggest
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Table, Tables
 from rasura.pipeline.run import accounting
@@ -20,6 +24,16 @@ if TYPE_CHECKING:
 
 PLACES = ("shard", "row")
 """Columns of a listing that say where a row is on disk."""
+
+
+class NoRow(UnknownNameError, IndexError):
+    """An index beyond the rows of a table."""
+
+
+class NoColumn(UnknownNameError, KeyError):
+    """A column that a table does not have."""
+
+    __str__ = Exception.__str__  # a KeyError would put quotes around the sentence
 
 
 def run(
@@ -41,7 +55,10 @@ def run(
 
     Raises:
         RecipeError: something in the recipe is wrong; nothing was started.
-        RunError, StorageError: the run cannot go on; what was committed is whole.
+        RunError, StorageError: the run cannot go on, or all inputs of a flow failed; what was committed is whole.
+
+    Warns:
+        UserWarning: a flow or the dataset has no rows; the text says why.
 
     Examples:
         >>> result = run("mine.yaml", into="runs/mine", set={"engine.workers": 1})
@@ -50,7 +67,12 @@ def run(
     """
     from rasura.pipeline.run.run import run as carry_out
 
-    result = carry_out(recipe, None if into is None else str(into), set or {}, only, quiet)
+    place = None if into is None else read_place(into, "run(into)")
+    check_type(only or "", str, "run(only)", "a flow or a stage of the recipe")
+    result = carry_out(read_place(recipe, "run(recipe)"), place, _read_set(set, "run"), only, quiet)
+    for warning in result.list_warnings():
+        warnings.warn(warning, stacklevel=2)
+    result.check()
     return Run(Store(result.run))
 
 
@@ -74,7 +96,17 @@ def check(recipe: str | Path, set: Mapping[str, Any] | None = None) -> "Plan | L
     """
     from rasura.pipeline.cli.check import load_checked
 
-    return load_checked(recipe, set or {})
+    return load_checked(read_place(recipe, "check(recipe)"), _read_set(set, "check"))
+
+
+def _read_set(set: Mapping[str, Any] | None, function: str) -> Mapping[str, Any]:
+    if set is None:
+        return {}
+    if not isinstance(set, Mapping) or not all(isinstance(key, str) for key in set):
+        raise WrongType(
+            f"{function}(set) is {describe_value(set)}; give values by dotted key, for example {{'engine.workers': 1}}"
+        )
+    return set
 
 
 def open_run(uri: str | Path) -> "Run":
@@ -91,7 +123,7 @@ def open_run(uri: str | Path) -> "Run":
         >>> len(opened.table("captured"))
         2
     """
-    store = Store(str(uri))
+    store = Store(read_place(uri, "open_run(uri)"))
     read_plan(store)
     return Run(store)
 
@@ -113,7 +145,8 @@ class Row(Mapping[str, Any]):
     def __getitem__(self, column: str) -> Any:
         if column not in self._values:
             if column not in self._table.full_schema:
-                raise KeyError(column)
+                hint = suggest(str(column), self._table.full_schema)
+                raise NoColumn(f"table '{self._table.name}' has no column {column!r}; {hint}")
             self._values |= self._table.row(*self._place, columns=[column])
         return self._values[column]
 
@@ -124,7 +157,9 @@ class Row(Mapping[str, Any]):
         return len(list(iter(self)))
 
     def __repr__(self) -> str:
-        return f"Row({self._values.get('id')!r} of table {self._table.name!r})"
+        origin = self._values.get("origin")
+        suffix = f" from {origin!r}" if origin else ""
+        return f"Row({self._values.get('id')!r} of table {self._table.name!r}{suffix})"
 
 
 class Rows(Sequence[Row]):
@@ -153,18 +188,35 @@ class Rows(Sequence[Row]):
     @overload
     def __getitem__(self, index: slice) -> list[Row]: ...
     def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        if not isinstance(index, slice | SupportsIndex):
+            raise WrongType(
+                f"rows of table '{self._table.name}' are numbered, but the index is {describe_value(index)}; "
+                "Run.show describes the row of an id"
+            )
         if self._listing is None:
             self._listing = self._table.read_light().to_pylist()
         if isinstance(index, slice):
             return [Row(self._table, dict(values)) for values in self._listing[index]]
-        return Row(self._table, dict(self._listing[index]))
+        try:
+            return Row(self._table, dict(self._listing[index]))
+        except IndexError:
+            rows = format_count(len(self), "row")
+            raise NoRow(f"table '{self._table.name}' has {rows}; there is no row {index}") from None
 
     def to_arrow(self) -> pa.Table:
         """Return all rows without their pictures, as an Arrow table."""
         return self._table.read_light().drop_columns(list(PLACES))
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return all rows without their pictures, as a data frame (needs pandas)."""
+        """Return all rows without their pictures, as a data frame.
+
+        Raises:
+            MissingPackage: pandas is not installed.
+        """
+        try:
+            import pandas  # noqa: F401
+        except ModuleNotFoundError as error:
+            raise MissingPackage("'pandas' is not installed; install it with pip install pandas") from error
         frame: pd.DataFrame = self.to_arrow().to_pandas()
         return frame
 
@@ -203,6 +255,7 @@ class Run:
             >>> open_run("runs/mine").table("captured").columns["source"]
             'rgb'
         """
+        check_type(name, str, "Run.table(name)", f"the name of a table: {', '.join(self.tables)}")
         return Rows(Tables(self.store).table(name))
 
     def status(self) -> RunAccounting:
@@ -242,9 +295,9 @@ class Run:
         """
         from rasura.pipeline.report.run_page import write
 
-        return Path(write(self.store, Path(out) if out else None))
+        return Path(write(self.store, Path(read_place(out, "Run.report(out)")) if out else None))
 
-    def export(self, out: str | Path, format: str = "huggingface", flows: Sequence[str] = ()) -> int:
+    def export(self, out: str | Path, format: str = "huggingface", flows: str | Sequence[str] = ()) -> int:
         """Write the dataset to another place, in a layout that trainers read.
 
         Args:
@@ -255,13 +308,20 @@ class Run:
         Returns:
             The number of rows written.
 
+        Raises:
+            UnknownNameError: there is no such format.
+            StorageError: there is no such flow, or it is not complete.
+            InputError: there is nothing to export, or the folder has files that no export wrote.
+
         Examples:
             >>> open_run("runs/mine").export("elsewhere")
             2
         """
+        from rasura.manifests.formats.registry import FORMATS
         from rasura.pipeline.export import export_run
 
-        return int(export_run(self.store, Store(str(out)), format, flows)["rows"])
+        check_type(format, str, "Run.export(format)", f"one of {', '.join(FORMATS)}")
+        return int(export_run(self.store, Store(read_place(out, "Run.export(out)")), format, flows or ())["rows"])
 
     def show(self, id: str, pictures: str | Path | None = None) -> str:
         """Describe a row, back to its photos; or where an input that was rejected or failed ended.
@@ -282,8 +342,13 @@ class Run:
         """
         from rasura.pipeline.run.lineage import describe_row
 
-        return describe_row([self.store], id, Path(pictures) if pictures else None)
+        check_type(id, str, "Run.show(id)", "a row's id or its first letters")
+        folder = Path(read_place(pictures, "Run.show(pictures)")) if pictures else None
+        return describe_row([self.store], id, folder)
 
     def __repr__(self) -> str:
-        parts = (f"{flow.flow} {flow.rows} rows" for flow in self.status().flows)
+        parts = (
+            f"{flow.flow} {format_count(flow.rows, 'row')}" + ("" if flow.complete else ", not complete")
+            for flow in self.status().flows
+        )
         return f"Run({self.uri!r}: {', '.join(parts)})"

@@ -148,10 +148,18 @@ def open_remover(name: str, models: Mapping[str, ModelParams]) -> Remover:
         network = NETWORKS[kind]
         return network.construct(name, model.resolve_files(), model.override_options(network.defaults))
     if ":" not in name:
-        raise UnknownRemover(f"no remover called '{name}'; {suggest(name, [*REMOVERS, *models])}")
+        if name in NETWORKS:
+            raise UnknownRemover(f"remover '{name}' needs weights: its `base`, under the recipe's `models`")
+        raise UnknownRemover(f"no remover called '{name}'; {suggest(name, [*REMOVERS, *models, *NETWORKS])}")
     module, _, attribute = name.partition(":")
     try:
-        remover: Remover = getattr(importlib.import_module(module), attribute)()
-    except (ImportError, AttributeError) as error:
+        remover = getattr(importlib.import_module(module), attribute)()
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise UnknownRemover(f"remover '{name}' cannot be imported: {error}") from error
+    if not isinstance(remover, Remover):
+        raise UnknownRemover(f"'{name}' is no remover: it lacks {', '.join(_list_missing(remover))}")
     return remover
+
+
+def _list_missing(remover: object) -> list[str]:
+    return [name for name in ("name", "capability", "weights", "setup", "fill") if not hasattr(remover, name)]

@@ -3,20 +3,24 @@
 A stage of one's own is named `package.module:Class`.
 """
 
+import difflib
 import importlib
 import inspect
 import json
 import sys
+import traceback
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from rasura.manifests.errors import UnknownNameError
+from rasura.manifests.schemas import Kind
 from rasura.manifests.spelling import suggest
-from rasura.stages.stage import Source, Stage
+from rasura.stages.stage import Params, Source, Stage
 
 SOURCES = {
     "photos": "rasura.stages.sources.photos:Photos",
@@ -55,7 +59,7 @@ LONGEST_DEFAULT = 60
 
 
 class UnknownStage(UnknownNameError):
-    """A name that no stage has, with the nearest that one has."""
+    """A name that no stage has, with the nearest that one has; or one of a class that cannot be a stage."""
 
 
 def _import_class(name: str, registered: Mapping[str, str], noun: str) -> type[Stage]:
@@ -63,14 +67,73 @@ def _import_class(name: str, registered: Mapping[str, str], noun: str) -> type[S
     target = registered.get(name, name if ":" in name else None)
     if target is None:
         raise UnknownStage(f"unknown {noun} '{name}'; {suggest(name, registered)}")
-    module, _, attribute = target.partition(":")
+    module_name, _, attribute = target.partition(":")
+    if not (module_name and attribute):
+        raise UnknownStage(f"{noun} '{name}': expected a name such as my_module:MyClass")
     try:
-        cls = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UnknownStage(f"{noun} '{name}' cannot be loaded from {target}: {error}") from error
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise UnknownStage(f"{noun} '{name}' cannot be loaded: {_explain_import(error, module_name)}") from error
+    cls = getattr(module, attribute, None)
+    if cls is None:
+        classes = [key for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, Stage)]
+        place = getattr(module, "__file__", None) or module_name
+        raise UnknownStage(
+            f"{noun} '{name}' cannot be loaded: {place} has no '{attribute}'; {suggest(attribute, classes)}"
+        )
     if not (isinstance(cls, type) and issubclass(cls, Stage)):
-        raise UnknownStage(f"{noun} '{name}': {target} is no {noun}")
+        raise UnknownStage(f"{noun} '{name}': {target} is no {noun}: it does not derive from rasura.Stage")
+    for fault in _find_class_faults(cls):
+        raise UnknownStage(f"{noun} '{name}': {fault}")
     return cls
+
+
+def _explain_import(error: Exception, module: str) -> str:
+    """Explain why a module of one's own cannot be imported: it is not there, or something in it is wrong."""
+    if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
+        return (
+            f"there is no module '{error.name}' in the working folder {Path.cwd()}, nor among the installed packages; "
+            "run the command in the folder that has it, or set PYTHONPATH"
+        )
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}: {error.msg}"
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{frame.filename}:{frame.lineno}: {type(error).__name__}: {error}"
+
+
+def _find_class_faults(cls: type[Stage]) -> Iterator[str]:
+    """Yield what a class of one's own lacks to be a stage, or a source."""
+    if not isinstance(getattr(cls, "name", None), str):
+        yield f"{cls.__name__} has no name; set `name`, the name that a recipe uses"
+    for attribute in ("needs", "gives"):
+        if fault := describe_schema_fault(getattr(cls, attribute)):
+            yield f"{cls.__name__}.{attribute} {fault}"
+    if not (isinstance(cls.Params, type) and issubclass(cls.Params, Params)):
+        yield f"{cls.__name__}.Params is {cls.Params!r}; it has to be a class that derives from rasura.Params"
+    if cls.process is Stage.process and cls.process_one is Stage.process_one:
+        yield f"{cls.__name__} defines neither process nor process_one"
+    if issubclass(cls, Source) and cls.items is Source.items:
+        yield f"{cls.__name__} defines no items, which lists what the source loads"
+
+
+def describe_schema_fault(schema: Any) -> str | None:
+    """Describe what is wrong with a schema; None where it maps names of columns to kinds.
+
+    Examples:
+        >>> describe_schema_fault({"sharpness": "float"})
+        "maps 'sharpness' to 'float', which is no Kind; did you mean Kind.FLOAT?"
+        >>> describe_schema_fault({"sharpness": Kind.FLOAT})
+    """
+    if not isinstance(schema, Mapping):
+        return f"is {schema!r}; it has to map names of columns to kinds, such as {{'source': Kind.RGB}}"
+    for column, kind in schema.items():
+        if not isinstance(kind, Kind):
+            names = {member.name.lower(): member.name for member in Kind} | {member: member.name for member in Kind}
+            word = kind.__name__ if isinstance(kind, type) else str(kind)
+            close = difflib.get_close_matches({"str": "string"}.get(word, word).lower(), names, n=1, cutoff=0.5)
+            hint = f"did you mean Kind.{names[close[0]]}?" if close else f"kinds are {', '.join(Kind.__members__)}"
+            return f"maps '{column}' to {kind!r}, which is no Kind; {hint}"
+    return None
 
 
 def find_stage(name: str) -> type[Stage]:
@@ -80,7 +143,7 @@ def find_stage(name: str) -> type[Stage]:
         name: a name of `STAGES` or `SOURCES`, or `package.module:Class`.
 
     Raises:
-        UnknownStage: nothing has that name, or it cannot be imported.
+        UnknownStage: nothing has that name, or it cannot be imported, or lacks what a stage must have.
 
     Examples:
         >>> find_stage("select")
@@ -93,11 +156,13 @@ def find_source(name: str) -> type[Source]:
     """Return the class of a source, as `find_stage` does for a stage.
 
     Raises:
-        UnknownStage: nothing has that name, it cannot be imported, or it is a stage that is no source.
+        UnknownStage: nothing has that name, or it cannot be imported, or lacks what a stage must have.
     """
+    if name in STAGES:
+        raise UnknownStage(f"unknown source '{name}': it is a stage, and belongs into the list `stages` of its flow")
     cls = _import_class(name, SOURCES, "source")
     if not issubclass(cls, Source):
-        raise UnknownStage(f"'{name}' is a stage, not a source; {suggest(name, SOURCES)}")
+        raise UnknownStage(f"source '{name}': {cls.__name__} does not derive from rasura.stages.stage.Source")
     return cls
 
 
@@ -108,7 +173,7 @@ def describe(name: str) -> str:
         Text whose first line is `name: purpose`.
 
     Raises:
-        UnknownStage: nothing has that name, or it cannot be imported.
+        UnknownStage: nothing has that name, or it cannot be imported, or lacks what a stage must have.
 
     Examples:
         >>> print(describe("background"))  # doctest: +ELLIPSIS
@@ -202,8 +267,8 @@ def _describe_bounds(field: FieldInfo) -> Iterator[str]:
                 yield template.format(bound)
         if pattern := getattr(constraint, "pattern", None):
             yield f"pattern {pattern}"
-        if getattr(constraint, "min_length", None):
-            yield f"at least {constraint.min_length}"
+        if least := getattr(constraint, "min_length", None):
+            yield "not empty" if least == 1 else f"at least {least}"
 
 
 def _describe_default(field: FieldInfo) -> str:

@@ -5,10 +5,14 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from rasura.manifests.schemas import Schema
+from rasura.manifests.schemas import Kind, Schema
 from rasura.manifests.spelling import suggest
 from rasura.stages import stage
-from rasura.stages.stage import Kept, MissingColumns, Outcome, Record, Rejected, Stage
+from rasura.stages.stage import Kept, Outcome, Record, Rejected, Stage, UnfitParameter
+
+NUMBERS = (Kind.INT, Kind.FLOAT, Kind.BOOL)
+COMPARABLE = {"min": NUMBERS, "max": NUMBERS, "any_of": (Kind.STRING,), "none_of": (Kind.STRING,)}
+"""Kinds of columns that each condition can be applied to."""
 
 
 class Rule(stage.Params):
@@ -77,9 +81,16 @@ class Select(Stage):
     params: SelectParams
 
     def schema(self, columns: Schema) -> Schema:
-        for column in self.params.keep:
+        for column, rule in self.params.keep.items():
             if column not in columns:
-                raise MissingColumns(self.name, (f"'{column}' ({suggest(column, columns)})",), tuple(columns))
+                raise UnfitParameter(("keep", column), f"no column '{column}' ({suggest(column, columns)})")
+            for key in rule.model_fields_set - {"missing"}:
+                if getattr(rule, key) is not None and columns[column] not in COMPARABLE[key]:
+                    raise UnfitParameter(
+                        ("keep", column, key),
+                        f"'{column}' has the kind {columns[column]}, which `{key}` cannot compare: min and max are for "
+                        "numbers, any_of and none_of for text",
+                    )
         return columns
 
     def process_one(self, record: Record) -> Outcome:

@@ -1,16 +1,17 @@
 """The contract of a stage: a declared schema, resources, `setup`, `process`. It does not know that Ray exists."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 
 from rasura.manifests.errors import RecipeError
 from rasura.manifests.ids import compute_seed
 from rasura.manifests.schemas import Schema
+from rasura.manifests.spelling import list_nearest
 from rasura.manifests.tables import Tables
 
 Record = dict[str, Any]
@@ -47,6 +48,43 @@ class Params(BaseModel):
 
     former_values: ClassVar[Mapping[str, Mapping[str, str]]] = {}
     """Values that were renamed: a key to its present values, each with its former one. They are handled alike."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true and false for a number, as which pydantic would read them as 1 and 0."""
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if _contains_bool(value) and _accepts_numbers_only(annotation):
+            raise ValueError("expected a number")
+        return value
+
+    @model_validator(mode="after")
+    def _check_limits(self) -> "Params":
+        """Refuse a lower limit, `min` or `min_…`, above the upper limit of the same name."""
+        for name in type(self).model_fields:
+            if name == "min" or name.startswith("min_"):
+                low, high = getattr(self, name), getattr(self, f"max{name[3:]}", None)
+                if isinstance(low, int | float) and isinstance(high, int | float) and low > high:
+                    raise ValueError(f"{name} is {low:g}, which is more than max{name[3:]}, {high:g}")
+        return self
+
+
+def _contains_bool(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return isinstance(value, bool) or (isinstance(value, list | tuple) and any(map(_contains_bool, value)))
+
+
+def _accepts_numbers_only(annotation: Any) -> bool:
+    """Return whether the values of a type, or those that it contains, are numbers and never true or false."""
+    kinds = list(_list_kinds(annotation))
+    return any(kind is int or kind is float for kind in kinds) and not any(kind is bool for kind in kinds)
+
+
+def _list_kinds(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for argument in get_args(annotation):
+        yield from _list_kinds(argument)
 
 
 class Resources(BaseModel):
@@ -124,8 +162,24 @@ class MissingColumns(RecipeError):
     def __str__(self) -> str:
         return (
             f"stage '{self.stage}' needs {', '.join(self.missing)}, but the stages before it give "
-            f"{', '.join(sorted(self.available))}"
+            f"{list_nearest(self.missing[0], self.available)}"
         )
+
+
+@dataclass(frozen=True)
+class UnfitParameter(RecipeError):
+    """A parameter does not fit the columns that its stage gets.
+
+    Args:
+        path: the keys that lead to the parameter.
+        message: why it does not fit.
+    """
+
+    path: tuple[str | int, ...]
+    message: str
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class Stage:
@@ -271,6 +325,8 @@ class Source(Stage):
 
     input_paths: ClassVar[Sequence[str]] = ()
     """Parameters that name a file, a folder or a glob to be read. They are checked before the run starts."""
+    input_noun: str = "file"
+    """Noun for one of what `list_inputs` lists."""
     tables: Tables
     """The run's tables; set by the engine before `setup`."""
 
@@ -278,9 +334,21 @@ class Source(Stage):
         """Return the names of the flows whose tables this source reads."""
         return []
 
+    def required_columns(self) -> Mapping[str, Sequence[str]]:
+        """Return the columns that the flows of `upstream` must have. They are checked before the run starts."""
+        return {}
+
+    def list_inputs(self) -> Sequence[Any] | None:
+        """List the files, or the like, that `items` will read, without reading them; None where that is unknown.
+
+        They are listed before the run starts: a `RasuraError` that this raises is reported with its place in the
+        recipe, and `rasura check` shows their number.
+        """
+        return None
+
     def items(self, run: Any) -> list[Record]:
         """Return the items in any order; two with one id have the same content."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define items")
 
     def schema(self, columns: Schema) -> Schema:
         """Return the columns that the source gives; there are none before it."""

@@ -129,6 +129,9 @@ class BadSetup(Stage):
     def setup(self) -> None:
         raise OSError("the weights are of another model")
 
+    def process_one(self, record: Record) -> Outcome:
+        return Kept([record])
+
 
 class Undeclared(Stage):
     """Makes a column that it does not declare."""

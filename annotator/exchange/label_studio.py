@@ -121,7 +121,7 @@ def read_label_studio(file: Path) -> list[dict[str, Any]]:
     try:
         tasks = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise BadVotes(f"{file}: not JSON: {error}") from None
+        raise BadVotes(f"{file}: not JSON; votes are in .jsonl, .parquet or Label Studio's .json: {error}") from None
     if not isinstance(tasks, list):
         raise BadVotes(f"{file}: expected a list of tasks, as Label Studio exports with format JSON")
     return [row for number, task in enumerate(tasks, 1) for row in _parse_task(task, f"{file}, task {number}")]

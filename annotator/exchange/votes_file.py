@@ -145,17 +145,17 @@ def read_votes(file: Path) -> list[VoteRow]:
     """Read the entries of a votes.parquet, a votes.jsonl, or Label Studio's JSON.
 
     Raises:
-        BadVotes: the file is none of them, or a row of it is wrong.
-        FileNotFoundError: there is no such file.
+        BadVotes: there is no such file, it is none of them, or a row of it is wrong.
     """
+    if not file.is_file():
+        what = "is a folder" if file.is_dir() else "is not there"
+        raise BadVotes(f"'{file}' {what}: name the votes.jsonl or votes.parquet that `rasura votes export` wrote")
     if file.suffix == ".parquet":
         try:
             with file.open("rb") as source:
                 rows = read_parquet(source).to_pylist()
-        except FileNotFoundError:
-            raise
         except (pa.ArrowException, OSError) as error:
-            raise BadVotes(f"{file}: not Parquet: {error}") from None
+            raise BadVotes(f"{file}: not Parquet, as `rasura votes export` writes it: {error}") from None
     elif file.suffix == ".jsonl":
         rows = list(_read_json_lines(file))
     else:
@@ -164,11 +164,13 @@ def read_votes(file: Path) -> list[VoteRow]:
 
 
 def _read_json_lines(file: Path) -> Iterator[Any]:
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(file.read_bytes().splitlines(), 1):
         try:
             yield json.loads(line)
         except ValueError as error:
-            raise BadVotes(f"{file}:{number}: not JSON: {error}") from None
+            raise BadVotes(
+                f"{file}:{number}: not JSON, of which `rasura votes export` writes an object a line: {error}"
+            ) from None
 
 
 def append_votes(database: Database, policy: Policy, rows: Sequence[VoteRow]) -> ImportResult:

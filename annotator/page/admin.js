@@ -2,7 +2,7 @@
 /** The admin page: progress, reviewers, agreement, disputed and flagged items. */
 
 import { call, Problem } from "./api.js";
-import { applyLook, byId, make, nextLook, readSetting, thousands } from "./dom.js";
+import { applyLook, byId, decimal, make, nextLook, nounFor, plural, readSetting, thousands } from "./dom.js";
 import { bars, columns, duration, empty, kappas, percent, split } from "./plots.js";
 
 const LOOK = { auto: "Look: auto", light: "Look: light", dark: "Look: dark" };
@@ -14,16 +14,18 @@ let reasons = {};
 /** @param {string} text @param {number | string} value */
 const fact = (text, value) => make("div", {}, make("dt", {}, text), make("dd", {}, value));
 
+/** @param {string} noun @param {number} value */
+const count = (noun, value) => fact(nounFor(value, noun), thousands(value));
+
 /** @param {number | null} value @param {number} [digits] */
-const number = (value, digits = 2) => (value === null ? "–" : value.toFixed(digits));
+const number = (value, digits = 2) => (value === null ? "–" : decimal(value, digits));
 
 /** @param {any} overview */
 function showRound(overview) {
   const { account } = overview;
   byId("totals").replaceChildren(
-    fact("candidates", thousands(account.candidates)), fact("voted", thousands(account.voted)),
-    fact("votes", thousands(account.votes)), fact("Krippendorff's α", number(overview.alpha)),
-    fact("flags", thousands(overview.flags)));
+    count("candidate", account.candidates), fact("voted", thousands(account.voted)), count("vote", account.votes),
+    fact("Krippendorff's α", number(overview.alpha)), count("flag", overview.flags));
   byId("account").replaceChildren(split([["voted", account.voted, "voted"], ["leased", account.leased, "leased"],
     ["waiting", account.waiting, "waiting"]]));
   const consensus = overview.consensus;
@@ -42,7 +44,8 @@ function showRound(overview) {
 
 /** @param {any} overview */
 function showPeople(overview) {
-  const heads = ["", "votes", "yes among yes and no", "unsure", "an hour", "s each", "right known answers", "last vote"];
+  const heads = ["reviewer", "votes", "share of yes", "unsure", "votes per hour", "seconds per vote", "known answers right", "last vote"];
+  const notes = { "share of yes": "of the votes that are yes or no", "seconds per vote": "the median", "known answers right": "of the items whose answer is known" };
   const rows = overview.reviewers.map((/** @type {any} */ reviewer) => {
     const answers = reviewer.right + reviewer.wrong;
     const rate = make("td", { class: "rate" }, reviewer.yes_rate === null ? "–" : percent(reviewer.yes_rate));
@@ -55,10 +58,10 @@ function showPeople(overview) {
       make("td", {}, number(reviewer.median_seconds, 1)), right, make("td", {}, last));
   });
   byId("reviewers").replaceChildren(make("thead", {}, make("tr", {}, ...heads.map((text) =>
-    text ? make("th", { scope: "col" }, text) : make("td", {})))), make("tbody", {}, ...rows));
+    make("th", { scope: "col", title: notes[/** @type {"share of yes"} */ (text)] }, text)))), make("tbody", {}, ...rows));
   byId("alpha").textContent = overview.alpha === null
-    ? "No two reviewers have judged the same item yet, or all verdicts are the same: there is nothing to compare. More votes for each item (votes, near_votes of the policy) help."
-    : `Krippendorff's α over all reviewers is ${overview.alpha.toFixed(3)}, on ${thousands(overview.shared)} items with two votes or more. Below, Cohen's κ of every two reviewers: 1 is full agreement, 0 is chance.`;
+    ? "No two reviewers have judged the same item yet, or all verdicts are the same: there is nothing to compare. It takes more votes for each item: see votes and near_votes in the documentation of the review."
+    : `Krippendorff's α over all reviewers is ${decimal(overview.alpha, 3)}, on ${plural(overview.shared, "item")} with two votes or more. Below, Cohen's κ of every two reviewers: 1 is full agreement, 0 is chance.`;
   byId("kappa").replaceChildren(...(overview.pairs.length ? kappas(overview.reviewers, overview.pairs) : []));
 }
 

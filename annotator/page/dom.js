@@ -60,6 +60,15 @@ export function saveSetting(name, value) {
 /** @param {number} value @returns {string} */
 export const thousands = (value) => value.toLocaleString("en-US");
 
+/** Returns a number with so many decimals, and a minus sign in place of a hyphen. @param {number} value @param {number} digits @returns {string} */
+export const decimal = (value, digits) => value.toFixed(digits).replace("-", "\u2212");
+
+/** Returns a number with its noun. @param {number} count @param {string} noun @returns {string} */
+export const plural = (count, noun) => `${thousands(count)} ${nounFor(count, noun)}`;
+
+/** Returns a noun as it stands beside a number. @param {number} count @param {string} noun @returns {string} */
+export const nounFor = (count, noun) => (count === 1 ? noun : `${noun}s`);
+
 const LOOKS = ["auto", "light", "dark"];
 
 /** Applies the saved look: the system's, light or dark. */

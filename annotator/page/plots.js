@@ -1,7 +1,7 @@
 // @ts-check
 /** Plots of the admin page, as elements: bars, a divided bar, columns over time, a shaded table. */
 
-import { make, thousands } from "./dom.js";
+import { decimal, make, plural, thousands } from "./dom.js";
 
 /** @param {number} value @returns {string} */
 export const percent = (value) => `${(100 * value).toFixed(value < 0.0995 && value > 0 ? 1 : 0)} %`;
@@ -53,8 +53,10 @@ export function columns({ start, step, counts }) {
       bar.style.height = `${(100 * count) / most}%`;
       return make("span", { title: `${formatTime(index)}: ${thousands(count)}` }, bar);
     }));
-  return make("div", {}, make("p", { class: "most soft" }, thousands(most)), list,
+  const plot = make("div", { class: "timeline" }, make("p", { class: "most soft" }, plural(most, "vote")), list,
     make("p", { class: "axis soft" }, make("span", {}, formatTime(0)), make("span", {}, formatTime(counts.length))));
+  plot.style.setProperty("--count", String(counts.length));
+  return plot;
 }
 
 /** @param {number} seconds @returns {string} */
@@ -77,7 +79,7 @@ export function kappas(people, pairs) {
       const pair = byReviewers.get(`${row.id} ${column.id}`);
       if (!pair) return make("td", { class: "none" }, row.id === column.id ? "" : "–");
       const words = `${pair.agreed} of ${pair.items} agreed`;
-      const cell = make("td", { title: words }, pair.kappa === null ? "n/a" : pair.kappa.toFixed(2), make("small", {}, words));
+      const cell = make("td", { title: words }, pair.kappa === null ? "n/a" : decimal(pair.kappa, 2), make("small", {}, words));
       cell.style.setProperty("--k", String(Math.max(0, pair.kappa ?? 0)));
       return cell;
     }))))];

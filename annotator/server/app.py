@@ -3,9 +3,11 @@
 import contextlib
 import json
 import logging
+import socket
 import threading
 from collections.abc import AsyncIterator
 
+import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -64,6 +66,29 @@ def create_app(review: Review) -> FastAPI:
     app.add_exception_handler(SQLAlchemyError, _answer_no_database)
     app.add_middleware(RequestGuard, hosts=tuple(review.hosts))
     return app
+
+
+def serve_app(app: FastAPI, bound: socket.socket, is_behind_proxy: bool) -> bool:
+    """Serve a review at a socket until the process is stopped, and return whether it could be started.
+
+    Args:
+        app: the server.
+        bound: the socket, already bound.
+        is_behind_proxy: True where the headers of a proxy are to be believed.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    config = uvicorn.Config(
+        app,
+        access_log=False,
+        server_header=False,
+        log_config=None,
+        proxy_headers=is_behind_proxy,
+        timeout_graceful_shutdown=5,
+    )
+    server = uvicorn.Server(config)
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[bound])
+    return server.started
 
 
 async def _answer_vote_error(_: Request, error: Exception) -> JSONResponse:

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Connection, and_, case, func, select
 from rasura.annotator.store.database import items, leases, standing
 from rasura.annotator.store.enums import ItemKind
 from rasura.annotator.store.vote_log import fold_entries, read_entries
+from rasura.manifests.spelling import format_count
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class ReviewAccounting:
     def balances(self) -> bool:
         """True where every candidate is accounted for."""
         return self.candidates == self.voted + self.leased + self.waiting
+
+    def __str__(self) -> str:
+        candidates, votes = format_count(self.candidates, "candidate"), format_count(self.votes, "vote")
+        return f"{candidates} = {self.voted} voted + {self.leased} leased + {self.waiting} waiting; {votes}"
 
 
 def read_accounting(connection: Connection) -> ReviewAccounting:

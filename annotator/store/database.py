@@ -239,8 +239,7 @@ class Database:
             NoDatabase: it cannot be reached, does not exist and may not be created, or is of another version.
         """
         self.url = resolve_url(where)
-        if self.url.startswith("sqlite:///"):
-            file = Path(self.url.removeprefix("sqlite:///"))
+        if file := self.file:
             if not create and not file.exists():
                 raise NoDatabase(f"there is no review at {file}; `rasura review RUN` begins one")
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -262,6 +261,11 @@ class Database:
         self._jobs: queue.SimpleQueue[tuple[Callable[[Connection], Any], Future[Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="rasura-writer", daemon=True)
         self._thread.start()
+
+    @property
+    def file(self) -> Path | None:
+        """The SQLite file; None where it is another database."""
+        return Path(self.url.removeprefix("sqlite:///")) if self.url.startswith("sqlite:///") else None
 
     @property
     def address(self) -> str:

@@ -42,6 +42,10 @@ class NothingToReview(ReviewError):
     """A run has no candidate to review."""
 
 
+class NeverOpened(ReviewError):
+    """A review whose queue has never been loaded from its run."""
+
+
 @dataclass(frozen=True)
 class ReviewableRow:
     """A row of a run that can be reviewed.
@@ -102,19 +106,10 @@ def compute_item_id(place: tuple[str, str, int], variant: str) -> str:
     return hash_json(["item", *place, variant])
 
 
-def list_flows(run: Store) -> list[str]:
-    """List a run's flows in the order of its plan.
-
-    Raises:
-        NoRun: it is no run.
-    """
-    return list(read_plan(run).flows)
-
-
 def hash_tables(run: Store) -> str:
     """Hash the contents of the run's tables, so that it changes when rows are added."""
     digest = hashlib.sha256()
-    for flow in list_flows(run):
+    for flow in read_plan(run).flows:
         name = manifest_path(flow)
         digest.update(flow.encode() + b"\0" + (run.read(name) if run.exists(name) else b""))
     return digest.hexdigest()
@@ -146,6 +141,31 @@ def refresh_queue(
     loaded = load_queue(run, database, policy, flows, rest)
     database.write(partial(_store_fingerprint, value=inputs))
     return loaded
+
+
+def check_opened(connection: Connection, run: str) -> None:
+    """Check that a review's queue was loaded from its run before.
+
+    Raises:
+        NeverOpened: it was not: the database has reviewers at most.
+    """
+    if connection.execute(select(meta.c.value).where(meta.c.key == "loaded")).first() is None:
+        raise NeverOpened(f"the review of {run} was never opened, and has no votes; `rasura review {run}` opens it")
+
+
+def check_candidates(run: Store) -> None:
+    """Check that a run has something to review.
+
+    Raises:
+        NoRun: it is no run.
+        NothingToReview: it has no candidate.
+    """
+    if not any(row.kind == "edited" and not row.judged for row in list_rows(run)):
+        raise _describe_empty(run)
+
+
+def _describe_empty(run: Store) -> NothingToReview:
+    return NothingToReview(f"{run.uri} has no candidate: no complete table with rows of kind 'edited' and no verdict")
 
 
 def _store_fingerprint(connection: Connection, value: str) -> None:
@@ -196,11 +216,12 @@ def list_rows(run: Store, flows: Sequence[str] = ()) -> list[ReviewableRow]:
     """
     tables, rows = Tables(run), dict[str, ReviewableRow]()
     complete = set(tables.names())
-    names = list_flows(run)
+    plan = read_plan(run)
+    names = list(plan.flows)
     if unknown := [flow for flow in flows if flow not in names]:
         raise NothingToReview(f"{run.uri} has no flow '{unknown[0]}' (it has: {', '.join(names)})")
     for flow in names:
-        if flow in complete and (not flows or flow in flows):
+        if flow in complete and flow in (flows or plan.main_flows):
             rows |= {row.id: row for row in _iterate_rows(tables.table(flow))}
     return list(rows.values())
 
@@ -307,7 +328,6 @@ def load_queue(
         NoRun: it is no run.
         NothingToReview: the run has no candidate, and never had one.
     """
-    database.write(partial(_store_fingerprint, value=""))
     rows = list_rows(run, flows)
     edited = [row for row in rows if row.kind == "edited"]
     waiting = [row for row in edited if not row.judged]
@@ -323,9 +343,8 @@ def load_queue(
     with database.read() as connection:
         listed = set(connection.execute(select(items.c.id).where(~items.c.withdrawn)).scalars())
     if not candidates and not listed:
-        raise NothingToReview(
-            f"{run.uri} has no candidate: no complete table with rows of kind 'edited' and no verdict"
-        )
+        raise _describe_empty(run)
+    database.write(partial(_store_fingerprint, value=""))
     for start in range(0, len(values), CHUNK):
         start_time = time.perf_counter()
         added += database.write(partial(_upsert, values=values[start : start + CHUNK], policy=policy))

@@ -15,9 +15,9 @@ class Policy(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    votes: int = Field(1, ge=1, le=99, description="votes an item gets")
-    near_votes: int = Field(2, ge=1, le=99, description="votes where the score is near the threshold")
-    most_votes: int = Field(3, ge=1, le=99, description="votes at most, where they disagree or are unsure")
+    votes: int = Field(1, ge=1, le=99, description="reviewers who judge an item")
+    near_votes: int = Field(2, ge=1, le=99, description="the same where the score is near the threshold")
+    most_votes: int = Field(3, ge=1, le=99, description="votes at most, where reviewers disagree or are unsure")
     threshold: float = Field(0.9, ge=0, le=1, description="score above which candidates are kept")
     near: float = Field(0.05, ge=0, le=1, description="distance from the threshold that counts as near")
     order: Literal["uncertainty", "balance", "random"] = Field("uncertainty", description="items that come first")

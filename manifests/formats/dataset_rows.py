@@ -99,7 +99,9 @@ def list_rows(tables: Sequence[Table]) -> list[DatasetRow]:
     rows.sort(key=lambda row: (row.id, row.table))
     for before, after in pairwise(rows):
         if before.id == after.id:
-            raise NotTriplets(f"id {after.id} is in flow '{before.table}' and in flow '{after.table}'")
+            raise NotTriplets(
+                f"id {after.id} is in flow '{before.table}' and in flow '{after.table}'; name one of them"
+            )
     return rows
 
 

@@ -36,6 +36,7 @@ class HuggingFaceLayout:
     """The layout of `manifests.formats.parquet_export` that a run writes."""
 
     name = "huggingface"
+    extra_files: Sequence[str] = ()
 
     def __init__(self, parts: Sequence[Table]) -> None:
         self._columns = collect_columns(parts)
@@ -53,5 +54,5 @@ class HuggingFaceLayout:
     def card(self, summary: DatasetSummary) -> str:
         return render_card(summary, self._columns)
 
-    def collect_extra_files(self) -> Mapping[str, bytes]:
+    def render_extra_files(self) -> Mapping[str, bytes]:
         return {}

@@ -17,6 +17,10 @@ import pyarrow.parquet as pq
 from rasura.manifests.errors import InputError
 from rasura.manifests.schemas import Kind, Schema
 
+NAME = "ober"
+ABOUT = "rows.jsonl"
+"""The file, of Rasura's own, with what OBER's columns cannot hold."""
+NEEDED_COLUMNS = ("input", "object_mask")
 COLUMNS: Schema = {
     "input": Kind.RGB,
     "gt": Kind.RGB,
@@ -92,7 +96,7 @@ def check_columns(names: Sequence[str], path: str) -> None:
     Raises:
         NotOber: `input` or `object_mask` is missing.
     """
-    if missing := [name for name in ("input", "object_mask") if name not in names]:
+    if missing := [name for name in NEEDED_COLUMNS if name not in names]:
         raise NotOber(f"'{path}' has no column {', '.join(missing)}; it has {', '.join(names)}")
 
 

@@ -12,11 +12,11 @@ import pyarrow as pa
 import yaml
 
 from rasura.manifests.formats.dataset_rows import DatasetRow, DatasetSummary
-from rasura.manifests.formats.ober import COLUMNS, PICTURES, TRIPLET, convert_row
+from rasura.manifests.formats.ober import ABOUT, COLUMNS, NAME, PICTURES, TRIPLET, convert_row
 from rasura.manifests.schemas import build_arrow_schema
 from rasura.manifests.tables import Table
 
-ABOUT = ("id", "scene_id", "split", "kind", "label", "origin", "licence", "parents")
+PROVENANCE = ("id", "scene_id", "split", "kind", "label", "origin", "licence", "parents")
 _CARD = """---
 {front}---
 # {name}
@@ -42,7 +42,8 @@ Licences of the pictures in it: {licences}.
 class OberLayout:
     """OBER's layout for `manifests.formats.parquet_export`: rows of a scene are consecutive, numbered as its crops."""
 
-    name = "ober"
+    name = NAME
+    extra_files: Sequence[str] = (ABOUT,)
 
     def __init__(self, parts: Sequence[Table]) -> None:
         self._crops: dict[str, int] = {}
@@ -50,7 +51,7 @@ class OberLayout:
 
     @property
     def columns(self) -> Sequence[str]:
-        return [*TRIPLET.values(), *ABOUT]
+        return [*TRIPLET.values(), *PROVENANCE]
 
     def order_rows(self, rows: Sequence[DatasetRow]) -> list[DatasetRow]:
         result = sorted(rows, key=lambda row: (row.scene, row.id))
@@ -65,12 +66,12 @@ class OberLayout:
             ober_row = convert_row(raw, row.scene, self._crops[row.id])
             name = ober_row["input"]["path"].rpartition(".")[0]
             converted.append(ober_row)
-            self._about.append({"name": name} | {column: raw.get(column) for column in ABOUT})
+            self._about.append({"name": name} | {column: raw.get(column) for column in PROVENANCE})
         return pa.Table.from_pylist(converted, schema=build_arrow_schema(COLUMNS))
 
-    def collect_extra_files(self) -> Mapping[str, bytes]:
+    def render_extra_files(self) -> Mapping[str, bytes]:
         lines = [json.dumps(line, ensure_ascii=False) for line in self._about]
-        return {"rows.jsonl": "".join(f"{line}\n" for line in lines).encode()}
+        return {ABOUT: "".join(f"{line}\n" for line in lines).encode()}
 
     def card(self, summary: DatasetSummary) -> str:
         features = [{"name": name, "dtype": "image" if name in PICTURES else "string"} for name in COLUMNS]

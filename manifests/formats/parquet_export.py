@@ -4,7 +4,6 @@ The files depend on the rows alone: rows are sorted by id and packed by their ow
 worker count changes a byte.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -13,7 +12,7 @@ import pyarrow as pa
 
 from rasura.manifests.formats.dataset_rows import DatasetRow, DatasetSummary, list_rows, read_raw_rows
 from rasura.manifests.formats.huggingface import HuggingFaceLayout
-from rasura.manifests.formats.target import prepare_target, write_data_file, write_dataset_manifest
+from rasura.manifests.formats.target import DATA, ExportTarget
 from rasura.manifests.ids import hash_json
 from rasura.manifests.parquet import encode_parquet
 from rasura.manifests.run_layout import DATASET_CARD
@@ -21,13 +20,14 @@ from rasura.manifests.storage import Store
 from rasura.manifests.tables import Table, Tables
 
 FORMAT = 1
-DATA_FILE = re.compile(r"\w+-\d{5}-of-\d{5}\.parquet")
 
 
 class Layout(Protocol):
     """The columns and the order of a dataset of Parquet files, and its card."""
 
     name: str
+    extra_files: Sequence[str]
+    """Names of the files that `render_extra_files` returns."""
 
     def order_rows(self, rows: Sequence[DatasetRow]) -> list[DatasetRow]:
         """Return the rows, which are sorted by id, in the order of the files."""
@@ -42,8 +42,8 @@ class Layout(Protocol):
     def card(self, summary: DatasetSummary) -> str:
         """Return the text of README.md."""
 
-    def collect_extra_files(self) -> Mapping[str, bytes]:
-        """Return further files by their names, when all rows have passed `table`."""
+    def render_extra_files(self) -> Mapping[str, bytes]:
+        """Return the contents of further files by their names, when all rows have passed `table`."""
 
 
 def pack_rows(rows: Sequence[DatasetRow], limit: int) -> list[list[DatasetRow]]:
@@ -98,29 +98,27 @@ def export_dataset(
         StoreError: the target cannot be written.
     """
     parts = [tables.table(flow) for flow in flows]
-    prepare_target(out, [file for file in out.files("data") if not DATA_FILE.fullmatch(file)])
     writer = layout(parts)
     rows = writer.order_rows(list_rows(parts))
+    planned = list(_plan_files(rows, splits, shard_bytes))
+    target = ExportTarget(out, [*(file for _, file, _ in planned), *writer.extra_files])
     files: list[dict[str, Any]] = []
     sizes: dict[str, tuple[int, int]] = {}
-    for split, file, part in _plan_files(rows, splits, shard_bytes):
+    for split, file, part in planned:
         data = encode_parquet(writer.table(part, read_raw_rows(tables, part, writer.columns)))
-        files.append(write_data_file(out, file, data, len(part)))
+        files.append(target.write_data_file(file, data, len(part)))
         count, size = sizes.get(split, (0, 0))
         sizes[split] = (count + len(part), size + len(data))
         progress(len(part))
-    written = {file["name"].removeprefix("data/") for file in files}
-    for stale in set(filter(DATA_FILE.fullmatch, out.files("data"))) - written:
-        out.delete(f"data/{stale}")
-    for file, data in writer.collect_extra_files().items():
-        out.write(file, data)
+    for file, data in writer.render_extra_files().items():
+        target.write(file, data)
     kinds = Counter(row.kind for row in rows)
     licences = sorted({row.licence for row in rows if row.licence})
-    out.write(DATASET_CARD, writer.card(DatasetSummary(name, recipe_hash, sizes, kinds, licences)).encode())
+    target.write(DATASET_CARD, writer.card(DatasetSummary(name, recipe_hash, sizes, kinds, licences)).encode())
     manifest = {"name": name, "recipe": recipe_hash, "rows": len(rows), "files": files}
     if writer.name != HuggingFaceLayout.name:
         manifest["layout"] = writer.name
-    write_dataset_manifest(out, manifest)
+    target.finish(manifest)
     return manifest
 
 
@@ -131,4 +129,4 @@ def _plan_files(
     for split in [*splits, *sorted({row.split for row in rows} - set(splits))]:
         files = pack_rows([row for row in rows if row.split == split], limit)
         for index, part in enumerate(files):
-            yield split, f"data/{split}-{index:05d}-of-{len(files):05d}.parquet", part
+            yield split, f"{DATA}/{split}-{index:05d}-of-{len(files):05d}.parquet", part

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from rasura.manifests.errors import UnknownNameError
 from rasura.manifests.formats.huggingface import HuggingFaceLayout
 from rasura.manifests.formats.ober_export import OberLayout
 from rasura.manifests.formats.parquet_export import Layout
 from rasura.manifests.formats.rorem import NAME as ROREM
+from rasura.manifests.spelling import suggest
 from rasura.manifests.tables import Table
 
 PARQUET_LAYOUTS: Mapping[str, Callable[[Sequence[Table]], Layout]] = {
@@ -16,3 +18,13 @@ PARQUET_LAYOUTS: Mapping[str, Callable[[Sequence[Table]], Layout]] = {
 
 FORMATS: Sequence[str] = (*PARQUET_LAYOUTS, ROREM)
 """Names of all formats; RORem's folders are written by `rorem_export.export_rorem`."""
+
+
+def check_format(name: str) -> None:
+    """Check that there is a format of this name.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    if name not in FORMATS:
+        raise UnknownNameError(f"unknown format '{name}'; {suggest(name, FORMATS)}")

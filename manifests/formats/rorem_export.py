@@ -16,7 +16,7 @@ from PIL import Image
 
 from rasura.manifests.formats.dataset_rows import DatasetRow, NotTriplets, list_rows, read_raw_row
 from rasura.manifests.formats.rorem import ABOUT, META, NAME, PARTS, PROVENANCE, get_score
-from rasura.manifests.formats.target import prepare_target, write_data_file, write_dataset_manifest
+from rasura.manifests.formats.target import ExportTarget
 from rasura.manifests.images import decode_image, decode_mask
 from rasura.manifests.run_layout import DATASET_CARD
 from rasura.manifests.storage import Store
@@ -71,20 +71,22 @@ def export_rorem(
     """
     rows = list_rows([tables.table(flow) for flow in flows])
     splits = sorted({row.split or "train" for row in rows})
-    prepare_target(out, owned=[f"{quote(split)}/{META}" for split in splits])
+    pictures = (f"{quote(row.split or 'train')}/{part}/{_name_file(row.id)}" for row in rows for part in PARTS)
+    lists = (f"{quote(split)}/{file}" for split in splits for file in (META, ABOUT))
+    target = ExportTarget(out, [*pictures, *lists])
     entries: dict[str, dict[str, Any]] = defaultdict(dict)
     about: dict[str, dict[str, Any]] = defaultdict(dict)
     for row in sorted(rows, key=lambda row: row.place):  # each shard is read once
         split = row.split or "train"
         raw = read_raw_row(tables, row, [*PARTS.values(), *PROVENANCE, "score", "verdict"])
-        entries[split][row.id], about[split][row.id] = _write_pictures(out, split, row, raw)
+        entries[split][row.id], about[split][row.id] = _write_pictures(target, split, row, raw)
         progress(1)
     files: list[dict[str, Any]] = []
     for split in splits:
-        files += _write_lists(out, split, entries[split], about[split])
-    out.write(DATASET_CARD, _render_card(name, recipe_hash, rows, entries).encode())
+        files += _write_lists(target, split, entries[split], about[split])
+    target.write(DATASET_CARD, _render_card(name, recipe_hash, rows, entries).encode())
     manifest = {"name": name, "recipe": recipe_hash, "rows": len(rows), "files": files, "layout": NAME}
-    write_dataset_manifest(out, manifest)
+    target.finish(manifest)
     return manifest
 
 
@@ -93,7 +95,7 @@ def _name_file(id: str) -> str:
 
 
 def _write_pictures(
-    out: Store, split: str, row: DatasetRow, raw: Mapping[str, Any]
+    target: ExportTarget, split: str, row: DatasetRow, raw: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Write the pictures of a row, and return its entries in `meta.json` and in `rows.jsonl`."""
     entry: dict[str, Any] = {}
@@ -104,7 +106,7 @@ def _write_pictures(
         data = encode_png(raw[column]["bytes"], column == "mask")
         entry[part] = f"{part}/{_name_file(row.id)}"
         sha[part] = hashlib.sha256(data).hexdigest()
-        out.write(f"{quote(split)}/{entry[part]}", data)
+        target.write(f"{quote(split)}/{entry[part]}", data)
     score = get_score(raw)
     if score is not None:
         entry["score"] = score
@@ -112,11 +114,13 @@ def _write_pictures(
     return entry, {"name": name} | {key: raw.get(key) for key in PROVENANCE} | {"sha256": sha}
 
 
-def _write_lists(out: Store, split: str, entries: Mapping[str, Any], about: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _write_lists(
+    target: ExportTarget, split: str, entries: Mapping[str, Any], about: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """Write `meta.json` and `rows.jsonl` of a split, and return their entries in the manifest.
 
     Args:
-        out: the folder of the dataset.
+        target: the folder of the dataset.
         split: name of the split.
         entries: row id -> entry of `meta.json`.
         about: row id -> entry of `rows.jsonl`.
@@ -126,9 +130,7 @@ def _write_lists(out: Store, split: str, entries: Mapping[str, Any], about: Mapp
         META: json.dumps([entries[id] for id in ids], indent=1),
         ABOUT: "".join(json.dumps(about[id], ensure_ascii=False) + "\n" for id in ids),
     }
-    files = [write_data_file(out, f"{quote(split)}/{file}", text.encode(), len(ids)) for file, text in texts.items()]
-    _clear(out, split, {_name_file(id) for id in ids})
-    return files
+    return [target.write_data_file(f"{quote(split)}/{file}", text.encode(), len(ids)) for file, text in texts.items()]
 
 
 def _render_card(
@@ -144,14 +146,6 @@ def _render_card(
         splits="\n".join(f"| {split} | {len(entries[split])} | {count} |" for split, count in scored.items()),
         licences=", ".join(sorted({row.licence for row in rows if row.licence})) or "none given",
     )
-
-
-def _clear(out: Store, split: str, names: set[str]) -> None:
-    """Delete the pictures of rows that only an earlier export had."""
-    for part in PARTS:
-        folder = f"{quote(split)}/{part}"
-        for stale in set(out.files(folder)) - names:
-            out.delete(f"{folder}/{stale}")
 
 
 def find_faults(dataset: Store, manifest: Mapping[str, Any]) -> list[str]:

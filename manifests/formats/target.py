@@ -2,46 +2,167 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from rasura.manifests.errors import InputError
+from rasura.manifests.formats import ober, rorem
 from rasura.manifests.run_layout import DATASET_CARD, DATASET_MANIFEST
+from rasura.manifests.schemas import read_schema
 from rasura.manifests.storage import Store
 
-_SIGNATURE = b"Made by Rasura"
+DATA = "data"
+JOURNAL = ".rasura-export.json"
+"""While an export is being written: the files that it may replace, so that a killed one can be repeated."""
+_SIGNATURE = "Made by Rasura"
+_ENTRY_KEYS = {"name", "sha256", "bytes", "rows"}
 
 
 class ForeignFolder(InputError):
     """The target has files that no export wrote."""
 
 
-def prepare_target(out: Store, foreign: Sequence[str] = (), owned: Sequence[str] = ()) -> None:
-    """Check that a folder is an export's or empty, and delete its manifest: until the end it is visibly no dataset.
+def check_target(out: Store, names: Iterable[str] = ()) -> set[str]:
+    """Check that nothing but Rasura's exports is in a folder, and return the files of the last one.
+
+    A folder is an export's if its manifest is one of Rasura's by its contents. Others may have put files beside it,
+    but none in `data/` and none by a name that is to be written.
 
     Args:
         out: the folder.
-        foreign: names of files in it that no export wrote.
-        owned: names that only an export may have written: they need a card of ours beside them.
+        names: files that are to be written.
 
     Raises:
-        ForeignFolder: the folder has other files.
+        ForeignFolder: the folder has files of something else.
+    """
+    names = set(names)
+    owned = _list_manifest_files(out)
+    is_export = bool(owned)
+    owned |= _read_journal(out)
+    for path in _walk(out):
+        if path in owned and path != DATASET_CARD:
+            continue
+        in_the_way = path in names or path == DATASET_CARD or path.startswith(f"{DATA}/")
+        if is_export and not in_the_way:
+            continue
+        if not _is_written_by_rasura(out, path):
+            raise ForeignFolder(
+                f"{out.uri} holds files of something else ({path}), and an export replaces only what Rasura wrote; "
+                "name a new folder"
+            )
+        owned.add(path)
+    return owned
+
+
+class ExportTarget:
+    """The folder of an export while it is written.
+
+    Until `finish`, it has no manifest and is visibly no dataset.
+
+    Args:
+        out: the folder.
+        names: all files that are to be written, without card and manifest.
+
+    Raises:
+        ForeignFolder: the folder has files of something else.
         StoreError: the target cannot be written.
     """
-    has_card = out.exists(DATASET_CARD)
-    if not (has_card and _SIGNATURE in out.read(DATASET_CARD)):
-        foreign = [*foreign, *([DATASET_CARD] if has_card else []), *(name for name in owned if out.exists(name))]
-    if foreign:
-        raise ForeignFolder(f"{out.uri} holds files of something else ({foreign[0]}); name a new folder")
-    out.delete(DATASET_MANIFEST)
+
+    def __init__(self, out: Store, names: Iterable[str]) -> None:
+        self._out, self._names = out, {*names, DATASET_CARD}
+        self._owned = check_target(out, self._names)
+        journal = {"made_by": _SIGNATURE, "files": sorted(self._owned | self._names)}
+        out.write(JOURNAL, json.dumps(journal).encode())
+        out.delete(DATASET_MANIFEST)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file that the manifest does not list."""
+        self._out.write(name, data)
+
+    def write_data_file(self, name: str, data: bytes, rows: int) -> dict[str, Any]:
+        """Write a file of the dataset, and return its entry in the manifest."""
+        self._out.write(name, data)
+        return {"name": name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "rows": rows}
+
+    def finish(self, manifest: dict[str, Any]) -> None:
+        """Delete what only an earlier export had, and write the manifest. The folder is a dataset from then on."""
+        for stale in sorted(self._owned - self._names - {DATASET_MANIFEST}):
+            self._out.delete(stale)
+        self._out.write(DATASET_MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+        self._out.delete(JOURNAL)
 
 
-def write_data_file(out: Store, name: str, data: bytes, rows: int) -> dict[str, Any]:
-    """Write a file of a dataset, and return its entry in the manifest."""
-    out.write(name, data)
-    return {"name": name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "rows": rows}
+def _walk(out: Store, folder: str = "") -> Iterator[str]:
+    """Yield all files of a folder but hidden ones, which belong to other tools (`.git`)."""
+    prefix = f"{folder}/" if folder else ""
+    yield from (f"{prefix}{name}" for name in out.files(folder) if not name.startswith("."))
+    for name in out.folders(folder):
+        if not name.startswith("."):
+            yield from _walk(out, f"{prefix}{name}")
 
 
-def write_dataset_manifest(out: Store, manifest: dict[str, Any]) -> None:
-    """Write the manifest of a dataset. The folder is a dataset from then on."""
-    out.write(DATASET_MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+def _read_json(out: Store, name: str) -> Any:
+    try:
+        return json.loads(out.read(name))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
+        return None
+
+
+def _is_plain(name: Any) -> bool:
+    """Return True for a path that stays in its folder."""
+    return isinstance(name, str) and not name.startswith("/") and ".." not in PurePosixPath(name).parts
+
+
+def _read_journal(out: Store) -> set[str]:
+    journal = _read_json(out, JOURNAL)
+    if not isinstance(journal, dict) or journal.get("made_by") != _SIGNATURE:
+        return set()
+    return set(filter(_is_plain, journal.get("files", ())))
+
+
+def _list_manifest_files(out: Store) -> set[str]:
+    """List the files of a finished export, its manifest among them; none where the folder is no export of Rasura's."""
+    manifest = _read_json(out, DATASET_MANIFEST)
+    if not isinstance(manifest, dict) or not {"name", "recipe", "rows", "files"} <= set(manifest):
+        return set()
+    entries = manifest["files"]
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) and set(entry) == _ENTRY_KEYS and _is_plain(entry["name"]) for entry in entries
+    ):
+        return set()
+    names = {entry["name"] for entry in entries}
+    if manifest.get("layout") == ober.NAME:
+        names.add(ober.ABOUT)
+    if manifest.get("layout") == rorem.NAME:
+        for about in [name for name in names if PurePosixPath(name).name == rorem.ABOUT]:
+            names |= _list_pictures(out, about)
+    return {*names, DATASET_MANIFEST}
+
+
+def _list_pictures(out: Store, about: str) -> set[str]:
+    """List the pictures of a folder of RORem's by its `rows.jsonl`; none where that is damaged."""
+    folder = PurePosixPath(about).parent
+    try:
+        rows = [json.loads(line) for line in out.read(about).decode().splitlines()]
+        paths = {str(folder / part / f"{row['name']}.png") for row in rows for part in row["sha256"]}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return set()
+    return set(filter(_is_plain, paths))
+
+
+def _is_written_by_rasura(out: Store, path: str) -> bool:
+    """Return True for a card or a data file of an export that was killed: its contents say so."""
+    if path == DATASET_CARD:
+        return _SIGNATURE.encode() in out.read(path)
+    if not (path.startswith(f"{DATA}/") and path.endswith(".parquet")):
+        return False
+    try:
+        with out.open(path) as file:
+            read_schema(pq.read_schema(file))
+    except (pa.ArrowException, ValueError):
+        return False
+    return True

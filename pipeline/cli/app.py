@@ -5,9 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
+from rasura.manifests.spelling import format_count
 from rasura.pipeline.cli import discriminator, loop, remover, review
 from rasura.pipeline.cli.options import (
     APP_SETTINGS,
+    InterruptibleGroup,
     JsonOption,
     QuietOption,
     RecipeArgument,
@@ -19,7 +21,9 @@ from rasura.pipeline.cli.options import (
 __all__ = ["app", "explain"]
 
 app = typer.Typer(
-    help="Make and check the training data of models that erase objects from photographs.", **APP_SETTINGS
+    help="Make and check the training data of models that erase objects from photographs.",
+    cls=InterruptibleGroup,
+    **APP_SETTINGS,
 )
 
 app.add_typer(review.review, name="review")
@@ -27,7 +31,8 @@ app.add_typer(review.votes, name="votes")
 app.add_typer(discriminator.discriminator, name="discriminator")
 app.add_typer(loop.loop, name="loop")
 app.add_typer(remover.remover, name="remover")
-app.command("oracle")(discriminator.oracle)
+app.command("ground-truth")(discriminator.ground_truth)
+app.command("oracle", hidden=True)(discriminator.ground_truth)  # its former name
 
 INIT_KINDS = ("pairs", "clip", "photos", "loop")
 
@@ -47,6 +52,10 @@ def main(
     ] = False,
 ) -> None:
     """Make and check the training data of models that erase objects from photographs."""
+    import logging
+
+    if logging.lastResort is not None:  # what prints warnings where nothing else is set up
+        logging.lastResort.setFormatter(logging.Formatter("warning: %(message)s"))
 
 
 @app.command()
@@ -97,18 +106,18 @@ def run(
     quiet: QuietOption = False,
 ) -> None:
     """Run a recipe, or continue where it was left. What is done is not done again."""
-    from rasura.pipeline.run.run import run as run_recipe
-
     try:
+        from rasura.pipeline.run.run import run as run_recipe
+
         result = run_recipe(recipe, into, set or (), only, quiet)
     except KeyboardInterrupt:
         typer.echo("stopped; what was committed is whole, and the same command continues from there", err=True)
         raise typer.Exit(130) from None
-    for flow, rows in result.rows.items():
-        typer.echo(f"{flow}: {rows} rows")
-    if result.dataset:
-        typer.echo(f"dataset: {result.dataset_rows} rows in {result.dataset}")
-    typer.echo(f"run: {result.run}")
+    for line in result.describe():
+        typer.echo(line)
+    for warning in result.list_warnings():
+        typer.secho(f"warning: {warning}", err=True, fg="yellow", bold=True)
+    result.check()
 
 
 @app.command()
@@ -128,14 +137,10 @@ def status(run: RunArgument, json: JsonOption = False) -> None:
     from rich.console import Console
 
     console = Console()
-    for line in render_tables(accounting):
-        console.print(line)
+    for line in render_tables(accounting, console.width):
+        console.print(line, crop=False)  # the terminal may wrap a line, but no figure is cut
     if review:
-        counts = review[0]
-        console.print(
-            f"review: {counts.candidates} candidates = {counts.voted} voted + {counts.leased} open + "
-            f"{counts.waiting} waiting; {counts.votes} votes"
-        )
+        console.print(f"review: {review[0]}")
 
 
 @app.command()
@@ -228,15 +233,19 @@ def export(
     quiet: QuietOption = False,
 ) -> None:
     """Write a run's dataset, or what a loop collected, to another place, in a layout that trainers read."""
-    from rasura.manifests.formats.registry import FORMATS
+    from rasura.manifests.errors import UnknownNameError
+    from rasura.manifests.formats.registry import check_format
     from rasura.manifests.storage import Store
     from rasura.pipeline.export import export_run
     from rasura.pipeline.run.progress import Progress
 
-    if format not in FORMATS:
-        raise typer.BadParameter(f"unknown format '{format}'; known are: {', '.join(FORMATS)}", param_hint="--format")
+    try:
+        check_format(format)
+    except UnknownNameError as error:
+        raise typer.BadParameter(str(error), param_hint="--format") from None
     with Progress(quiet) as progress:
         manifest: dict[str, Any] = export_run(
             Store(run), Store(out), format, flow or (), progress.track("export", "rows")
         )
-    typer.echo(f"{out}: {manifest['rows']} rows in {len(manifest['files'])} files")
+    rows, files = format_count(manifest["rows"], "row"), format_count(len(manifest["files"]), "file")
+    typer.echo(f"{out}: {rows} in {files}")

@@ -1,21 +1,21 @@
-"""`rasura discriminator …` and `rasura oracle`. Nothing heavy is imported before a command needs it."""
+"""`rasura discriminator …` and `rasura ground-truth`. Nothing heavy is imported before a command needs it."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from rasura.pipeline.cli.options import (
-    APP_SETTINGS,
-    FlowsOption,
-    PromptsOption,
-    QuietOption,
-    RunArgument,
-    SeedOption,
-    SetOption,
-    read_settings,
+from rasura.pipeline.cli.options import APP_SETTINGS, FlowsOption, PromptsOption, QuietOption, RunArgument, SeedOption
+from rasura.pipeline.cli.trainings import (
+    BaseOption,
+    ChangesOption,
+    DiscriminatorTraining,
+    OutOption,
+    check_base,
+    interruptible,
+    read_changes,
 )
 
 discriminator = typer.Typer(
@@ -27,32 +27,31 @@ VotesOption = Annotated[
     list[Path], typer.Option("--votes", metavar="FILE", help="votes.parquet or votes.jsonl; may be repeated.")
 ]
 ReviewersOption = Annotated[
-    str | None,
+    Literal["people", "oracle"] | None,
     typer.Option(
-        "--reviewers", metavar="WHO", help="people or oracle: whose votes count where the files have those of both."
+        "--reviewers",
+        help="Whose votes count where the files have both: people's, or the ground-truth reviewer's (oracle).",
     ),
 ]
-BaseOption = Annotated[
-    Path | None,
-    typer.Option("--base", metavar="FOLDER", help="SDXL-inpainting, for a discriminator that is a LoRA of it."),
-]
-METHODS = ("temperature", "scaling", "isotonic")
+NAMES: Mapping[str, str] = {"people": "people", "oracle": "the ground-truth reviewer"}
+"""The two sorts of reviewers as they are shown."""
 
 UNTRAINED: Mapping[str, float] = {"evaluate": 0.3, "calibrate": 0.7}
 """Shares of the scenes for a discriminator that has not learned from these votes."""
 
 
 def _load_examples(
-    run: str, files: Sequence[Path], reviewers: str | None, flows: Sequence[str] | None
+    run: str, files: Sequence[Path], reviewers: Literal["people", "oracle"] | None, flows: Sequence[str] | None
 ) -> tuple[Any, str]:
     """Load the candidates of a run that have votes, and whose the votes are."""
+    from rasura.annotator.exchange.vote_rows import BadVotes
     from rasura.manifests.storage import Store
     from rasura.pipeline.training.votes import load_examples, read_votes_files
 
-    if reviewers not in (None, "people", "oracle"):
-        raise typer.BadParameter(f"'{reviewers}': it is people or oracle", param_hint="--reviewers")
-    choice: Any = reviewers
-    rows, sort = read_votes_files(files, choice)
+    rows, sort = read_votes_files(files, reviewers)
+    if not rows:
+        names = ", ".join(map(str, files))
+        raise BadVotes(f"there are no votes of {NAMES[sort]} in {names}: let them review first (rasura review {run})")
     return load_examples(Store(run), rows, flows or []), sort
 
 
@@ -67,46 +66,40 @@ def _select_side(folder: Path, examples: Any, side: str) -> Any:
     return divide_examples(examples, division["shares"], division["seed"])[side]
 
 
-@discriminator.command()
+@discriminator.command(cls=DiscriminatorTraining)
 def train(
     run: RunArgument,
     votes: VotesOption,
-    out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Folder of the result; a training that it has is continued.")
-    ],
+    out: OutOption,
     preset: Annotated[
-        str, typer.Option(help="tiny: from nothing, on a CPU. sdxl, rorem: a LoRA on SDXL-inpainting.")
+        Literal["tiny", "sdxl", "rorem"],
+        typer.Option(
+            help="tiny: from nothing, on a CPU. sdxl, rorem: a LoRA on SDXL-inpainting.",
+        ),
     ] = "sdxl",
     base: BaseOption = None,
     prompts: PromptsOption = None,
     start: Annotated[
         Path | None,
-        typer.Option("--from", metavar="DISCRIMINATOR", help="Continue from this one, with a new learning rate."),
+        typer.Option("--from", metavar="DISCRIMINATOR", help="Start from the weights of this trained discriminator."),
     ] = None,
-    set: SetOption = None,
+    set: ChangesOption = None,
     seed: SeedOption = 0,
     reviewers: ReviewersOption = None,
     flow: FlowsOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Train a discriminator on half of the votes' scenes; the others calibrate and evaluate it."""
-    from dataclasses import replace
-
-    from rasura.discriminator import model, network
-    from rasura.discriminator import train as trainer
+    from rasura.discriminator import model
     from rasura.discriminator.dataset import check_examples
     from rasura.pipeline.run.progress import Progress
     from rasura.pipeline.training import discriminator as training
-    from rasura.pipeline.training.settings import adjust_discriminator
+    from rasura.pipeline.training.settings import build_discriminator_settings
     from rasura.pipeline.training.votes import SHARES, divide_examples
 
-    if preset not in network.PRESETS:
-        raise typer.BadParameter(f"'{preset}': it is {', '.join(network.PRESETS)}", param_hint="--preset")
-    defaults = replace(trainer.TINY if preset == "tiny" else trainer.Settings(), seed=seed)
-    try:
-        config, settings = adjust_discriminator(network.PRESETS[preset], defaults, read_settings(set))
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--set") from None
+    if start is None:
+        check_base(preset, base)
+    config, settings = build_discriminator_settings(preset, seed, *read_changes(set))
     examples, sort = _load_examples(run, votes, reviewers, flow)
     sides = divide_examples(examples, SHARES, seed)
     check_examples(sides["learn"], "votes to learn from")
@@ -117,10 +110,10 @@ def train(
     else:
         learner = training.create_discriminator(config, sides["learn"], base, prompts, seed)
     division = {"shares": dict(SHARES), "seed": seed, "run": run, "reviewers": sort}
-    with Progress(quiet) as progress:
+    with interruptible(), Progress(quiet) as progress:
         summary = training.train(learner, sides["learn"], settings, out, division, progress.track("training", "steps"))
     typer.echo(
-        f"{out}: learned from {summary['votes']} candidates ({sort}), best at step {summary['best_step']} of "
+        f"{out}: learned from {summary['votes']} candidates ({NAMES[sort]}), best at step {summary['best_step']} of "
         f"{summary['step']}; {len(sides['calibrate'])} are left to calibrate on, {len(sides['evaluate'])} to "
         "evaluate on"
     )
@@ -144,8 +137,10 @@ def calibrate(
     confidence: Annotated[
         float, typer.Option(min=0.5, max=0.9999, help="Confidence at which the precision target holds.")
     ] = 0.95,
-    method: Annotated[str, typer.Option(help="temperature, scaling or isotonic.")] = "scaling",
-    each: Annotated[bool, typer.Option("--each/--best", help="Every candidate counts, or each scene's best.")] = False,
+    method: Annotated[
+        Literal["temperature", "scaling", "isotonic"], typer.Option(help="How scores become probabilities.")
+    ] = "scaling",
+    each: Annotated[bool, typer.Option("--each/--best", help="Count every candidate, or a scene's best.")] = False,
     base: BaseOption = None,
     reviewers: ReviewersOption = None,
     flow: FlowsOption = None,
@@ -156,18 +151,15 @@ def calibrate(
     from rasura.pipeline.run.progress import Progress
     from rasura.pipeline.training import discriminator as training
 
-    if method not in METHODS:
-        raise typer.BadParameter(f"'{method}': it is {', '.join(METHODS)}", param_hint="--method")
-    choice: Any = method
     model.list_files(folder, base)
     examples, sort = _load_examples(run, votes, reviewers, flow)
     side = _select_side(folder, examples, "calibrate")
     trained = training.open_discriminator(folder, base)
     with Progress(quiet) as progress:
         on_progress = progress.track("calibration", "candidates")
-        rule = training.calibrate(trained, folder, side, choice, precision_target, confidence, not each, on_progress)
+        rule = training.calibrate(trained, folder, side, method, precision_target, confidence, not each, on_progress)
     typer.echo(
-        f"{folder}: calibrated on {len(side)} candidates ({sort}); precision target {precision_target:.2f} at "
+        f"{folder}: calibrated on {len(side)} candidates ({NAMES[sort]}); precision target {precision_target:.2f} at "
         f"{confidence:.0%}"
     )
     for name, threshold in {**rule.removers, "overall": rule.overall}.items():
@@ -208,7 +200,9 @@ def evaluate(
         on_progress = progress.track("evaluation", "candidates")
         figures = training.evaluate(trained, rule, side, out or folder, on_progress=on_progress)
     accepted = figures["promise"]
-    typer.echo(f"{len(side)} candidates ({sort}): AUC {figures['auc']:.3f}, calibration error {figures['ece']:.3f}")
+    typer.echo(
+        f"{len(side)} candidates ({NAMES[sort]}): AUC {figures['auc']:.3f}, calibration error {figures['ece']:.3f}"
+    )
     if accepted["kept"]:
         typer.echo(
             f"accepted {accepted['kept']} of {accepted['of']}, {accepted['precision']:.3f} of them yes (95 %: "
@@ -218,23 +212,24 @@ def evaluate(
         typer.echo(f"accepted none of {accepted['of']}; {accepted['people']} are left to people")
     for name, rates in figures["removers"].items():
         typer.echo(
-            f"  {name}: {rates['people']:.1f} % by {sort}, {rates['judge']:.1f} % by the discriminator, {rates['size']}"
+            f"  {name}: {rates['people']:.1f} % by {NAMES[sort]}, {rates['judge']:.1f} % by the discriminator, "
+            f"{rates['size']}"
         )
 
 
-def oracle(
+def ground_truth(
     run: RunArgument,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for votes.parquet and votes.jsonl.")],
     flow: FlowsOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Vote by measured closeness to the truth on candidates that have one, as reviewer `oracle`."""
+    """Vote as the ground-truth reviewer: by measured closeness to the true picture, where a candidate has one."""
     from rasura.manifests.storage import Store
     from rasura.pipeline.run.progress import Progress
     from rasura.pipeline.training.oracle import review_run, write_votes
 
     with Progress(quiet) as progress:
-        rows = list(review_run(Store(run), flow or [], on_progress=progress.track("oracle", "candidates")))
+        rows = list(review_run(Store(run), flow or [], on_progress=progress.track("votes", "candidates")))
     write_votes(rows, Store(str(out)))
     yes = sum(row["verdict"] == "yes" for row in rows)
-    typer.echo(f"{out}: {len(rows)} votes of the oracle, {yes} of them yes")
+    typer.echo(f"{out}: {len(rows)} votes of the ground-truth reviewer, {yes} of them yes")

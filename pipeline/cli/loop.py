@@ -39,17 +39,18 @@ def run(
     quiet: QuietOption = False,
 ) -> None:
     """Run a loop, or continue where it was left; stop where a human round waits for votes (exit status 3)."""
-    from rasura.pipeline.loop.recipe import LoopRecipe, check_inputs
-    from rasura.pipeline.loop.runner import run_loop
-    from rasura.pipeline.loop.state import Waiting
+    from rasura.pipeline.loop.check import check_loop
+    from rasura.pipeline.loop.recipe import LoopRecipe
+    from rasura.pipeline.loop.runner import check_folder, run_loop
+    from rasura.pipeline.loop.state import Loop, Waiting
     from rasura.pipeline.loop.table import format_text
     from rasura.pipeline.recipe.load import load
     from rasura.pipeline.run.progress import Progress
 
     loaded, positions = load(recipe, set or (), LoopRecipe)
-    folder = into or Path("loops") / loaded.name
-    if not (folder / "loop.json").is_file():  # what a loop that was begun has used up may be gone
-        check_inputs(loaded, positions)
+    begun = Loop(loaded, into or Path("loops") / loaded.name)
+    if check_folder(begun):  # what a loop that was begun has used up may be gone
+        check_loop(loaded, positions)
     try:
         with Progress(quiet) as progress:
             show = progress.track(loaded.name, "")
@@ -59,7 +60,7 @@ def run(
                 typer.echo(step)
                 show = progress.track(step, "")
 
-            finished = run_loop(loaded, folder, start_step, lambda done, total, note: show(done, total, note))
+            finished = run_loop(loaded, begun.folder, start_step, lambda done, total, note: show(done, total, note))
     except Waiting as waiting:
         typer.echo(str(waiting))
         raise typer.Exit(WAITING) from None

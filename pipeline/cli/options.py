@@ -1,14 +1,15 @@
 """Options, arguments and messages that several commands share. Nothing heavy is imported before a command needs it."""
 
+import contextlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import typer
 from typer.core import TyperGroup
 
-from rasura.manifests.errors import RasuraError, RecipeError
+from rasura.manifests.errors import RasuraError
 
 APP_SETTINGS: Mapping[str, Any] = {
     "no_args_is_help": True,
@@ -43,6 +44,36 @@ PromptsOption = Annotated[
 ]
 
 
+STOPPED = "stopped; the same command continues from there"
+"""Message after Ctrl-C."""
+INTERRUPTED = 130
+"""Exit status after Ctrl-C."""
+
+
+class InterruptibleGroup(TyperGroup):
+    """The group of all commands: Ctrl-C ends each of them with a sentence, wherever it is."""
+
+    def make_context(self, *arguments: Any, **settings: Any) -> Any:
+        """Read the arguments."""
+        with explain_interrupt():
+            return super().make_context(*arguments, **settings)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Invoke a command."""
+        with explain_interrupt():
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def explain_interrupt() -> Iterator[None]:
+    """Print after Ctrl-C how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(STOPPED, err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
 class DefaultCommandGroup(TyperGroup):
     """A group one of whose commands may be left out, and whose help shows that command's options."""
 
@@ -66,26 +97,12 @@ class DefaultCommandGroup(TyperGroup):
         super().format_options(ctx, formatter)
 
 
-def read_settings(overrides: Sequence[str] | None, example: str = "steps=3000") -> dict[str, Any]:
-    """Read the values of `--set` as nested dictionaries.
-
-    Raises:
-        typer.BadParameter: one of them is not `key=value`.
-    """
-    from rasura.pipeline.recipe.overrides import read_settings as read
-
-    try:
-        return read(overrides or (), example)
-    except RecipeError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
 def explain(error: BaseException) -> str | None:
     """Return the sentence for an error that the user can mend; None for one that is a fault of Rasura's own."""
     if isinstance(error, RasuraError | FileNotFoundError | PermissionError | ConnectionError):
         return str(error)
     if isinstance(error, ModuleNotFoundError):
-        from rasura.pipeline.recipe.extras import describe_missing, find_extra
+        from rasura.manifests.extras import describe_missing, find_extra
 
         return describe_missing(error.name or "") if find_extra(error.name) else None
     botocore = sys.modules.get("botocore.exceptions")  # the answers of a bucket

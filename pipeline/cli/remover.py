@@ -1,20 +1,22 @@
 """`rasura remover …`. Nothing heavy is imported before a command needs it."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from rasura.pipeline.cli.options import (
-    APP_SETTINGS,
-    PromptsOption,
-    QuietOption,
-    RunsArgument,
-    SeedOption,
-    SetOption,
-    read_settings,
+from rasura.manifests.errors import RecipeError
+from rasura.pipeline.cli.options import APP_SETTINGS, PromptsOption, QuietOption, RunsArgument, SeedOption
+from rasura.pipeline.cli.trainings import (
+    BaseOption,
+    ChangesOption,
+    OutOption,
+    RemoverDistillation,
+    RemoverTraining,
+    check_base,
+    interruptible,
+    read_changes,
 )
 
 remover = typer.Typer(
@@ -25,11 +27,8 @@ FlowsOption = Annotated[
     list[str], typer.Option("--flow", metavar="FLOW", help="Flows to learn from, in every run; may be repeated.")
 ]
 SplitOption = Annotated[str | None, typer.Option("--split", metavar="NAME", help="Only triplets of this split.")]
-OutOption = Annotated[
-    Path, typer.Option("--out", metavar="FOLDER", help="Folder of the result; a training that it has is continued.")
-]
 WorkersOption = Annotated[
-    int, typer.Option("--workers", min=0, help="0 trains in this process; more in so many of Ray Train, one GPU each.")
+    int, typer.Option("--workers", min=0, help="Workers of Ray Train, one GPU each; 0: train in this process.")
 ]
 
 
@@ -37,22 +36,19 @@ def _list_rows(runs: list[str], flows: list[str], split: str | None, seed: int) 
     """Return a reader, and the rows of each flow in each run.
 
     Raises:
-        NotTriplets: a flow's rows are something else.
+        NoRun, NoTable: a run or a flow is not there.
+        WrongRows: a flow's rows are no triplets.
         TrainingFailed: there are no rows.
     """
-    from rasura.manifests.formats.dataset_rows import NotTriplets
     from rasura.manifests.storage import Store
     from rasura.networks.checkpoint import TrainingFailed
-    from rasura.pipeline.training.rows import RowReader
+    from rasura.pipeline.training.rows import TRIPLET, RowReader
     from rasura.pipeline.training.settings import FlowRows
 
     reader = RowReader(Store("."))
     selections = [FlowRows(run=run, flow=flow, split=split, limit=None) for run in runs for flow in flows]
     for selection in selections:
-        table = reader.open_tables(selection.run).table(selection.flow)
-        if missing := {"source", "target", "mask"} - set(table.full_schema):
-            names = ", ".join(sorted(missing))
-            raise NotTriplets(f"rows of '{selection.flow}' in {selection.run} are no triplets: they have no {names}")
+        reader.open_flow(selection.run, selection.flow, TRIPLET)
     refs = reader.list_rows(selections, seed)
     if not refs:
         place = f"{', '.join(flows)} of {', '.join(runs)}" + (f" in the split '{split}'" if split else "")
@@ -60,56 +56,48 @@ def _list_rows(runs: list[str], flows: list[str], split: str | None, seed: int) 
     return reader, refs
 
 
-def _build_config(**values: Any) -> Any:
-    from pydantic import ValidationError
+def _build_config(seed: int, positions: Any, **values: Any) -> Any:
+    """Build the settings of a remover as a recipe has them, and check those of its trainings.
 
-    from rasura.pipeline.training.settings import RemoverSettings
+    Raises:
+        RecipeError: all that is wrong, a line each.
+    """
+    from rasura.pipeline.recipe.load import raise_faults, validate
+    from rasura.pipeline.training.settings import RemoverSettings, find_remover_faults
 
-    try:
-        return RemoverSettings.model_validate(values)
-    except ValidationError as error:
-        message = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
-        raise typer.BadParameter(message) from None
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Print one line where the user stops a training."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command continues from the last checkpoint", err=True)
-        raise typer.Exit(130) from None
+    config = validate(values, positions, RemoverSettings)
+    raise_faults(list(find_remover_faults(config, seed)), positions)
+    return config
 
 
 def _run(work: Callable[..., object], workers: int, out: Path, gpus: bool, quiet: bool) -> None:
     """Run a training and show its progress."""
-    from functools import partial
-
     from rasura.pipeline.run.progress import Progress
     from rasura.pipeline.training.workers import run_training
 
-    with _interruptible(), Progress(quiet) as progress:
-        if not workers:  # a bar cannot be sent to other processes
-            work = partial(work, on_progress=progress.track("training", "steps"))
-        run_training(work, workers, out, gpus)
+    with interruptible(), Progress(quiet) as progress:
+        run_training(work, workers, out, gpus, progress.track("training", "steps"))
 
 
-@remover.command()
+@remover.command(cls=RemoverTraining)
 def train(
     runs: RunsArgument,
     flow: FlowsOption,
     out: OutOption,
     preset: Annotated[
-        str, typer.Option(help="tiny: from nothing, on a CPU. sdxl: SDXL-inpainting, trained further.")
+        Literal["tiny", "sdxl"],
+        typer.Option(help="tiny: from nothing, on a CPU. sdxl: SDXL-inpainting, trained further."),
     ] = "sdxl",
-    base: Annotated[Path | None, typer.Option(metavar="FOLDER", help="SDXL-inpainting, for the preset sdxl.")] = None,
+    base: BaseOption = None,
     prompts: PromptsOption = None,
     start: Annotated[
-        Path | None, typer.Option("--from", metavar="REMOVER", help="Continue from this one: a folder of `train`.")
+        Path | None,
+        typer.Option(
+            "--from", metavar="REMOVER", help="Start from the weights of this remover, a folder that `train` wrote."
+        ),
     ] = None,
     split: SplitOption = None,
-    set: SetOption = None,
+    set: ChangesOption = None,
     seed: SeedOption = 0,
     workers: WorkersOption = 0,
     quiet: QuietOption = False,
@@ -120,7 +108,11 @@ def train(
     from rasura.pipeline.training import remover as training
     from rasura.pipeline.training.settings import build_training_settings
 
-    config = _build_config(preset=preset, base=base, prompts=prompts, settings=read_settings(set), workers=workers)
+    check_base(preset, base)
+    changes, positions = read_changes(set, "settings")
+    config = _build_config(
+        seed, positions, preset=preset, base=base, prompts=prompts, settings=changes, workers=workers
+    )
     settings = build_training_settings(config, seed, tune=False)
     reader, refs = _list_rows(runs, flow, split, seed)
     codec = out / training.CODEC
@@ -134,13 +126,16 @@ def train(
     typer.echo(f"{out}: learned from {len(refs)} triplets in {settings.steps} steps")
 
 
-@remover.command()
+@remover.command(cls=RemoverDistillation)
 def distill(
     runs: RunsArgument,
     flow: FlowsOption,
     base: Annotated[Path, typer.Option(metavar="FOLDER", help="SDXL-inpainting, which the remover builds on.")],
     start: Annotated[
-        Path, typer.Option("--from", metavar="REMOVER", help="The teacher: a folder of `train`, or a UNet's.")
+        Path,
+        typer.Option(
+            "--from", metavar="REMOVER", help="Remover to imitate: a folder that `train` wrote, or that of a UNet."
+        ),
     ],
     out: OutOption,
     prompts: PromptsOption = None,
@@ -148,7 +143,7 @@ def distill(
         Path | None, typer.Option(metavar="FILE", help="Embeddings of the teacher's two prompts, likewise.")
     ] = None,
     split: SplitOption = None,
-    set: SetOption = None,
+    set: ChangesOption = None,
     seed: SeedOption = 0,
     workers: WorkersOption = 0,
     quiet: QuietOption = False,
@@ -159,10 +154,15 @@ def distill(
     from rasura.pipeline.training import remover as training
     from rasura.pipeline.training.settings import build_distillation_settings
 
-    values = {"teacher_prompts": teacher_prompts, "settings": read_settings(set)}
-    config = _build_config(preset="sdxl", base=base, prompts=prompts, workers=workers, distill=values)
+    if prompts and not teacher_prompts:
+        raise RecipeError(
+            "--prompts takes the place of the text encoders: name the embeddings of the teacher's two prompts with "
+            "--teacher-prompts"
+        )
+    changes, positions = read_changes(set, "distill", "settings")
+    values = {"teacher_prompts": teacher_prompts, "settings": changes}
+    config = _build_config(seed, positions, preset="sdxl", base=base, prompts=prompts, workers=workers, distill=values)
     settings = build_distillation_settings(config, seed)
-    settings.check()
     reader, refs = _list_rows(runs, flow, split, seed)
     teacher = training.prepare_teacher(config, start, out)
     items = training.list_items(reader.home, refs)

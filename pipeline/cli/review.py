@@ -1,12 +1,15 @@
 """`rasura review …` and `rasura votes …`. Nothing heavy is imported before a command needs it."""
 
+import contextlib
+import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
+from rasura.manifests.spelling import format_count
 from rasura.pipeline.cli.options import APP_SETTINGS, DefaultCommandGroup, FlowsOption, RunArgument, SetOption
 
 if TYPE_CHECKING:
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
     from rasura.annotator.store.policy import Policy
 
 HOST, PORT = "127.0.0.1", 8765
+SECTION = "review"
+"""The key under which the settings of a review are in a recipe; `--set` takes them with and without it."""
 
 
 class _ReviewGroup(DefaultCommandGroup):
@@ -35,7 +40,7 @@ UrlOption = Annotated[
 ]
 
 
-@contextmanager
+@contextlib.contextmanager
 def open_database(run: str, location: str | None, create: bool) -> "Iterator[Database]":
     """Open the database of a run's review, and close it in the end.
 
@@ -81,15 +86,32 @@ def read_policy(run: str, overrides: Sequence[str] | None) -> "Policy":
     store, raw = Store(run), {}
     if store.exists(RECIPE):
         recipe, _ = parse_yaml(store.read(RECIPE).decode(), f"{store.uri}/{RECIPE}")
-        raw = dict(recipe.get("review") or {})
+        raw = dict(recipe.get(SECTION) or {})
     positions = Positions(f"{store.uri}/{RECIPE}")
-    apply_overrides(raw, parse_overrides(overrides or (), "votes=2"), positions)
+    changes = parse_overrides(overrides or (), "votes=2")
+    changes = [replace(change, keys=change.keys[change.keys[0] == SECTION :]) for change in changes]
+    apply_overrides(raw, changes, positions)
     policy: Policy = validate(raw, positions, Policy)
     return policy
 
 
-def _make_link(public_url: str | None, token: str) -> str:
-    return f"{(public_url or f'http://{HOST}:{PORT}').rstrip('/')}/#token={token}"
+def _resolve_page_url(public_url: str | None) -> str:
+    """Return the address of the page for links.
+
+    Raises:
+        BadAddress: it is no address of a page.
+    """
+    from rasura.annotator.server.address import format_url, parse_public_url
+
+    return parse_public_url(public_url) if public_url else format_url(HOST, PORT)
+
+
+def _make_hint(run: str, database: str | None, url: str) -> str:
+    """Make the command that adds the first reviewer of a review as it is served."""
+    options = [f"--database {shlex.quote(database)}"] if database else []
+    if url != _resolve_page_url(None):
+        options.append(f"--public-url {url}")
+    return " ".join(["rasura review add-reviewer", shlex.quote(run), "NAME --admin", *options])
 
 
 @review.command(hidden=True)
@@ -106,43 +128,40 @@ def serve(
     flow: FlowsOption = None,
 ) -> None:
     """Serve the page on which people judge a run's candidates."""
-    import logging
-    from urllib.parse import urlsplit
-
-    import uvicorn
-
-    from rasura.annotator.server.app import create_app
-    from rasura.annotator.server.middleware import LOOPBACK
+    from rasura.annotator.server.address import EVERY_ADDRESS, bind_socket, format_url, parse_public_url
+    from rasura.annotator.server.app import create_app, serve_app
+    from rasura.annotator.server.middleware import LOOPBACK, parse_host
     from rasura.annotator.server.review import Review
     from rasura.annotator.stats.accounting import read_accounting
     from rasura.annotator.store import reviewers as people
     from rasura.annotator.store.items import refresh_queue
+    from rasura.annotator.store.server_lock import lock_server
     from rasura.manifests.storage import Store
 
     policy = read_policy(run, set)
-    with open_database(run, database, create=True) as review_database:
+    public_url = parse_public_url(public_url) if public_url else None
+    with (
+        open_database(run, database, create=True) as review_database,
+        lock_server(review_database) as note_address,
+        contextlib.closing(bind_socket(host, port)) as bound,
+    ):
         refresh_queue(Store(run), review_database, policy, flow or [])
+        own_url = format_url(host, bound.getsockname()[1])
+        note_address(own_url)
         with review_database.read() as connection:
             reviewers, counts = people.count_active(connection), read_accounting(connection)
-        public_hosts = [urlsplit(public_url).hostname or ""] if public_url else []
-        hosts = (*LOOPBACK, *public_hosts, *([host] if host != "0.0.0.0" else []))
+        names = [url.partition("://")[2] for url in (own_url, public_url) if url]
+        hosts = (*LOOPBACK, *map(parse_host, names))
         secure = bool(public_url and public_url.startswith("https://"))
         app = create_app(Review(Store(run), review_database, policy, flow or [], hosts, secure))
-        typer.echo(f"{counts.candidates} candidates, {counts.voted} of them voted")
-        typer.echo(f"review: {public_url or f'http://{host}:{port}'}/")
+        typer.echo(f"{format_count(counts.candidates, 'candidate')}, {counts.voted} of them voted")
+        typer.echo(f"review: {public_url or own_url}/")
+        if host in EVERY_ADDRESS and not public_url:
+            typer.echo("only this machine can open it: name with --public-url the address that reviewers type")
         if not reviewers:
-            typer.echo(f"nobody can sign in yet: rasura review add-reviewer {run} NAME --admin")
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-        uvicorn.run(
-            app,
-            host=host,
-            port=port,
-            access_log=False,
-            server_header=False,
-            log_config=None,
-            proxy_headers=bool(public_url),
-            timeout_graceful_shutdown=5,
-        )
+            typer.echo(f"nobody can sign in yet: {_make_hint(run, database, public_url or own_url)}")
+        if not serve_app(app, bound, is_behind_proxy=bool(public_url)):
+            raise typer.Exit(1)
 
 
 @review.command()
@@ -155,10 +174,14 @@ def add_reviewer(
 ) -> None:
     """Add a reviewer and print the link to sign in with. Only a hash of its token is kept."""
     from rasura.annotator.store import reviewers as people
+    from rasura.annotator.store.items import check_candidates
+    from rasura.manifests.storage import Store
 
+    url = _resolve_page_url(public_url)
+    check_candidates(Store(run))
     with open_database(run, database, create=True) as review_database:
         token = review_database.write(lambda connection: people.add_reviewer(connection, name, admin))
-    typer.echo(_make_link(public_url, token))
+    typer.echo(f"{url}/#token={token}")
 
 
 @review.command()
@@ -171,9 +194,10 @@ def new_token(
     """Give a reviewer a new link; the old one and all sessions end."""
     from rasura.annotator.store import reviewers as people
 
+    url = _resolve_page_url(public_url)
     with open_database(run, database, create=False) as review_database:
         token = review_database.write(lambda connection: people.renew_token(connection, name))
-    typer.echo(_make_link(public_url, token))
+    typer.echo(f"{url}/#token={token}")
 
 
 @review.command()
@@ -190,13 +214,12 @@ def remove_reviewer(run: RunArgument, name: NameArgument, database: DatabaseOpti
 def check(run: RunArgument, database: DatabaseOption = None) -> None:
     """Account for every candidate as voted, leased or waiting, and check that the queue follows from the log."""
     from rasura.annotator.stats.accounting import find_faults, read_accounting
+    from rasura.annotator.store.items import check_opened
 
     with open_database(run, database, create=False) as review_database, review_database.read() as connection:
+        check_opened(connection, run)
         problems, counts = find_faults(connection), read_accounting(connection)
-    typer.echo(
-        f"{counts.candidates} candidates: {counts.voted} voted, {counts.leased} leased, {counts.waiting} waiting; "
-        f"{counts.votes} votes"
-    )
+    typer.echo(str(counts))
     for fault in problems:
         typer.echo(fault)
     if problems:
@@ -219,14 +242,17 @@ def export_votes(
     from rasura.annotator.exchange.label_studio import export_label_studio
     from rasura.annotator.exchange.votes_file import export_votes
     from rasura.annotator.server.images import PictureReader
+    from rasura.annotator.store.items import check_opened
     from rasura.manifests.storage import Store
 
     with open_database(run, database, create=False) as review_database, review_database.read() as connection:
+        check_opened(connection, run)
         result = export_votes(connection, Store(str(out)), weighted)
         if label_studio:
             count = export_label_studio(connection, out, PictureReader(Store(run)))
-            typer.echo(f"{out}/label-studio.json: {count} tasks")
-    typer.echo(f"{out}: {result.entries} entries of the log, {result.verdicts} items with a verdict")
+            typer.echo(f"{out}/label-studio.json: {format_count(count, 'task')}")
+    entries, items = format_count(result.entries, "entry of the log"), format_count(result.verdicts, "item")
+    typer.echo(f"{out}: {entries}, {items} with a verdict")
 
 
 @votes.command("import")
@@ -245,7 +271,14 @@ def import_votes(
     with open_database(run, database, create=True) as review_database:
         refresh_queue(Store(run), review_database, policy)
         result = append_votes(review_database, policy, read_votes(file))
-    typer.echo(
-        f"{result.added} entries added, {result.duplicates} were there, {result.unknown} are of items that the run "
-        "does not have"
+    added, were, are = (
+        format_count(result.added, "entry"),
+        _agree(result.duplicates, "was"),
+        _agree(result.unknown, "is"),
     )
+    typer.echo(f"{added} added, {were} there, {are} of items that the run does not have")
+
+
+def _agree(count: int, verb: str) -> str:
+    """Format a number with its verb."""
+    return f"{count} {verb if count == 1 else {'was': 'were', 'is': 'are'}[verb]}"

@@ -83,7 +83,18 @@ class Pool:
 
 
 class NotEnoughResources(RunError):
-    """A stage asks for more than the cluster has."""
+    """A stage asks for more than the cluster has.
+
+    Args:
+        resources: what a worker of the stage holds.
+        cluster: the cluster's resources in Ray's names.
+    """
+
+    def __init__(self, resources: Resources, cluster: Mapping[str, float]) -> None:
+        super().__init__(
+            f"a stage asks for {describe_resources(resources)}; the cluster has {_describe_cluster(cluster)}"
+        )
+        self.resources = resources
 
 
 def _list_scarce(resources: Resources) -> dict[str, float]:
@@ -145,9 +156,7 @@ def allocate_workers(demands: Sequence[Resources], cluster: Mapping[str, float],
 def _reserve(left: dict[str, float], resources: Resources, count: int, cluster: Mapping[str, float]) -> int:
     """Take what `count` workers hold from what is left; return the count."""
     if count < 1:
-        raise NotEnoughResources(
-            f"a stage asks for {describe_resources(resources)}; the cluster has {_describe_cluster(cluster)}"
-        )
+        raise NotEnoughResources(resources, cluster)
     for name, amount in {"CPU": resources.cpus, **_list_scarce(resources)}.items():
         left[name] = left.get(name, 0) - count * amount
     return count

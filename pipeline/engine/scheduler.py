@@ -131,7 +131,11 @@ class Engine:
         try:
             self.pools.resize([group.resources for group in state.flow.groups])
         except NotEnoughResources as error:
-            raise RunFailed(str(error)) from None
+            stages = [
+                spec for group in state.flow.groups if group.resources == error.resources for spec in group.stages
+            ]
+            names = ", ".join(spec.name for spec in stages)
+            raise RunFailed(f"{stages[0].place}: flow '{state.flow.name}', {names}: {error}") from None
 
     def _prepare(self, state: FlowExecution, pool: Pool, handle: WorkerHandle) -> None:
         """Have a worker set up the stages that its pool runs in this flow; it gets shards when that is done."""

@@ -4,25 +4,23 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from rasura.manifests.errors import RasuraError
-from rasura.manifests.run_layout import read_plan
 from rasura.manifests.spelling import suggest
-from rasura.manifests.storage import Store, is_remote
 from rasura.pipeline.loop.measures import Measures
 from rasura.pipeline.recipe import load as recipes
-from rasura.pipeline.recipe import schema
-from rasura.pipeline.recipe.extras import can_import, describe_missing
 from rasura.pipeline.recipe.former_names import dump_former_names
 from rasura.pipeline.recipe.overrides import Overrides
-from rasura.pipeline.recipe.positions import Positions
+from rasura.pipeline.recipe.positions import KeyPath
 from rasura.pipeline.recipe.schema import RecipeModel, RootModel
-from rasura.pipeline.training.settings import DiscriminatorSettings, FlowRows, RemoverSettings
+from rasura.pipeline.training.settings import (
+    DiscriminatorSettings,
+    FlowRows,
+    RemoverSettings,
+    find_discriminator_faults,
+    find_remover_faults,
+)
 from rasura.removers.registry import REMOVERS, ModelParams
-
-TRAINING_MODULES = ("torch", "diffusers", "accelerate")
-"""Modules that every training imports."""
 
 
 class RoundSettings(RecipeModel):
@@ -68,21 +66,32 @@ class LoopRecipe(RootModel):
     context: float = Field(0.75, ge=0, le=10)
     shard_scenes: int = Field(16, ge=1, description="Scenes whose candidates are committed together.")
 
-    def find_faults(self) -> Iterator[tuple[schema.KeyPath, str]]:
+    def find_faults(self) -> Iterator[tuple[KeyPath, str]]:
         """Yield the faults that concern more than one value, each with its place."""
         names = [*REMOVERS, *self.models]
         for index, name in enumerate(self.removers):
             if name not in names and ":" not in name:
                 yield ("removers", index), f"no remover called '{name}'; {suggest(name, names)} (or module:Class)"
+            if name in self.removers[:index]:
+                yield ("removers", index), f"'{name}' is there twice: its candidates would be the same"
         if self.discriminator.preset == "sdxl" and self.discriminator.base is None:
             yield ("discriminator",), "the preset sdxl builds on SDXL-inpainting: name its folder under `base`"
         automatic = self.rounds[0].kind == "auto" and self.keep == "precision_target"
         if automatic and not self.discriminator.pretrain_scenes:
             message = "the first round is automatic, and nobody has voted yet: begin with a human round"
             yield ("rounds", 0, "kind"), message
-        if set(self.discriminator.shares) != {"calibrate", "learn"}:
-            message = f"the shares are calibrate and learn, not {', '.join(self.discriminator.shares)}"
-            yield ("discriminator", "shares"), message
+        shares = self.discriminator.shares
+        if set(shares) != {"calibrate", "learn"}:
+            yield ("discriminator", "shares"), f"the shares are calibrate and learn, not {', '.join(shares) or 'none'}"
+        elif min(shares.values()) <= 0 or abs(sum(shares.values()) - 1) > 1e-9:
+            message = f"both shares must be above 0 and sum to 1, they are {shares['calibrate']:g} and"
+            yield ("discriminator", "shares"), f"{message} {shares['learn']:g}"
+        for part, faults in (
+            ("remover", find_remover_faults(self.remover, self.seed)),
+            ("discriminator", find_discriminator_faults(self.discriminator, self.seed)),
+        ):
+            for path, message in faults:
+                yield (part, *path), message
 
     def identify(self) -> dict[str, Any]:
         """Return what makes it this loop and no other: all but on how many workers it trains."""
@@ -100,47 +109,3 @@ def load(file: str | Path, overrides: Overrides = ()) -> LoopRecipe:
         RecipeError: it is not there, or something in it is wrong.
     """
     return recipes.load(file, overrides, LoopRecipe)[0]
-
-
-def check_inputs(recipe: LoopRecipe, positions: Positions) -> None:
-    """Check that the runs, flows, weights and folders that a recipe names are there, and the modules that it needs.
-
-    Raises:
-        RecipeError: all that are missing, a line each with its place.
-    """
-    faults = [*_find_missing_rows(recipe), *_find_missing_files(recipe, ())]
-    faults += [(("remover",), describe_missing(module)) for module in TRAINING_MODULES if not can_import(module)]
-    recipes.raise_faults(faults, positions)
-
-
-def _find_missing_rows(recipe: LoopRecipe) -> Iterator[recipes.Fault]:
-    for part in ("initial", "pool", "test"):
-        for index, rows in enumerate(getattr(recipe, part)):
-            if is_remote(rows.run):
-                continue
-            try:
-                flows = read_plan(Store(rows.run)).flows
-            except (RasuraError, OSError) as error:
-                yield (part, index, "run"), str(error)
-                continue
-            if rows.flow not in flows:
-                yield (part, index, "flow"), f"'{rows.run}' has no flow '{rows.flow}'; {suggest(rows.flow, flows)}"
-
-
-def _find_missing_files(value: Any, path: schema.KeyPath) -> Iterator[recipes.Fault]:
-    """Yield a fault for every file or folder in a part of the recipe that is not there."""
-    if isinstance(value, Path):
-        if not value.exists():
-            yield path, f"there is no file or folder '{value}'"
-    elif isinstance(value, ModelParams):
-        try:
-            value.resolve_files()
-        except RasuraError as error:
-            names = [name for name in type(value).model_fields if f"'{getattr(value, name)}'" in str(error)]
-            yield (*path, *names[:1]), str(error)
-    elif isinstance(value, BaseModel):
-        for name in type(value).model_fields:
-            yield from _find_missing_files(getattr(value, name), (*path, name))
-    elif isinstance(value, Mapping):
-        for key, entry in value.items():
-            yield from _find_missing_files(entry, (*path, key))

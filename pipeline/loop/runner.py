@@ -9,9 +9,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from rasura.manifests.run_layout import PLAN, read_plan
 from rasura.networks.trainer import OnProgress
+from rasura.pipeline.loop.changes import find_used_changes
 from rasura.pipeline.loop.recipe import LoopRecipe
-from rasura.pipeline.loop.state import RECIPE, Loop, OtherLoop, list_steps, parse_recipe
+from rasura.pipeline.loop.results import InitialResult
+from rasura.pipeline.loop.state import RECIPE, Loop, OtherLoop, Step, list_steps, parse_recipe
 from rasura.pipeline.loop.steps import STEPS
 
 
@@ -29,17 +32,15 @@ def run_loop(
             steps of a training. Each step counts from 0.
 
     Raises:
-        OtherLoop: the folder has a loop of another recipe.
+        OtherLoop: the folder has a run, or a loop of another recipe.
         Waiting: a human round waits for votes.
         RunLocked: another process owns the loop.
     """
     loop = Loop(recipe, folder)
     with loop.store.lock():
+        check_folder(loop)
         loop.store.clear_temporary(["steps", "rounds"])
-        # under the names that keys had first, so that an older version reads it
-        document = json.dumps({"recipe": recipe.dump_former()}, indent=1) + "\n"
-        if not loop.store.create(RECIPE, document.encode()):
-            _check_recipe(loop)
+        _write_recipe(loop)
         for step in list_steps(recipe):
             if loop.has_result(step):
                 continue
@@ -52,16 +53,35 @@ def run_loop(
     return loop
 
 
-def _check_recipe(loop: Loop) -> None:
-    """Compare the recipe of a loop that was begun with the one to go on with.
+def check_folder(loop: Loop) -> bool:
+    """Check that a loop can be run in its folder: that there is no other one, and no run.
 
-    The former is read by today's schema: a loop that an older version began continues where all that was added to the
-    schema since has its default.
+    The recipe in the folder is read by today's schema: a loop that an older version began continues where all that was
+    added to the schema since has its default.
+
+    Returns:
+        True where the loop's rows are not listed yet: its inputs are to be checked.
+
+    Raises:
+        OtherLoop: the folder has a run, or a loop of another recipe.
     """
-    before, now = parse_recipe(loop.store.read(RECIPE)).identify(), loop.recipe.identify()
-    if before != now:
-        differing = sorted(key for key in now if before[key] != now[key])
+    if not loop.store.exists(RECIPE):
+        if loop.store.exists(PLAN):
+            raise OtherLoop(
+                f"'{loop.folder}' has a run ('{read_plan(loop.store).name}') in it, where no loop can be: choose "
+                "another folder with --into"
+            )
+        return True
+    if changes := find_used_changes(loop, parse_recipe(loop.store.read(RECIPE))):
         raise OtherLoop(
-            f"{loop.folder} has a loop of another recipe (it differs in {', '.join(differing)}): "
-            "choose another folder with --into, or remove it"
+            f"'{loop.folder}' has a loop of another recipe (it differs in {'; '.join(changes)}): choose another folder "
+            "with --into, or set back what was changed"
         )
+    return not loop.has_result(Step(InitialResult.step, 0))
+
+
+def _write_recipe(loop: Loop) -> None:
+    """Write the recipe into the folder, under the names that keys had first, so that an older version reads it."""
+    document = f"{json.dumps({'recipe': loop.recipe.dump_former()}, indent=1)}\n".encode()
+    if not loop.store.exists(RECIPE) or parse_recipe(loop.store.read(RECIPE)) != loop.recipe:
+        loop.store.write(RECIPE, document)

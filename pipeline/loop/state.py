@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import TypeVar
 
 from rasura.manifests.errors import RunError, StorageError
+from rasura.manifests.run_layout import LOOP
 from rasura.manifests.storage import Store
 from rasura.pipeline.loop.recipe import LoopRecipe
 from rasura.pipeline.loop.results import DiscriminatorResult, StepResult
 from rasura.pipeline.training.rows import LOCAL, RowRef
 
-RECIPE = "loop.json"
+RECIPE = LOOP
 SCORES = "scores.json"
 """In a round: the discriminator's probabilities of its candidates, by item."""
+TITLES = {"judge": "discriminator"}
+"""Names of steps as they are shown, where they have others on disk."""
 TRUTH = "truth.json"
 """In a round: the oracle's verdicts on its candidates, by item. They are reported; nothing is learned from them."""
 
@@ -46,6 +49,8 @@ class Step:
     Examples:
         >>> Step("tune", 1).file, str(Step("tune", 1))
         ('01-tune.json', 'round 1: tune')
+        >>> Step("judge", 1).file, str(Step("judge", 1))
+        ('01-judge.json', 'round 1: discriminator')
     """
 
     name: str
@@ -56,8 +61,13 @@ class Step:
         """Name of the file that has its result."""
         return f"{self.round:02d}-{self.name}.json"
 
+    @property
+    def title(self) -> str:
+        """The step's name as it is shown: the name on disk may be a former one."""
+        return TITLES.get(self.name, self.name)
+
     def __str__(self) -> str:
-        return f"round {self.round}: {self.name}"
+        return f"round {self.round}: {self.title}"
 
 
 def list_steps(recipe: LoopRecipe) -> list[Step]:

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rasura.discriminator import calibration, network
+from rasura.discriminator import calibration
 from rasura.discriminator import dataset as examples
 from rasura.discriminator import model as judges
-from rasura.discriminator import train as discriminator_trainer
 from rasura.discriminator.dataset import StoredExample
 from rasura.discriminator.evaluation import SingleClassVotes
 from rasura.manifests.errors import InputError
@@ -37,13 +36,19 @@ from rasura.pipeline.loop.results import (
     TrainingResult,
     VotesResult,
 )
-from rasura.pipeline.loop.state import SCORES, TRUTH, Loop, Step, Waiting, keeps_nothing, local_run, round_path
+from rasura.pipeline.loop.selection import select_rows
+from rasura.pipeline.loop.state import RECIPE, SCORES, TRUTH, Loop, Step, Waiting, keeps_nothing, local_run, round_path
+from rasura.pipeline.recipe.positions import Positions
 from rasura.pipeline.training import discriminator as discriminators
 from rasura.pipeline.training import oracle
 from rasura.pipeline.training import remover as removers
 from rasura.pipeline.training import votes as vote_logs
 from rasura.pipeline.training.rows import RowReader, RowRef
-from rasura.pipeline.training.settings import adjust_discriminator, build_distillation_settings, build_training_settings
+from rasura.pipeline.training.settings import (
+    build_discriminator_settings,
+    build_distillation_settings,
+    build_training_settings,
+)
 from rasura.pipeline.training.workers import run_training
 from rasura.removers.base import Remover
 from rasura.removers.training.train import Item
@@ -59,23 +64,14 @@ Candidates = Mapping[str, "ReviewableRow"]
 def list_rows(loop: Loop, number: int, on_progress: OnProgress | None = None) -> InitialResult:
     """List the rows that the loop starts from, draws from and is tested on; no test scene is in the others."""
     recipe, reader = loop.recipe, RowReader(loop.store)
-    test = reader.list_rows(recipe.test, recipe.seed)
-    test_scenes = {ref.scene for ref in test}
-    initial = [ref for ref in reader.list_rows(recipe.initial, recipe.seed) if ref.scene not in test_scenes]
-    used_scenes = test_scenes | {ref.scene for ref in initial}
-    pool = [ref for ref in reader.list_rows(recipe.pool, recipe.seed) if ref.scene not in used_scenes]
-    if not initial or not test:
-        raise InputError(
-            f"the recipe's flows have {len(initial)} initial triplets (whose scene is in no test triplet) and "
-            f"{len(test)} test triplets: a loop needs both; see `initial` and `test`"
-        )
-    for name, refs in (("initial", initial), ("pool", pool), ("test", test)):
+    rows = select_rows(recipe, Positions(str(loop.folder / RECIPE)), reader)
+    for name, refs in (("initial", rows.initial), ("pool", rows.pool), ("test", rows.test)):
         loop.write_rows(name, refs)
     if recipe.remover.preset == "tiny":
         size = build_training_settings(recipe.remover, recipe.seed, tune=False).size
-        pictures = [reader.read_row(ref)["source"] for ref in initial[: removers.CODEC_PICTURES]]
+        pictures = [reader.read_row(ref)["source"] for ref in rows.initial[: removers.CODEC_PICTURES]]
         removers.fit_codec(pictures, loop.folder / removers.CODEC, size)
-    return InitialResult(len(initial), len(pool), len(test))
+    return InitialResult(len(rows.initial), len(rows.pool), len(rows.test))
 
 
 def list_training_set(loop: Loop, number: int) -> list[Item]:
@@ -100,9 +96,7 @@ def _train_remover(loop: Loop, number: int, start: Path | None, on_progress: OnP
     config, items, out = loop.recipe.remover, list_training_set(loop, number), loop.remover_folder(number)
     settings = build_training_settings(config, loop.recipe.seed, tune=start is not None)
     work = partial(removers.train_remover, config, settings, items, loop.folder / removers.CODEC, start, out)
-    if not config.workers:  # a callback does not reach another process
-        work = partial(work, on_progress=on_progress)
-    run_training(work, config.workers, out, gpus=config.preset != "tiny")
+    run_training(work, config.workers, out, config.preset != "tiny", on_progress)
     return TrainingResult(len(items), settings.steps)
 
 
@@ -112,9 +106,7 @@ def distill_remover(loop: Loop, number: int, on_progress: OnProgress | None = No
     settings = build_distillation_settings(config, loop.recipe.seed)
     teacher = removers.prepare_teacher(config, loop.remover_folder(number), out)
     work = partial(removers.distill_remover, config, settings, items, teacher, out)
-    if not config.workers:
-        work = partial(work, on_progress=on_progress)
-    run_training(work, config.workers, out, gpus=True)
+    run_training(work, config.workers, out, True, on_progress)
     return DistillationResult(len(items), settings.steps, str(out.relative_to(loop.folder)))
 
 
@@ -234,8 +226,7 @@ def _train_discriminator(
     recipe, seed, out = loop.recipe.discriminator, loop.recipe.seed, loop.discriminator_folder(number)
     parts = vote_logs.divide_examples(votes, recipe.shares, seed)
     learn, held_out = parts["learn"], parts["calibrate"]
-    defaults = discriminator_trainer.TINY if recipe.preset == "tiny" else discriminator_trainer.Settings()
-    config, settings = adjust_discriminator(network.PRESETS[recipe.preset], defaults, {"seed": seed, **changes})
+    config, settings = build_discriminator_settings(recipe.preset, seed, changes)
     try:
         if start is not None:
             discriminator = judges.load(start, recipe.base, train=True)

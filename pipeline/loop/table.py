@@ -231,15 +231,15 @@ def describe_progress(loop: Loop) -> str:
     remaining = [step for step in steps if not loop.has_result(step)]
     done = f"{len(steps) - len(remaining)} of {len(steps)} steps done"
     if remaining:
-        return f"{done}; next: round {remaining[0].round}, {remaining[0].name}."
+        return f"{done}; next: round {remaining[0].round}, {remaining[0].title}."
     distilled = loop.read_result(DistillationResult, len(loop.recipe.rounds))
     return f"{done}; finished" + (f"; in four steps: {loop.folder / distilled.remover}." if distilled else ".")
 
 
 def describe_reviewers(loop: Loop) -> str:
     """Describe whose verdicts the table counts."""
-    name = "the oracle" if loop.recipe.reviewers == "oracle" else "people"
-    return f"Votes by {name}; success and true yes by the oracle."
+    votes = "Votes," if loop.recipe.reviewers == "oracle" else "Votes by people;"
+    return f"{votes} success and true yes by the ground-truth reviewer."
 
 
 def draw_chart(loop: Loop) -> str:
@@ -248,12 +248,12 @@ def draw_chart(loop: Loop) -> str:
     tested = [(index, row.test) for index, row in enumerate(rows) if row.test.success is not None]
     voted = [(index, row.people) for index, row in enumerate(rows) if row.people.percent is not None]
     success = {
-        "this loop (oracle)": [(float(index), float(test.success or 0)) for index, test in tested],
+        "this loop (ground truth)": [(float(index), float(test.success or 0)) for index, test in tested],
         "this loop (people)": [(float(index), float(people.percent or 0)) for index, people in voted],
         "RORem (people)": [(float(index), row.success) for index, row in enumerate(ROREM)],
     }
     errors = {
-        "this loop (oracle)": [float(test.success_error or 0) for _, test in tested],
+        "this loop (ground truth)": [float(test.success_error or 0) for _, test in tested],
         "this loop (people)": [float(people.error or 0) for _, people in voted],
     }
     growth = {

@@ -1,12 +1,10 @@
 """The plan of a run as text, for `rasura check`."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
-from rasura.manifests.storage import is_remote
+from rasura.manifests.spelling import format_count
 from rasura.pipeline.recipe.plan import Plan
 from rasura.pipeline.recipe.specs import FlowPlan
-from rasura.stages.sources.files import MissingInput, find_files
 from rasura.stages.stage import Resources, Source
 
 INDENT = "    "
@@ -14,18 +12,18 @@ INDENT = "    "
 
 def describe_plan(plan: Plan) -> str:
     """Describe a plan: flows, stages, inputs, resources, weights, dataset."""
-    lines = [f"recipe '{plan.recipe.name}' can be run: {len(plan.flows)} flows, hash {plan.hash[:12]}"]
+    lines = [f"recipe '{plan.recipe.name}' can be run: {format_count(len(plan.flows), 'flow')}, hash {plan.hash[:12]}"]
     for flow in plan.flows.values():
-        lines += _describe_flow(flow, plan.sources[flow.name])
+        lines += _describe_flow(flow, plan.sources[flow.name], plan.inputs[flow.name])
     if plan.recipe.dataset:
         lines.append(f"dataset: triplets of {', '.join(plan.recipe.dataset.flows)}")
     workers = plan.recipe.engine.workers
-    lines.append(f"engine: {f'{workers} CPU workers' if workers else 'a CPU worker for each core'}")
+    lines.append(f"engine: {format_count(workers, 'CPU worker') if workers else 'a CPU worker for each core'}")
     return "\n".join(lines)
 
 
-def _describe_flow(flow: FlowPlan, source: Source) -> Iterator[str]:
-    yield f"{flow.name}: {describe_inputs(source)}, in shards of {flow.shard_rows}"
+def _describe_flow(flow: FlowPlan, source: Source, inputs: int | None) -> Iterator[str]:
+    yield f"{flow.name}: {describe_inputs(source, inputs)}, in shards of {flow.shard_rows}"
     for group in flow.groups:
         names = " → ".join(spec.name for spec in group.stages)
         yield f"{INDENT}{names}  ({describe_resources(group.resources)} a worker)"
@@ -34,23 +32,16 @@ def _describe_flow(flow: FlowPlan, source: Source) -> Iterator[str]:
             yield f"{INDENT}weights of {spec.name}: {name}, sha256 {sha256[:12]}"
 
 
-def describe_inputs(source: Source) -> str:
-    """Describe the inputs of a source: how many files there are, or which flows it reads."""
+def describe_inputs(source: Source, inputs: int | None) -> str:
+    """Describe the inputs of a source: how many there are and where, or which flows it reads."""
     if flows := source.upstream():
         return f"reads {', '.join(dict.fromkeys(flows))}"
-    for name in source.input_paths:
-        path = getattr(source.params, name, None)
-        if not isinstance(path, str):
-            continue
-        if is_remote(path):
-            return f"reads {path}"
-        try:
-            files = len(find_files(str(Path(path).expanduser()), getattr(source.params, "pattern", "*")))
-        except MissingInput as error:
-            return str(error)
-        return f"{files} {'file' if files == 1 else 'files'} in {path}"
+    paths = [path for name in source.input_paths if (path := getattr(source.params, name, None))]
+    place = f" in {paths[0]}" if paths else f" of source {source.name}"
+    if inputs is not None:
+        return format_count(inputs, source.input_noun) + place
     count = getattr(source.params, "count", None)
-    return f"source {source.name}" if count is None else f"source {source.name}, {count} inputs"
+    return f"source {source.name}" if count is None else format_count(count, "input") + place
 
 
 def describe_resources(resources: Resources) -> str:

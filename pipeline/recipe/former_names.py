@@ -11,8 +11,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from rasura.pipeline.recipe.positions import Positions
-from rasura.pipeline.recipe.schema import KeyPath
+from rasura.pipeline.recipe.positions import KeyPath, Positions
 
 log = logging.getLogger(__name__)
 

@@ -9,39 +9,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from rasura.manifests.errors import RecipeError
-from rasura.manifests.spelling import suggest
-from rasura.pipeline.recipe import schema
+from rasura.manifests.spelling import list_nearest, suggest
 from rasura.pipeline.recipe.former_names import find_model, rename_keys
 from rasura.pipeline.recipe.overrides import Overrides, apply_overrides, parse_overrides
-from rasura.pipeline.recipe.positions import Positions, find_file_path, read_positions
+from rasura.pipeline.recipe.positions import KeyPath, Positions, find_file_path, read_positions
 from rasura.pipeline.recipe.schema import Recipe, RootModel
+from rasura.pipeline.recipe.wording import translate_error
+from rasura.pipeline.recipe.yaml_reader import InvalidYaml, read_yaml
 
-VARIABLE = re.compile(r"\$\{([\w.-]+)\}")
+VARIABLE = re.compile(r"\$\{(?:([^{}]*)\})?")
+MAX_BYTES = 1_000_000
+"""Size of the largest recipe."""
 COMMANDS = {"flows": "rasura run", "rounds": "rasura loop"}
 """The key by which the two kinds of recipes are told apart: the command that takes such a recipe."""
 
 Root = TypeVar("Root", bound=RootModel)
-Fault = tuple[schema.KeyPath, str]
+Fault = tuple[KeyPath, str]
 """A fault: path of keys, and what is wrong."""
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key that is there twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys: set[Any] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if key in keys:
-                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is there twice", key_node.start_mark)
-            keys.add(key)
-        return super().construct_mapping(node, deep)
 
 
 def parse_yaml(text: str, file: str) -> tuple[dict[str, Any], Positions]:
@@ -51,23 +38,18 @@ def parse_yaml(text: str, file: str) -> tuple[dict[str, Any], Positions]:
         RecipeError: it is not valid YAML, or has no keys.
     """
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        raw = yaml.load(text, Loader=_Loader)
-        positions = read_positions(node, file)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
+        raw, node = read_yaml(text)
+    except InvalidYaml as error:
+        place = f"{file}:{error.line}:{error.column}" if error.line else file
         raise RecipeError(f"{place}: not valid YAML: {error.problem}") from None
-    except (yaml.YAMLError, TypeError, ValueError) as error:
-        raise RecipeError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
-    except RecursionError:
-        raise RecipeError(f"{file}: an alias (*name) contains itself") from None
+    if raw is None:
+        raise RecipeError(f"{file}: nothing is in it; `rasura init` writes a recipe to start from")
     if not isinstance(raw, dict):
         raise RecipeError(f"{file}: expected keys such as name, flows and dataset, or name, pool and rounds for a loop")
-    return raw, positions
+    return raw, read_positions(node, file)
 
 
-def substitute(value: Any, variables: Mapping[str, str], path: schema.KeyPath, faults: list[Fault]) -> Any:
+def substitute(value: Any, variables: Mapping[str, str], path: KeyPath, faults: list[Fault]) -> Any:
     """Return a value with every `${name}` replaced.
 
     Args:
@@ -82,9 +64,13 @@ def substitute(value: Any, variables: Mapping[str, str], path: schema.KeyPath, f
     if isinstance(value, str):
 
         def replace(match: re.Match[str]) -> str:
-            if match[1] in variables:
-                return str(variables[match[1]])
-            faults.append((path, f"unknown variable '{match[1]}'; {suggest(match[1], list(variables))}"))
+            name = match[1]
+            if name in variables:
+                return str(variables[name])
+            if name is None:
+                faults.append((path, f"'${{' without its '}}' in '{value}'; a variable is written ${{name}}"))
+            else:
+                faults.append((path, f"unknown variable '{name}'; {suggest(name, list(variables))}"))
             return ""
 
         return VARIABLE.sub(replace, value)
@@ -99,16 +85,12 @@ def describe_faults(error: ValidationError, model: type[BaseModel]) -> list[Faul
     """Convert pydantic's errors into faults in plain words, with the nearest right word for an unknown key."""
     faults = []
     for fault in error.errors():
-        path: schema.KeyPath = fault["loc"]
+        path: KeyPath = fault["loc"]
         if fault["type"] == "extra_forbidden":
             parent = find_model(model, path[:-1])
             message = f"unknown key '{path[-1]}'; {suggest(str(path[-1]), parent.model_fields if parent else ())}"
-        elif fault["type"] == "missing":
-            message = f"'{path[-1]}' is missing"
         else:
-            value = fault.get("input")
-            suffix = f" (it is {value!r})" if isinstance(value, str | int | float | bool) else ""
-            message = str(fault["msg"]).removeprefix("Value error, ") + suffix
+            message = translate_error(fault)
         faults.append((path, message))
     return faults
 
@@ -184,6 +166,9 @@ def parse(
     faults: list[Fault] = []
     variables = raw.get("vars") or {}
     if isinstance(variables, dict):
+        for name, value in variables.items():
+            if "${" in str(value):
+                faults.append((("vars", name), f"a variable cannot contain another; write out the text of '{value}'"))
         values = substitute({key: value for key, value in raw.items() if key != "vars"}, variables, (), faults)
         raw = {**values, "vars": variables}
     recipe: RootModel = validate(raw, positions, schema, faults)
@@ -197,13 +182,22 @@ def read_text(file: str | Path) -> str:
         RecipeError: there is no such file, or it is not text.
     """
     path = Path(file)
+    near = [str(other) for other in (path if path.is_dir() else path.parent).glob("*.yaml")]
+    if path.is_dir():
+        raise RecipeError(f"'{file}' is a folder; name the recipe in it ({list_nearest(str(file), near)})")
+    if not path.exists():
+        raise RecipeError(f"there is no recipe '{file}'" + (f"; {suggest(str(file), near)}" if near else ""))
     if not path.is_file():
-        near = [str(other) for other in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-        raise RecipeError(f"there is no recipe '{file}'; {suggest(str(file), near)}")
+        raise RecipeError(f"'{file}' is no regular file; write the recipe into a file whose name ends in .yaml")
     try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise RecipeError(f"'{file}' has {size / 1e6:.1f} MB; a recipe is a text of at most {MAX_BYTES / 1e6:g} MB")
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise RecipeError(f"{file}: not UTF-8 text: {error.reason} at byte {error.start}") from None
+        raise RecipeError(f"'{file}' is no text file: byte {error.start} is not UTF-8") from None
+    except OSError as error:
+        raise RecipeError(f"cannot read '{file}': {error.strerror or error}") from None
 
 
 @overload

@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from rasura.manifests.errors import RecipeError
 from rasura.manifests.spelling import suggest
 from rasura.pipeline.recipe.positions import OPTION, Positions
+from rasura.pipeline.recipe.yaml_reader import InvalidYaml, read_yaml
 
 Overrides = Sequence[str] | Mapping[str, Any]
 """Texts `key=value` as on the command line; or keys with values that need no parsing."""
@@ -47,9 +46,9 @@ def parse_override(text: str, example: str = "engine.shard_rows=8") -> Override:
     if not equals or not all(key.split(".")):
         raise RecipeError(f"{OPTION}{text}: expected KEY=VALUE, for example --set {example}")
     try:
-        return Override(f"{OPTION}{text}", tuple(key.split(".")), yaml.safe_load(value))
-    except yaml.YAMLError:
-        raise RecipeError(f"{OPTION}{text}: '{value}' is not valid YAML") from None
+        return Override(f"{OPTION}{text}", tuple(key.split(".")), read_yaml(value)[0])
+    except InvalidYaml as error:
+        raise RecipeError(f"{OPTION}{text}: '{value}' is not valid YAML: {error.problem}") from None
 
 
 def parse_overrides(overrides: Overrides, example: str = "engine.shard_rows=8") -> list[Override]:
@@ -61,21 +60,6 @@ def parse_overrides(overrides: Overrides, example: str = "engine.shard_rows=8") 
     if isinstance(overrides, Mapping):
         return [Override(f"{OPTION}{key}={value}", tuple(key.split(".")), value) for key, value in overrides.items()]
     return [parse_override(text, example) for text in overrides]
-
-
-def read_settings(overrides: Overrides, example: str = "steps=3000") -> dict[str, Any]:
-    """Collect values that are set as nested dictionaries.
-
-    Raises:
-        RecipeError: one of them is not `key=value`, or has no place.
-
-    Examples:
-        >>> read_settings(["steps=300", "distill.steps=20"])
-        {'steps': 300, 'distill': {'steps': 20}}
-    """
-    settings: dict[str, Any] = {}
-    apply_overrides(settings, parse_overrides(overrides, example), Positions(""))
-    return settings
 
 
 def apply_overrides(raw: dict[str, Any], overrides: Sequence[Override], positions: Positions) -> None:

@@ -3,7 +3,6 @@
 Everything that can be known before the start is checked here: names, parameters, weights, input files, extras, columns.
 """
 
-import glob
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,27 +11,25 @@ from typing import Any
 from pydantic import ValidationError
 
 from rasura.manifests.errors import RasuraError, RecipeError
+from rasura.manifests.extras import describe_missing
 from rasura.manifests.ids import compute_shard_id, hash_json
 from rasura.manifests.schemas import PROVENANCE, Kind
 from rasura.manifests.spelling import suggest
-from rasura.manifests.storage import Store, is_remote
+from rasura.manifests.storage import Store
 from rasura.manifests.tables import REFERENCE
-from rasura.pipeline.recipe import schema
-from rasura.pipeline.recipe.extras import PROTOCOLS, can_import, describe_missing
 from rasura.pipeline.recipe.former_names import dump_former_names, rename_keys
 from rasura.pipeline.recipe.load import Fault, describe_faults
-from rasura.pipeline.recipe.positions import Positions
+from rasura.pipeline.recipe.missing import count_inputs, find_missing, find_value
+from rasura.pipeline.recipe.positions import KeyPath, Positions
 from rasura.pipeline.recipe.schema import Recipe, StageEntry
 from rasura.pipeline.recipe.specs import FlowPlan, Shard, StageSpec, file_sha256, group_stages
-from rasura.stages.registry import UnknownStage, find_source, find_stage
+from rasura.stages.registry import UnknownStage, describe_schema_fault, find_source, find_stage
 from rasura.stages.sources.files import RunContext
-from rasura.stages.stage import MissingColumns, Record, Resources, Source, Stage
+from rasura.stages.stage import MissingColumns, Record, Resources, Source, Stage, UnfitParameter
 
 FORMAT = 1  # of what is on disk; part of every hash
 TRIPLET_COLUMNS = ("source", "mask", "target")
 """Columns that the rows of a dataset must have."""
-TENSOR_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
-"""Endings of weights that only torch opens."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +40,18 @@ class ResolvedStage:
         entry: the stage in the recipe.
         stage: the stage itself, with its parameters and weights checked.
         path: its place in the recipe.
+        inputs: of a source, the number of what it will read; None where that is unknown.
     """
 
     entry: StageEntry
     stage: Stage
-    path: schema.KeyPath
+    path: KeyPath
+    inputs: int | None = None
+
+    @property
+    def params_path(self) -> KeyPath:
+        """Place of its parameters."""
+        return (*self.path, self.entry.name)
 
 
 class _Planner:
@@ -56,31 +60,38 @@ class _Planner:
     def __init__(self, recipe: Recipe, positions: Positions) -> None:
         self.recipe, self.positions = recipe, positions
         self.faults: list[str] = []
-        self.stages: dict[schema.KeyPath, ResolvedStage | None] = {}  # by place: each is made, and warned of, once
+        self.stages: dict[KeyPath, ResolvedStage | None] = {}  # by place: each is made, and warned of, once
         self.plans: dict[str, FlowPlan] = {}
         self.sources: dict[str, Source] = {}
+        self.inputs: dict[str, int | None] = {}
+        self.circles: set[frozenset[str]] = set()
 
     def add_fault(self, path: Sequence[str | int], message: str) -> None:
         text = self.positions.describe_fault(path, message)
         if text not in self.faults:  # a flow that others take from is planned more than once
             self.faults.append(text)
 
-    def make_stage(self, entry: StageEntry, path: schema.KeyPath, is_source: bool) -> ResolvedStage | None:
+    def make_stage(self, entry: StageEntry, path: KeyPath, is_source: bool) -> ResolvedStage | None:
         """Make a stage and check its parameters, weights, input files and modules; None where there is a fault."""
         if path not in self.stages:
             self.stages[path] = self._make_stage(entry, path, is_source)
         return self.stages[path]
 
-    def _make_stage(self, entry: StageEntry, path: schema.KeyPath, is_source: bool) -> ResolvedStage | None:
+    def _make_stage(self, entry: StageEntry, path: KeyPath, is_source: bool) -> ResolvedStage | None:
         below = (*path, entry.name)
         faults: list[Fault] = []
         try:
             cls: type[Stage] = find_source(entry.name) if is_source else find_stage(entry.name)
+            if issubclass(cls, Source) and not is_source:
+                message = f"'{entry.name}' is a source: it belongs under `source` of a flow, before its stages"
+                self.add_fault(path, message)
+                return None
             params = rename_keys(entry.params, cls.Params, below, self.positions, lambda *fault: faults.append(fault))
             stage = cls(cls.Params.model_validate(params), self.recipe.seed)
-            faults += _find_missing(stage, params, below)
+            faults += find_missing(stage, params, below)
+            inputs = count_inputs(stage, params, below, faults) if isinstance(stage, Source) and not faults else None
             if not faults:
-                return ResolvedStage(entry, stage, path)
+                return ResolvedStage(entry, stage, path, inputs)
         except UnknownStage as error:
             faults.append((path, str(error)))
         except ValidationError as error:
@@ -88,7 +99,7 @@ class _Planner:
         except ModuleNotFoundError as error:
             faults.append((path, describe_missing(error.name or str(error))))
         except (RasuraError, ValueError) as error:  # weights of another network, or a hub that does not answer
-            faults.append((_find_value(entry.params, below, str(error)), str(error)))
+            faults.append((find_value(entry.params, below, str(error)), str(error)))
         for fault in faults:
             self.add_fault(*fault)
         return None
@@ -120,6 +131,7 @@ class _Planner:
             added = {column: kind for column, kind in columns.items() if column not in REFERENCE}
             full_columns = {**upstream[0].full_columns, **added}
         self.sources[name] = source.stage
+        self.inputs[name] = source.inputs
         self.plans[name] = FlowPlan(
             name=name,
             part=self._hash_part(specs, [resolved.stage for resolved in chain], upstream),
@@ -138,16 +150,24 @@ class _Planner:
         plans: list[FlowPlan] = []
         for other in source.stage.upstream():
             if other not in self.recipe.flows:
-                path = _find_value(source.entry.params, (*source.path, source.entry.name), f"'{other}'")
+                path = find_value(source.entry.params, source.params_path, f"'{other}'")
                 self.add_fault(path, f"no flow '{other}'; {suggest(other, self.recipe.flows)}")
                 return None
             if other in (*trail, name):
-                self.add_fault(source.path, f"flows run in a circle: {' -> '.join((*trail, name, other))}")
+                circle = (*trail, name)[(*trail, name).index(other) :]
+                if frozenset(circle) not in self.circles:  # each of its flows leads into it
+                    self.circles.add(frozenset(circle))
+                    self.add_fault(source.path, f"flows run in a circle: {' -> '.join((*circle, other))}")
                 return None
             plan = self.plan_flow(other, (*trail, name))
             if plan is None:
                 return None
             plans.append(plan)
+            required = source.stage.required_columns().get(other, ())
+            if missing := tuple(column for column in required if column not in plan.full_columns):
+                message = str(MissingColumns(f"{source.entry.name} of flow {other}", missing, tuple(plan.full_columns)))
+                self.add_fault(find_value(source.entry.params, source.params_path, f"'{other}'"), message)
+                return None
         return plans
 
     def _specify(self, chain: Sequence[ResolvedStage], columns: dict[str, Kind]) -> list[StageSpec] | None:
@@ -155,11 +175,18 @@ class _Planner:
         specs: list[StageSpec] = []
         for resolved in chain:
             try:
-                columns = {**PROVENANCE, **resolved.stage.schema(columns)}
+                added = resolved.stage.schema(columns)
+            except UnfitParameter as error:
+                self.add_fault((*resolved.params_path, *error.path), f"{error.message}")
+                return None
             except MissingColumns as error:
                 self.add_fault(resolved.path, str(error))
                 return None
-            specs.append(_specify_stage(resolved, columns))
+            if fault := describe_schema_fault(added):
+                self.add_fault(resolved.path, f"stage '{resolved.entry.name}': what its method schema returns {fault}")
+                return None
+            columns = {**PROVENANCE, **added}
+            specs.append(_specify_stage(resolved, columns, self.positions.locate(resolved.path)))
         return specs
 
     def _hash_part(self, specs: Sequence[StageSpec], stages: Sequence[Stage], upstream: Sequence[FlowPlan]) -> str:
@@ -176,57 +203,28 @@ class _Planner:
         splits = list(self.recipe.splits.items())
         return hash_json([FORMAT, self.recipe.seed, splits, steps, [plan.part for plan in upstream]])
 
+    def _list_origins(self, name: str) -> Iterator[str]:
+        """Yield the flows of which a flow only selects rows, the nearest first."""
+        source, *stages = self.plans[name].stages
+        if source.name == "flow" and not any(find_stage(spec.name).pictures for spec in stages):
+            yield self.plans[name].upstream[0]
+            yield from self._list_origins(self.plans[name].upstream[0])
+
     def check_dataset(self) -> None:
-        """Add a fault for every flow of the dataset whose rows are no triplets."""
-        for index, name in enumerate(self.recipe.dataset.flows if self.recipe.dataset else []):
-            if name in self.plans:
+        """Add a fault for every flow of the dataset whose rows are no triplets, or would be there twice."""
+        names = self.recipe.dataset.flows if self.recipe.dataset else []
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                self.add_fault(("dataset", "flows", index), f"flow '{name}' is there twice")
+            elif name in self.plans:
+                if origins := [other for other in self._list_origins(name) if other in names]:
+                    message = f"the rows of flow '{name}' are rows of '{origins[0]}', and would be there twice"
+                    self.add_fault(("dataset", "flows", index), f"{message}; keep one of the two flows")
                 columns = self.plans[name].full_columns
                 if missing := [column for column in TRIPLET_COLUMNS if column not in columns]:
                     message = f"flow '{name}' makes no triplets: its rows have no {', '.join(missing)}"
                     remedy = "end it with capture, composite or inpaint, or take it out of the dataset"
                     self.add_fault(("dataset", "flows", index), f"{message}; {remedy}")
-
-
-def _find_missing(stage: Stage, params: Mapping[str, Any], path: schema.KeyPath) -> Iterator[Fault]:
-    """Yield a fault for every file and every module that is missing."""
-    modules = dict.fromkeys(stage.required_modules())
-    for name, file in stage.weights().items():
-        if not Path(file).is_file():
-            message = f"there is no file '{file}'"
-            yield (*path, name) if name in params else _find_value(params, path, message), message
-        elif Path(file).suffix in TENSOR_SUFFIXES:
-            modules["torch"] = None
-    for name in getattr(stage, "input_paths", ()):
-        value = getattr(stage.params, name, None)
-        if isinstance(value, str) and is_remote(value):
-            if module := PROTOCOLS.get(value.partition("://")[0]):
-                modules[module] = None
-        elif isinstance(value, str) and not input_exists(value):
-            yield (*path, name), f"there is no file or folder '{value}'"
-    for module in modules:
-        if not can_import(module):
-            yield path[:-1], f"stage '{stage.name}': {describe_missing(module)}"
-
-
-def input_exists(path: str) -> bool:
-    """Return whether a local file or folder is there, or a glob matches something."""
-    return Path(path).expanduser().exists() or next(glob.iglob(path, recursive=True), None) is not None
-
-
-def _find_value(params: Any, path: schema.KeyPath, message: str) -> schema.KeyPath:
-    """Find the parameter whose value a message quotes; the place of all parameters where none is quoted."""
-
-    def walk(value: Any, keys: schema.KeyPath) -> Iterator[schema.KeyPath]:
-        if isinstance(value, Mapping):
-            for key, entry in value.items():
-                yield from walk(entry, (*keys, key))
-        elif isinstance(value, list | tuple):
-            for index, entry in enumerate(value):
-                yield from walk(entry, (*keys, index))
-        elif isinstance(value, str) and value and (f"'{value}'" in message or f"'{Path(value)}'" in message):
-            yield keys
-
-    return next(walk(params, path), path)
 
 
 def _ask_for_pictures(source: Source, stages: Sequence[Stage]) -> None:
@@ -236,7 +234,7 @@ def _ask_for_pictures(source: Source, stages: Sequence[Stage]) -> None:
         source.params = source.params.model_copy(update={"pictures": pictures})
 
 
-def _specify_stage(resolved: ResolvedStage, columns: Mapping[str, Kind]) -> StageSpec:
+def _specify_stage(resolved: ResolvedStage, columns: Mapping[str, Kind], place: str) -> StageSpec:
     entry, stage = resolved.entry, resolved.stage
     resources = stage.resources
     if entry.resources:
@@ -252,6 +250,7 @@ def _specify_stage(resolved: ResolvedStage, columns: Mapping[str, Kind]) -> Stag
         columns=columns,
         weights={name: file_sha256(path) for name, path in stage.weights().items()},
         is_source=isinstance(stage, Source),
+        place=place,
     )
 
 
@@ -272,12 +271,14 @@ class Plan:
         recipe: the recipe, without its dataset where only a part of it is planned.
         flows: name to plan.
         sources: name of the flow to its source.
+        inputs: name of the flow to the number of what its source will read; None where that is unknown.
         positions: places of the recipe's values, for messages.
     """
 
     recipe: Recipe
     flows: Mapping[str, FlowPlan]
     sources: Mapping[str, Source]
+    inputs: Mapping[str, int | None]
     positions: Positions
 
     @property
@@ -314,7 +315,7 @@ def plan(recipe: Recipe, positions: Positions, only: str | None = None) -> Plan:
     planner.check_dataset()
     if planner.faults:
         raise RecipeError("\n".join(planner.faults))
-    return Plan(recipe, planner.plans, planner.sources, positions)
+    return Plan(recipe, planner.plans, planner.sources, planner.inputs, positions)
 
 
 def _cut(recipe: Recipe, only: str | None) -> tuple[Recipe, list[str]]:

@@ -5,8 +5,8 @@ from typing import Any
 
 import yaml
 
-from rasura.pipeline.recipe.schema import KeyPath
-
+KeyPath = tuple[str | int, ...]
+"""Place of a value inside a recipe: the keys and indices that lead to it."""
 OPTION = "--set "
 """How the place of a value begins that comes from the command line."""
 

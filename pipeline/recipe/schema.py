@@ -1,17 +1,15 @@
 """The recipe of a run as pydantic models: flows of stages, the dataset that they make, and how the work is done."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from rasura.annotator.store.policy import Policy
 from rasura.manifests.spelling import suggest
+from rasura.pipeline.recipe.positions import KeyPath
 from rasura.stages.stage import Params
-
-KeyPath = tuple[str | int, ...]
-"""Place of a value inside a recipe: the keys and indices that lead to it."""
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 """Pattern of the name of a recipe or a flow, which becomes the name of a folder."""
@@ -55,7 +53,7 @@ class RootModel(RecipeModel):
     """The command that takes such a recipe."""
 
     name: str = Field(pattern=NAME, description="Name of the recipe; the default output folder is named after it.")
-    seed: int = Field(0, ge=0, description="Seed of everything that is random.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of everything that is random.")
     vars: dict[str, str] = Field(default_factory=dict, description="Texts that `${name}` stands for in all values.")
 
     def find_faults(self) -> Iterator[tuple[KeyPath, str]]:
@@ -68,7 +66,7 @@ class StageResources(RecipeModel):
 
     cpus: float = Field(1.0, ge=0)
     gpus: float = Field(0.0, ge=0)
-    custom: dict[str, float] = Field(default_factory=dict)
+    custom: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
 
 
 class StageEntry(RecipeModel):
@@ -95,36 +93,41 @@ def parse_entry(value: Any) -> dict[str, Any]:
     """
     if isinstance(value, str):
         return {"name": value}
-    if isinstance(value, Mapping) and len(value) == 1:
-        ((name, body),) = value.items()
-        body = {} if body is None else body
-        if isinstance(name, str) and isinstance(body, Mapping):
-            execution = {key: body[key] for key in EXECUTION_KEYS if key in body}
-            params = {key: entry for key, entry in body.items() if key not in EXECUTION_KEYS}
-            return {"name": name, "params": params, **execution}
-    raise ValueError("expected a name, or one name with its parameters, like 'effects: {method: noise}'")
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError("expected a name, or a name with its parameters, such as 'effects: {sigmas: 4}'")
+    if len(value) > 1:
+        raise ValueError(
+            f"one entry has the keys {', '.join(map(str, value))}: begin each stage with a dash, and write its "
+            "parameters below its name, indented further"
+        )
+    ((name, body),) = value.items()
+    if not isinstance(name, str):
+        raise ValueError(f"expected a name, not {name}")
+    if body is not None and not isinstance(body, Mapping):
+        raise ValueError(
+            f"'{name}' is followed by {body!r}; expected its parameters, such as '{name}: {{batch_size: 4}}'"
+        )
+    body = body or {}
+    execution = {key: body[key] for key in EXECUTION_KEYS if key in body}
+    params = {key: entry for key, entry in body.items() if key not in EXECUTION_KEYS}
+    return {"name": name, "params": params, **execution}
+
+
+Entry = Annotated[StageEntry, BeforeValidator(parse_entry)]
+"""A stage as a recipe writes it: `name`, or `{name: {parameters}}`."""
 
 
 class Flow(RecipeModel):
     """A chain: a source and the stages that its records pass through."""
 
-    source: StageEntry
-    stages: list[StageEntry] = Field(default_factory=list)
+    source: Entry
+    stages: list[Entry] = Field(default_factory=list)
     shard_rows: int | None = Field(None, ge=1, description="Inputs a shard; the engine's where null.")
-
-    @field_validator("source", mode="before")
-    @classmethod
-    def _parse_source(cls, value: Any) -> Any:
-        return parse_entry(value)
 
     @field_validator("stages", mode="before")
     @classmethod
-    def _parse_stages(cls, value: Any) -> Any:
-        if value is None:
-            return []
-        if not isinstance(value, Sequence) or isinstance(value, str):
-            raise ValueError("expected a list of stages")
-        return [parse_entry(entry) for entry in value]
+    def _accept_none(cls, value: Any) -> Any:
+        return [] if value is None else value
 
 
 class DatasetSettings(RecipeModel):

@@ -26,6 +26,7 @@ class StageSpec:
         columns: the columns after the stage.
         weights: name to sha256 of the files that it loads.
         is_source: it is the first of its flow.
+        place: where the recipe names it, for messages.
     """
 
     name: str
@@ -38,6 +39,7 @@ class StageSpec:
     columns: Mapping[str, Kind]
     weights: Mapping[str, str] = field(default_factory=dict)
     is_source: bool = False
+    place: str = ""
 
     def make(self) -> Stage:
         """Make the stage; its parameters are validated again."""

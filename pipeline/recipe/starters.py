@@ -133,15 +133,16 @@ LOOP = """\
 # RORem's loop: a remover makes candidates, people accept or reject them, a discriminator learns from the votes and
 # decides on many more, and a better remover is trained on what was accepted.
 # Run the recipe of `rasura init` first, so that runs/pairs is there: it has the triplets that the loop starts from.
-#   rasura check NAME.yaml      says what is missing and what would be done
+# The numbers below need about 100 scenes, some of them in the split test; for fewer, lower `limit` and `count`.
+#   rasura check NAME.yaml      counts the rows, and says what is missing and what would be done
 #   rasura loop NAME.yaml       stops where a human round waits for votes, and continues when they are in
 name: NAME
 seed: 1 # of everything that is random
 vars: {run: runs/pairs} # texts for ${...}; also: --set vars.run=FOLDER
 
-initial: [{run: "${run}", flow: captured, split: train}] # triplets to start from
-pool: [{run: "${run}", flow: captured, split: train}] # where the scenes of each round are drawn from
 test: [{run: "${run}", flow: captured, split: test}] # triplets with a true target that no round uses
+initial: [{run: "${run}", flow: captured, split: train, limit: 40}] # triplets to start from
+pool: [{run: "${run}", flow: captured, split: train}] # scenes that rounds draw: those in neither of the above
 removers: [telea, ns] # beside the one in training
 remover:
   preset: tiny # from nothing, on a CPU; sdxl needs `base`, the folder of SDXL-inpainting
@@ -152,10 +153,10 @@ discriminator:
   precision_target: 0.9 # share of the accepted candidates that a person would accept
   confidence: 0.95
 rounds:
-  - {kind: human, count: 200}
-  - {kind: auto, count: 500}
+  - {kind: human, count: 30} # scenes whose candidates people judge; a threshold that holds takes some hundred votes
+  - {kind: auto, count: 100} # or as many as the pool has left
 keep: precision_target # what joins the training set; everything, humans and nothing are controls
-reviewers: people # oracle: by measured closeness to the truth, for experiments
+reviewers: people # oracle: the ground-truth reviewer, a program that compares with the truth, for experiments
 votes: 1 # a candidate of a human round needs
 """
 
@@ -163,7 +164,7 @@ STARTERS: Mapping[str, Starter] = {
     "pairs": Starter(PAIRS, "pairs/input and pairs/gt"),
     "clip": Starter(CLIP, "videos in clips/"),
     "photos": Starter(PHOTOS, "pictures in photos/ and weights/yolox.onnx"),
-    "loop": Starter(LOOP, "the run runs/pairs"),
+    "loop": Starter(LOOP, "the run runs/pairs, about 100 scenes"),
 }
 
 

@@ -193,7 +193,8 @@ def _render_target(loop: Loop) -> str:
     lines.append(("together", "", "", "", *_format_share(yes, count), "", _format_target(target), outcome))
     return (
         f"<p>A person should agree with at least {100 * target:.0f} % of what an automatic round accepts. The table "
-        "compares that with the oracle’s verdicts, where the true picture is available. The column “all candidates” is "
+        "compares that with the ground-truth reviewer’s verdicts, where the true picture is available. The column "
+        "“all candidates” is "
         f"the share of yes that accepting every candidate would give.</p>{render_numbers(lines)}"
     )
 
@@ -293,7 +294,7 @@ def _render_evaluation(loop: Loop, name: str, rounds: Mapping[int, Sequence[Cand
     threshold = (len(kept) / len(picked), sum(kept) / len(kept)) if kept else None
     curve = [(point.kept, point.precision) for point in evaluation.compute_curve(scores[picked], truth[picked])]
     where = " and ".join(map(str, scored))
-    basis = f"{format_count(len(candidates), 'candidate')} of round {where}, by the oracle"
+    basis = f"{format_count(len(candidates), 'candidate')} of round {where}, by the ground-truth reviewer"
     return _render_charts(report, curve, threshold, basis)
 
 

@@ -150,7 +150,8 @@ def render(run: Store, rows: int, sheet: int = 40) -> str:
 def _read_flows(run: Store, plan: RunPlan, accounting: RunAccounting) -> list[_Flow]:
     accountings = {flow.flow: flow for flow in accounting.flows}
     flows: dict[str, _Flow] = {}
-    for index, (name, description) in enumerate(plan.flows.items()):
+    for index, name in enumerate(plan.main_flows):
+        description = plan.flows[name]
         commits, _ = list_commits(run, name, description.part)
         columns = {column: Kind(kind) for column, kind in description.columns.items()}
         full_columns = dict(columns)
@@ -181,14 +182,17 @@ def _choose_dataset_flows(plan: RunPlan, flows: Sequence[_Flow]) -> list[_Flow]:
 
 def _render_totals(accounting: RunAccounting, flows: Sequence[_Flow], chosen: Sequence[_Flow]) -> str:
     stages = [stage for flow in flows for stage in flow.accounting.stages]
+    inputs = sum(record.inputs for flow in flows if not flow.upstream for record in flow.commits)
     exported = accounting.dataset_rows is not None
     triplets = accounting.dataset_rows if exported else sum(flow.survey.rows for flow in chosen)
     totals = {
-        "inputs": f"{sum(record.inputs for flow in flows if not flow.upstream for record in flow.commits):,}",
-        "rejected": f"{sum(stage.rejected.total() for stage in stages):,}",
-        "failed": f"{sum(stage.failed.total() for stage in stages):,}",
+        "inputs from sources": f"{inputs:,}",
+        "rejected in all flows": f"{sum(stage.rejected.total() for stage in stages):,}",
+        "failed in all flows": f"{sum(stage.failed.total() for stage in stages):,}",
         "triplets in the dataset" if exported else "triplets": f"{triplets:,}",
-        "of pictures": html.format_bytes(sum(flow.survey.bytes for flow in flows if "ref_table" not in flow.columns)),
+        "of pictures in the run": html.format_bytes(
+            sum(flow.survey.bytes for flow in flows if "ref_table" not in flow.columns)
+        ),
     }
     incomplete = sum(not flow.accounting.complete for flow in flows)
     lost = sum(not flow.adds_up for flow in flows)

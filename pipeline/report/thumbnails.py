@@ -8,6 +8,7 @@ import io
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import cv2
@@ -26,10 +27,13 @@ from rasura.manifests.tables import REFERENCE
 
 UNREADABLE = (OSError, ValueError, pa.ArrowException)
 """Errors of a file that is missing, cut short or of another format."""
-COUNTED_COLUMNS = ("split", "kind", "label", "licence")
+COUNTED_COLUMNS = ("split", "kind", "label", "licence", "remover")
 BATCH_ROWS = 4
 MASKS = ("mask", "object_mask", "given_mask", "true_object_mask")
 FOREGROUNDS = ("foreground_mask", "true_foreground_mask")
+LIGHT = "foreground_light"
+BRIGHTEST = 16
+"""The light of reflections, which is so weak that it is shown up to 16 times as bright as it is."""
 QUALITY = 80
 BYTES_PER_PIXEL = 0.16  # of photographs as WebP at that quality, measured; detailed ones have twice that
 
@@ -40,7 +44,8 @@ Place = tuple[str, str, int]  # table, shard, row
 class Survey:
     """Counts over all rows of a table.
 
-    weights: rows by (name, sha256). shards: (id, rows) of those that can be read. faults: of the others.
+    weights: rows by (name, sha256). shards: (id, rows) of those that can be read. scenes: where removers made the rows,
+    the shard, the first row and the number of rows of each scene. faults: of the shards that cannot be read.
     """
 
     rows: int = 0
@@ -50,6 +55,7 @@ class Survey:
     )
     weights: Counter[tuple[str, str]] = field(default_factory=Counter)
     shards: list[tuple[str, int]] = field(default_factory=list)
+    scenes: list[tuple[str, int, int]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
 
@@ -62,7 +68,8 @@ def survey_table(run: Store, flow: str, commits: Sequence[CommitRecord]) -> Surv
         try:
             with run.open(f"{table_path(flow)}/{record.data.name}") as source:
                 file = pq.ParquetFile(source, pre_buffer=False)
-                names = [name for name in (*COUNTED_COLUMNS, "bytes", "weights") if name in file.schema_arrow.names]
+                columns = ("id", *COUNTED_COLUMNS, "bytes", "weights")
+                names = [name for name in columns if name in file.schema_arrow.names]
                 light = file.read(columns=names, use_threads=False)
         except UNREADABLE as error:
             survey.faults.append(f"{record.data.name}: {error}")
@@ -72,12 +79,22 @@ def survey_table(run: Store, flow: str, commits: Sequence[CommitRecord]) -> Surv
         for name in COUNTED_COLUMNS:
             column = light[name] if name in names else pa.nulls(light.num_rows, pa.string())
             survey.counts[name].update({e["values"]: e["counts"] for e in pc.value_counts(column).to_pylist()})
+        if "remover" in names and light["remover"].null_count < light.num_rows:
+            survey.scenes += _group_by_scene(record.shard, light["id"].to_pylist())
         if "bytes" in names:
             survey.bytes += pc.sum(light["bytes"]).as_py() or 0
         if "weights" in names:
             flat = pc.list_flatten(light["weights"]).to_pylist()
             survey.weights.update((entry["name"], entry["value"]) for entry in flat)
     return survey
+
+
+def _group_by_scene(shard: str, ids: Sequence[str]) -> Iterator[tuple[str, int, int]]:
+    """Yield shard, first row and number of rows of each scene: consecutive ids `<scene>.<remover>`."""
+    start = 0
+    for _, group in groupby(ids, lambda id: id.rpartition(".")[0] or id):
+        yield shard, start, (count := len(list(group)))
+        start += count
 
 
 def space_evenly(total: int, count: int) -> list[int]:
@@ -92,7 +109,11 @@ def space_evenly(total: int, count: int) -> list[int]:
 
 
 def choose_places(flow: str, survey: Survey, count: int) -> list[Place]:
-    """Choose the places of rows that are evenly spread over a table."""
+    """Choose the places of rows that are evenly spread over a table; all removers of a scene, or none."""
+    if survey.scenes:
+        most = max(rows for _, _, rows in survey.scenes)
+        scenes = [survey.scenes[index] for index in space_evenly(len(survey.scenes), max(1, count // most))]
+        return [(flow, shard, row) for shard, start, rows in scenes for row in range(start, start + rows)][:count]
     positions, result, start = space_evenly(survey.rows, count), [], 0
     for shard, rows in survey.shards:
         result += [(flow, shard, index - start) for index in positions if start <= index < start + rows]
@@ -277,6 +298,13 @@ def _make_panel(name: str, pixels: RGB, side: int, paths: Mapping[str, str] | No
     return Panel(name, uri, image.width, image.height, paths or {})
 
 
+def _make_light_panel(light: RGB, side: int) -> Panel:
+    """Make the picture of a cut-out's light, brightened, with the factor in its name."""
+    factor = min(BRIGHTEST, 255 // max(1, int(np.percentile(light, 99.9))))
+    bright = np.minimum(light.astype(np.uint16) * factor, 255).astype(np.uint8)
+    return _make_panel(f"{LIGHT} × {factor}" if factor > 1 else LIGHT, bright, side)
+
+
 def _convert_picture(kind: Kind, pixels: Any) -> RGB:
     """Convert a picture of any kind to RGB or RGBA."""
     if kind is Kind.MASK:
@@ -303,7 +331,9 @@ def build_example(raw: Mapping[str, Any], roles: Roles, side: int) -> Example:
 
 def _add_panels(result: Example, pictures: Mapping[str, Any], roles: Roles, side: int) -> None:
     for name in roles.others:
-        if pictures[name] is not None:
+        if name == LIGHT and pictures[name] is not None:
+            result.panels.append(_make_light_panel(pictures[name], side))
+        elif pictures[name] is not None:
             result.panels.append(_make_panel(name, _convert_picture(roles.columns[name], pictures[name]), side))
     source = pictures.get(roles.source or "")
     if source is not None:

@@ -2,12 +2,14 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from rasura.manifests.run_layout import COMMITS, EXPORT, MANIFEST, WORK, commit_path, read_plan, table_path
 from rasura.manifests.shards import CommitRecord, read_manifest
+from rasura.manifests.spelling import format_count
 from rasura.manifests.storage import Store
 from rasura.pipeline.run.events import read_events
 
@@ -107,12 +109,31 @@ def compute_accounting(run: Store) -> RunAccounting:
     flows = []
     for name, flow in plan.flows.items():
         records, complete = list_commits(run, name, flow.part)
-        stages = [StageAccounting(stage) for stage in [*flow.stages, "write"]]
-        for record in records:
-            _add_record(stages, record, seconds.get(f"{name}/{record.shard}", {}))
-        flows.append(FlowAccounting(name, complete, len(records), sum(record.rows for record in records), stages))
+        flows.append(count_flow(name, flow.stages, records, complete, seconds))
     dataset_rows = json.loads(run.read(EXPORT))["rows"] if run.exists(EXPORT) else None
     return RunAccounting(plan.name, plan.recipe, flows, dataset_rows, deaths)
+
+
+def count_flow(
+    flow: str,
+    stages: Sequence[str],
+    records: Sequence[CommitRecord],
+    complete: bool = True,
+    seconds: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+) -> FlowAccounting:
+    """Add up the counts of a flow's shards.
+
+    Args:
+        flow: its name.
+        stages: names of its source and stages, in order.
+        records: commit records of its shards.
+        complete: its table is complete.
+        seconds: `flow/shard` to the seconds that each stage took.
+    """
+    counts = [StageAccounting(stage) for stage in [*stages, "write"]]
+    for record in records:
+        _add_record(counts, record, seconds.get(f"{flow}/{record.shard}", {}))
+    return FlowAccounting(flow, complete, len(records), sum(record.rows for record in records), counts)
 
 
 def _add_record(stages: list[StageAccounting], record: CommitRecord, seconds: Mapping[str, float]) -> None:
@@ -140,33 +161,82 @@ def to_json_values(accounting: RunAccounting) -> dict[str, Any]:
     return {**vars(accounting), "flows": flows}
 
 
-def render_tables(accounting: RunAccounting) -> Iterator[Any]:
-    """Yield the accounting as rich tables, one a flow, and closing lines."""
-    from rich.table import Table
+NARROW = 72
+"""Width of a terminal below which a table has no frame, and its reasons are below it."""
 
+
+def render_tables(accounting: RunAccounting, width: int) -> Iterator[Any]:
+    """Yield the accounting as rich tables, one a flow, and closing lines.
+
+    Args:
+        accounting: of a run.
+        width: of the terminal, in characters.
+    """
     yield f"[bold]{accounting.name}[/bold] (recipe {accounting.recipe[:12]})"
     for flow in accounting.flows:
-        state = "complete" if flow.complete else "not complete"
-        grid = Table(title=f"{flow.flow}: {flow.rows} rows in {flow.shards} shards, {state}", title_justify="left")
-        for name in ("stage", "in", "kept", "rejected", "failed", "out", "seconds", "rows/s"):
-            grid.add_column(name, justify="left" if name in ("stage", "rejected", "failed") else "right")
-        for stage in flow.stages:
-            grid.add_row(
-                stage.stage if stage.balances else f"[red]{stage.stage} (does not add up)[/red]",
-                str(stage.inputs),
-                str(stage.kept),
-                _render_counts(stage.rejected),
-                _render_counts(stage.failed),
-                str(stage.out),
-                f"{stage.seconds:.1f}" if stage.seconds else "",
-                f"{stage.rate:.1f}" if stage.rate else "",
-            )
-        yield grid
+        yield from _render_narrow(flow) if width < NARROW else [_render_wide(flow)]
     if accounting.dataset_rows is not None:
-        yield f"dataset: {accounting.dataset_rows} rows"
+        yield f"dataset: {format_count(accounting.dataset_rows, 'row')}"
     if accounting.deaths:
         yield f"workers that died and were replaced: {accounting.deaths}"
 
 
-def _render_counts(counts: Counter[str]) -> str:
-    return "\n".join(f"{count} {reason}" for reason, count in counts.most_common())
+def _describe_flow(flow: FlowAccounting) -> str:
+    rows, shards = format_count(flow.rows, "row"), format_count(flow.shards, "shard")
+    return f"{flow.flow}: {rows} in {shards}, {'complete' if flow.complete else 'not complete'}"
+
+
+def _render_wide(flow: FlowAccounting) -> Any:
+    from rich.table import Table
+
+    grid = Table(title=_describe_flow(flow), title_justify="left")
+    for name in ("stage", "in", "kept", "rejected", "failed", "out", "seconds", "rows/s"):
+        is_text = name in ("stage", "rejected", "failed")
+        grid.add_column(name, justify="left" if is_text else "right", no_wrap=not is_text)
+    for stage in flow.stages:
+        grid.add_row(
+            stage.stage if stage.balances else f"[red]{stage.stage} (does not add up)[/red]",
+            str(stage.inputs),
+            str(stage.kept),
+            "\n".join(_render_counts(stage.rejected)),
+            "\n".join(_render_counts(stage.failed)),
+            str(stage.out),
+            f"{stage.seconds:.1f}" if stage.seconds else "",
+            f"{stage.rate:.1f}" if stage.rate else "",
+        )
+    return grid
+
+
+def _render_narrow(flow: FlowAccounting) -> Iterator[Any]:
+    """Yield a table whose figures are whole and whose names are shortened, and the reasons below it."""
+    from rich.table import Table
+
+    header = ("stage", "in", "kept", "rej.", "fail.", "out", "rows/s")
+    rows = [
+        (
+            stage.stage,
+            *map(str, (stage.inputs, stage.kept, stage.rejected.total(), stage.failed.total(), stage.out)),
+            f"{stage.rate:.1f}" if stage.rate else "",
+        )
+        for stage in flow.stages
+    ]
+    grid = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    grid.add_column(header[0], no_wrap=True, overflow="ellipsis", min_width=4)
+    for index, name in enumerate(header[1:], 1):
+        longest = max(len(name), *(len(row[index]) for row in rows))
+        grid.add_column(name, justify="right", no_wrap=True, min_width=longest)
+    for row in rows:
+        grid.add_row(*row)
+    yield f"[bold]{_describe_flow(flow)}[/bold]"
+    yield grid
+    for stage in flow.stages:
+        for outcome, counts in (("rejected", stage.rejected), ("failed", stage.failed)):
+            yield from (f"  {stage.stage}, {outcome}: {line}" for line in _render_counts(counts))
+        if not stage.balances:
+            yield f"[red]  {stage.stage} does not add up[/red]"
+
+
+def _render_counts(counts: Counter[str]) -> list[str]:
+    from rich.markup import escape
+
+    return [f"{count} {escape(reason)}" for reason, count in counts.most_common()]

@@ -1,13 +1,13 @@
 """The origin of a row: its parents in the run, back to the photos, and what every stage did to it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from rasura.manifests.errors import UnknownNameError
+from rasura.manifests.errors import StorageError, UnknownNameError
 from rasura.manifests.run_layout import read_plan
 from rasura.manifests.schemas import PICTURES, PROVENANCE, TRIPLET, Kind
 from rasura.manifests.storage import Store
@@ -43,12 +43,30 @@ def list_runs() -> list[Store]:
     return [Store(path.parent) for path in plans]
 
 
-def _open_tables(run: Store) -> list[Table]:
-    tables = Tables(run)
-    return [tables.table(name) for name in read_plan(run).flows if name in tables.names()]
+class _Run:
+    """The complete tables of a run, each after those that it reads.
+
+    Attributes:
+        tables: by their names.
+    """
+
+    def __init__(self, run: Store) -> None:
+        tables, complete = Tables(run), set(Tables(run).names())
+        self._flows = read_plan(run).flows
+        self.tables = {name: tables.table(name) for name in self._flows if name in complete}
+
+    def list_upstream(self, flow: str) -> list[Table]:
+        """List the tables that a flow was made from, directly or through others."""
+        names: set[str] = set()
+        waiting = list(self._flows[flow].upstream)
+        while waiting:
+            if (name := waiting.pop()) not in names and name in self._flows:
+                names.add(name)
+                waiting += self._flows[name].upstream
+        return [table for name, table in self.tables.items() if name in names]
 
 
-def find(tables: Sequence[Table], id: str) -> list[LineageNode]:
+def find(tables: Iterable[Table], id: str) -> list[LineageNode]:
     """Find the rows and the rejected inputs whose id is `id` or begins with it, upstream flows first."""
     nodes = []
     for table in tables:
@@ -61,15 +79,14 @@ def find(tables: Sequence[Table], id: str) -> list[LineageNode]:
     return nodes
 
 
-def _add_ancestors(tables: Sequence[Table], node: LineageNode, visited: set[tuple[str, str]]) -> None:
-    """Fill in a row's parents: the same id in an earlier flow, or the ids in `parents`."""
-    names = [table.name for table in tables]
-    earlier = tables[: names.index(node.flow)]
+def _add_ancestors(run: _Run, node: LineageNode, visited: set[tuple[str, str]]) -> None:
+    """Fill in a row's parents: the same id in a flow that its flow was made from, or the ids in `parents`."""
+    upstream = run.list_upstream(node.flow)
     for id in dict.fromkeys([node.row["id"], *(node.row.get("parents") or [])]):
-        matches = [match for match in find(earlier, id) if match.row["id"] == id and not match.rejected]
+        matches = [match for match in find(upstream, id) if match.row["id"] == id and not match.rejected]
         if matches and (matches[-1].flow, id) not in visited:
             visited.add((matches[-1].flow, id))
-            _add_ancestors(tables, matches[-1], visited)
+            _add_ancestors(run, matches[-1], visited)
             node.parents.append(matches[-1])
 
 
@@ -124,10 +141,11 @@ def describe_row(stores: Sequence[Store], id: str, pictures: Path | None = None)
     Raises:
         UnknownId: no row has it, or more than one.
         NoRun: one of the stores has no run.
+        StorageError: the folder for the pictures cannot be made.
     """
     for store in stores:
-        tables = _open_tables(store)
-        matches = find(tables, id)
+        run = _Run(store)
+        matches = find(run.tables.values(), id)
         if not matches:
             continue
         ids = {match.row["id"] for match in matches}
@@ -137,20 +155,22 @@ def describe_row(stores: Sequence[Store], id: str, pictures: Path | None = None)
         last = [match for match in exact if match.flow == exact[-1].flow]
         for match in last:
             if not match.rejected:
-                _add_ancestors(tables, match, set())
+                _add_ancestors(run, match, set())
         if pictures:
-            _write_pictures(tables, last[0], pictures)
+            _write_pictures(run.tables[last[0].flow], last[0], pictures)
         return f"run {store.uri}\n" + "\n".join(line for match in last for line in _render(match, 0))
     runs = ", ".join(store.uri for store in stores) or "there is no run below runs/; name one with --run"
     raise UnknownId(f"no row and no rejected input has an id like '{id}' ({runs})")
 
 
-def _write_pictures(tables: Sequence[Table], node: LineageNode, folder: Path) -> None:
+def _write_pictures(table: Table, node: LineageNode, folder: Path) -> None:
     if node.rejected:
         raise UnknownId(f"{node.row['id']} was {node.row['outcome']}: there are no pictures of it")
-    table = next(table for table in tables if table.name == node.flow)
     record = table.row(node.row["shard"], node.row["row"])
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot write pictures into {folder}: {error.strerror}") from error
     kinds = {**{name: kind for name, kind in TRIPLET.items() if kind in PICTURES}, **table.schema}
     for name, value in record.items():
         if value is not None and hasattr(value, "shape") and kinds.get(name, Kind.RGB) in PICTURES:

@@ -1,14 +1,15 @@
 """Progress of long work on standard error: a bar on a terminal, a line now and then elsewhere."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TaskID, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
 from rich.text import Text
 
 LINE_EVERY_S = 15.0
@@ -17,16 +18,59 @@ OnProgress = Callable[[float, float, str], None]
 """Receives the work that is done, the whole work in the same unit, and a note."""
 
 
-class _AmountColumn(ProgressColumn):
+NARROW, MEDIUM = 72, 110
+"""Widths of a terminal below which there is no bar and no unit, and below which the note is on a line of its own."""
+
+
+class _WordsColumn(ProgressColumn):
+    """A name or a note: what is shortened where there is not enough room."""
+
+    def __init__(self, render: Callable[[Task], str]) -> None:
+        super().__init__(Column(min_width=4))
+        self._text = render
+
     def render(self, task: Task) -> Text:
+        return Text(self._text(task), no_wrap=True, overflow="ellipsis")
+
+
+class _FigureColumn(ProgressColumn):
+    """A figure, which is never shortened."""
+
+    def __init__(self, render: Callable[[Task], str], style: str = "") -> None:
+        super().__init__(Column(no_wrap=True))
+        self._text, self._style = render, style
+
+    def render(self, task: Task) -> Text:
+        return Text(self._text(task), style=self._style)
+
+
+class _TwoLineBar(Bar):
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        if self.tasks:
+            yield Text(f"  {self.tasks[-1].fields['note']}", no_wrap=True, overflow="ellipsis")
+
+
+def _create_bar(console: Console) -> Bar:
+    """Create the bar that fits a terminal."""
+    is_narrow = console.width < NARROW
+
+    def render_amount(task: Task) -> str:
         total = "?" if task.total is None else f"{task.total:.0f}"
-        return Text(f"{task.completed:.0f}/{total} {task.fields['unit']}".rstrip())
+        return f"{task.completed:.0f}/{total} {'' if is_narrow else task.fields['unit']}".rstrip()
 
+    def render_rate(task: Task) -> str:
+        speed, unit = task.finished_speed or task.speed, "" if is_narrow else f" {task.fields['unit']}"
+        return f"{speed:.1f}{unit.rstrip()}/s" if speed else ""
 
-class _RateColumn(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:.1f} {task.fields['unit']}/s".replace(" /", "/") if speed else "", style="dim")
+    time_left = TimeRemainingColumn(table_column=Column(no_wrap=True))
+    figures = (_FigureColumn(render_amount), _FigureColumn(render_rate, "dim"), time_left)
+    name, note = _WordsColumn(lambda task: task.description), _WordsColumn(lambda task: str(task.fields["note"]))
+    # shards come in lumps: look back a minute for the rate
+    bar = () if is_narrow else (SpinnerColumn(), BarColumn(bar_width=20 if console.width < MEDIUM else 40))
+    if console.width < MEDIUM:
+        return _TwoLineBar(*bar[:1], name, *bar[1:], *figures, console=console, speed_estimate_period=60)
+    return Bar(*bar[:1], name, *bar[1:], *figures, note, console=console, speed_estimate_period=60)
 
 
 @dataclass
@@ -60,17 +104,7 @@ class Progress:
         self._work = _Work("", 0, "", None)
         self._bar: Bar | None = None
         if self.console.is_terminal and not quiet:
-            columns = (
-                SpinnerColumn(),
-                TextColumn("{task.description}"),
-                BarColumn(),
-                _AmountColumn(),
-                _RateColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-            )
-            # shards come in lumps: look back a minute for the rate
-            self._bar = Bar(*columns, console=self.console, speed_estimate_period=60)
+            self._bar = _create_bar(self.console)
 
     def __enter__(self) -> Self:
         if self._bar:

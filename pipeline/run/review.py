@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def read_review_accounting(run: Store) -> "tuple[ReviewAccounting, list[str]] | None":
-    """Read the accounting of a run's review, and its faults; None where the run has none on this machine.
+    """Read the accounting of a run's review, and its faults; None where the run has none that was opened here.
 
     A review that is kept elsewhere (`--database`) is checked by `rasura review check`.
     """
@@ -18,10 +18,14 @@ def read_review_accounting(run: Store) -> "tuple[ReviewAccounting, list[str]] | 
         return None
     from rasura.annotator.stats.accounting import find_faults, read_accounting
     from rasura.annotator.store.database import Database
+    from rasura.annotator.store.items import NeverOpened, check_opened
 
     database = Database(str(run.local / REVIEW_DATABASE), create=False)
     try:
         with database.read() as connection:
+            check_opened(connection, run.uri)
             return read_accounting(connection), find_faults(connection)
+    except NeverOpened:
+        return None
     finally:
         database.close()

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from rasura.manifests.formats.parquet_export import compute_export_key, export_dataset
+from rasura.manifests.formats.target import check_target
 from rasura.manifests.run_layout import (
     COMMITS,
     DATASET,
@@ -24,12 +25,14 @@ from rasura.manifests.run_layout import (
     WORK,
     FlowDescription,
     RunPlan,
+    check_folder,
     commit_path,
     read_plan,
     table_path,
     write_plan,
 )
 from rasura.manifests.shards import CommitRecord, read_manifest, write_manifest
+from rasura.manifests.spelling import format_count
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
 from rasura.pipeline.recipe.load import load
@@ -37,7 +40,9 @@ from rasura.pipeline.recipe.overrides import Overrides
 from rasura.pipeline.recipe.plan import Plan, list_shards, plan
 from rasura.pipeline.recipe.schema import EngineSettings
 from rasura.pipeline.recipe.specs import FlowPlan, Shard
+from rasura.pipeline.run.accounting import count_flow
 from rasura.pipeline.run.events import EventLog
+from rasura.pipeline.run.outcome import FlowOutcome, check_flows, list_warnings, summarize_flow
 from rasura.pipeline.run.progress import Progress
 from rasura.stages.sources.files import MissingInput
 
@@ -51,15 +56,35 @@ class RunResult:
 
     Attributes:
         run: its folder or URI.
-        rows: flow -> rows of its table.
+        flows: what became of the inputs of each flow.
         dataset: folder or URI of the dataset; None where the recipe has none.
         dataset_rows: rows of the dataset.
     """
 
     run: str
-    rows: Mapping[str, int]
+    flows: Mapping[str, FlowOutcome]
     dataset: str | None
     dataset_rows: int
+
+    def describe(self) -> Iterator[str]:
+        """Yield the closing lines of the run."""
+        for flow in self.flows.values():
+            yield from flow.describe()
+        if self.dataset is not None:
+            yield f"dataset: {format_count(self.dataset_rows, 'row')} in {self.dataset}"
+        yield f"run: {self.run}"
+
+    def list_warnings(self) -> list[str]:
+        """List what is to be warned of: flows without rows, and an empty dataset."""
+        return list_warnings(self.run, self.flows, self.dataset, self.dataset_rows)
+
+    def check(self) -> None:
+        """Check that no flow has nothing but failed inputs.
+
+        Raises:
+            AllInputsFailed: one has.
+        """
+        check_flows(self.run, self.flows)
 
 
 @dataclass(frozen=True)
@@ -125,28 +150,31 @@ def run(
     """
     recipe, positions = load(recipe_file, overrides)
     resolved = plan(recipe, positions, only)
-    store = Store(into or f"runs/{recipe.name}")
+    store = Store(f"runs/{recipe.name}" if into is None else into)
     with store.lock(), Progress(quiet) as progress:
         return _carry_out(resolved, store, progress, only is not None)
 
 
 def _carry_out(resolved: Plan, store: Store, progress: Progress, is_partial: bool) -> RunResult:
     """Make all tables of a plan, and the dataset."""
+    check_folder(store, resolved.recipe.name)
     store.clear_temporary([TABLES, DATASET, LISTINGS, LOG])
+    if resolved.recipe.dataset:
+        check_target(store.sub(DATASET))
     _write_description(resolved, store, is_partial)
     log = EventLog(store)
-    rows: dict[str, int] = {}
+    outcomes: dict[str, FlowOutcome] = {}
     try:
         with _EngineStarter(store, resolved.recipe.engine, log) as engine:
             attempt = _Attempt(resolved, store, progress, log, engine)
             for flow in resolved.flows.values():
-                rows[flow.name] = _make_table(attempt, flow)
+                outcomes[flow.name] = _make_table(attempt, flow)
     finally:
         log.flush()
     dataset, count = _write_dataset(resolved, store, progress)
     log.add("end", dataset_rows=count)
     log.flush()
-    return RunResult(store.uri, rows, dataset, count)
+    return RunResult(store.uri, outcomes, dataset, count)
 
 
 def _write_description(resolved: Plan, store: Store, is_partial: bool) -> None:
@@ -185,8 +213,8 @@ def _matches_description(resolved: Plan, store: Store) -> bool:
     return bool(before == now)
 
 
-def _make_table(attempt: _Attempt, flow: FlowPlan) -> int:
-    """Bring a flow's table to what its recipe and inputs say. Returns its rows."""
+def _make_table(attempt: _Attempt, flow: FlowPlan) -> FlowOutcome:
+    """Bring a flow's table to what its recipe and inputs say. Returns what became of its inputs."""
     shards = _list_inputs(attempt, flow)
     table = attempt.store.sub(table_path(flow.name))
     before, columns, full_columns = read_manifest(table)
@@ -205,7 +233,8 @@ def _make_table(attempt: _Attempt, flow: FlowPlan) -> int:
     now = [records[shard.id] for shard in shards]
     if now != before or columns != flow.columns or full_columns != flow.full_columns:
         write_manifest(table, now, flow.columns, flow.full_columns)
-    return sum(record.rows for record in now)
+    accounting = count_flow(flow.name, [spec.name for spec in flow.stages], now)
+    return summarize_flow(attempt.store, accounting, now, flow.upstream)
 
 
 def _list_inputs(attempt: _Attempt, flow: FlowPlan) -> list[Shard]:
@@ -230,15 +259,16 @@ def _make_shards(attempt: _Attempt, flow: FlowPlan, todo: Sequence[Shard], recor
     inputs = sum(len(shard.items) for shard in todo)
     attempt.progress.start(flow.name, inputs)
     start = time.perf_counter()
-    kept = rejected = 0
+    kept = rejected = failed = 0
 
     def on_commit(record: CommitRecord, report: Mapping[str, Any]) -> None:
-        nonlocal kept, rejected
+        nonlocal kept, rejected, failed
         records[record.shard] = record
         kept += record.rows
-        rejected += record.rejected.rows if record.rejected else 0
+        rejected += sum(sum(count.rejected.values()) for count in record.stages)
+        failed += sum(sum(count.failed.values()) for count in record.stages)
         attempt.log.add("commit", flow=flow.name, shard=record.shard, rows=record.inputs, seconds=report["seconds"])
-        attempt.progress.advance(record.inputs, f"{kept} kept, {rejected} rejected or failed")
+        attempt.progress.advance(record.inputs, f"{kept} kept, {rejected} rejected, {failed} failed")
 
     deaths = engine.deaths
     working_s = engine.run_flow(flow, todo, on_commit, attempt.progress.show_activity)

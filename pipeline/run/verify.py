@@ -15,7 +15,16 @@ import pyarrow.parquet as pq
 from rasura.manifests.errors import StorageError
 from rasura.manifests.formats import ober, rorem, rorem_export
 from rasura.manifests.images import RGB, BadImage, Mask
-from rasura.manifests.run_layout import DATASET, DATASET_CARD, DATASET_MANIFEST, MANIFEST, PLAN, read_plan, table_path
+from rasura.manifests.run_layout import (
+    DATASET,
+    DATASET_CARD,
+    DATASET_MANIFEST,
+    LOOP,
+    MANIFEST,
+    PLAN,
+    read_plan,
+    table_path,
+)
 from rasura.manifests.schemas import TRIPLET, Kind, decode_value, read_schema
 from rasura.manifests.shards import CommitRecord, read_manifest
 from rasura.manifests.storage import Store
@@ -273,7 +282,7 @@ def verify(store: Store, on_rows: OnRows = lambda rows: None) -> Verification:
     Raises:
         NothingToVerify: it is neither.
     """
-    if not store.exists(PLAN):
+    if not store.exists(PLAN) and not store.exists(LOOP):  # of a loop, `read_plan` says what to verify
         if not store.exists(DATASET_MANIFEST):
             raise NothingToVerify(f"'{store.uri}' is neither a run ({PLAN}) nor a dataset ({DATASET_MANIFEST})")
         return Verification(list(verify_dataset(store, on_rows)), ["dataset"])

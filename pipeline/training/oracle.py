@@ -244,8 +244,8 @@ def review_run(
         yield _make_entry(position, row, opinions[row.id])
     if not votable:
         raise NoTruth(
-            f"{run.uri}: none of its {len(candidates)} candidates was made from a captured or simulated triplet, so an "
-            "oracle has nothing to compare with: have people review them (rasura review)"
+            f"{run.uri}: none of its {len(candidates)} candidates was made from a captured or simulated triplet, so "
+            "the ground-truth reviewer has nothing to compare with: have people review them (rasura review)"
         )
 
 

@@ -4,13 +4,25 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rasura.manifests.errors import InputError
 from rasura.manifests.ids import compute_seed
+from rasura.manifests.run_layout import read_plan
+from rasura.manifests.spelling import suggest
 from rasura.manifests.storage import Store
-from rasura.manifests.tables import Tables
+from rasura.manifests.tables import NoTable, Table, Tables
 from rasura.pipeline.training.settings import FlowRows
+
+PICTURES = ("source", "mask")
+"""Columns of a picture with a hole: those that a remover fills."""
+TRIPLET = (*PICTURES, "target")
+"""Columns of a triplet."""
 
 LOCAL = "./"
 """Prefix of a run that is named from the reader's own folder, as a loop's rounds are."""
+
+
+class WrongRows(InputError):
+    """Rows of a flow that cannot be used for what they were chosen for."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,26 @@ class RowReader:
             local = run.startswith(LOCAL)
             self._tables[run] = Tables(self.home.sub(run.removeprefix(LOCAL)) if local else Store(run))
         return self._tables[run]
+
+    def open_flow(self, run: str, flow: str, columns: Sequence[str] = PICTURES) -> Table:
+        """Return the table of a flow whose rows have some columns; `object_mask` counts as the mask.
+
+        Raises:
+            NoRun: there is no such run.
+            NoTable: the run has no such flow, or it is not complete.
+            WrongRows: the rows lack a column.
+        """
+        tables = self.open_tables(run)
+        if flow not in (flows := read_plan(tables.run).flows):
+            raise NoTable(f"'{run}' has no flow '{flow}'; {suggest(flow, flows)}")
+        table = tables.table(flow)
+        present = {"mask" if name == "object_mask" else name for name in table.full_schema}
+        if missing := [name for name in columns if name not in present]:
+            noun = "no triplets" if "target" in columns else "no pictures with a mask"
+            fitting = [name for name in tables.names() if set(columns) <= set(tables.table(name).full_schema)]
+            remedy = f"flows that fit: {', '.join(fitting)}" if fitting else "none of the run's flows fits"
+            raise WrongRows(f"rows of '{flow}' in {run} are {noun}: they have no {', '.join(missing)}; {remedy}")
+        return table
 
     def read_row(self, ref: RowRef) -> dict[str, Any]:
         """Read a row with its pictures. Its `mask` is the object mask, whichever column has it."""

@@ -1,16 +1,19 @@
 """The settings of trainings: their parts of a recipe, and presets with the values that these change by name."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
+from rasura.discriminator import network
 from rasura.discriminator import train as discriminator_trainer
 from rasura.discriminator.network import Config
-from rasura.manifests.errors import RecipeError
 from rasura.manifests.spelling import suggest
+from rasura.networks.checkpoint import TrainingFailed
+from rasura.pipeline.recipe.load import Fault, describe_faults, raise_faults
+from rasura.pipeline.recipe.positions import Positions
 from rasura.pipeline.recipe.schema import RecipeModel
 from rasura.removers import rorem, tiny
 from rasura.removers.training.distill import Distillation
@@ -20,8 +23,6 @@ SHARED_SETTINGS = ("source", "size", "crop", "context", "flip", "dilate", "preci
 """Settings of a training that its distillation takes over."""
 FIXED_SETTINGS = ("preset", "unet")
 """Fields of a discriminator's network that the preset alone sets."""
-
-AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
 class FlowRows(RecipeModel):
@@ -105,7 +106,8 @@ class DiscriminatorSettings(RecipeModel):
     pretrain_scenes: int = Field(
         0,
         ge=0,
-        description="Initial triplets whose candidates, judged by the oracle, train the discriminator before any vote.",
+        description="Initial triplets whose candidates train the discriminator before any vote, with verdicts of the "
+        "ground-truth reviewer.",
     )
     settings: dict[str, Any] = Field(default_factory=dict, description="More of `rasura.discriminator.train.Settings`.")
     pretrain: dict[str, Any] = Field(default_factory=dict, description="The same, for the training before any vote.")
@@ -118,20 +120,15 @@ def build_training_settings(config: RemoverSettings, seed: int, tune: bool) -> S
         tune: of a training after a round, where `tune`, `tune_steps` and `tune_rate` count too.
 
     Raises:
-        RecipeError: a setting with an unknown name, or a value of another type.
+        RecipeError: a setting with an unknown name, or a value that it cannot have.
 
     Examples:
         >>> config = RemoverSettings(preset="tiny", steps=200, tune_steps=50)
         >>> build_training_settings(config, 1, tune=False).steps, build_training_settings(config, 1, tune=True).steps
         (200, 50)
     """
-    settings = tiny.TINY if config.preset == "tiny" else Settings()
-    settings = _replace_settings(settings, {"seed": seed, **config.settings}, "remover.settings")
-    if config.steps:
-        settings = replace(settings, steps=config.steps)
-    if tune:
-        steps, rate = config.tune_steps or settings.steps, config.tune_rate or settings.rate
-        settings = _replace_settings(replace(settings, steps=steps, rate=rate), config.tune, "remover.tune")
+    settings, faults = _change_training(config, seed, tune)
+    raise_faults(faults, Positions("remover"))
     return settings
 
 
@@ -139,55 +136,128 @@ def build_distillation_settings(config: RemoverSettings, seed: int) -> Distillat
     """Build the settings of a remover's distillation: RORem's, with the pictures of the remover's own training.
 
     Raises:
-        RecipeError: a setting with an unknown name, or a value of another type.
+        RecipeError: a setting with an unknown name, or a value that it cannot have.
     """
-    distill = config.distill or DistillSettings()
-    shared = {name: config.settings[name] for name in SHARED_SETTINGS if name in config.settings}
-    changes = {"seed": seed, **shared, **distill.settings}
-    settings = _replace_settings(Distillation(), changes, "remover.distill.settings")
-    return replace(settings, steps=distill.steps) if distill.steps else settings
+    settings, faults = _change_distillation(config, seed)
+    raise_faults(faults, Positions("remover"))
+    return settings
 
 
-def _replace_settings(settings: AnySettings, changes: Mapping[str, Any], place: str) -> AnySettings:
-    values = asdict(settings)
-    if unknown := sorted(set(changes) - set(values)):
-        raise RecipeError(f"{place}: there is no '{unknown[0]}'; {suggest(unknown[0], values)}")
-    try:
-        return TypeAdapter(type(settings)).validate_python({**values, **changes})
-    except ValidationError as error:
-        fault = error.errors()[0]
-        name = ".".join(map(str, fault["loc"]))
-        raise RecipeError(f"{place}: {name}: {fault['msg']}, not {fault['input']!r}") from None
-
-
-def adjust_discriminator(
-    config: Config, settings: discriminator_trainer.Settings, changes: Mapping[str, Any]
+def build_discriminator_settings(
+    preset: str, seed: int, changes: Mapping[str, Any], positions: Positions | None = None
 ) -> tuple[Config, discriminator_trainer.Settings]:
-    """Change a discriminator's network and training by name.
+    """Build the configuration of a discriminator's network and the settings of its training.
+
+    Args:
+        changes: values of either, by name.
+        positions: of the changes, for messages.
 
     Raises:
-        RecipeError: an unknown name, or a value of another type.
+        RecipeError: a setting with an unknown name, or a value that it cannot have.
 
     Examples:
-        >>> from rasura.discriminator.network import TINY
-        >>> config, settings = adjust_discriminator(TINY, discriminator_trainer.TINY, {"steps": 7})
-        >>> config == TINY, settings.steps
-        (True, 7)
+        >>> config, settings = build_discriminator_settings("tiny", 0, {"steps": 7})
+        >>> config.preset, settings.steps
+        ('tiny', 7)
     """
-    parts: list[Any] = [config, settings]
-    owners = {
-        field.name: index
-        for index, part in enumerate(parts)
-        for field in fields(part)
-        if field.name not in FIXED_SETTINGS
-    }
-    for name, value in changes.items():
-        if name not in owners:
-            raise RecipeError(f"there is no '{name}'; {suggest(name, owners)}")
-        before = getattr(parts[owners[name]], name)
-        if isinstance(before, float) and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if type(value) is not type(before):
-            raise RecipeError(f"{name} is {value!r}; expected something like {before!r}")
-        parts[owners[name]] = replace(parts[owners[name]], **{name: value})
-    return parts[0], parts[1]
+    config, settings, faults = _change_discriminator(preset, seed, changes)
+    raise_faults(faults, positions or Positions("discriminator"))
+    return config, settings
+
+
+def find_remover_faults(config: RemoverSettings, seed: int) -> Iterator[Fault]:
+    """Yield the faults in the settings of all trainings of a remover, with their places in its part of the recipe."""
+    trainings: list[tuple[str, Any]] = [("settings", _change_training(config, seed, tune=False))]
+    if config.tune:
+        trainings.append(("tune", _change_training(config, seed, tune=True)))
+    if config.distill:
+        trainings.append(("distill", _change_distillation(config, seed)))
+    for part, (settings, faults) in trainings:
+        yield from faults
+        if config.workers and settings.batch % config.workers:
+            yield (
+                (part, "batch"),
+                f"a batch of {settings.batch} cannot be divided evenly among {config.workers} workers",
+            )
+
+
+def find_discriminator_faults(config: DiscriminatorSettings, seed: int) -> Iterator[Fault]:
+    """Yield the faults in the settings of both trainings of a discriminator, with their places in its part."""
+    for part in ("settings", "pretrain"):
+        for path, message in _change_discriminator(config.preset, seed, getattr(config, part))[2]:
+            yield (part, *path), message
+
+
+def list_defaults(*parts: Any) -> dict[str, Any]:
+    """Return the names and values that `--set` and a recipe's `settings` can change, of one training.
+
+    Args:
+        parts: the settings of the training, and where it has one the configuration of its network.
+    """
+    values = {field.name: getattr(part, field.name) for part in parts for field in fields(part)}
+    return {name: value for name, value in values.items() if name not in FIXED_SETTINGS}
+
+
+def _change_training(config: RemoverSettings, seed: int, tune: bool) -> tuple[Settings, list[Fault]]:
+    settings = tiny.TINY if config.preset == "tiny" else Settings()
+    (settings,), faults = _change([settings], {"seed": seed, **config.settings}, "settings")
+    if config.steps:
+        settings = replace(settings, steps=config.steps)
+    if tune:
+        steps, rate = config.tune_steps or settings.steps, config.tune_rate or settings.rate
+        (settings,), more = _change([replace(settings, steps=steps, rate=rate)], config.tune, "tune")
+        faults = [*faults, *more]
+    return settings, faults
+
+
+def _change_distillation(config: RemoverSettings, seed: int) -> tuple[Distillation, list[Fault]]:
+    distill = config.distill or DistillSettings()
+    settings, _ = _change_training(config, seed, tune=False)
+    shared = {name: getattr(settings, name) for name in SHARED_SETTINGS if name in config.settings}
+    (changed,), faults = _change([Distillation(**shared)], {"seed": seed, **distill.settings}, "distill", "settings")
+    changed = replace(changed, steps=distill.steps) if distill.steps else changed
+    try:
+        changed.check()
+    except TrainingFailed as error:
+        faults.append((("distill", "settings"), str(error)))
+    return changed, faults
+
+
+def _change_discriminator(
+    preset: str, seed: int, changes: Mapping[str, Any]
+) -> tuple[Config, discriminator_trainer.Settings, list[Fault]]:
+    defaults = discriminator_trainer.TINY if preset == "tiny" else discriminator_trainer.Settings()
+    (config, settings), faults = _change([network.PRESETS[preset], defaults], {"seed": seed, **changes})
+    if config.head == "rorem" and config.size != network.ROREM.size:
+        faults.append((("size",), f"RORem's head takes pictures of {network.ROREM.size} px (it is {config.size})"))
+    return config, settings, faults
+
+
+def _change(parts: Sequence[Any], changes: Mapping[str, Any], *place: str) -> tuple[list[Any], list[Fault]]:
+    """Change values of dataclasses by name, and check them by the types of their fields.
+
+    Args:
+        parts: dataclasses without a field in common.
+        changes: name to value.
+        place: of the changes in the recipe.
+
+    Returns:
+        The parts, with the changes where there is no fault; and all faults.
+    """
+    names = list_defaults(*parts)
+    unknown = [name for name in changes if name not in names]
+    faults: list[Fault] = [((*place, name), f"there is no '{name}'; {suggest(name, names)}") for name in unknown]
+    changed = []
+    for part in parts:
+        own = {field.name: changes[field.name] for field in fields(part) if field.name in changes}
+        own = {name: value for name, value in own.items() if name in names}
+        for name, value in own.items():  # to pydantic, true is the number 1
+            if value is True and not isinstance(names[name], bool):
+                faults.append(((*place, name), f"expected a value like {names[name]!r} (it is true)"))
+        try:
+            checked = TypeAdapter(type(part)).validate_python({**asdict(part), **own})
+            changed.append(replace(part, **{name: getattr(checked, name) for name in own}))
+        except ValidationError as error:
+            faults += [((*place, *path), message) for path, message in describe_faults(error, RecipeModel)]
+            changed.append(part)
+    return changed, faults

@@ -42,8 +42,7 @@ def read_votes_files(files: Sequence[Path], reviewers: Reviewers | None = None) 
         The entries, and whose they are.
 
     Raises:
-        BadVotes: a file that is no votes file.
-        FileNotFoundError: a file is missing.
+        BadVotes: a file that is missing, or no votes file.
         MixedVotes: votes of both sorts.
     """
     from rasura.annotator.exchange.votes_file import read_votes

@@ -6,41 +6,93 @@ every worker must be able to reach the folder.
 """
 
 import contextlib
+import json
 import os
 import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from rasura.networks.checkpoint import TrainingFailed
+from rasura.networks.trainer import OnProgress
 from rasura.pipeline.engine.cluster import cluster
 from rasura.pipeline.recipe.schema import EngineSettings
 
+SCRATCH = ".ray"
+"""Folder below a training's own that Ray Train uses; it is removed at the end."""
+PROGRESS_EVERY_S = 0.5
 
-def run_training(work: Callable[[], object], workers: int, out: Path, gpus: bool) -> None:
+
+class ProgressFile:
+    """A file through which the progress of a training in another process comes to this one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, done: int, total: int, note: str) -> None:
+        """Write the progress in place of the last; this is an `OnProgress`."""
+        part = self.path.with_suffix(".part")
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps([done, total, note]))
+        part.replace(self.path)
+
+    @contextlib.contextmanager
+    def watch(self, on_progress: OnProgress) -> Iterator[None]:
+        """Pass on what is written, until the block ends."""
+        is_over = threading.Event()
+        last: list[str] = []
+
+        def report() -> None:
+            with contextlib.suppress(OSError):  # nothing yet
+                text = self.path.read_text()
+                if [text] != last:
+                    last[:] = [text]
+                    on_progress(*json.loads(text))
+
+        def poll() -> None:
+            while not is_over.wait(PROGRESS_EVERY_S):
+                report()
+
+        thread = threading.Thread(target=poll, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            thread.join()
+            report()
+
+
+def run_training(
+    work: Callable[..., object], workers: int, out: Path, gpus: bool, on_progress: OnProgress | None = None
+) -> None:
     """Run a training: in this process where `workers` is 0, else in so many workers at once.
 
     Args:
         work: a training that continues from its checkpoint in `out`; for workers it must be picklable.
         gpus: the training can use a GPU.
+        on_progress: `work` is called with an argument of this name, from which it comes here.
 
     Raises:
         TrainingFailed: a worker died, or there are fewer CPUs or GPUs than workers.
         Exception: what the training itself raises.
     """
     if not workers:
-        work()
+        (partial(work, on_progress=on_progress) if on_progress else work)()
         return
     import ray
 
     with contextlib.ExitStack() as stack:
         if not ray.is_initialized():
             stack.enter_context(cluster(EngineSettings(workers=workers)))
-        _run_workers(work, workers, out.absolute(), gpus and ray.cluster_resources().get("GPU", 0) > 0)
+        _run_workers(work, workers, out.absolute(), gpus and ray.cluster_resources().get("GPU", 0) > 0, on_progress)
 
 
-def _run_workers(work: Callable[[], object], workers: int, out: Path, use_gpu: bool) -> None:
+def _run_workers(
+    work: Callable[..., object], workers: int, out: Path, use_gpu: bool, on_progress: OnProgress | None
+) -> None:
     import logging
 
     import ray
@@ -52,7 +104,9 @@ def _run_workers(work: Callable[[], object], workers: int, out: Path, use_gpu: b
     available = ray.cluster_resources().get(device, 0)
     if "RAY_ADDRESS" not in os.environ and available < workers:  # a cluster may grow, one machine does not
         raise TrainingFailed(f"{workers} workers need {workers} {device}s, this machine has {available:.0f}")
-    home = Path.cwd()
+    home, file = Path.cwd(), ProgressFile(out / SCRATCH / "progress.json")
+    if on_progress:
+        work = partial(work, on_progress=file.write)
 
     def work_at_home() -> None:
         if home.is_dir():  # Ray Train starts its workers elsewhere; relative paths are the driver's
@@ -61,14 +115,14 @@ def _run_workers(work: Callable[[], object], workers: int, out: Path, use_gpu: b
 
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     out.mkdir(parents=True, exist_ok=True)
-    scratch = out / ".ray"
+    scratch = out / SCRATCH
     trainer = TorchTrainer(
         work_at_home,
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu),
         run_config=RunConfig(name="train", storage_path=str(scratch)),
     )
     try:
-        with _interruptible():
+        with _interruptible(), file.watch(on_progress) if on_progress else contextlib.nullcontext():
             trainer.fit()
     except WorkerGroupError as error:
         raise _find_cause(error.worker_failures, workers, out) from None

@@ -9,10 +9,13 @@ picture x at signal share a is sqrt(a) x0 + sqrt(1 - a) eps throughout.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
 
 from rasura.networks.checkpoint import TrainingFailed
 from rasura.networks.lora import RANK, RECIPE_TARGETS, add_lora, disable_lora
+from rasura.networks.setting_types import Count, Number, PositiveNumber
 from rasura.networks.trainer import OnProgress
 from rasura.removers.conditioning import Conditioning
 from rasura.removers.training.train import (
@@ -44,16 +47,16 @@ class Distillation(Settings):
     scaling: of the timestep in the boundary's scalings. loss: squared, or Huber's around `huber`.
     """
 
-    steps: int = 20_000
-    batch: int = 128
+    steps: Count = 20_000
+    batch: Count = 128
     learn: Literal["all", "lora"] = "lora"
-    rank: int = RANK
-    weakest: float = 3.0
-    strongest: float = 10.0
-    solver_steps: int = 50
-    scaling: float = 10.0
+    rank: Count = RANK
+    weakest: Number = 3.0
+    strongest: Number = 10.0
+    solver_steps: Annotated[int, Field(ge=1, le=1000)] = 50
+    scaling: PositiveNumber = 10.0
     loss: Literal["l2", "huber"] = "l2"
-    huber: float = 1e-3
+    huber: PositiveNumber = 1e-3
 
     def check(self) -> None:
         """Check that nothing is set that a distillation does not have.
@@ -68,6 +71,8 @@ class Distillation(Settings):
             )
         if (self.inside, self.outside) != (1.0, 1.0):
             raise TrainingFailed(f"inside {self.inside} and outside {self.outside}: a distillation has no such weights")
+        if self.weakest > self.strongest:
+            raise TrainingFailed(f"weakest {self.weakest} is above strongest {self.strongest}: swap them")
 
 
 def distill(

@@ -20,6 +20,7 @@ from rasura.manifests.ids import hash_json
 from rasura.networks import lora
 from rasura.networks.checkpoint import TrainingFailed
 from rasura.networks.pca_codec import Autoencoder
+from rasura.networks.setting_types import Count, Number, PositiveNumber, Precision, Seed, Side, WholeNumber
 from rasura.networks.trainer import ComputeLoss, OnProgress, Trainer
 from rasura.removers.base import compute_crop_window, dilate, resize
 from rasura.removers.training import attention_loss, energy_loss
@@ -62,31 +63,31 @@ class Settings:
     mask_loss: weight of ObjectClear's loss on the attention to the prompt's `token` (`attention_loss.py`); 0.01 there.
     """
 
-    steps: int = 50_000
-    batch: int = 16
-    rate: float = 5e-5
-    warm_up: int = 500
+    steps: Count = 50_000
+    batch: Count = 16
+    rate: PositiveNumber = 5e-5
+    warm_up: WholeNumber = 500
     decay: bool = False
-    weight_decay: float = 1e-2
-    clip: float = 1.0
+    weight_decay: Number = 1e-2
+    clip: PositiveNumber = 1.0
     objective: Literal["epsilon", "x0", "energy"] = "epsilon"
     learn: Literal["all", "lora"] = "all"
-    rank: int = 64
+    rank: Count = 64
     source: Literal["masked", "whole", "prefilled"] = "masked"
-    size: int = 512
+    size: Side = 512
     crop: Literal["hole", "whole"] = "hole"
-    context: float = 0.75
+    context: Number = 0.75
     flip: bool = True
-    dilate: int = 0
-    inside: float = 1.0
-    outside: float = 1.0
-    mask_loss: float = 0.0
-    token: int = 5
-    log_every: int = 50
-    checkpoint_every: int = 5000
-    precision: str = "no"
+    dilate: WholeNumber = 0
+    inside: Number = 1.0
+    outside: Number = 1.0
+    mask_loss: Number = 0.0
+    token: WholeNumber = 5
+    log_every: WholeNumber = 50
+    checkpoint_every: Count = 5000
+    precision: Precision = "no"
     save_memory: bool = False
-    seed: int = 4
+    seed: Seed = 4
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Draws for compositing: foregrounds with a background each. The same seed and tables give the same draws."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Annotated, Any, Literal
 
@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BeforeValidator, Field, field_validator
 
 from rasura.manifests.ids import compute_seed, hash_json
-from rasura.manifests.schemas import PROVENANCE, Kind, Schema
+from rasura.manifests.schemas import PROVENANCE, Kind
 from rasura.stages import stage
 from rasura.stages.sources.balance import (
     BalancedSampler,
@@ -224,11 +224,11 @@ class Draws(Source):
     def upstream(self) -> list[str]:
         return list(dict.fromkeys([*self.params.foregrounds, *self.params.backgrounds]))
 
-    def schema(self, columns: Schema) -> Schema:
-        # `columns` are those of the first flow that is named by `upstream`
-        if missing := tuple(column for column in CUTOUT_COLUMNS if column not in columns):
-            raise MissingColumns(self.name, missing, tuple(columns))
-        return dict(self.gives)
+    def required_columns(self) -> Mapping[str, Sequence[str]]:
+        required = dict.fromkeys(self.params.backgrounds, REQUIRED_COLUMNS)
+        for flow in self.params.foregrounds:
+            required[flow] = [*CUTOUT_COLUMNS, *required.get(flow, ())]
+        return required
 
     def items(self, run: RunContext) -> list[Record]:
         p = self.params
@@ -258,7 +258,7 @@ class Draws(Source):
         """Return a flow's rows without their pictures, with the place of each in its table.
 
         Raises:
-            MissingColumns: a column is missing; of the first flow this was checked before the run, here of all.
+            MissingColumns: a column is missing in the table, though the plan of the flow has it.
         """
         table = run.tables.table(flow)
         if missing := tuple(column for column in required if column not in table.full_schema):

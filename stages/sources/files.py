@@ -13,12 +13,12 @@ from typing import Annotated, cast
 
 import fsspec
 import pyarrow as pa
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from rasura.manifests.errors import InputError
 from rasura.manifests.ids import compute_content_id, compute_file_content_id
 from rasura.manifests.run_layout import LISTINGS
-from rasura.manifests.storage import Store, is_remote
+from rasura.manifests.storage import Store, is_remote, translate_client_errors
 from rasura.manifests.tables import Tables
 
 
@@ -64,30 +64,58 @@ def _walk(folder: str) -> Iterable[SourceFile]:
                 yield SourceFile(entry.path, stat.st_size, str(stat.st_mtime_ns))
 
 
+def expand_path(path: str) -> str:
+    """Return a path without `file://`, with the home folder in place of `~`; a URI of a store as it is.
+
+    Examples:
+        >>> expand_path("file:///data/photos"), expand_path("s3://bucket/~")
+        ('/data/photos', 's3://bucket/~')
+    """
+    # not as a pathlib.Path, which would shorten `./photos`: paths are part of the ids of shards
+    return path if is_remote(path) else os.path.expanduser(path.removeprefix("file://"))  # noqa: PTH111
+
+
 def find_files(path: str, pattern: str = "*") -> list[SourceFile]:
     """Find the files of a folder and its folders, of a glob, or one file, sorted by path, without hidden ones.
 
     Raises:
         MissingInput: nothing is there.
+        StoreError: the store cannot be reached.
     """
+    path = expand_path(path)
+    files = [file for file in _list_files(path) if fnmatch.fnmatch(Path(file.path).name, pattern)]
+    if not files:
+        suffix = f" that matches '{pattern}'" if pattern != "*" else ""
+        if Path(path).is_dir():
+            raise MissingInput(f"the folder '{path}' has no file{suffix}")
+        raise MissingInput(f"there is no file{suffix} at '{path}'")
+    return sorted(files, key=lambda file: file.path)
+
+
+def _list_files(path: str) -> Iterable[SourceFile]:
     if is_remote(path):
-        fs, root = fsspec.core.url_to_fs(path)
-        scheme = path.partition("://")[0]
-        entries = fs.find(root, detail=True).values()
-        files = [
-            SourceFile(f"{scheme}://{entry['name']}", entry["size"], str(entry.get("ETag") or entry.get("etag") or ""))
-            for entry in entries
-        ]
+        yield from _list_remote(path)
     elif Path(path).is_dir():
-        files = list(_walk(path))
+        yield from _walk(path)
     else:
         names = [path] if Path(path).is_file() else glob.glob(path, recursive=True)
-        paths = [Path(name) for name in names if Path(name).is_file()]
-        files = [SourceFile(str(file), file.stat().st_size, str(file.stat().st_mtime_ns)) for file in paths]
-    files = sorted((file for file in files if fnmatch.fnmatch(Path(file.path).name, pattern)), key=lambda f: f.path)
-    if not files:
-        raise MissingInput(f"no files at '{path}'" + (f" that match '{pattern}'" if pattern != "*" else ""))
-    return files
+        for file in map(Path, names):
+            if file.is_file():
+                yield SourceFile(str(file), file.stat().st_size, str(file.stat().st_mtime_ns))
+
+
+def _list_remote(path: str) -> list[SourceFile]:
+    scheme = path.partition("://")[0]
+    try:
+        with translate_client_errors("list", path):
+            fs, root = fsspec.core.url_to_fs(path)
+            entries = fs.find(root, detail=True).values()
+    except FileNotFoundError:
+        return []
+    return [
+        SourceFile(f"{scheme}://{entry['name']}", entry["size"], str(entry.get("ETag") or entry.get("etag") or ""))
+        for entry in entries
+    ]
 
 
 def read_file(path: str) -> bytes:
@@ -177,6 +205,7 @@ def check_pattern(pattern: str | None) -> str | None:
 
 
 Pattern = Annotated[str, AfterValidator(check_pattern)]
+InputPath = Annotated[str, Field(min_length=1)]
 
 
 def extract_scene_id(name: str, pattern: str | None, fallback: str) -> str:

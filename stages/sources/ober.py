@@ -1,25 +1,28 @@
 """A dataset in OBER's Parquet layout, ObjectClear's published one or one made here, as pairs or as triplets."""
 
 import json
+from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 from pydantic import Field
 
-from rasura.manifests.formats.ober import NotOber, OberReader, list_rows
+from rasura.manifests.formats.ober import NEEDED_COLUMNS, NotOber, OberReader, list_rows
 from rasura.manifests.ids import compute_content_id
 from rasura.manifests.images import MAX_PIXELS, decode_image, decode_mask
 from rasura.manifests.schemas import PROVENANCE, Kind, Schema
 from rasura.stages import stage
 from rasura.stages.sources.files import (
     ChangedInput,
+    InputPath,
     MissingInput,
     RunContext,
+    SourceFile,
     compute_content_ids,
     find_files,
     format_origin,
     make_unreadable_id,
 )
-from rasura.stages.sources.photos import shrink_to_fit
+from rasura.stages.sources.photos import check_columns, shrink_to_fit
 from rasura.stages.stage import Kept, Outcome, Record, Rejected, Source
 
 PAIR_COLUMNS: Schema = {"input": Kind.RGB, "gt": Kind.RGB, "given_mask": Kind.MASK, "given_foreground_mask": Kind.MASK}
@@ -35,7 +38,7 @@ KINDS = ("captured", "simulated", "edited")
 
 
 class OberParams(stage.Params):
-    path: str = Field(description="folder, glob, file or URI of .parquet files in OBER's layout")
+    path: InputPath = Field(description="folder, glob, file or URI of .parquet files in OBER's layout")
     give: Literal["pairs", "triplets"] = Field(
         "pairs", description="pairs, to be measured and cut out; or triplets as they are, for a dataset"
     )
@@ -71,8 +74,16 @@ class Ober(Source):
         pictures = PAIR_COLUMNS if self.params.give == "pairs" else TRIPLET_COLUMNS
         return {**PROVENANCE, **pictures, "subset": Kind.STRING}
 
+    def list_inputs(self) -> Sequence[SourceFile]:
+        """List the files.
+
+        Raises:
+            MissingInput: there are none, or one lacks OBER's columns.
+        """
+        return check_columns(find_files(self.params.path, "*.parquet"), NEEDED_COLUMNS)
+
     def items(self, run: RunContext) -> list[Record]:
-        files = find_files(self.params.path, "*.parquet")
+        files = self.list_inputs()
         listings = compute_content_ids(files, run, _describe_rows)
         items: list[Record] = []
         splits: dict[str, tuple[str | None, str]] = {}

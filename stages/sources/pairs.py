@@ -4,27 +4,39 @@ They are in `input/` and `gt/` with equal names and optional `mask/`, in one fol
 (`001_input.png`, `001_clean.png`), or in Parquet files.
 """
 
-from pathlib import PurePath
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
 
 from pydantic import Field
 
 from rasura.manifests.ids import compute_content_id, hash_json
 from rasura.manifests.images import MAX_PIXELS, decode_image, decode_mask
 from rasura.manifests.schemas import PROVENANCE, Kind
+from rasura.manifests.storage import is_remote
 from rasura.stages import stage
 from rasura.stages.sources.files import (
     ChangedInput,
+    InputPath,
     MissingInput,
     Pattern,
     RunContext,
     SourceFile,
     compute_content_ids,
+    expand_path,
     extract_scene_id,
     find_files,
     format_origin,
     read_and_verify,
 )
-from rasura.stages.sources.photos import ParquetRows, list_row_ids, list_row_items, read_cell, shrink_to_fit
+from rasura.stages.sources.photos import (
+    ParquetRows,
+    check_columns,
+    list_row_ids,
+    list_row_items,
+    read_cell,
+    shrink_to_fit,
+)
 from rasura.stages.stage import Kept, Outcome, Record, Rejected, Source
 
 PARTS = ("input", "gt", "mask")
@@ -39,7 +51,7 @@ class Endings(stage.Params):
 
 
 class PairsParams(stage.Params):
-    path: str = Field(description="folder with input/, gt/ and maybe mask/, or .parquet files with such columns")
+    path: InputPath = Field(description="folder with input/, gt/ and maybe mask/, or .parquet files with such columns")
     endings: Endings | None = Field(None, description="endings of the names, where all files are in one folder")
     mask_column: str = Field("mask", description="column of the object mask, where the files are Parquet")
     licence: str = Field("unknown", description="licence of the pictures, kept with every row made from them")
@@ -48,48 +60,39 @@ class PairsParams(stage.Params):
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="pictures with more pixels are refused undecoded")
 
 
-def match_partners(files: dict[str, dict[str, str]]) -> list[dict[str, str | None]]:
-    """Return the paths of each pair's input, gt and mask; None where one is missing.
+FilesByName = Mapping[str, Mapping[str, SourceFile]]
+"""Files by part, and there by the pair's name."""
 
-    Args:
-        files: by part, the pair's name and the path.
-    """
+
+def match_partners(files: FilesByName) -> list[dict[str, SourceFile]]:
+    """Return each pair's files by part, sorted by the pair's name; a part that is missing is not there."""
     names = sorted(set().union(*files.values()))
-    return [{part: files[part].get(name) for part in PARTS} for name in names]
+    return [{part: files[part][name] for part in PARTS if name in files[part]} for name in names]
 
 
-def group_by_folder(files: dict[str, list[SourceFile]], root: str) -> dict[str, dict[str, str]]:
+def group_by_folder(files: Mapping[str, Sequence[SourceFile]], root: str) -> FilesByName:
     """Group the files of the folders `input`, `gt` and `mask` (and of theirs) by part and name without suffix.
 
     Raises:
         MissingInput: two files of one folder have one name and differ in their suffix only.
     """
     # the name below input/, gt/ or mask/: a/001.png and b/001.png are two pairs
-    names = {
-        part: [(file.path.removeprefix(f"{root}/{part}/"), file.path) for file in entries]
-        for part, entries in files.items()
-    }
-    stems = {
-        part: [(name.removesuffix(PurePath(name).suffix), path) for name, path in entries]
-        for part, entries in names.items()
-    }
-    return {part: _index_by_name(stems[part]) for part in PARTS}
+    return {part: _index_by_name([(_get_stem(file, f"{root}/{part}"), file) for file in files[part]]) for part in PARTS}
 
 
-def group_by_ending(files: list[SourceFile], root: str, endings: Endings) -> dict[str, dict[str, str]]:
+def group_by_ending(files: Sequence[SourceFile], root: str, endings: Endings) -> FilesByName:
     """Group the files of one folder by part and by their name before its ending; others belong to no pair.
 
     Raises:
         MissingInput: two files have one name and differ in their suffix only, or none has such an ending.
     """
-    by_part: dict[str, list[tuple[str, str]]] = {part: [] for part in PARTS}
+    by_part: dict[str, list[tuple[str, SourceFile]]] = {part: [] for part in PARTS}
     by_ending = {part: ending for part in PARTS if (ending := getattr(endings, part))}
     for file in files:
-        name = file.path.removeprefix(f"{root}/")
-        stem = name.removesuffix(PurePath(name).suffix)
+        stem = _get_stem(file, root)
         for part, ending in by_ending.items():
             if stem.endswith(ending):
-                by_part[part].append((stem.removesuffix(ending), file.path))
+                by_part[part].append((stem.removesuffix(ending), file))
                 break
     if not by_part["input"] and not by_part["gt"]:
         endings_text = f"{by_ending['input']} or {by_ending['gt']}"
@@ -97,14 +100,19 @@ def group_by_ending(files: list[SourceFile], root: str, endings: Endings) -> dic
     return {part: _index_by_name(by_part[part]) for part in PARTS}
 
 
-def _index_by_name(entries: list[tuple[str, str]]) -> dict[str, str]:
-    by_name: dict[str, str] = {}
-    for name, path in entries:
+def _get_stem(file: SourceFile, folder: str) -> str:
+    name = file.path.removeprefix(f"{folder}/")
+    return name.removesuffix(PurePath(name).suffix)
+
+
+def _index_by_name(entries: Sequence[tuple[str, SourceFile]]) -> dict[str, SourceFile]:
+    by_name: dict[str, SourceFile] = {}
+    for name, file in entries:
         if other := by_name.get(name):
             raise MissingInput(
-                f"'{other}' and '{path}' have one name, so their partners are ambiguous; rename one of them"
+                f"'{other.path}' and '{file.path}' have one name, so their partners are ambiguous; rename one of them"
             )
-        by_name[name] = path
+        by_name[name] = file
     return by_name
 
 
@@ -117,40 +125,59 @@ class Pairs(Source):
     Params = PairsParams
     params: PairsParams
 
-    def _find(self, folder: str) -> list[SourceFile]:
-        try:
-            return find_files(f"{self.params.path.rstrip('/')}/{folder}")
-        except FileNotFoundError:
-            if folder == "mask":
-                return []
-            raise
+    def __init__(self, params: PairsParams, seed: int = 0) -> None:
+        super().__init__(params, seed)
+        self.has_tables = params.path.endswith(".parquet")
+        self.input_noun = "file" if self.has_tables else "pair"
 
     def _columns(self) -> list[str]:
         return ["input", "gt", self.params.mask_column]
 
-    def items(self, run: RunContext) -> list[Record]:
-        if self.params.path.endswith(".parquet"):
-            files = find_files(self.params.path)
-            ids = compute_content_ids(files, run, lambda path: list_row_ids(path, self._columns()))
-            return [item for file in files for item in list_row_items(file.path, ids[file.path])]
-        root = self.params.path.rstrip("/")
+    def list_inputs(self) -> Sequence[Any]:
+        """List the pairs of the folders, or the files of rows.
+
+        Raises:
+            MissingInput: a folder is not there or has no file, a file has another form, or partners are ambiguous.
+        """
+        path = expand_path(self.params.path)
+        if self.has_tables:
+            return check_columns(find_files(path), ("input", "gt"))
+        return match_partners(self._group_files(path.rstrip("/")))
+
+    def _group_files(self, root: str) -> FilesByName:
+        if Path(root).is_file():
+            raise MissingInput(f"'{root}' is a file; pairs are in a folder with input/ and gt/, or in .parquet files")
         if self.params.endings:
-            files = find_files(root)
-            pairs = match_partners(group_by_ending(files, root, self.params.endings))
-        else:
-            by_part = {part: self._find(part) for part in PARTS}
-            files = [file for entries in by_part.values() for file in entries]
-            pairs = match_partners(group_by_folder(by_part, root))
-        used = {path for pair in pairs for path in pair.values()}
-        ids = compute_content_ids([file for file in files if file.path in used], run)
+            return group_by_ending(find_files(root), root, self.params.endings)
+        if not is_remote(root):
+            for part in ("input", "gt"):
+                if not Path(root, part).is_dir():
+                    raise MissingInput(
+                        f"'{root}' has no folder '{part}': pictures with the object are in '{root}/input', those "
+                        f"without it in '{root}/gt', under equal names (or all in one folder, with `endings`)"
+                    )
+        files = {part: find_files(f"{root}/{part}") for part in ("input", "gt")}
+        try:
+            files["mask"] = find_files(f"{root}/mask")
+        except MissingInput:
+            files["mask"] = []
+        return group_by_folder(files, root)
+
+    def items(self, run: RunContext) -> list[Record]:
+        inputs = self.list_inputs()
+        if self.has_tables:
+            ids = compute_content_ids(inputs, run, lambda path: list_row_ids(path, self._columns()))
+            return [item for file in inputs for item in list_row_items(file.path, ids[file.path])]
+        ids = compute_content_ids([file for pair in inputs for file in pair.values()], run)
         items: list[Record] = []
-        for pair in pairs:
-            contents = {part: ids[path] if path else None for part, path in pair.items()}
+        for pair in inputs:
+            paths = {part: pair[part].path if part in pair else None for part in PARTS}
+            contents = {part: ids[path] if path else None for part, path in paths.items()}
             items.append(
                 {
                     "id": hash_json(contents),
-                    "origin": format_origin(pair["input"] or pair["gt"] or pair["mask"] or ""),
-                    "paths": pair,
+                    "origin": format_origin(next(iter(pair.values())).path),
+                    "paths": paths,
                     "contents": contents,
                 }
             )

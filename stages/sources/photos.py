@@ -1,21 +1,27 @@
 """Photos from a folder, a glob, or Parquet files: one record a picture, upright 8-bit sRGB."""
 
 import json
+from collections.abc import Sequence
 from typing import Any, cast
 
 import cv2
+import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
 from rasura.manifests.ids import compute_content_id
 from rasura.manifests.images import MAX_PIXELS, RGB, decode_image, read_field_of_view
 from rasura.manifests.schemas import PROVENANCE, Kind
+from rasura.manifests.spelling import list_nearest
+from rasura.manifests.storage import is_remote
 from rasura.stages import stage
 from rasura.stages.sources.files import (
     ChangedInput,
+    InputPath,
     MissingInput,
     Pattern,
     RunContext,
+    SourceFile,
     compute_content_ids,
     extract_scene_id,
     find_files,
@@ -27,7 +33,7 @@ from rasura.stages.stage import Kept, Outcome, Record, Source
 
 
 class PhotosParams(stage.Params):
-    path: str = Field(description="folder, glob, file or URI of pictures, or of .parquet files that hold them")
+    path: InputPath = Field(description="folder, glob, file or URI of pictures, or of .parquet files that hold them")
     pattern: str = Field("*", description="only files whose name matches")
     column: str = Field("image", description="column of the picture, where the files are Parquet")
     licence: str = Field("unknown", description="licence of the pictures, kept with every row made from them")
@@ -77,6 +83,25 @@ def list_row_ids(path: str, columns: list[str]) -> str:
     return json.dumps(ids)
 
 
+def check_columns(files: Sequence[SourceFile], columns: Sequence[str]) -> Sequence[SourceFile]:
+    """Return the files, where each local Parquet file among them has the columns.
+
+    Raises:
+        MissingInput: one has not. A file that cannot be read is a row that fails, and no fault of all.
+    """
+    for file in files:
+        if not file.path.endswith(".parquet") or is_remote(file.path):
+            continue
+        try:
+            names = pq.read_schema(file.path).names
+        except (OSError, pa.ArrowException):
+            continue
+        if missing := [column for column in columns if column not in names]:
+            have = list_nearest(missing[0], names)
+            raise MissingInput(f"'{file.path}' has no column {' or '.join(missing)}; it has {have}")
+    return files
+
+
 def list_row_items(path: str, ids: str) -> list[Record]:
     """Return the items of a Parquet file's rows; one for a file that cannot be read, which fails where it is loaded."""
     if ids == make_unreadable_id(path):
@@ -124,8 +149,16 @@ class Photos(Source):
     Params = PhotosParams
     params: PhotosParams
 
+    def list_inputs(self) -> Sequence[SourceFile]:
+        """List the files of pictures or of rows.
+
+        Raises:
+            MissingInput: there are none, or one of rows lacks the column.
+        """
+        return check_columns(find_files(self.params.path, self.params.pattern), (self.params.column,))
+
     def items(self, run: RunContext) -> list[Record]:
-        files = find_files(self.params.path, self.params.pattern)
+        files = self.list_inputs()
         pictures = [file for file in files if not file.path.endswith(".parquet")]
         tables = [file for file in files if file.path.endswith(".parquet")]
         ids = compute_content_ids(pictures, run) if pictures else {}

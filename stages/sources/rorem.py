@@ -2,6 +2,8 @@
 
 import json
 import os
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Literal
 
 from pydantic import Field
@@ -12,6 +14,7 @@ from rasura.manifests.images import MAX_PIXELS, decode_image, decode_mask
 from rasura.manifests.schemas import PROVENANCE, Kind, Schema
 from rasura.stages import stage
 from rasura.stages.sources.files import (
+    InputPath,
     MissingInput,
     Pattern,
     RunContext,
@@ -41,7 +44,9 @@ TRIPLET_COLUMNS: Schema = {
 
 
 class RoremParams(stage.Params):
-    path: str = Field(description="folder with meta.json (or folders that have one), a glob, or one file of that form")
+    path: InputPath = Field(
+        description="folder with meta.json (or folders that have one), a glob, or one file of that form"
+    )
     kind: Literal["captured", "simulated", "edited"] = Field(
         "edited", description="of rows that do not say it: captured where GT is a photograph, as RORD's; else a model's"
     )
@@ -58,13 +63,22 @@ class Rorem(Source):
 
     name = "rorem"
     input_paths = ("path",)
+    input_noun = "entry"
     gives = {**PROVENANCE, **TRIPLET_COLUMNS}
     Params = RoremParams
     params: RoremParams
 
-    def items(self, run: RunContext) -> list[Record]:
+    def list_inputs(self) -> list[tuple[str, Entry]]:
+        """List the entries of all lists, each with the path of its list.
+
+        Raises:
+            MissingInput: there is no list, or a file that is none.
+        """
         lists = find_files(self.params.path, "*.json" if self.params.path.endswith(".json") else "meta*.json")
-        entries = [(file.path, self._entries(file.path)) for file in lists]
+        return [(file.path, entry) for file in lists for entry in self._entries(file.path)]
+
+    def items(self, run: RunContext) -> list[Record]:
+        entries = [(path, [entry for _, entry in group]) for path, group in groupby(self.list_inputs(), itemgetter(0))]
         files: dict[str, SourceFile] = {}
         for folder in {_parent_folder(path) for path, _ in entries}:
             files |= {_normalize_path(file.path): file for file in find_files(folder)}

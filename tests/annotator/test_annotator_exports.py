@@ -207,10 +207,10 @@ def test_the_commands(tmp_path: Path) -> None:
     item = {"item": "x", "place_table": "candidates", "place_shard": "candidates0", "place_row": 2, "variant": "target"}
     entry = {**item, "reviewer": "Zoë", "time": 5, "action": "vote", "verdict": "yes", "nonce": "zoe-00000001"}
     (tmp_path / "in.jsonl").write_text(json.dumps(entry) + "\n")
-    assert command("votes", "import", run.store.uri, tmp_path / "in.jsonl").startswith("1 entries added")
-    assert command("review", "check", run.store.uri).startswith("4 candidates: 1 voted, 0 leased, 3 waiting; 1 votes")
+    assert command("votes", "import", run.store.uri, tmp_path / "in.jsonl").startswith("1 entry added")
+    assert command("review", "check", run.store.uri).startswith("4 candidates = 1 voted + 0 leased + 3 waiting; 1 vote")
     out = command("votes", "export", run.store.uri, "--out", tmp_path / "out", "--label-studio")
-    assert "1 entries of the log, 1 items with a verdict" in out
+    assert "1 entry of the log, 1 item with a verdict" in out
     assert (tmp_path / "out" / "label-studio.json").exists()
     assert "Zoë can no longer sign in" in command("review", "remove-reviewer", run.store.uri, "Zoë")
     wrong = command("votes", "import", run.store.uri, tmp_path / "in.jsonl", "--set", "vote=2", ok=False)

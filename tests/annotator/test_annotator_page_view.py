@@ -21,7 +21,7 @@ from support.annotator.browser import (
 )
 from support.annotator.page import TWO, page, served  # noqa: F401
 from support.annotator.runs import CANDIDATES, Run, make_run, row
-from support.annotator.server import serving
+from support.annotator.server import Served, serving
 
 from rasura.annotator.store.policy import Policy
 
@@ -296,3 +296,39 @@ def test_the_code_is_typed() -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     assert all(len(Path(name).read_text().splitlines()) <= 400 for name in files)
+
+
+def test_on_a_phone_the_reasons_of_a_no_leave_both_pictures_in_sight(browser: Browser, served: Served) -> None:
+    """The reasons take the place of the buttons: nothing is above the pictures, and all of it is on the screen."""
+    page = open_page(browser, served, served.token("Pia"), viewport={"width": 390, "height": 844}, has_touch=True)
+    page.click("#judge .no")
+    page.wait_for_selector("#reasons:not([hidden])")
+    boxes = {name: page.locator(f"#{name}").bounding_box() for name in ("canvas", "reasons", "no-reason")}
+    canvas, reasons, back = (boxes[name] for name in ("canvas", "reasons", "no-reason"))
+    assert canvas
+    assert reasons
+    assert back
+    assert canvas["y"] + canvas["height"] <= reasons["y"]
+    assert reasons["y"] + reasons["height"] <= 844
+    assert canvas["height"] > 300
+    assert reasons["y"] <= back["y"] < reasons["y"] + 60
+    page.click("#no-reason")
+    assert page.locator("#judge .no").is_visible()
+    page.context.close()
+
+
+def test_the_axis_of_votes_over_time_is_as_long_as_its_columns(browser: Browser, served: Served) -> None:
+    """A single column has its times below it, and the numbers of the admin's page their nouns."""
+    page = open_page(browser, served, served.token("Olga", admin=True))
+    press(page, "y")
+    wait_for_votes(page)
+    page.goto(f"{served.url}/admin")
+    page.wait_for_selector(".timeline")
+    columns, axis = (page.locator(f".timeline {part}").bounding_box() for part in (".columns span", ".axis"))
+    assert columns
+    assert axis
+    assert (columns["x"], columns["width"]) == (axis["x"], axis["width"])
+    totals = page.locator("#totals").inner_text().split("\n")
+    assert "vote" in totals
+    assert page.locator(".timeline .most").inner_text() == "1 vote"
+    page.context.close()

@@ -49,7 +49,7 @@ def test_a_finished_run_is_finished(old: Path, name: str, recipe: str, rows: dic
     printed = run("run", recipe, "--into", name)
     for flow, count in rows.items():
         assert re.search(rf"^{flow}: all \d+ inputs are done$", printed, re.MULTILINE)
-        assert re.search(rf"^{flow}: {count} rows$", printed, re.MULTILINE)
+        assert re.search(rf"^{flow}: {count} rows from \d+ inputs$", printed, re.MULTILINE)
     assert f"dataset: all {dataset} rows are there" in printed
     after = hash_files(old / name)
     changed = {file for file in before | after if before.get(file) != after.get(file)}
@@ -80,7 +80,7 @@ def test_the_exported_dataset_has_the_same_bytes(old: Path) -> None:
 def test_a_review_is_read_and_its_votes_exported(old: Path) -> None:
     """The review's accounting adds up; exported votes are equal to those that 0.1.0 exported; importing them adds
     nothing."""
-    assert "6 candidates: 5 voted, 1 leased, 0 waiting; 11 votes" in run("review", "check", "demo_run")
+    assert "6 candidates = 5 voted + 1 leased + 0 waiting; 11 votes" in run("review", "check", "demo_run")
     run("votes", "export", "demo_run", "--out", "votes2")
     for file in sorted((old / "votes").iterdir()):
         assert (old / "votes2" / file.name).read_bytes() == file.read_bytes(), file.name
@@ -152,7 +152,7 @@ def test_a_loop_goes_on_in_the_middle_of_its_round(old: Path) -> None:
     steps = hash_files(old / "loop_midway" / "steps")
     printed = run("loop", "loop.yaml", "--into", "loop_midway", status=3)
     assert "round 1 waits for people: 3 of 9 candidates have 1 vote(s)" in printed
-    assert "9 candidates: 3 voted, 0 leased, 6 waiting; 3 votes" in run("review", "check", "loop_midway/rounds/01")
+    assert "9 candidates = 3 voted + 0 leased + 6 waiting; 3 votes" in run("review", "check", "loop_midway/rounds/01")
     assert "all is well (tables/drawn, tables/candidates, review)" in run("verify", "loop_midway/rounds/01")
     shutil.copy(old / "loop_votes" / "votes.jsonl", old / "loop_midway" / "rounds" / "01" / "votes" / "bob.jsonl")
     printed = run("loop", "loop.yaml", "--into", "loop_midway")

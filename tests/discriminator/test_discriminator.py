@@ -37,17 +37,23 @@ def base(tmp_path_factory):
 
 @pytest.fixture
 def prompt():
-    made = torch.Generator().manual_seed(1)
-    return {"tokens": torch.randn(1, 77, 64, generator=made), "pooled": torch.randn(1, 32, generator=made)}
+    generator = torch.Generator().manual_seed(1)
+    return {"tokens": torch.randn(1, 77, 64, generator=generator), "pooled": torch.randn(1, 32, generator=generator)}
 
 
 def inputs(count=2, channels=network.TINY.channels, side=16, tokens=64, pooled=32):
-    made = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     mask = torch.zeros(count, 1, side, side)
     mask[..., 4:9, 5:8] = 1
     shape = (count, channels, side, side)
-    edited, source = (torch.randn(shape, generator=made) for _ in range(2))
-    return edited, mask, source, torch.randn(1, 77, tokens, generator=made), torch.randn(1, pooled, generator=made)
+    edited, source = (torch.randn(shape, generator=generator) for _ in range(2))
+    return (
+        edited,
+        mask,
+        source,
+        torch.randn(1, 77, tokens, generator=generator),
+        torch.randn(1, pooled, generator=generator),
+    )
 
 
 def test_sizes_are_the_published_ones():
@@ -70,16 +76,16 @@ def test_it_is_the_first_half_of_the_unet():
     the head's have the UNet's names."""
     torch.manual_seed(0)
     unet = tiny_models.unet()
-    made = network.build(Config(unet=tiny_models.UNET, feed="source", size=64))
-    own = {name: value for name, value in unet.state_dict().items() if name in made.state_dict()}
-    assert {name for name in made.state_dict() if not name.startswith(HEAD)} == set(own)
-    made.load_state_dict(own, strict=False)
-    seen = {}
-    for name, net in (("unet", unet), ("judge", made)):
-        net.mid_block.register_forward_hook(lambda module, given, out, name=name: seen.__setitem__(name, out))
+    judge = network.build(Config(unet=tiny_models.UNET, feed="source", size=64))
+    own = {name: value for name, value in unet.state_dict().items() if name in judge.state_dict()}
+    assert {name for name in judge.state_dict() if not name.startswith(HEAD)} == set(own)
+    judge.load_state_dict(own, strict=False)
+    outputs = {}
+    for name, net in (("unet", unet), ("judge", judge)):
+        net.mid_block.register_forward_hook(lambda module, given, out, name=name: outputs.__setitem__(name, out))
     edited, mask, source, tokens, pooled = inputs(channels=4, side=8)
     with torch.no_grad():
-        made(edited, mask, source, tokens, pooled)
+        judge(edited, mask, source, tokens, pooled)
         unet(
             torch.cat([edited, mask, source], 1),
             0,
@@ -89,7 +95,7 @@ def test_it_is_the_first_half_of_the_unet():
                 "time_ids": torch.tensor([[64, 64, 0, 0, 64, 64]] * 2),
             },
         )
-    assert torch.equal(seen["unet"], seen["judge"])
+    assert torch.equal(outputs["unet"], outputs["judge"])
 
 
 def test_the_head_learns():
@@ -101,31 +107,31 @@ def test_the_head_learns():
     inject_adapter_in_model(LoraConfig(r=4, lora_alpha=4, target_modules=list(lora.ATTENTIONS)), upstream)
     assert not any(value.requires_grad for value in getattr(upstream, HEAD).parameters())  # the trap
 
-    made = network.build(network.TINY)
-    before = {name: value.clone() for name, value in made.state_dict().items()}
+    judge = network.build(network.TINY)
+    before = {name: value.clone() for name, value in judge.state_dict().items()}
     args = inputs()
-    untrained = made(*args)
-    network.add_lora(made)
-    assert torch.equal(made(*args), untrained)  # a new LoRA changes nothing
-    learning = [value for value in made.parameters() if value.requires_grad]
+    untrained = judge(*args)
+    network.add_lora(judge)
+    assert torch.equal(judge(*args), untrained)  # a new LoRA changes nothing
+    learning = [value for value in judge.parameters() if value.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=1e-2)
     for _ in range(2):  # a LoRA's first half only moves once its second half is not zero
         optimizer.zero_grad()
-        made(*args).square().sum().backward()
+        judge(*args).square().sum().backward()
         optimizer.step()
-    kept = lora.collect_trainable(made)
+    kept = lora.collect_trainable(judge)
     head = {name: value for name, value in kept.items() if name.startswith(HEAD)}
     assert len(head) == 12
     assert all(not torch.equal(value, before[name]) for name, value in head.items())
     assert not torch.equal(kept[f"{HEAD}.norms.1.weight"], torch.ones(64))
     assert len(kept) == 32 + 12
     assert {name.rsplit(".lora_", 1)[1] for name in kept if ".lora_" in name} == {"A.weight", "B.weight"}
-    after = lora.compute_plain_state(made)
+    after = lora.compute_plain_state(judge)
     assert set(after) == set(before)
     assert torch.equal(after["conv_in.weight"], before["conv_in.weight"])
     plain = network.build(network.TINY)
     plain.load_state_dict(after)
-    assert torch.allclose(plain(*args), made(*args), atol=1e-5)
+    assert torch.allclose(plain(*args), judge(*args), atol=1e-5)
 
 
 def test_our_head_takes_any_size_and_weighs_the_hole():
@@ -172,15 +178,15 @@ def test_rorems_head_is_a_plain_sequential():
 def test_scores_are_the_same_alone_in_a_batch_and_after_saving(codec, tmp_path):
     """A candidate's score does not depend on what it is scored with, on the order, or on the run; a
     discriminator that was saved and loaded gives the same; the sizes of the pictures do not matter."""
-    made = model.create_tiny(codec, seed=3)
-    made.network.eval()
+    judge = model.create_tiny(codec, seed=3)
+    judge.network.eval()
     cases = [make_candidate(k, 64 + 16 * k, 80) for k in range(6)]
-    together = made.compute_scores(*zip(*cases, strict=True))
-    alone = np.array([made.compute_scores(*([one] for one in case))[0] for case in cases])
+    together = judge.compute_scores(*zip(*cases, strict=True))
+    alone = np.array([judge.compute_scores(*([one] for one in case))[0] for case in cases])
     assert np.array_equal(together, alone)
-    assert np.array_equal(made.compute_scores(*zip(*cases[::-1], strict=True))[::-1], together)
+    assert np.array_equal(judge.compute_scores(*zip(*cases[::-1], strict=True))[::-1], together)
     assert len(set(together)) == 6
-    model.save(made, tmp_path / "judge", lora.compute_plain_state(made.network), {"steps": 0}, is_complete=True)
+    model.save(judge, tmp_path / "judge", lora.compute_plain_state(judge.network), {"steps": 0}, is_complete=True)
     again = model.load(tmp_path / "judge", device="cpu")
     assert np.array_equal(again.compute_scores(*zip(*cases, strict=True)), together)
     assert again.about == {"steps": 0}
@@ -196,36 +202,36 @@ def test_several_looks_are_averaged(codec, tmp_path):
     """A discriminator that looks four times gives the mean logit of the view as it is, mirrored, upside down
     and both, so that a mirrored candidate scores the same; it still looks so after saving; five looks are
     refused."""
-    made = model.create_tiny(codec, replace(network.TINY, looks=4), seed=3)
-    made.network.eval()
-    one = made.preprocess(*make_candidate(1))
-    alone = replace(made, config=network.TINY)
+    judge = model.create_tiny(codec, replace(network.TINY, looks=4), seed=3)
+    judge.network.eval()
+    one = judge.preprocess(*make_candidate(1))
+    alone = replace(judge, config=network.TINY)
     each = alone.compute_logits([one, flip(one), rotate(one, 2), flip(rotate(one, 2))])
-    assert made.compute_logits([one])[0] == pytest.approx(each.mean(), abs=1e-6)
-    assert made.compute_logits([flip(one)])[0] == pytest.approx(each.mean(), abs=1e-6)
-    model.save(made, tmp_path / "judge", lora.compute_plain_state(made.network), {}, is_complete=True)
+    assert judge.compute_logits([one])[0] == pytest.approx(each.mean(), abs=1e-6)
+    assert judge.compute_logits([flip(one)])[0] == pytest.approx(each.mean(), abs=1e-6)
+    model.save(judge, tmp_path / "judge", lora.compute_plain_state(judge.network), {}, is_complete=True)
     assert np.array_equal(
-        model.load(tmp_path / "judge", device="cpu").compute_logits([one, one]), made.compute_logits([one, one])
+        model.load(tmp_path / "judge", device="cpu").compute_logits([one, one]), judge.compute_logits([one, one])
     )
     with pytest.raises(ValueError, match="looks is 5"):
-        replace(made, config=replace(network.TINY, looks=5)).compute_logits([one])
+        replace(judge, config=replace(network.TINY, looks=5)).compute_logits([one])
 
 
 def test_a_lora_on_the_published_base_is_kept_alone(base, prompt, tmp_path):
     """On SDXL-inpainting only LoRA and head are written; loading needs the base, reads no tensor of its up blocks, and
     gives the trained discriminator's scores, the VAE's mode and no text encoder in memory."""
-    made = model.create_on_base(SMALL, base, prompt, device="cpu", batch=2)
-    assert isinstance(made.codec, Vae)
+    judge = model.create_on_base(SMALL, base, prompt, device="cpu", batch=2)
+    assert isinstance(judge.codec, Vae)
     case = [[one] for one in make_candidate()]
-    network.add_lora(made.network)
+    network.add_lora(judge.network)
     with torch.no_grad():
-        for value in made.network.parameters():
+        for value in judge.network.parameters():
             if value.requires_grad:
                 value += 0.02 * torch.randn(value.shape, generator=torch.Generator().manual_seed(2))
-    tensors = lora.collect_trainable(made.network)
-    model.save(made, tmp_path / "judge", tensors, {}, is_complete=False)
+    tensors = lora.collect_trainable(judge.network)
+    model.save(judge, tmp_path / "judge", tensors, {}, is_complete=False)
     again = model.load(tmp_path / "judge", base, device="cpu", batch=2)
-    assert np.allclose(again.compute_scores(*case), made.compute_scores(*case), atol=1e-5)
+    assert np.allclose(again.compute_scores(*case), judge.compute_scores(*case), atol=1e-5)
     assert np.array_equal(again.compute_scores(*case), again.compute_scores(*case))
     assert not any("up_blocks" in name for name in again.network.state_dict())
     assert not hasattr(again, "text_encoder")
@@ -243,16 +249,16 @@ def test_wrong_judges_are_one_clear_error(base, prompt, codec, tmp_path):
         model.create_on_base(SMALL, tmp_path, prompt, device="cpu")
     with pytest.raises(WrongDiscriminator, match="codec has 12"):
         model.create_tiny(Pca.fit([make_picture(k) for k in range(4)], channels=12))
-    made = network.build(network.TINY)
-    before = made.state_dict()["conv_in.weight"].clone()
-    shapes = network.list_lora_shapes(made, 4)
+    judge = network.build(network.TINY)
+    before = judge.state_dict()["conv_in.weight"].clone()
+    shapes = network.list_lora_shapes(judge, 4)
     tensors = {name: torch.ones(shape) for name, shape in shapes.items()}
     tensors[max(tensors)] = torch.ones(7, 4)
-    first = next(iter(made.parameters())).clone()
+    first = next(iter(judge.parameters())).clone()
     with pytest.raises(lora.WrongLora, match="another base"):
-        lora.fuse(made, tensors)
-    assert torch.equal(made.state_dict()["conv_in.weight"], before)
-    assert torch.equal(next(iter(made.parameters())), first)
+        lora.fuse(judge, tensors)
+    assert torch.equal(judge.state_dict()["conv_in.weight"], before)
+    assert torch.equal(next(iter(judge.parameters())), first)
 
 
 def test_rorems_files_are_read_key_by_key(tmp_path, monkeypatch, prompt):

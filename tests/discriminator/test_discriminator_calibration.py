@@ -59,8 +59,8 @@ def test_precision_and_yield():
 )
 def test_clopper_pearson_known_values(yes, count, low, high):
     """Two-sided 95 % intervals as textbooks print them."""
-    found = binomial.compute_interval(yes, count)
-    assert found == (pytest.approx(low, abs=2e-4), pytest.approx(high, abs=2e-4))
+    interval = binomial.compute_interval(yes, count)
+    assert interval == (pytest.approx(low, abs=2e-4), pytest.approx(high, abs=2e-4))
 
 
 def test_bounds_at_the_edge():
@@ -79,12 +79,12 @@ def test_scaling_finds_the_temperature_and_the_shift():
     truth = rng.normal(0, 1.5, 8000)
     votes = votes_of(calibration.sigmoid(truth), 1)
     logits = 2.5 * (truth - 1)
-    found = calibration.fit_scaling(logits, votes)
-    assert found.temperature == pytest.approx(2.5, rel=0.1)
-    assert found.shift == pytest.approx(1, abs=0.1)
-    assert evaluation.compute_expected_error(found(logits), votes) < 0.02
+    scaling = calibration.fit_scaling(logits, votes)
+    assert scaling.temperature == pytest.approx(2.5, rel=0.1)
+    assert scaling.shift == pytest.approx(1, abs=0.1)
+    assert evaluation.compute_expected_error(scaling(logits), votes) < 0.02
     assert evaluation.compute_expected_error(calibration.sigmoid(logits), votes) > 0.1
-    assert (np.diff(found(np.linspace(-9, 9, 50))) > 0).all()
+    assert (np.diff(scaling(np.linspace(-9, 9, 50))) > 0).all()
     alone = calibration.fit_scaling(2.5 * truth, votes, shift=False)
     assert alone.temperature == pytest.approx(2.5, rel=0.1)
     assert alone.shift == 0
@@ -101,8 +101,8 @@ def test_scores_that_say_the_opposite_say_nothing():
     """Where high logits go with no, the order is not turned round: everybody gets the base rate."""
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 2, 2000)
-    found = calibration.fit_scaling(logits, votes_of(calibration.sigmoid(-logits - 1)))
-    assert np.ptp(found(logits)) < 0.01
+    scaling = calibration.fit_scaling(logits, votes_of(calibration.sigmoid(-logits - 1)))
+    assert np.ptp(scaling(logits)) < 0.01
 
 
 def test_softplus_networks_are_calibrated_with_a_shift():
@@ -119,9 +119,9 @@ def test_softplus_networks_are_calibrated_with_a_shift():
 
 def test_isotonic_pools_what_falls():
     """By hand: votes 0, 1, 0, 1 at rising scores become 0, .5, .5, 1; equal scores are one; outside it is flat."""
-    found = calibration.fit_isotonic(np.array([1.0, 2, 3, 4]), np.array([0, 1, 0, 1]))
-    assert found(np.array([1, 2, 3, 4])).tolist() == [0, 0.5, 0.5, 1]
-    assert found(np.array([0, 9])).tolist() == [0, 1]
+    isotonic = calibration.fit_isotonic(np.array([1.0, 2, 3, 4]), np.array([0, 1, 0, 1]))
+    assert isotonic(np.array([1, 2, 3, 4])).tolist() == [0, 0.5, 0.5, 1]
+    assert isotonic(np.array([0, 9])).tolist() == [0, 1]
     tied = calibration.fit_isotonic(np.array([1.0, 1, 2]), np.array([0, 1, 1]))
     assert tied(np.array([1, 2])).tolist() == [0.5, 1]
 
@@ -134,14 +134,14 @@ def test_the_promise_holds_under_simulation():
     for seed in range(60):
         rng = np.random.default_rng(seed)
         probability = calibration.sigmoid(rng.normal(0.5, 3, 400))
-        found = find_threshold(probability, votes_of(probability, seed))
-        if found.threshold is None:
+        choice = find_threshold(probability, votes_of(probability, seed))
+        if choice.threshold is None:
             continue
         chosen += 1
         fresh = calibration.sigmoid(rng.normal(0.5, 3, 20000))
-        broken += fresh[fresh > found.threshold].mean() < 0.9
-        assert found.low >= 0.9
-        assert found.precision == found.yes / found.count
+        broken += fresh[fresh > choice.threshold].mean() < 0.9
+        assert choice.low >= 0.9
+        assert choice.precision == choice.yes / choice.count
     assert chosen > 30
     assert broken <= 3
     flips = np.random.default_rng(1).random(2000)

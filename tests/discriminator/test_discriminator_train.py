@@ -43,20 +43,20 @@ def codec():
 @pytest.fixture(scope="module")
 def votes():
     """Good fills (the clean picture) and objects that were left, on 24 scenes."""
-    made = []
+    examples = []
     for k in range(24):
         clean, source, mask = make_candidate(k)
-        made.append(Example(source, clean, mask, 1.0, f"s{k}", "good"))
-        made.append(Example(source, source, mask, 0.0, f"s{k}", "bad"))
-    return made
+        examples.append(Example(source, clean, mask, 1.0, f"s{k}", "good"))
+        examples.append(Example(source, source, mask, 0.0, f"s{k}", "bad"))
+    return examples
 
 
 def test_it_learns_to_tell_a_fill_from_an_object_that_stayed(codec, votes, tmp_path):
     """In 60 steps at tiny size the held-out loss falls and unseen candidates are ranked right nearly always; head and
     trunk both moved; the folder is a discriminator."""
-    made = model.create_tiny(codec, seed=1)
+    untrained = model.create_tiny(codec, seed=1)
     settings = replace(QUICK, steps=60, batch=8, rate=3e-3, evaluate_every=20, checkpoint_every=60, negatives=0)
-    about = train.train(made, votes, settings, tmp_path / "judge")
+    about = train.train(untrained, votes, settings, tmp_path / "judge")
     lines = [json.loads(line) for line in (tmp_path / "judge" / "log.jsonl").read_text().splitlines()]
     assert lines[-1]["loss"] < lines[0]["loss"]
     assert max(line["auc"] for line in lines) > 0.9
@@ -105,8 +105,8 @@ def test_on_the_published_base_only_lora_and_head_are_kept_and_trained_further(v
     """Trained on a base in bfloat16, the folder holds LoRA and head alone; opened to be trained further it scores as
     before, and what it learns next adds to what it had."""
     base = tiny_models.sdxl_folder(tmp_path / "sdxl")
-    made = torch.Generator().manual_seed(1)
-    prompt = {"tokens": torch.randn(1, 77, 64, generator=made), "pooled": torch.randn(1, 32, generator=made)}
+    generator = torch.Generator().manual_seed(1)
+    prompt = {"tokens": torch.randn(1, 77, 64, generator=generator), "pooled": torch.randn(1, 32, generator=generator)}
     first = model.create_on_base(SMALL, base, prompt, device="cpu", dtype="bfloat16", batch=4)
     settings = replace(QUICK, learn="lora", steps=3, held=0.0)
     train.train(first, votes, settings, tmp_path / "one")
@@ -121,9 +121,9 @@ def test_on_the_published_base_only_lora_and_head_are_kept_and_trained_further(v
 
 def test_the_head_alone_can_learn(codec, votes, tmp_path):
     """With `learn: head` everything else stays as it was, and the head moves."""
-    made = model.create_tiny(codec, seed=1)
-    before = {name: value.clone() for name, value in made.network.state_dict().items()}
-    train.train(made, votes, replace(QUICK, learn="head", steps=2), tmp_path / "judge")
+    judge = model.create_tiny(codec, seed=1)
+    before = {name: value.clone() for name, value in judge.network.state_dict().items()}
+    train.train(judge, votes, replace(QUICK, learn="head", steps=2), tmp_path / "judge")
     after = load_file(tmp_path / "judge" / "weights.safetensors")
     for name, value in before.items():
         assert torch.equal(after[name], value) != name.startswith(network.HEAD)
@@ -145,28 +145,28 @@ def test_early_stopping_keeps_the_best(codec, votes, tmp_path, monkeypatch):
 def test_what_cannot_be_learned_is_one_clear_error(codec, votes, tmp_path, monkeypatch):
     """No votes, votes of one class, shares beyond 1 and a loss that is not a number end a run with one sentence; no
     discriminator is written."""
-    made = model.create_tiny(codec)
+    judge = model.create_tiny(codec)
     out = tmp_path / "judge"
     with pytest.raises(SingleClassVotes, match="no votes"):
-        train.train(made, [], QUICK, out)
+        train.train(judge, [], QUICK, out)
     with pytest.raises(SingleClassVotes, match="are yes"):
-        train.train(made, [one for one in votes if one.vote], QUICK, out)
+        train.train(judge, [one for one in votes if one.vote], QUICK, out)
     with pytest.raises(ValueError, match="shares of yes"):
-        train.train(made, [replace(one, vote=3.0) for one in votes], QUICK, out)
+        train.train(judge, [replace(one, vote=3.0) for one in votes], QUICK, out)
     monkeypatch.setattr(train, "compute_loss", lambda logits, *_: logits.sum() * float("nan"))
     with pytest.raises(TrainingFailed, match="the loss is nan at step 0"):
-        train.train(made, votes, QUICK, out)
+        train.train(judge, votes, QUICK, out)
     assert not (out / "judge.json").exists()
 
 
 def test_a_step_is_its_seed_and_number(codec, votes):
     """A step's candidates are the same every time, other steps' are others, every vote comes once an epoch, and two
     processes share a step without overlap."""
-    made = model.create_tiny(codec)
-    one, again, other = (train.draw_batch(made, votes, QUICK, step)[0] for step in (3, 3, 4))
+    judge = model.create_tiny(codec)
+    one, again, other = (train.draw_batch(judge, votes, QUICK, step)[0] for step in (3, 3, 4))
     assert all(np.array_equal(a.target, b.target) for a, b in zip(one, again, strict=True))
     assert not all(np.array_equal(a.target, b.target) for a, b in zip(one, other, strict=True))
-    halves = [train.draw_batch(made, votes, QUICK, 3, rank, 2)[0] for rank in range(2)]
+    halves = [train.draw_batch(judge, votes, QUICK, 3, rank, 2)[0] for rank in range(2)]
     joined = [view for pair in zip(*halves, strict=True) for view in pair]
     assert all(np.array_equal(a.target, b.target) for a, b in zip(one, joined, strict=True))
     stored = [
@@ -175,11 +175,11 @@ def test_a_step_is_its_seed_and_number(codec, votes):
         )
         for one in votes
     ]
-    read = train.draw_batch(made, stored, QUICK, 3)[0]  # pictures that are read when they are needed
+    read = train.draw_batch(judge, stored, QUICK, 3)[0]  # pictures that are read when they are needed
     assert all(np.array_equal(a.target, b.target) for a, b in zip(one, read, strict=True))
     settings = replace(QUICK, negatives=0.0)
-    seen = [float(vote) for step in range(12) for vote in train.draw_batch(made, votes, settings, step)[1]]
-    assert sum(seen) == 24
+    drawn = [float(vote) for step in range(12) for vote in train.draw_batch(judge, votes, settings, step)[1]]
+    assert sum(drawn) == 24
     assert compute_rate_factor(QUICK, 0) == 0.5
     assert compute_rate_factor(replace(QUICK, decay=True), 5) == pytest.approx(1 / 6)
 
@@ -193,15 +193,15 @@ def test_candidates_are_varied_without_changing_what_is_seen():
         np.array_equal(a, b) for a, b in zip(dataset.vary(view, np.random.default_rng(0), off), view, strict=True)
     )
     how = replace(off, flip=True, turn=True, recolour=True)
-    made = [dataset.vary(view, np.random.default_rng(k), how) for k in range(300)]
+    views = [dataset.vary(view, np.random.default_rng(k), how) for k in range(300)]
     change = np.abs(view.source.astype(int) - view.target)
-    for one in made:
+    for one in views:
         away = np.abs(one.source.astype(int) - one.target)
         assert np.array_equal(np.any(away, axis=2) & ~one.mask, np.zeros_like(one.mask))
         assert sorted(away.sum((0, 1))) == sorted(change.sum((0, 1)))
         assert one.mask.sum() == view.mask.sum()
-    assert len({one.mask.tobytes() for one in made}) == 8
-    assert len({one.source.tobytes() for one in made}) > 80  # of 8 places, 6 orders and 2 signs
+    assert len({one.mask.tobytes() for one in views}) == 8
+    assert len({one.source.tobytes() for one in views}) > 80  # of 8 places, 6 orders and 2 signs
 
 
 def test_opinions_and_splits():
@@ -211,11 +211,11 @@ def test_opinions_and_splits():
     assert dataset.compute_opinion(1, 0, 1) == (0.75, 2)
     assert dataset.compute_opinion(0, 0) is None
     some = [Example(*make_candidate(0), 1.0, f"s{k // 2}") for k in range(60)]
-    learn, held = dataset.split_by_scene(some, 0.3, 0)
-    assert not {one.scene for one in learn} & {one.scene for one in held}
-    assert 4 <= len(held) <= 30
+    learn, validation = dataset.split_by_scene(some, 0.3, 0)
+    assert not {one.scene for one in learn} & {one.scene for one in validation}
+    assert 4 <= len(validation) <= 30
     fewer = dataset.split_by_scene(some[:30], 0.3, 0)[1]
-    assert {one.scene for one in fewer} == {one.scene for one in held} & {one.scene for one in some[:30]}
+    assert {one.scene for one in fewer} == {one.scene for one in validation} & {one.scene for one in some[:30]}
 
 
 @pytest.mark.parametrize("name", list(augment.FAILURES))
@@ -227,10 +227,10 @@ def test_failures_are_failures_where_they_say(name):
     effects[48:60, 40:60] = True
     source = np.where((effects & ~mask)[..., None], source // 2, source)
     case = Case(source, clean, mask, effects, make_picture(9, 80, 100))
-    made = augment.make_failure(case, name, np.random.default_rng(1))
-    assert made is not None
-    assert np.array_equal(made, augment.make_failure(case, name, np.random.default_rng(1)))
-    changed = np.any(made != clean, axis=2)
+    failure = augment.make_failure(case, name, np.random.default_rng(1))
+    assert failure is not None
+    assert np.array_equal(failure, augment.make_failure(case, name, np.random.default_rng(1)))
+    changed = np.any(failure != clean, axis=2)
     assert changed.any()
     beyond = (effects & ~mask) if name in ("shadow left", "object left") else np.zeros_like(mask)
     if name == "outside changed":
@@ -255,8 +255,8 @@ def test_a_failure_that_cannot_be_seen_is_none():
 def test_the_stages_score_and_keep(codec, votes, tmp_path):
     """Scores are calibrated probabilities, the same in any batch; an uncalibrated discriminator is refused;
     `keep` drops what is below its remover's threshold, and leaves a remover without votes to people."""
-    made = model.create_tiny(codec, seed=2)
-    model.save(made, tmp_path / "judge", lora.compute_plain_state(made.network), {}, is_complete=True)
+    judge = model.create_tiny(codec, seed=2)
+    model.save(judge, tmp_path / "judge", lora.compute_plain_state(judge.network), {}, is_complete=True)
     with pytest.raises(calibration.NotCalibrated, match="calibrate it"):
         Score(ScoreParams(discriminator=str(tmp_path / "judge")))
     low, high = (

@@ -46,6 +46,13 @@ SUBSTITUTIONS = (
         "rasura check recipes/demo.yaml",
         "installs packages and renders; its recipe is checked",
     ),
+    Substitution(
+        r"rasura check my-loop.yaml",
+        "rasura check my-loop.yaml",
+        "needs a run of about a hundred pairs; the command must end with the sentence that names the missing run",
+        status=1,
+        output="'runs/pairs' is no run",
+    ),
     Substitution(r"make loop-demo.*", "python -m benchmarks.loop_arms --help", "takes 21 minutes; its help is printed"),
     Substitution(r"make ([a-z-]+)", "", INSTALLS, kind="make"),
     Substitution(

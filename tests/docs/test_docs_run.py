@@ -108,9 +108,9 @@ class Runner:
             text=True,
             timeout=SECONDS,
         )
-        shown = f"{place}: {command[-1]}\nended with {done.returncode}, expected {status}:\n{done.stdout}"
-        assert done.returncode == status, shown
-        assert output in done.stdout, f"{shown}\nexpected the text '{output}'"
+        report = f"{place}: {command[-1]}\nended with {done.returncode}, expected {status}:\n{done.stdout}"
+        assert done.returncode == status, report
+        assert output in done.stdout, f"{report}\nexpected the text '{output}'"
         return done.stdout
 
 

@@ -99,11 +99,11 @@ def test_export_to_another_place_is_a_dataset_of_its_own(finished: Path, tmp_pat
     (tmp_path / "mine" / "data" / "only-copy.csv").write_text("x")
     foreign = rasura("export", finished, "--out", tmp_path / "mine", check=False)
     assert foreign.returncode == 1
-    assert "holds files of something else (only-copy.csv)" in foreign.stderr
+    assert "holds files of something else (data/only-copy.csv)" in foreign.stderr
     assert (tmp_path / "mine" / "data" / "only-copy.csv").exists()
     wrong = rasura("export", finished, "--format", "tar", "--out", tmp_path / "x", check=False)
     assert wrong.returncode == 2
-    assert "known are: huggingface, ober" in wrong.stderr
+    assert "available: huggingface, ober" in wrong.stderr
 
 
 def test_verify_sees_a_pixel_that_leaks_out_of_the_mask(finished: Path, tmp_path: Path) -> None:

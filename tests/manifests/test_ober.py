@@ -122,8 +122,8 @@ def test_what_was_made_comes_back_bit_by_bit(tmp_path: Path) -> None:
 
     def again(here: str, there: str) -> dict[str, bytes]:
         triplets, _ = imported(tmp_path / here, tmp_path / f"{here} listing", give="triplets")
-        made = [{name: record.get(name) for name in WIDE} for record in triplets]
-        export_run(make_finished_run(tmp_path / f"{here} again", made), Store(tmp_path / there), "ober")
+        rows = [{name: record.get(name) for name in WIDE} for record in triplets]
+        export_run(make_finished_run(tmp_path / f"{here} again", rows), Store(tmp_path / there), "ober")
         return {path.name: path.read_bytes() for path in (tmp_path / there / "data").iterdir()}
 
     assert again("one", "two") == again("two", "three")
@@ -159,9 +159,9 @@ def published(folder: Path, rows: Sequence[tuple[str, str, str]], **cells: Any) 
     for column, values in cells.items():
         columns[column] = values
     types = {name: pa.string() if name in ("subset", "split") else STRUCT for name in columns}
-    made = pa.table({name: pa.array(values, types[name]) for name, values in columns.items()})
+    table = pa.table({name: pa.array(values, types[name]) for name, values in columns.items()})
     folder.mkdir(exist_ok=True)
-    pq.write_table(made, folder / "train-00000-of-00001.parquet", row_group_size=3)
+    pq.write_table(table, folder / "train-00000-of-00001.parquet", row_group_size=3)
     return folder
 
 
@@ -247,7 +247,7 @@ def test_bad_files_cost_what_is_bad(tmp_path: Path) -> None:
     with pytest.raises(pa.ArrowInvalid):
         source.process([{**broken, "content": broken["id"]}])
     pq.write_table(pa.table({"image": [b"x"]}), cut)
-    with pytest.raises(MissingInput, match="has no column input, object_mask; it has image"):
+    with pytest.raises(MissingInput, match="has no column input or object_mask; it has image"):
         Ober(Ober.Params(path=str(folder))).items(RunContext(Store(tmp_path / "third"), "ober"))
 
 
@@ -264,17 +264,17 @@ def test_rows_are_read_without_holding_the_file(tmp_path: Path, batch: int, limi
         pa.table(columns), path, row_group_size=10, compression="none", use_dictionary=False, write_batch_size=batch
     )
     del columns
-    before, most, seen = pa.total_allocated_bytes(), 0, []
+    before, most, pictures = pa.total_allocated_bytes(), 0, []
     for number, listed in enumerate(list_rows(path)):
         assert listed.pictures[0] == cells[number]["bytes"]
         most = max(most, pa.total_allocated_bytes() - before)
     reader = OberReader()
     for number in [*range(60), 3, 50, 49]:
-        found = reader.row(path, number)
-        assert found is not None
-        seen.append(found["gt"])
+        row = reader.row(path, number)
+        assert row is not None
+        pictures.append(row["gt"])
         most = max(most, pa.total_allocated_bytes() - before)
-    assert seen == [cells[number]["bytes"] for number in [*range(60), 3, 50, 49]]
+    assert pictures == [cells[number]["bytes"] for number in [*range(60), 3, 50, 49]]
     assert reader.row(path, 60) is None
     reader.close()
     assert most < limit, f"{most / 1e6:.0f} MB"

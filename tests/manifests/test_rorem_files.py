@@ -51,10 +51,10 @@ def folder(tmp_path: Path) -> Path:
     """Two good entries as RORem publishes them: JPEG source, grey mask, PNG truth."""
     entries = []
     for name in ("000", "001"):
-        made = make_row(int(name))
-        picture(tmp_path / "data" / "source" / f"{name}.jpg", made["source"])
-        picture(tmp_path / "data" / "mask" / f"{name}.png", (made["mask"] * 200 + 27).astype(np.uint8))
-        picture(tmp_path / "data" / "GT" / f"{name}.png", made["target"])
+        row = make_row(int(name))
+        picture(tmp_path / "data" / "source" / f"{name}.jpg", row["source"])
+        picture(tmp_path / "data" / "mask" / f"{name}.png", (row["mask"] * 200 + 27).astype(np.uint8))
+        picture(tmp_path / "data" / "GT" / f"{name}.png", row["target"])
         entries.append({"source": f"source/{name}.jpg", "mask": f"mask/{name}.png", "GT": f"GT/{name}.png"})
     (tmp_path / "data" / "meta.json").write_text(json.dumps(entries))
     return tmp_path / "data"
@@ -70,16 +70,16 @@ def test_what_was_made_comes_back_bit_by_bit(tmp_path: Path) -> None:
     assert find_faults(Store(tmp_path / "out"), manifest) == []
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"train", "test", "README.md", "manifest.json"}
     truth = {one["source"].tobytes(): one for one in rows}
-    found = records(outcomes(tmp_path / "out", tmp_path / "listing"))
-    assert len(found) == 7
-    for one in found:
+    records_back = records(outcomes(tmp_path / "out", tmp_path / "listing"))
+    assert len(records_back) == 7
+    for one in records_back:
         whole = truth[one["source"].tobytes()]
         for name in ("target", "mask", "scene_id", "split", "licence", "kind", "label"):
             assert np.array_equal(one[name], whole[name]), name
         assert (one["score"], one["verdict"]) == (None, None)
     with Image.open(next((tmp_path / "out" / "train" / "mask").iterdir())) as mask:
         assert (mask.format, mask.mode, set(np.unique(np.asarray(mask)))) == ("PNG", "L", {0, 255})
-    again = make_finished_run(tmp_path / "run2", [{k: v for k, v in one.items() if k in WIDE} for one in found])
+    again = make_finished_run(tmp_path / "run2", [{k: v for k, v in one.items() if k in WIDE} for one in records_back])
     export_run(again, Store(tmp_path / "again"), "rorem")
     pixels = [sorted(path.read_bytes() for path in (tmp_path / place).rglob("*.png")) for place in ("out", "again")]
     assert len(pixels[0]) == 21
@@ -101,10 +101,10 @@ def test_rorems_own_loaders_find_what_they_ask_for(tmp_path: Path) -> None:
             for part in ("source", "mask", "GT"):
                 with Image.open(root / entry[part]) as opened:
                     assert opened.size == (32, 24)
-        found = sorted(float(entry["score"]) for entry in entries if "score" in entry)
-        assert found == (scores or [])
+        scores_read = sorted(float(entry["score"]) for entry in entries if "score" in entry)
+        assert scores_read == (scores or [])
         assert set(entries[0]) == {"source", "mask", "GT"} | ({"score"} if scores else set())
-        assert f"{len(found)} of them have a `score`" in (tmp_path / f"{name}-out" / "README.md").read_text()
+        assert f"{len(scores_read)} of them have a `score`" in (tmp_path / f"{name}-out" / "README.md").read_text()
     back = records(outcomes(tmp_path / "judged-out", tmp_path / "listing"))
     assert {(one["score"], one["verdict"]) for one in back} == {(1.0, "yes"), (0.0, "no"), (0.5, None), (0.75, None)}
     assert [get_score(one) for one in back] == [one["score"] for one in back]
@@ -114,18 +114,18 @@ def test_rorems_own_loaders_find_what_they_ask_for(tmp_path: Path) -> None:
 def test_the_published_form_is_read(folder: Path, tmp_path: Path) -> None:
     """JPEG and PNG, grey masks cut at 127, scenes by the source's name where a pattern says so; rows without more are
     edited, of unknown licence, and get their split from the scene; paths may be written as on Windows or with dots."""
-    found = records(outcomes(folder, tmp_path / "one", scene=r"^(\d)"))
-    assert len(found) == 2
-    assert (found[0]["target"] == make_row(0)["target"]).all()
-    assert (found[0]["mask"] == make_row(0)["mask"]).all()
-    assert {one["scene_id"] for one in found} == {"0"}
-    assert {(one["kind"], one["licence"], one["split"], one["label"]) for one in found} == {
+    rows = records(outcomes(folder, tmp_path / "one", scene=r"^(\d)"))
+    assert len(rows) == 2
+    assert (rows[0]["target"] == make_row(0)["target"]).all()
+    assert (rows[0]["mask"] == make_row(0)["mask"]).all()
+    assert {one["scene_id"] for one in rows} == {"0"}
+    assert {(one["kind"], one["licence"], one["split"], one["label"]) for one in rows} == {
         ("edited", "unknown", None, None)
     }
     odd = [{name: f".\\{path}".replace("/", "\\") for name, path in one.items()} for one in listed(folder)]
     (folder / "meta.json").write_text(json.dumps(odd))
     again = records(outcomes(folder / "meta.json", tmp_path / "two", kind="captured", licence="CC0"))
-    assert [one["id"] for one in again] == [one["id"] for one in found]
+    assert [one["id"] for one in again] == [one["id"] for one in rows]
     assert {(one["kind"], one["licence"]) for one in again} == {("captured", "CC0")}
 
 
@@ -168,8 +168,8 @@ def test_a_test_set_without_truth_may_be_read(folder: Path, tmp_path: Path) -> N
         json.dumps([{k: v for k, v in one.items() if k != "GT"} for one in listed(folder)])
     )
     assert all(isinstance(one, Rejected) for one in outcomes(folder, tmp_path / "one"))
-    found = records(outcomes(folder, tmp_path / "two", truth=False))
-    assert [one["target"] for one in found] == [None, None]
+    rows = records(outcomes(folder, tmp_path / "two", truth=False))
+    assert [one["target"] for one in rows] == [None, None]
 
 
 def test_lists_that_are_none_are_said(folder: Path, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_lists_that_are_none_are_said(folder: Path, tmp_path: Path) -> None:
         with pytest.raises(MissingInput, match=said):
             outcomes(folder, tmp_path / "listing")
     (folder / "meta.json").unlink()
-    with pytest.raises(MissingInput, match="no files"):
+    with pytest.raises(MissingInput, match="has no file that matches"):
         outcomes(folder, tmp_path / "listing")
 
 

@@ -87,11 +87,11 @@ def test_a_killed_training_goes_on_exactly(tmp_path, killed_at):
 def test_the_best_parameters_are_restored_and_patience_ends_a_training(tmp_path):
     """Evaluated after each step, a training ends two evaluations after its best, whose parameters it has at the end;
     one that was killed after its best still knows it."""
-    seen = []
+    snapshots = []
 
     def make_measure(trainer, losses):
         def measure():
-            seen.append(get_weights(trainer))
+            snapshots.append(get_weights(trainer))
             return {"loss": losses[trainer.progress.step - 1]}
 
         return measure
@@ -101,12 +101,12 @@ def test_the_best_parameters_are_restored_and_patience_ends_a_training(tmp_path)
     trainer.fit(compute_loss, Evaluation(make_measure(trainer, [3.0, 1.0, 2.0, 2.5, 9.0]), every=1, patience=2))
     assert (trainer.progress.best_step, trainer.progress.best, trainer.progress.step) == (2, 1.0, 4)
     for name, value in get_weights(trainer).items():
-        assert torch.equal(value, seen[1][name])
+        assert torch.equal(value, snapshots[1][name])
     assert [line["loss"] for line in read_log(tmp_path)] == [3.0, 1.0, 2.0, 2.5]
     again = make_trainer(tmp_path, settings, "best.safetensors")
     again.fit(compute_loss, Evaluation(make_measure(again, []), every=1, patience=2))
     for name, value in get_weights(again).items():
-        assert torch.equal(value, seen[1][name])
+        assert torch.equal(value, snapshots[1][name])
 
 
 def test_progress_is_reported_by_steps(tmp_path, monkeypatch):

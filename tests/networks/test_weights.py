@@ -144,9 +144,9 @@ def test_a_file_is_one_entry_and_a_folder_one_a_file(tmp_path):
         if "/" not in name:
             (folder / name).write_bytes(data)
     (folder / "README.md").write_text("hello")
-    found = list_files("net", folder)
-    assert list(found) == ["net/config.json", "net/model.safetensors"]
-    sums = [file_sha256(path) for path in found.values()]
+    files = list_files("net", folder)
+    assert list(files) == ["net/config.json", "net/model.safetensors"]
+    sums = [file_sha256(path) for path in files.values()]
     assert sums == [hashlib.sha256(SERVED[name]).hexdigest() for name in ("config.json", "model.safetensors")]
 
 
@@ -170,9 +170,9 @@ def test_tensors_are_read_from_safetensors_and_from_pickles_of_tensors(tmp_path)
     torch.save({"model": table, "epoch": 3}, tmp_path / "m.pth")
     torch.save({"state_dict": table}, tmp_path / "s.ckpt")
     for name in ("t.safetensors", "t.pth", "m.pth", "s.ckpt"):
-        found = read_tensors(tmp_path / name)
-        assert set(found) == {"a", "b"}
-        assert all(torch.equal(found[key], value) for key, value in table.items())
+        tensors = read_tensors(tmp_path / name)
+        assert set(tensors) == {"a", "b"}
+        assert all(torch.equal(tensors[key], value) for key, value in table.items())
 
 
 class Running:

@@ -8,8 +8,6 @@ import pytest
 from conftest import DATA, ROOT, environment
 from support.clip_files import write_clip
 
-pytestmark = pytest.mark.ray
-
 EXAMPLES = ROOT / "examples"
 
 
@@ -29,6 +27,17 @@ def test_examples_are_short() -> None:
         text = script.read_text(encoding="utf-8")
         assert text.count("\n") <= 40, script
         assert "usage: python examples/" in text, script
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("script", [script.name for script in sorted(EXAMPLES.glob("*.py"))])
+def test_without_arguments_a_script_prints_its_usage(script: str) -> None:
+    """It ends with exit status 1 and its usage, in place of a traceback."""
+    command = [sys.executable, str(EXAMPLES / script)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=600)
+    assert done.returncode == 1
+    assert f"usage: python examples/{script} " in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.ray

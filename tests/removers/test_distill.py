@@ -56,8 +56,8 @@ def said(base, tmp_path_factory):
 def teacher(base, said):
     """A fresh teacher, and what guides it."""
     files = Files(base, prompts=said / "empty.safetensors")
-    made = train_sdxl.open_learner(files, device="cpu")
-    return made, train_sdxl.encode_guidance(files, "", "", said / "teacher.safetensors", made)
+    learner = train_sdxl.open_learner(files, device="cpu")
+    return learner, train_sdxl.encode_guidance(files, "", "", said / "teacher.safetensors", learner)
 
 
 def test_the_boundary_is_the_picture_itself_and_lcms_elsewhere():
@@ -109,7 +109,7 @@ def test_a_steps_loss_is_the_papers_by_hand(base, teacher, tmp_path, monkeypatch
     monkeypatch.setattr(distill, "add_lora", with_some)
     made, guides = teacher
     distill.distill(made, guides, list_items(3), replace(QUICK, steps=1), tmp_path / "out")
-    told = json.loads((tmp_path / "out" / "log.jsonl").read_text())["loss"]
+    logged = json.loads((tmp_path / "out" / "log.jsonl").read_text())["loss"]
 
     plain, student = (train_sdxl.open_learner(Files(base), device="cpu") for _ in range(2))
     lora.fuse(student.unet, begun)
@@ -127,10 +127,10 @@ def test_a_steps_loss_is_the_papers_by_hand(base, teacher, tmp_path, monkeypatch
         noisy = lcm.add_noise(clean[k : k + 1], noise[None], late[None])
 
         def says(network, latents, tokens, pooled, time, k=k):
-            given = torch.cat([latents, hole[k : k + 1], known[k : k + 1]], dim=1)
+            inputs = torch.cat([latents, hole[k : k + 1], known[k : k + 1]], dim=1)
             more = {"text_embeds": pooled, "time_ids": torch.tensor([[64.0, 64, 0, 0, 64, 64]])}
             with torch.no_grad():
-                return network.unet(given, time, encoder_hidden_states=tokens, added_cond_kwargs=more).sample
+                return network.unet(inputs, time, encoder_hidden_states=tokens, added_cond_kwargs=more).sample
 
         def consistent(latents, time, says=says):
             eps = says(student, latents, plain.tokens, plain.pooled, time)
@@ -143,7 +143,7 @@ def test_a_steps_loss_is_the_papers_by_hand(base, teacher, tmp_path, monkeypatch
         eps = (1 + strength) * plus - strength * minus
         earlier = ddim.step(eps, late, noisy).prev_sample
         losses.append((consistent(noisy, late) - consistent(earlier, (late - 20).clamp(min=0))) ** 2)
-    assert told == pytest.approx(float(torch.cat(losses).mean()), rel=1e-3)
+    assert logged == pytest.approx(float(torch.cat(losses).mean()), rel=1e-3)
 
 
 def test_teacher_and_student_are_one_network(teacher):
@@ -179,8 +179,8 @@ def test_it_goes_on_exactly_leaves_the_teacher_alone_and_runs_in_four_steps(
     files = Files(base, prompts=said / "empty.safetensors")
 
     def begun():
-        made = train_sdxl.open_learner(files, device="cpu")
-        return made, train_sdxl.encode_guidance(files, "", "", said / "teacher.safetensors", made)
+        learner = train_sdxl.open_learner(files, device="cpu")
+        return learner, train_sdxl.encode_guidance(files, "", "", said / "teacher.safetensors", learner)
 
     made, guides = teacher
     before = {name: value.clone() for name, value in made.unet.state_dict().items()}
@@ -243,20 +243,20 @@ def test_on_one_batch_the_loss_falls(teacher, tmp_path, monkeypatch):
 def test_a_teacher_with_a_lora_is_folded_first(base, teacher, tmp_path):
     """A remover that was trained as a LoRA is distilled as base and LoRA in one UNet, written once and whole; unfolded
     it is refused; a LoRA of another base is refused and leaves nothing."""
-    made = train_sdxl.open_learner(Files(base), device="cpu")
+    first = train_sdxl.open_learner(Files(base), device="cpu")
     settings = train.Settings(steps=2, batch=2, rate=1e-2, warm_up=1, size=64, learn="lora", rank=4, crop="whole")
-    train.train(made, list_items(4), settings, tmp_path / "first")
+    train.train(first, list_items(4), settings, tmp_path / "first")
     files = Files(base, lora=tmp_path / "first" / "lora.safetensors")
     whole = train_sdxl.fuse_lora(files, tmp_path / "out" / "unet")
     assert whole == Files(base, unet=tmp_path / "out" / "unet")
     assert train_sdxl.fuse_lora(files, tmp_path / "out" / "unet") == whole
     learner = train_sdxl.open_learner(whole, device="cpu")
     views, places = train.draw_batch(list_items(4), QUICK, 0)
-    noisy, given, times, *_ = train.prepare_inputs(made, settings, views, places)
+    noisy, given, times, *_ = train.prepare_inputs(first, settings, views, places)
     with torch.no_grad():
-        mine, theirs = (train.predict(one.unet, one, 64, noisy, given, times) for one in (made, learner))
+        mine, theirs = (train.predict(one.unet, one, 64, noisy, given, times) for one in (first, learner))
     assert torch.allclose(mine, theirs, atol=1e-4)
-    assert not torch.allclose(train.predict(teacher[0].unet, made, 64, noisy, given, times), theirs, atol=1e-3)
+    assert not torch.allclose(train.predict(teacher[0].unet, first, 64, noisy, given, times), theirs, atol=1e-3)
     with pytest.raises(TrainingFailed, match="fold it in first"):
         distill.distill(train_sdxl.open_learner(files, device="cpu"), teacher[1], list_items(4), QUICK, tmp_path / "no")
     tensors = load_file(tmp_path / "first" / "lora.safetensors")

@@ -46,7 +46,7 @@ class Paints:
 
     def __init__(self, native=None):
         self.capability = Capability("remover", native, False, "CC0")
-        self.seen = []
+        self.calls = []
 
     def weights(self):
         return {}
@@ -55,7 +55,7 @@ class Paints:
         pass
 
     def fill(self, pictures, holes, seeds):
-        self.seen.append((pictures, holes, seeds))
+        self.calls.append((pictures, holes, seeds))
         return [np.full_like(picture, 10 + seed) for picture, seed in zip(pictures, seeds, strict=True)]
 
 
@@ -91,7 +91,7 @@ def test_a_remover_sees_its_native_size_and_true_means_hole():
     picture = photo()
     mask = block(picture.shape[:2], 80, 120, 130, 170)
     remove(remover, [picture, picture], [mask, mask], [1, 2], dilation=6, context=0.5)
-    pictures, holes, seeds = remover.seen[0]
+    pictures, holes, seeds = remover.calls[0]
     assert [p.shape for p in pictures] == [(128, 128, 3)] * 2
     assert all(p.dtype == np.uint8 for p in pictures)
     assert all(h.dtype == np.bool_ for h in holes)

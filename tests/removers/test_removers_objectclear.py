@@ -36,9 +36,9 @@ def remover(folder):
     with pytest.MonkeyPatch.context() as patch:
         shapes = {key: tuple(value.shape) for key, value in tiny_models.postfuse_tensors(24, 64).items()}
         patch.setattr(objectclear, "POSTFUSE_SHAPES", shapes)
-        made = objectclear.objectclear("objectclear", Files(folder), OPTIONS)
-        made.setup()
-    return made
+        objectclear_remover = objectclear.objectclear("objectclear", Files(folder), OPTIONS)
+        objectclear_remover.setup()
+    return objectclear_remover
 
 
 def scene(seed=0, height=SIZE, width=SIZE):
@@ -110,9 +110,9 @@ def test_odd_sizes_are_fused_too():
 
 def test_attention_maps_span_the_whole_range():
     """Token attention at half the latents' size comes out at the latents' size, 0 to 255; an even map is all 0."""
-    made = fusion.attention_to_uint8(np.array([[0.1, 0.2], [0.3, 0.4]]), (4, 4))
-    assert made.shape == (4, 4)
-    assert (made.min(), made.max()) == (0, 254) or (made.min(), made.max()) == (0, 255)
+    picture = fusion.attention_to_uint8(np.array([[0.1, 0.2], [0.3, 0.4]]), (4, 4))
+    assert picture.shape == (4, 4)
+    assert (picture.min(), picture.max()) == (0, 254) or (picture.min(), picture.max()) == (0, 255)
     assert not fusion.attention_to_uint8(np.full((2, 2), 0.3), (4, 4)).any()
 
 
@@ -121,7 +121,7 @@ def test_the_fusion_module_is_the_published_one():
     token 5 of the prompt is replaced."""
     weights = tiny_models.postfuse_tensors(768, 2048)
     assert {key: tuple(value.shape) for key, value in weights.items()} == objectclear.POSTFUSE_SHAPES
-    seen = torch.randn(2, 768, generator=torch.Generator().manual_seed(1))
+    embeddings = torch.randn(2, 768, generator=torch.Generator().manual_seed(1))
 
     def perceptron(name, given):
         layers = torch.nn.Sequential(
@@ -140,9 +140,9 @@ def test_the_fusion_module_is_the_published_one():
     last = torch.nn.LayerNorm(2048)
     last.load_state_dict({part: weights[f"layer_norm.{part}"] for part in ("weight", "bias")})
     with torch.no_grad():
-        first = perceptron("mlp1", 768)(seen)
+        first = perceptron("mlp1", 768)(embeddings)
         expected = last(perceptron("mlp2", 2048)(first) + first)
-    token = objectclear.postfuse(weights, seen)
+    token = objectclear.postfuse(weights, embeddings)
     assert (token - expected).abs().max() < 1e-5
     prompt = torch.randn(1, 77, 2048)
     fused = objectclear.insert_object(prompt, token)
@@ -167,16 +167,16 @@ def test_where_it_looked_is_the_attention_of_the_token(remover):
         unet(noisy, 500, text, added_cond_kwargs=extra)
     recorder.stop()
     assert not layer.to_q._forward_hooks
-    seen = {}
+    recorded = {}
     plain, score = AttnProcessor(), layer.get_attention_scores
     before = layer.processor
-    layer.get_attention_scores = lambda *given: seen.setdefault("probabilities", score(*given))
+    layer.get_attention_scores = lambda *given: recorded.setdefault("probabilities", score(*given))
     layer.set_processor(plain)
     with torch.no_grad():
         unet(noisy, 500, text, added_cond_kwargs=extra)
     layer.set_processor(before)
     del layer.get_attention_scores
-    expected = seen["probabilities"].view(2, layer.heads, 16, 77)[1:, ..., 5].mean(1).view(1, 4, 4)
+    expected = recorded["probabilities"].view(2, layer.heads, 16, 77)[1:, ..., 5].mean(1).view(1, 4, 4)
     assert (recorder.compute_maps((4, 4), 1) - expected).abs().max() < 1e-6
 
 
@@ -190,11 +190,11 @@ def test_the_background_starts_again_once():
     latents, known, noise = (torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(k)) for k in range(3))
     hole = torch.zeros(1, 1, 4, 4)
     hole[..., 1:3, 1:3] = 1
-    made = objectclear.restart_background(latents, known, noise, hole, scheduler)
-    inside = hole.expand_as(made) > 0
-    assert torch.equal(made[inside], latents[inside])
+    restarted = objectclear.restart_background(latents, known, noise, hole, scheduler)
+    inside = hole.expand_as(restarted) > 0
+    assert torch.equal(restarted[inside], latents[inside])
     expected = known + noise * scheduler.sigmas[1]
-    assert torch.allclose(made[~inside], expected[~inside])
+    assert torch.allclose(restarted[~inside], expected[~inside])
 
 
 def test_it_sees_the_object_and_says_where_it_changed(remover):
@@ -218,10 +218,10 @@ def test_through_the_wrapper_it_works_on_the_whole_picture(remover, monkeypatch)
     the mask comes back, and where neither mask nor weight is, every pixel is the input's."""
     assert compute_native_shape((300, 500), objectclear.CAPABILITY) == (300, 500)
     assert compute_native_shape((300, 500), remover.capability) == (64, 112)
-    given = {}
+    recorded = {}
 
     def run(parts, pictures, holes, seeds):
-        given["shape"] = pictures[0].shape
+        recorded["shape"] = pictures[0].shape
         weight = np.zeros(pictures[0].shape[:2], np.float32)
         weight[-16:, -16:] = 1
         return [Filled(np.full_like(pictures[0], 7), weight)]
@@ -229,7 +229,7 @@ def test_through_the_wrapper_it_works_on_the_whole_picture(remover, monkeypatch)
     monkeypatch.setattr(remover, "run", run)
     picture, mask = scene(height=128, width=200)
     (out,) = remove(remover, [picture], [mask], [0], dilation=0)
-    assert given["shape"] == (64, 112, 3)
+    assert recorded["shape"] == (64, 112, 3)
     assert (out[mask] == 7).all()
     assert (out[-20:, -20:] == 7).all()
     untouched = ~mask

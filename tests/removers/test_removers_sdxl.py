@@ -174,10 +174,10 @@ def test_published_empty_prompt_files_are_read(tmp_path):
     path = tmp_path / "empty_prompt_embeds.safetensors"
     save_file({"prompt_embeds": torch.ones(1, 77, 2048), "pooled": torch.ones(1, 1280)}, path)
     assert path.stat().st_size // 1000 in (635, 636)  # the published file has 636,080 bytes
-    found = conditioning.load(path)
-    assert found.tokens.shape == (1, 77, 2048)
-    assert found.pooled.shape == (1, 1280)
-    assert not found.negative_tokens.any()
+    embeddings = conditioning.load(path)
+    assert embeddings.tokens.shape == (1, 77, 2048)
+    assert embeddings.pooled.shape == (1, 1280)
+    assert not embeddings.negative_tokens.any()
     save_file({"other": torch.ones(3)}, path)
     with pytest.raises(MissingWeights, match="not the embeddings"):
         conditioning.load(path)
@@ -306,9 +306,9 @@ def test_published_files_fit_at_full_size():
 
     with torch.device("meta"):
         network = UNet2DConditionModel(**tiny_models.SDXL_UNET)
-    found = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    assert found == published_unet()
-    assert len(found) == 1680
+    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    assert shapes == published_unet()
+    assert len(shapes) == 1680
     assert sum(value.numel() for value in network.parameters()) == 2_567_463_684 + 5 * 9 * 320
     pairs = lora.list_shapes(network, lora.RECIPE_TARGETS, lora.RANK)
     assert len(pairs) == 2 * 788
@@ -321,22 +321,22 @@ def test_published_files_fit_at_full_size():
 
 def published_unet():
     """Names and shapes of SDXL-inpainting's UNet, from its structure (9 channels in)."""
-    made = {}
+    shapes = {}
 
     def layer(name, *shape):
-        made[f"{name}.weight"], made[f"{name}.bias"] = shape, shape[:1]
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = shape, shape[:1]
 
     def norm(name, width):
-        made[f"{name}.weight"] = made[f"{name}.bias"] = (width,)
+        shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (width,)
 
-    def resnet(name, given, out):
-        norm(f"{name}.norm1", given)
-        layer(f"{name}.conv1", out, given, 3, 3)
+    def resnet(name, channels, out):
+        norm(f"{name}.norm1", channels)
+        layer(f"{name}.conv1", out, channels, 3, 3)
         layer(f"{name}.time_emb_proj", out, 1280)
         norm(f"{name}.norm2", out)
         layer(f"{name}.conv2", out, out, 3, 3)
-        if given != out:
-            layer(f"{name}.conv_shortcut", out, given, 1, 1)
+        if channels != out:
+            layer(f"{name}.conv_shortcut", out, channels, 1, 1)
 
     def attention(name, width, depth):
         norm(f"{name}.norm", width)
@@ -344,9 +344,9 @@ def published_unet():
         layer(f"{name}.proj_out", width, width)
         for k in range(depth):
             block = f"{name}.transformer_blocks.{k}"
-            for part, given in (("attn1", width), ("attn2", 2048)):
-                made[f"{block}.{part}.to_q.weight"] = (width, width)
-                made[f"{block}.{part}.to_k.weight"] = made[f"{block}.{part}.to_v.weight"] = (width, given)
+            for part, channels in (("attn1", width), ("attn2", 2048)):
+                shapes[f"{block}.{part}.to_q.weight"] = (width, width)
+                shapes[f"{block}.{part}.to_k.weight"] = shapes[f"{block}.{part}.to_v.weight"] = (width, channels)
                 layer(f"{block}.{part}.to_out.0", width, width)
             for k2 in (1, 2, 3):
                 norm(f"{block}.norm{k2}", width)
@@ -358,14 +358,14 @@ def published_unet():
     layer("time_embedding.linear_2", 1280, 1280)
     layer("add_embedding.linear_1", 1280, 2816)
     layer("add_embedding.linear_2", 1280, 1280)
-    widths, depths, given = (320, 640, 1280), (0, 2, 10), 320
+    widths, depths, channels = (320, 640, 1280), (0, 2, 10), 320
     skips = [320]
     for level, (width, depth) in enumerate(zip(widths, depths, strict=True)):
         for k in range(2):
-            resnet(f"down_blocks.{level}.resnets.{k}", given, width)
+            resnet(f"down_blocks.{level}.resnets.{k}", channels, width)
             if depth:
                 attention(f"down_blocks.{level}.attentions.{k}", width, depth)
-            given = width
+            channels = width
             skips.append(width)
         if level < 2:
             layer(f"down_blocks.{level}.downsamplers.0.conv", width, width, 3, 3)
@@ -375,12 +375,12 @@ def published_unet():
     attention("mid_block.attentions.0", 1280, 10)
     for level, (width, depth) in enumerate(zip(widths[::-1], depths[::-1], strict=True)):
         for k in range(3):
-            resnet(f"up_blocks.{level}.resnets.{k}", given + skips.pop(), width)
+            resnet(f"up_blocks.{level}.resnets.{k}", channels + skips.pop(), width)
             if depth:
                 attention(f"up_blocks.{level}.attentions.{k}", width, depth)
-            given = width
+            channels = width
         if level < 2:
             layer(f"up_blocks.{level}.upsamplers.0.conv", width, width, 3, 3)
     norm("conv_norm_out", 320)
     layer("conv_out", 4, 320, 3, 3)
-    return made
+    return shapes

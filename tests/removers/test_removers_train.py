@@ -40,8 +40,8 @@ QUICK = replace(tiny.TINY, steps=6, batch=4, warm_up=2, checkpoint_every=2, log_
 def hole_error(remover, seeds):
     """Mean squared error in the hole over triplets."""
     ones = [make_triplet(seed) for seed in seeds]
-    made = remove(remover, [one.source for one in ones], [one.mask for one in ones], list(seeds), dilation=2)
-    return np.mean([((a.astype(float) - b.target)[b.mask] ** 2).mean() for a, b in zip(made, ones, strict=True)])
+    results = remove(remover, [one.source for one in ones], [one.mask for one in ones], list(seeds), dilation=2)
+    return np.mean([((a.astype(float) - b.target)[b.mask] ** 2).mean() for a, b in zip(results, ones, strict=True)])
 
 
 def test_the_tiny_remover_learns_and_runs_behind_the_protocol(codec, tmp_path):
@@ -52,15 +52,15 @@ def test_the_tiny_remover_learns_and_runs_behind_the_protocol(codec, tmp_path):
         train.train(tiny.create_learner(codec, seed=1), list_items(60), settings, tmp_path / name)
     errors = {}
     for name in ("little", "more"):
-        made = tiny.TinyRemover("tiny", tmp_path / name)
-        assert isinstance(made, Remover)
-        assert set(made.weights()) >= {"codec.safetensors", "remover.json"}
-        made.setup()
-        errors[name] = hole_error(made, range(500, 516))
+        remover = tiny.TinyRemover("tiny", tmp_path / name)
+        assert isinstance(remover, Remover)
+        assert set(remover.weights()) >= {"codec.safetensors", "remover.json"}
+        remover.setup()
+        errors[name] = hole_error(remover, range(500, 516))
     assert errors["more"] < 0.5 * errors["little"]
     one, other = make_triplet(900), make_triplet(901)
-    alone = remove(made, [one.source], [one.mask], [5], dilation=2)[0]
-    both = remove(made, [other.source, one.source], [other.mask, one.mask], [1, 5], dilation=2)
+    alone = remove(remover, [one.source], [one.mask], [5], dilation=2)[0]
+    both = remove(remover, [other.source, one.source], [other.mask, one.mask], [1, 5], dilation=2)
     assert np.array_equal(alone, both[1])
     far = cv2.dilate(one.mask.astype(np.uint8), np.ones((7, 7), np.uint8)) == 0
     assert np.array_equal(alone[far], one.source[far])
@@ -74,9 +74,11 @@ def test_a_training_that_was_killed_goes_on_exactly(codec, tmp_path, monkeypatch
     kept = {}
 
     def learner():
-        made = tiny.create_learner(codec, seed=1)
-        made.save = lambda _, out, tensors, about: kept.update({out.name: {k: v.clone() for k, v in tensors.items()}})
-        return made
+        tiny_learner = tiny.create_learner(codec, seed=1)
+        tiny_learner.save = lambda _, out, tensors, about: kept.update(
+            {out.name: {k: v.clone() for k, v in tensors.items()}}
+        )
+        return tiny_learner
 
     train.train(learner(), list_items(10), settings, tmp_path / "whole")
     real = train.draw_batch
@@ -111,8 +113,8 @@ def test_tensorboard_shows_the_loss(codec, tmp_path):
     events = EventAccumulator(str(tmp_path / "remover")).Reload()
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     for key in ("loss", "rate"):
-        told = [(one.step, one.value) for one in events.Scalars(key)]
-        assert told == [(line["step"], pytest.approx(line[key], rel=1e-6)) for line in lines]
+        logged = [(one.step, one.value) for one in events.Scalars(key)]
+        assert logged == [(line["step"], pytest.approx(line[key], rel=1e-6)) for line in lines]
     assert [line["step"] for line in lines] == [2, 4, 6]
 
 
@@ -141,9 +143,9 @@ def test_sdxl_inpainting_is_trained_as_rorem_does(base, tmp_path, source, learn)
     settings = Settings(
         steps=3, batch=2, rate=1e-3, warm_up=1, size=64, source=source, learn=learn, rank=4, checkpoint_every=3
     )
-    made = train_sdxl.open_learner(Files(base), device="cpu")
-    before = {name: value.clone() for name, value in made.unet.state_dict().items()}
-    train.train(made, list_items(6), settings, tmp_path / "out")
+    learner = train_sdxl.open_learner(Files(base), device="cpu")
+    before = {name: value.clone() for name, value in learner.unet.state_dict().items()}
+    train.train(learner, list_items(6), settings, tmp_path / "out")
     options = replace(rorem.SDXL_OPTIONS, size=64, steps=2, device="cpu", source=source)
     if learn == "all":
         files = Files(base, unet=tmp_path / "out" / "unet")
@@ -164,23 +166,23 @@ def test_sdxl_inpainting_is_trained_as_rorem_does(base, tmp_path, source, learn)
 def test_what_the_network_sees_is_rorems(base):
     """Grey hole in the masked source, whole source otherwise; the target noised by the base's own schedule; the noise
     is what is predicted; the x0 objective starts from pure noise."""
-    made = train_sdxl.open_learner(Files(base), device="cpu")
+    learner = train_sdxl.open_learner(Files(base), device="cpu")
     one = make_triplet(1)
     settings = Settings(size=64, crop="whole", flip=False)
     views = [train.crop_triplet(one, settings, np.random.default_rng(0))]
-    noisy, given, times, noise, weight = train.prepare_inputs(made, settings, views, [7])
-    clean = made.codec.encode(torch.from_numpy(one.target.transpose(2, 0, 1))[None].float() / 127.5 - 1)
-    signal = made.alphas[times]
+    noisy, given, times, noise, weight = train.prepare_inputs(learner, settings, views, [7])
+    clean = learner.codec.encode(torch.from_numpy(one.target.transpose(2, 0, 1))[None].float() / 127.5 - 1)
+    signal = learner.alphas[times]
     assert torch.allclose(noisy, signal.sqrt() * clean + (1 - signal).sqrt() * noise, atol=1e-4)
     grey = torch.from_numpy(np.where(one.mask[..., None], 127.5, one.source).transpose(2, 0, 1))[None].float()
-    assert torch.allclose(given[:, 1:], made.codec.encode(grey / 127.5 - 1), atol=1e-4)
+    assert torch.allclose(given[:, 1:], learner.codec.encode(grey / 127.5 - 1), atol=1e-4)
     assert set(given[:, 0].unique().tolist()) == {0, 1}
     assert torch.equal(weight, torch.ones_like(weight))
-    _, whole, *_ = train.prepare_inputs(made, replace(settings, source="whole"), views, [7])
-    seen = made.codec.encode(torch.from_numpy(one.source.transpose(2, 0, 1))[None].float() / 127.5 - 1)
-    assert torch.allclose(whole[:, 1:], seen, atol=1e-4)
-    made.alphas = tiny.compute_zero_snr_alphas()
-    noisy, _, times, wanted, _ = train.prepare_inputs(made, replace(settings, objective="x0"), views, [7])
+    _, whole, *_ = train.prepare_inputs(learner, replace(settings, source="whole"), views, [7])
+    encoded = learner.codec.encode(torch.from_numpy(one.source.transpose(2, 0, 1))[None].float() / 127.5 - 1)
+    assert torch.allclose(whole[:, 1:], encoded, atol=1e-4)
+    learner.alphas = tiny.compute_zero_snr_alphas()
+    noisy, _, times, wanted, _ = train.prepare_inputs(learner, replace(settings, objective="x0"), views, [7])
     assert times.tolist() == [999]
     assert torch.equal(noisy, noise)
     assert torch.allclose(wanted, clean, atol=1e-4)
@@ -218,15 +220,15 @@ def test_the_energy_score_teaches_a_spread_that_the_mean_square_takes_away(codec
         shade = np.uint8(40 if seed % 2 else 220)
         return Triplet(source, np.where(mask[..., None], shade, target).astype(np.uint8), mask)
 
-    given = [Item(f"u{seed:03d}", lambda seed=seed: unsure(seed)) for seed in range(40)]
+    items = [Item(f"u{seed:03d}", lambda seed=seed: unsure(seed)) for seed in range(40)]
     spread = {}
     for objective in ("x0", "energy"):
         settings = replace(QUICK, steps=90, batch=6, rate=3e-3, decay=True, objective=objective, checkpoint_every=100)
-        train.train(tiny.create_learner(codec, seed=1), given, settings, tmp_path / objective)
-        made = tiny.TinyRemover("tiny", tmp_path / objective)
-        made.setup()
+        train.train(tiny.create_learner(codec, seed=1), items, settings, tmp_path / objective)
+        remover = tiny.TinyRemover("tiny", tmp_path / objective)
+        remover.setup()
         one = unsure(901)
-        answers = remove(made, [one.source] * 12, [one.mask] * 12, list(range(12)), dilation=2)
+        answers = remove(remover, [one.source] * 12, [one.mask] * 12, list(range(12)), dilation=2)
         spread[objective] = np.std([answer[one.mask].mean() for answer in answers])
     assert spread["energy"] > 2 * spread["x0"], spread
 
@@ -234,23 +236,23 @@ def test_the_energy_score_teaches_a_spread_that_the_mean_square_takes_away(codec
 def test_the_mask_loss_is_objectclears_and_draws_the_attention_onto_the_object(base, tmp_path):
     """On arrays: attention that is even gives 1, attention on the object alone gives 1 - its mean there; every
     cross-attention is recorded, with gradients; trained with a heavy weight the loss falls."""
-    made = train_sdxl.open_learner(Files(base), device="cpu")
+    learner = train_sdxl.open_learner(Files(base), device="cpu")
     settings = Settings(size=64, crop="whole", flip=False)
     views = [train.crop_triplet(make_triplet(seed), settings, np.random.default_rng(0)) for seed in (1, 2)]
-    noisy, given, times, *_ = train.prepare_inputs(made, settings, views, [7, 8])
+    noisy, given, times, *_ = train.prepare_inputs(learner, settings, views, [7, 8])
     region = train.stack_foregrounds(views, "cpu", 2)
 
     def measured():
-        with attention_loss.record_attention(made.unet, 5, True) as recorders:
-            train.predict(made.unet, made, 64, noisy, given, times)
+        with attention_loss.record_attention(learner.unet, 5, True) as recorders:
+            train.predict(learner.unet, learner, 64, noisy, given, times)
             return attention_loss.compute_mask_loss(recorders, region), len(recorders)
 
-    made.unet.requires_grad_(True)
+    learner.unet.requires_grad_(True)
     before, count = measured()
-    assert count == sum(name.endswith(".attn2") for name, _ in made.unet.named_modules()) > 0
+    assert count == sum(name.endswith(".attn2") for name, _ in learner.unet.named_modules()) > 0
     before.backward()
-    assert any(value.grad is not None and value.grad.abs().sum() > 0 for value in made.unet.parameters())
-    assert not any(module._forward_hooks for module in made.unet.modules())
+    assert any(value.grad is not None and value.grad.abs().sum() > 0 for value in learner.unet.parameters())
+    assert not any(module._forward_hooks for module in learner.unet.modules())
 
     class Even:
         outputs = {"to_q": torch.zeros(2, 64, 4)}
@@ -268,7 +270,7 @@ def test_the_mask_loss_is_objectclears_and_draws_the_attention_onto_the_object(b
     assert attention_loss.compute_mask_loss([Even(0.4 * small.float())], region).item() == pytest.approx(0.6, abs=1e-6)
     items_ = [Item(f"t{seed}", lambda seed=seed: make_triplet(seed)) for seed in (1, 2)]
     heavy = replace(settings, steps=30, batch=2, rate=3e-3, warm_up=1, mask_loss=100.0, checkpoint_every=100)
-    train.train(made, items_, heavy, tmp_path / "out")
+    train.train(learner, items_, heavy, tmp_path / "out")
     assert measured()[0] < before - 0.01
 
 

@@ -22,7 +22,7 @@ def test_outside_the_foreground_mask_source_and_target_are_one(params, placement
     """Bit for bit: one to three random objects with shadows, light and torn rims, known and unknown cameras, both
     placements, clean and after noise and JPEG. M_o is part of M_fg, and the object shows in it.
     """
-    made = 0
+    count = 0
     for seed in range(12):
         rng = np.random.default_rng(seed)
         more = make_ground_columns(pitch=15) if seed % 2 else {}
@@ -35,7 +35,7 @@ def test_outside_the_foreground_mask_source_and_target_are_one(params, placement
         )
         if not isinstance(outcome, Kept):
             continue
-        made += 1
+        count += 1
         (out,) = outcome.records
         outside = ~out["foreground_mask"]
         assert np.array_equal(out["source"][outside], out["target"][outside])
@@ -43,7 +43,7 @@ def test_outside_the_foreground_mask_source_and_target_are_one(params, placement
         assert out["mask"].any()
         changed = (out["source"] != out["target"]).any(axis=2)
         assert changed[out["mask"]].mean() > 0.8
-    assert made >= 8
+    assert count >= 8
 
 
 def test_the_record_loses_its_ingredients_and_gets_the_label_of_what_is_removed():
@@ -216,9 +216,9 @@ def test_a_real_person_on_a_real_floor():
     outcomes = [
         compose([thing], picture=place_on, ground=ground, scale=[0, 1.0, -200.0], seed=seed) for seed in range(6)
     ]
-    made = [outcome for outcome in outcomes if isinstance(outcome, Kept)]
-    assert made
-    for outcome in made:
+    kept = [outcome for outcome in outcomes if isinstance(outcome, Kept)]
+    assert kept
+    for outcome in kept:
         (out,) = outcome.records
         assert np.array_equal(out["target"], place_on)
         assert np.array_equal(out["source"][~out["foreground_mask"]], place_on[~out["foreground_mask"]])

@@ -253,10 +253,10 @@ def test_depth_that_the_record_has(column):
     record = {"id": "a", column: scene(), "input": None, "true_depth": millimetres}
     stage = Ground(GroundParams(backend="depth-column", fov=50))
     stage.setup()
-    told = Ground(GroundParams(backend="depth-column"))
-    told.setup()
+    from_column = Ground(GroundParams(backend="depth-column"))
+    from_column.setup()
     outcome = stage.process_one(record)
-    again = told.process_one(record | {"camera_fov": 50.0})
+    again = from_column.process_one(record | {"camera_fov": 50.0})
     assert isinstance(outcome, Kept)
     assert isinstance(again, Kept)
     (out,) = outcome.records
@@ -300,9 +300,9 @@ def test_columns_that_are_needed():
     with pytest.raises(MissingColumns, match="depth_here"):
         Ground(GroundParams(backend="depth-column", depth_column="depth_here")).schema({"source": Kind.RGB})
     pair = {"gt": Kind.RGB, "input": Kind.RGB, "true_depth": Kind.DEPTH, "true_floor": Kind.MASK}
-    given = Background(Params()).schema(pair)
-    assert {"source", "true_depth", "true_floor"} <= set(given)
-    assert not {"gt", "input"} & set(given)
+    columns = Background(Params()).schema(pair)
+    assert {"source", "true_depth", "true_floor"} <= set(columns)
+    assert not {"gt", "input"} & set(columns)
 
 
 def test_a_picture_without_a_calm_foot_is_rejected():

@@ -40,8 +40,8 @@ def make_finished_run(folder: Path, rows: Sequence[Mapping[str, Any]], shard_byt
     names = [name.removesuffix(".json") for name in run.files("tables/made/lines")]
     run.write("tables/made/work.json", json.dumps(names).encode())
     flows = {"made": {"part": "p", "upstream": [], "stages": [], "columns": {n: str(k) for n, k in WIDE.items()}}}
-    told = {"name": "cars", "recipe": "0123", "flows": flows, "dataset": ["made"]}
-    run.write("plan.json", json.dumps(told).encode())
+    plan = {"name": "cars", "recipe": "0123", "flows": flows, "dataset": ["made"]}
+    run.write("plan.json", json.dumps(plan).encode())
     recipe = {
         "name": "cars",
         "flows": {"made": {"source": {"studio": {"count": 1}}}},

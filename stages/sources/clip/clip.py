@@ -34,6 +34,7 @@ from rasura.stages.sources.clip.plate import (
     warp,
 )
 from rasura.stages.sources.clip.regions import Region, blend_region, choose_regions, contains_object
+from rasura.stages.sources.files import InputPath
 from rasura.stages.sources.photos import shrink_to_fit
 from rasura.stages.stage import Kept, Outcome, Record, Rejected, Source
 
@@ -162,7 +163,7 @@ def reconstruct_background(picture: Array, quiet: list[Array]) -> tuple[Array, f
 class ClipParams(stage.Params):
     """Parameters of the source `clip`."""
 
-    path: str = Field(description="A video, a folder of videos, or a glob.")
+    path: InputPath = Field(description="A video, a folder of videos, or a glob.")
     licence: str = Field("unknown", description="Licence of the videos, as it goes into every row.")
     max_side: int | None = Field(None, ge=64, description="Frames with a longer side are made smaller, px.")
     max_samples: int = Field(400, ge=8, description="Frames that are examined; a longer clip is sampled evenly.")
@@ -185,6 +186,7 @@ class Clip(Source):
 
     name = "clip"
     input_paths = ("path",)
+    input_noun = "video"
     version = "2"
     gives: ClassVar[Schema] = {
         "input": Kind.RGB,
@@ -198,9 +200,17 @@ class Clip(Source):
     time_limit_s = 3600.0
     Params = ClipParams
 
+    def list_inputs(self) -> list[Path]:
+        """List the videos.
+
+        Raises:
+            MissingInput: there are none.
+        """
+        return find_clips(self.params.path)
+
     def items(self, run: Any) -> list[Record]:
         items: list[Record] = []
-        for path in find_clips(self.params.path):
+        for path in self.list_inputs():
             with path.open("rb") as file:  # a video may be larger than memory
                 digest = hashlib.file_digest(file, "sha256").digest()
             items.append({"id": compute_content_id(digest), "origin": str(path), "path": str(path)})

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import cv2
 
+from rasura.manifests.errors import InputError
+from rasura.manifests.storage import is_remote
 from rasura.stages.sources.clip.plate import Array
+from rasura.stages.sources.files import MissingInput, expand_path
 from rasura.stages.sources.photos import shrink_to_fit
 from rasura.stages.stage import ProgressCallback
 
@@ -15,7 +18,7 @@ ANALYSIS_SIDE = 384  # px: long side of the pictures on which motion is measured
 REPORT_EVERY = 25  # frames between two reports of progress
 
 
-class BadClip(ValueError):
+class BadClip(InputError):
     """A file that is no usable video: empty, in no supported format, or cut off."""
 
 
@@ -23,18 +26,36 @@ def find_clips(pattern: str) -> list[Path]:
     """Find the videos that a file, folder (searched to its depths) or glob names, sorted.
 
     Raises:
-        FileNotFoundError: nothing is there.
+        MissingInput: nothing is there.
+        BadClip: there is a single file, which is no video.
     """
-    path = Path(pattern).expanduser()
+    if is_remote(pattern):
+        raise MissingInput(f"videos are read from this machine only, not from '{pattern}'; copy them here first")
+    path = Path(expand_path(pattern))
+    if path.is_file():
+        check_clip(path)
+        return [path]
     if path.is_dir():
         videos = [p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
-    elif path.is_file():
-        videos = [path]
     else:
         videos = [Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file()]
     if not videos:
-        raise FileNotFoundError(f"no video at '{pattern}' (file, folder or glob; {', '.join(sorted(SUFFIXES))})")
+        raise MissingInput(f"no video at '{pattern}' (file, folder or glob; {', '.join(sorted(SUFFIXES))})")
     return sorted(videos)
+
+
+def check_clip(path: Path) -> None:
+    """Check that a file can be opened as a video, and has a first frame.
+
+    Raises:
+        BadClip: it cannot, or has none.
+    """
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # the error says what its warning would
+    try:
+        next(read_frames(path, frozenset({0})))
+    finally:
+        cv2.utils.logging.setLogLevel(level)
 
 
 def read_frames(path: Path, only: frozenset[int] | None = None) -> Iterator[tuple[int, Array]]:

@@ -23,6 +23,7 @@ from pydantic import Field
 
 from rasura.manifests.ids import compute_seed, hash_json
 from rasura.manifests.schemas import PROVENANCE, Kind, Schema
+from rasura.stages.sources.files import InputPath, MissingInput
 from rasura.stages.sources.studio import develop as studio_develop
 from rasura.stages.sources.studio import render as studio_render
 from rasura.stages.sources.studio import scene as studio_scene
@@ -59,7 +60,7 @@ class StudioParams(Params):
     """Parameters of the source `studio`."""
 
     count: int = Field(16, ge=1, description="Number of scenes.")
-    seed: int | None = Field(None, ge=0, description="Seed of the scenes; null: the recipe's.")
+    seed: int | None = Field(None, ge=0, lt=2**63, description="Seed of the scenes; null: the recipe's.")
     width: int = Field(360, ge=16, le=4096, description="Width of the pictures, pixels.")
     height: int = Field(240, ge=16, le=4096, description="Height of the pictures, pixels.")
     spp: Literal[4, 16, 64, 256, 1024] = Field(
@@ -67,7 +68,7 @@ class StudioParams(Params):
     )
     light: studio_scene.Light = Field("mixed", description="sun, lamp, soft (no direction), or mixed: all of them.")
     remove: Literal["all", "one"] = Field("all", description="Remove all objects of a scene, or only its largest.")
-    textures: str | None = Field(
+    textures: InputPath | None = Field(
         None, description="Folder of photographs that cover floor and walls; null: procedural."
     )
     degrade: Degrade = Field(Degrade(), description="Noise, compression, shift and flicker of a real camera.")
@@ -120,16 +121,25 @@ def save_render(path: Path, arrays: Mapping[str, Any]) -> None:
             temporary.unlink()
 
 
+def find_photographs(folder: Path) -> list[Path]:
+    """Find the pictures of a folder, sorted.
+
+    Raises:
+        MissingInput: no such folder, or no picture in it.
+    """
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES) if folder.is_dir() else []
+    if not paths:
+        raise MissingInput(f"studio: no photographs ({', '.join(sorted(PHOTO_SUFFIXES))}) in '{folder}'")
+    return paths
+
+
 def list_photographs(folder: Path) -> dict[str, str]:
     """List the pictures of a folder: sha256 to path.
 
     Raises:
-        FileNotFoundError: no such folder, or no picture in it.
+        MissingInput: no such folder, or no picture in it.
     """
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES) if folder.is_dir() else []
-    if not paths:
-        raise FileNotFoundError(f"studio: no photographs ({', '.join(sorted(PHOTO_SUFFIXES))}) in {folder}")
-    return {hashlib.sha256(path.read_bytes()).hexdigest(): str(path.resolve()) for path in paths}
+    return {hashlib.sha256(path.read_bytes()).hexdigest(): str(path.resolve()) for path in find_photographs(folder)}
 
 
 class Studio(Source):
@@ -137,6 +147,7 @@ class Studio(Source):
 
     name = "studio"
     input_paths = ("textures",)
+    input_noun = "scene"
     version = "1"
     gives: ClassVar[Schema] = {
         **{column: PROVENANCE[column] for column in ("id", "scene_id", "split", "origin", "licence", "parents")},
@@ -159,12 +170,22 @@ class Studio(Source):
     def required_modules(self) -> tuple[str, ...]:
         return ("mitsuba",)
 
+    def list_inputs(self) -> range:
+        """List the numbers of the scenes.
+
+        Raises:
+            MissingInput: the folder of textures is missing, or has no photograph.
+        """
+        if self.params.textures is not None:
+            find_photographs(Path(self.params.textures).expanduser())
+        return range(self.params.count)
+
     def items(self, run: Any = None) -> list[Record]:
         """List one item a scene; `scene` is JSON: the description, its settings, and the paths of its photographs.
 
         Raises:
             ImportError: mitsuba is not installed.
-            FileNotFoundError: the folder of textures is empty or missing.
+            MissingInput: the folder of textures is empty or missing.
         """
         if find_spec("mitsuba") is None:
             raise ModuleNotFoundError(studio_render.NO_MITSUBA, name="mitsuba")

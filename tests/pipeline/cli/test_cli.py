@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
 from conftest import ROOT, environment, rasura, write_recipe
 from typer.testing import CliRunner
 
@@ -18,8 +17,9 @@ from rasura.manifests import errors
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
 from rasura.pipeline.cli.app import app
-from rasura.pipeline.cli.options import explain, read_settings
+from rasura.pipeline.cli.options import explain
 from rasura.pipeline.cli.review import read_policy
+from rasura.pipeline.cli.trainings import read_changes
 from rasura.pipeline.recipe.starters import STARTERS
 from rasura.pipeline.run.progress import Progress
 
@@ -194,7 +194,7 @@ def test_check_prints_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     recipe = shutil.copy(OLD_RUNS / "pairs.yaml", tmp_path)
     Path("net.onnx").write_bytes(b"net")
     text = call("check", recipe, "--set", "flows.pairs.stages.3={detect: {weights: net.onnx}}", "--set", "dataset=null")
-    assert "pairs: 6 files in my-pairs, in shards of 16" in text
+    assert "pairs: 3 pairs in my-pairs, in shards of 16" in text
     assert "pairs → pair → effects → segment → detect → capture  (1 CPU a worker)" in text
     assert "weights of detect: yolox-onnx, sha256 " in text
     assert "captured: reads pairs" in text
@@ -215,21 +215,54 @@ def test_errors_are_explained_by_class() -> None:
     assert explain(type("RecipeError", (ValueError,), {})("not ours")) is None
 
 
+def test_ctrl_c_always_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is interrupted, also the first imports: one sentence, and exit status 130."""
+
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rasura.pipeline.run.run.run", interrupt)
+    assert "the same command continues from there" in call("run", tmp_path / "r.yaml", code=130)
+    monkeypatch.setattr("rasura.pipeline.cli.check.check_recipe", interrupt)
+    assert "stopped; the same command continues from there" in call("check", tmp_path / "r.yaml", code=130)
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")  # in place of the first module that is imported
+    done = subprocess.run(
+        [sys.executable, "-m", "rasura", "--version"],
+        capture_output=True,
+        text=True,
+        env=environment() | {"PYTHONPATH": f"{tmp_path}:{ROOT}"},
+    )
+    assert (done.returncode, done.stderr) == (130, "stopped; the same command continues from there\n")
+
+
+def test_a_former_name_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that begins with `warning:`, and names the place and the present name."""
+    monkeypatch.chdir(tmp_path)
+    Path("r.yaml").write_text(f"name: r\nflows:\n  a:\n    source: {{photos: {{path: {OLD_RUNS}/my-pairs/gt}}}}\n"
+                              "    stages: [ground: {things: net.onnx}]\n")  # fmt: skip
+    Path("net.onnx").write_bytes(b"net")
+    done = rasura("check", "r.yaml", cwd=tmp_path)
+    assert done.stderr.splitlines() == ["warning: r.yaml:5:23: 'things' is called 'object_detector' now"]
+
+
 def test_set_has_one_syntax_everywhere() -> None:
     """A review's policy and a training's settings are set as a recipe is; mistakes name the option."""
     run = str(OLD_RUNS / "demo_run")
     assert read_policy(run, ["votes=2", "order=random"]).votes == 2
+    assert read_policy(run, ["review.votes=3"]).votes == 3
     for wrong, message in (
         ("vote=2", "--set vote=2: unknown key 'vote'; did you mean 'votes'?"),
-        ("votes=0", "--set votes=0: Input should be greater than or equal to 1 (it is 0)"),
+        ("review.vote=2", "--set review.vote=2: unknown key 'vote'; did you mean 'votes'?"),
+        ("votes=0", "--set votes=0: expected 1 or more (it is 0)"),
         ("votes", "--set votes: expected KEY=VALUE, for example --set votes=2"),
     ):
         with pytest.raises(errors.RecipeError) as caught:
             read_policy(run, [wrong])
         assert str(caught.value) == message
-    assert read_settings(["steps=3", "distill.rank=4"]) == {"steps": 3, "distill": {"rank": 4}}
-    with pytest.raises(typer.BadParameter, match="--set steps: expected KEY=VALUE"):
-        read_settings(["steps"])
+    settings, _ = read_changes(["steps=3", "distill.rank=4"])
+    assert settings == {"steps": 3, "distill": {"rank": 4}}
+    with pytest.raises(errors.RecipeError, match="--set steps: expected KEY=VALUE, for example --set steps=3000"):
+        read_changes(["steps"])
 
 
 def test_verify_and_export_show_what_is_left(tmp_path: Path) -> None:

@@ -13,11 +13,13 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 pytest.importorskip("accelerate")
 
+from rasura.annotator.exchange.vote_rows import BadVotes
 from rasura.discriminator import model as judges
 from rasura.discriminator import train as training
 from rasura.discriminator.calibration import FILE, NotCalibrated, read_rule
 from rasura.discriminator.evaluation import SingleClassVotes
 from rasura.discriminator.network import WrongDiscriminator
+from rasura.manifests.errors import RecipeError
 from rasura.manifests.storage import Store
 from rasura.networks.checkpoint import TrainingFailed
 from rasura.pipeline.cli import discriminator as judge_cli
@@ -78,7 +80,7 @@ def judge(run, votes, tmp_path_factory):
     quick = ("steps=60", "batch=8", "rate=0.003", "evaluate_every=30", "held=0.3", "negatives=0", "warm_up=5")
     settings = [part for setting in quick for part in ("--set", setting)]
     text = call("train", run.uri, "--votes", votes, "--out", out, "--preset", "tiny", *settings)
-    assert "(oracle)" in text
+    assert "(the ground-truth reviewer)" in text
     return out
 
 
@@ -147,11 +149,36 @@ def test_votes_that_cannot_be_used_are_said_and_leave_nothing(run, votes, judge,
     assert loop_votes.read_votes_files([votes, ann], "people")[1] == "people"
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("missing.jsonl", None, "is not there: name the votes.jsonl"),
+        ("folder.jsonl", "/", "is a folder: name the votes.jsonl"),
+        ("votes.yaml", "a: 1", r"votes are in \.jsonl, \.parquet"),
+        ("yaml.jsonl", "a: 1", ":1: not JSON, of which `rasura votes export`"),
+        ("bytes.jsonl", "\udcff", ":1: not JSON"),
+        ("empty.jsonl", "", "there are no votes of people in"),
+        ("empty.parquet", "", "not Parquet, as `rasura votes export`"),
+    ],
+)
+def test_a_file_that_has_no_votes_is_reported_with_the_remedy(run, tmp_path, name, content, message):
+    """A votes file that is missing, a folder, of another format, or empty: one sentence, and nothing is written."""
+    file, out = tmp_path / name, tmp_path / "out"
+    if content == "/":
+        file.mkdir()
+    elif content is not None:
+        file.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(BadVotes, match=message) as caught:
+        call("train", run.uri, "--votes", file, "--out", out, "--preset", "tiny")
+    assert str(file) in str(caught.value)
+    assert not out.exists()
+
+
 def test_missing_weights_and_a_missing_calibration_are_said(run, votes, judge, tmp_path):
     """The SDXL preset without its base, a base that is not there, a folder that is no judge, a judge that was not
     calibrated."""
     out = tmp_path / "judge"
-    with pytest.raises(WrongDiscriminator, match="--base"):
+    with pytest.raises(RecipeError, match="--base"):
         call("train", run.uri, "--votes", votes, "--out", out)
     with pytest.raises(ValueError, match="nowhere"):
         call("train", run.uri, "--votes", votes, "--out", out, "--base", tmp_path / "nowhere")
@@ -177,10 +204,9 @@ def test_a_loss_that_is_no_number_leaves_no_folder(run, votes, tmp_path, monkeyp
 
 def test_a_misspelt_setting_names_those_there_are(run, votes, tmp_path):
     arguments = ["train", run.uri, "--votes", str(votes), "--out", str(tmp_path / "j"), "--preset", "tiny"]
-    for wrong, message in (("stepz=3", "there is no 'stepz'"), ("steps=many", "steps is 'many'")):
-        done = CliRunner().invoke(judge_cli.discriminator, [*arguments, "--set", wrong], env={"COLUMNS": "300"})
-        assert done.exit_code == 2
-        assert message in done.output
+    for wrong, message in (("stepz=3", "there is no 'stepz'; did you mean"), ("steps=many", ".*'many'")):
+        with pytest.raises(RecipeError, match=rf"^--set {wrong}: {message}"):
+            call(*arguments, "--set", wrong)
 
 
 def test_edits_undone_votes_and_several_reviewers_become_one_share():

@@ -16,13 +16,14 @@ pytest.importorskip("accelerate")
 from safetensors.torch import load_file
 
 from rasura.manifests.errors import RecipeError
-from rasura.manifests.formats.dataset_rows import NotTriplets
+from rasura.manifests.run_layout import NoRun
 from rasura.manifests.schemas import PROVENANCE, Kind
 from rasura.manifests.tables import NoTable
 from rasura.networks.checkpoint import TrainingFailed
 from rasura.networks.lora import WrongLora
 from rasura.networks.pretrained import MissingWeights
 from rasura.pipeline.cli import remover as remover_cli
+from rasura.pipeline.training.rows import WrongRows
 from rasura.removers import tiny
 from rasura.removers.base import remove
 from rasura.removers.registry import ModelParams, open_remover
@@ -129,22 +130,25 @@ def test_what_is_wrong_is_one_sentence_and_leaves_nothing(run, base, tmp_path):
     out = tmp_path / "out"
     tinily, largely = ("--preset", "tiny", "--out", out, *QUICK), ("--base", base, "--out", out, *QUICK)
     for wrong, error, message in (
-        (("train", run, "--flow", "photos", *tinily), NotTriplets, "no mask, target"),
-        (("train", run, "--flow", "nowhere", *tinily), NoTable, "no complete table 'nowhere'"),
+        (("train", run, "--flow", "photos", *tinily), WrongRows, "no mask, target; flows that fit: more, start"),
+        (("train", run, "--flow", "starts", *tinily), NoTable, "no flow 'starts'; did you mean 'start'"),
+        (("train", tmp_path, "--flow", "start", *tinily), NoRun, "is no run"),
         (("train", run, "--flow", "more", "--split", "none", *tinily), TrainingFailed, "no triplets.*split 'none'"),
         (("train", run, "--flow", "more", *tinily, "--set", "stepz=3"), RecipeError, "no 'stepz'"),
-        (("train", run, "--flow", "more", *tinily, "--set", "batch=many"), RecipeError, "batch: .*'many'"),
+        (("train", run, "--flow", "more", *tinily, "--set", "batch=many"), RecipeError, "--set batch=many: .*'many'"),
+        (("train", run, "--flow", "more", "--out", out), RecipeError, "name its folder with --base"),
+        (("train", run, "--flow", "more", *tinily, "--set", "x"), RecipeError, "--set x: expected KEY=VALUE"),
+        (("distill", run, "--flow", "more", *largely, "--from", base, "--prompts", out), RecipeError, "--teacher-prom"),
         (("train", run, "--flow", "more", "--base", tmp_path, "--out", out, *QUICK), MissingWeights, "no model in"),
         (("train", run, "--flow", "more", *largely, "--from", tmp_path), MissingWeights, "no remover in"),
         (("distill", run, "--flow", "more", *largely, "--from", tmp_path), MissingWeights, "no remover in"),
-        (("distill", run, "--flow", "more", *largely, "--from", base, "--set", "objective=x0"), TrainingFailed, "'x0'"),
+        (("distill", run, "--flow", "more", *largely, "--from", base, "--set", "objective=x0"), RecipeError, "'x0'"),
     ):
         with pytest.raises(error, match=message) as caught:
             call(*wrong)
         assert "\n" not in str(caught.value)
         assert not out.exists()
-    assert "name its folder under `base`" in call("train", run, "--flow", "more", "--out", out, code=2)
-    assert "KEY=VALUE" in call("train", run, "--flow", "more", "--out", out, "--set", "x", code=2)
+    assert "'tin' is not one of" in call("train", run, "--flow", "more", "--out", out, "--preset", "tin", code=2)
     other = tmp_path / "other"
     other.mkdir()
     shapes = {"unet.mid_block.nowhere.lora_A.weight": (4, 8), "unet.mid_block.nowhere.lora_B.weight": (8, 4)}

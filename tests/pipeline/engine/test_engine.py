@@ -31,8 +31,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_input_is_accounted_for(undisturbed: Path) -> None:
     """In = kept + rejected + failed at every stage; what was dropped has a row with its input's id and the reason."""
-    made = compute_accounting(Store(undisturbed)).flows[0]
-    stage = made.stages[1]
+    flow = compute_accounting(Store(undisturbed)).flows[0]
+    stage = flow.stages[1]
     numbers = range(COUNT)
     raised = [n for n in numbers if n % 11 == 5]
     rejected = [n for n in numbers if n % 7 == 3 and n not in raised]
@@ -203,9 +203,15 @@ def test_a_stage_that_cannot_be_set_up_stops_the_run(tmp_path: Path) -> None:
 
 
 def test_a_stage_that_lies_about_its_columns_fails_rows_not_the_run(tmp_path: Path) -> None:
-    """An undeclared column is an error that names it; nothing is written that the schema does not say."""
+    """An undeclared column is an error that names it; nothing is written that the schema does not say. As all inputs
+    failed, the exit status is 1, also when the same command finds all of them done."""
     flows = {"made": {"source": {"synthetic:Numbers": {"count": 3}}, "stages": ["synthetic:Undeclared"]}}
-    rasura("run", write_recipe(tmp_path, flows=flows), "--into", tmp_path / "run")
+    recipe = write_recipe(tmp_path, flows=flows)
+    for _ in range(2):
+        done = rasura("run", recipe, "--into", tmp_path / "run", check=False)
+        assert done.returncode == 1
+        assert "failed 3: 3 × ValueError (synthetic:Undeclared); for example " in done.stdout
+        assert "error: all inputs of flow 'made' failed: in stage 'synthetic:Undeclared', 3 of 3 " in done.stderr
     rows = Tables(Store(tmp_path / "run")).table("made").read_rejections().to_pylist()
     assert len(rows) == 3
     assert all("surprise" in row["detail"] for row in rows)
@@ -226,7 +232,8 @@ def test_asking_for_what_the_cluster_lacks_is_told_at_once(tmp_path: Path) -> No
     flows = {"made": {"source": {"synthetic:Numbers": {"count": 3}}, "stages": [stage]}}
     done = rasura("run", write_recipe(tmp_path, flows=flows), "--into", tmp_path / "run", check=False)
     assert done.returncode == 1
-    assert "a stage asks for 1 CPUs, 64 GPUs; the cluster has" in done.stderr
+    assert "flow 'made', synthetic:SmallGpu: a stage asks for 1 CPUs, 64 GPUs; the cluster has" in done.stderr
+    assert "recipe.yaml:" in done.stderr
 
 
 def test_interrupted_it_says_how_to_go_on(undisturbed: Path, tmp_path: Path) -> None:
@@ -245,10 +252,10 @@ def test_interrupted_it_says_how_to_go_on(undisturbed: Path, tmp_path: Path) -> 
     while not list((tmp_path / "run").glob("tables/made/lines/*.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=600)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 130
-    assert "stopped; what was committed is whole" in told
-    assert "Traceback" not in told
+    assert "stopped; what was committed is whole" in errors
+    assert "Traceback" not in errors
     making = compute_accounting(Store(tmp_path / "run")).flows[0]
     assert not making.complete
     assert 0 < making.stages[0].inputs < COUNT

@@ -133,7 +133,7 @@ def test_killed_at_every_boundary_it_ends_the_same_and_does_no_step_twice(scenes
     assert rows[-1].total == sum(row.selected for row in rows)
     text = table.format_text(again)
     assert "finished" in text
-    assert "by the oracle" in text
+    assert "by the ground-truth reviewer" in text
     assert ET.fromstring(table.draw_chart(again)).tag.endswith("svg")
 
 
@@ -195,7 +195,7 @@ def test_progress_is_reported(scenes, tmp_path):
         lambda done, total, note: reports[list(reports)[-1]].append((done, total)),
     )
     assert list(reports) == [str(step) for step in list_steps(recipe)]
-    for name in ("round 0: train", "round 1: inpaint", "round 1: judge", "round 2: score", "round 2: test"):
+    for name in ("round 0: train", "round 1: inpaint", "round 1: discriminator", "round 2: score", "round 2: test"):
         done, total = reports[name][-1]
         assert done == total > 0
 

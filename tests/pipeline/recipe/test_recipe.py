@@ -1,15 +1,17 @@
 """Recipes: a mistake is reported in one line with its place and the nearest right word, before anything starts."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import DATA, ROOT
 
+from rasura.manifests import extras
 from rasura.manifests.errors import RecipeError
 from rasura.manifests.storage import Store
-from rasura.pipeline.loop.recipe import LoopRecipe, check_inputs
-from rasura.pipeline.recipe import extras
+from rasura.pipeline.loop.check import check_inputs
+from rasura.pipeline.loop.recipe import LoopRecipe
 from rasura.pipeline.recipe.former_names import dump_former_names
 from rasura.pipeline.recipe.load import load, parse
 from rasura.pipeline.recipe.plan import list_shards, plan
@@ -34,6 +36,7 @@ flows:
 def good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos" / "a").mkdir(parents=True)
+    (tmp_path / "photos" / "a" / "one.png").write_bytes(b"one")
     weights = tmp_path / "net.onnx"
     weights.write_bytes(b"net")
     return GOOD.replace("WEIGHTS", str(weights))
@@ -71,7 +74,7 @@ def fault(text: str, *overrides: str) -> str:
         (
             "min: 0.3",
             "min: high",
-            "r.yaml:12:40: flows.chosen.stages.0.select.keep.detect_score.min: Input should be a",
+            "r.yaml:12:40: flows.chosen.stages.0.select.keep.detect_score.min: expected a number (it is 'high')",
         ),
         (
             "min: 0.3",
@@ -84,7 +87,11 @@ def fault(text: str, *overrides: str) -> str:
         ("{of: photos}", "{of: chosen}", "flows run in a circle: chosen -> chosen"),
         ("name: cars", "name: cars\nsplits: {train: .5}", "the shares must be positive and sum to 1, they sum to 0.5"),
         ("name: cars", "name: cars\ndataset: {flows: [chosn]}", "there is no flow 'chosn'; did you mean 'chosen'?"),
-        ("name: cars", "name: cars\nengine: {shard_rows: 0}", "greater than or equal to 1 (it is 0)"),
+        (
+            "name: cars",
+            "name: cars\nengine: {shard_rows: 0}",
+            "r.yaml:2:10: engine.shard_rows: expected 1 or more (it is 0)",
+        ),
         ("  photos:\n", "  ../photos:\n", "flow '../photos': letters, digits, _ and - only"),
         ("name: cars", "name: cars\nsplits: {test-hard: 1}", "split 'test-hard': letters, digits and _ only"),
         ("name: cars", "name: cars\nflows: 5\nx: &x {a: 1}", "not valid YAML: key 'flows' is there twice"),
@@ -185,12 +192,16 @@ keep: precision_target
     [
         ("precision_target: 0.8", "precison_target: 1", "l.yaml:7:31: discriminator.precison_target: unknown key"),
         ("precision_target: 0.8", "precison_target: 1", "did you mean 'precision_target'?"),
-        ("kind: human", "kind: hooman", "l.yaml:8:11: rounds.0.kind: Input should be 'human' or 'auto'"),
+        (
+            "kind: human",
+            "kind: hooman",
+            "rounds.0.kind: expected human or auto (it is 'hooman'); did you mean 'human'?",
+        ),
         ("kind: human", "kind: auto", "l.yaml:8:11: rounds.0.kind: the first round is automatic"),
         ("name: small", "name: small\nremovers: [telea, nz]", "l.yaml:2:19: removers.1: no remover called 'nz'; did"),
         ("remover: {", "remover: {base: x, base: y, ", "l.yaml:6:20: not valid YAML: key 'base' is there twice"),
         ("${run}", "${rum}", "l.yaml:3:12: initial.0.run: unknown variable 'rum'; did you mean 'run'?"),
-        ("rounds: [", "rounds: &a [*a, ", "l.yaml: an alias (*name) contains itself"),
+        ("rounds: [", "rounds: &a [*a, ", "l.yaml:8:13: not valid YAML: the alias *a contains itself"),
         ("rounds:", "flows:", "l.yaml:8:1: a recipe with 'flows' is for `rasura run`, not `rasura loop`"),
     ],
 )
@@ -203,7 +214,7 @@ def test_a_loops_faults_have_their_place_and_the_nearest_word(old: str, new: str
 def test_faults_of_an_option_have_the_option_as_their_place(good: str) -> None:
     """What `--set` has set is named by the option, whether it is a key, a value or a stage's parameter."""
     assert fault(good, "engine.shard_row=3").startswith("--set engine.shard_row=3: unknown key 'shard_row'; did you")
-    assert fault(good, "engine.shard_rows=0").startswith("--set engine.shard_rows=0: Input should be greater")
+    assert fault(good, "engine.shard_rows=0").startswith("--set engine.shard_rows=0: expected 1 or more (it is 0)")
     text = fault(good, "flows.photos.stages.segment.bakend=x")
     assert text.startswith("--set flows.photos.stages.segment.bakend=x: unknown key 'bakend'; did you mean 'backend'?")
     assert fault(good, "flows.photos.source.photos.path=gone").startswith(
@@ -211,12 +222,12 @@ def test_faults_of_an_option_have_the_option_as_their_place(good: str) -> None:
     )
     assert fault(good, "splits={test: 2.0}").startswith("--set splits={test: 2.0}: the shares must be positive")
     assert fault(good, "engin.shard_rows=3").startswith("--set engin.shard_rows=3: unknown key 'engin'; did you mean")
-    assert check(LOOP, "rounds.0.count=0").startswith("--set rounds.0.count=0: Input should be greater than")
+    assert check(LOOP, "rounds.0.count=0").startswith("--set rounds.0.count=0: expected 1 or more (it is 0)")
 
 
 def test_a_missing_folder_has_its_place(good: str, tmp_path: Path) -> None:
     """A source's folder that is not there is reported before the start, in the line that names it."""
-    (tmp_path / "photos" / "a").rmdir()
+    shutil.rmtree(tmp_path / "photos" / "a")
     assert fault(good) == "r.yaml:5:23: flows.photos.source.photos.path: there is no file or folder 'photos/a'"
 
 
@@ -230,10 +241,10 @@ def test_inputs_of_a_loop_have_their_place(tmp_path: Path, monkeypatch: pytest.M
     assert lines[0].startswith("l.yaml:3:12: initial.0.run: 'runs/pairs' is no run")
     assert lines[-1] == "--set remover.prompts=gone.safetensors: there is no file or folder 'gone.safetensors'"
     pairs = DATA / "written_by_0_1_0" / "pairs_run"
-    recipe, positions = parse(LOOP.replace("runs/pairs", str(pairs)), "l.yaml", (), LoopRecipe)
+    recipe, positions = parse(LOOP.replace("runs/pairs", str(pairs)), "l.yaml", ["test.0.split=null"], LoopRecipe)
     check_inputs(recipe, positions)
     with monkeypatch.context() as without:
-        without.setattr("rasura.pipeline.loop.recipe.can_import", lambda module: module != "diffusers")
+        without.setattr("rasura.pipeline.loop.check.can_import", lambda module: module != "diffusers")
         with pytest.raises(
             RecipeError, match=r"^l\.yaml:6:1: remover: 'diffusers' is not installed; .*rasura\[models\]"
         ):
@@ -253,7 +264,7 @@ def test_a_dataset_of_no_triplets_is_reported_before_the_start(good: str) -> Non
 
 def test_a_missing_extra_is_reported_before_the_start(good: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stage whose module is not installed names the extra that installs it; tensors among the weights need torch."""
-    monkeypatch.setattr("rasura.pipeline.recipe.plan.can_import", lambda module: False)
+    monkeypatch.setattr("rasura.pipeline.recipe.missing.can_import", lambda module: False)
     text = good.replace("flows:", "flows:\n  scenes: {source: {studio: {count: 2}}}", 1)
     assert "r.yaml:4:12: flows.scenes.source: stage 'studio': 'mitsuba' is not installed" in fault(text)
     assert "pip install 'rasura[studio]'" in fault(text)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from support.report_pages import PHOTOS, TRIPLETS, Page, ReportRun, count_panels, triplet
 
+from rasura.manifests.images import encode_image
 from rasura.manifests.run_layout import NoRun
 from rasura.manifests.schemas import PICTURES, Kind
 from rasura.manifests.shards import RejectedRow
@@ -234,6 +235,25 @@ def test_rows_are_drawn_evenly(run: ReportRun) -> None:
     assert "2 of 10 rows" in page.words
     titles = [attrs["title"] for attrs in page.all("code") if "title" in attrs]
     assert titles == [f"{2:08x}" * 4, f"{7:08x}" * 4]
+
+
+def test_all_removers_of_a_scene_are_shown(run: ReportRun) -> None:
+    """Candidates of one scene stand below each other, so that removers can be compared."""
+    names = [f"{n:04x}.{remover}" for n in range(6) for remover in ("lama", "telea")]
+    rows = [triplet(n) | {"id": id, "remover": id.partition(".")[2]} for n, id in enumerate(names)]
+    run.flow("candidates", rows, TRIPLETS)
+    titles = [attrs["title"] for attrs in run.page(rows=4).all("code") if "title" in attrs]
+    assert titles == ["0001.lama", "0001.telea", "0004.lama", "0004.telea"]
+
+
+def test_weak_light_is_shown_brightened() -> None:
+    """The light of a cut-out is multiplied by a factor that its name has; strong light is as it is."""
+    roles = thumbnails.assign_roles({"foreground": Kind.RGBA, "foreground_light": Kind.RGB})
+    for level, name in ((5, "foreground_light × 16"), (60, "foreground_light × 4"), (255, "foreground_light")):
+        light = np.full((8, 8, 3), level, np.uint8)
+        raw = {"foreground_light": {"bytes": encode_image(light), "path": None}}
+        (panel,) = thumbnails.build_example(raw, roles, 32).panels
+        assert panel.name == name
 
 
 def test_remote_run() -> None:

@@ -39,7 +39,7 @@ def test_status_and_verify_account_for_the_review(tmp_path: Path) -> None:
     database.close()
     counts = json.loads(rasura("status", tmp_path / "run", "--json").stdout)["review"]
     assert counts == {"candidates": 9, "voted": 2, "leased": 1, "waiting": 6, "withdrawn": 0, "votes": 2}
-    assert "9 candidates = 2 voted + 1 open + 6 waiting; 2 votes" in rasura("status", tmp_path / "run").stdout
+    assert "9 candidates = 2 voted + 1 leased + 6 waiting; 2 votes" in rasura("status", tmp_path / "run").stdout
     assert ", review)" in rasura("verify", tmp_path / "run").stdout
     with sqlite3.connect(tmp_path / "run" / REVIEW_DATABASE) as tampered:
         tampered.execute("UPDATE items SET votes = 0 WHERE votes = 1")

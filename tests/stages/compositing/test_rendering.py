@@ -148,10 +148,10 @@ def test_gaussian_places_avoid_what_is_there():
     thing = make_cutout(make_foreground(shadow=False))
     others = [(60, 40, 140, 200)]
     for seed in range(20):
-        found = draw_gaussian_placement(
+        placement = draw_gaussian_placement(
             thing, SIZE, others, (0.06, 0.01), PlacementLimits(), np.random.default_rng(seed)
         )
-        assert measure_overlap(found.box, others[0]) <= 0.5
+        assert measure_overlap(placement.box, others[0]) <= 0.5
 
 
 def test_mirroring_twice_changes_nothing():

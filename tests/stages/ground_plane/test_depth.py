@@ -27,10 +27,10 @@ SIZES = [(48, 64), (65, 33), (48, 64), (1, 1), (3, 200), (200, 3)]
 def pictures(sizes=SIZES):
     """Random pictures, read-only as the engine hands them over."""
     rng = np.random.default_rng(0)
-    made = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
-    for one in made:
+    arrays = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    for one in arrays:
         one.flags.writeable = False
-    return made
+    return arrays
 
 
 @pytest.fixture(scope="module", params=["relative", "metric"])
@@ -80,9 +80,9 @@ def test_depth_anything_gives_what_the_library_gives(folder):
         by_hand = DepthAnythingForDepthEstimation.from_pretrained(folder).eval()
         processor = AutoImageProcessor.from_pretrained(folder)
     for picture in pictures([(48, 64), (65, 33), (90, 71)]):
-        given = processor(images=[picture.copy()], return_tensors="pt", input_data_format="channels_last")
+        inputs = processor(images=[picture.copy()], return_tensors="pt", input_data_format="channels_last")
         with torch.no_grad():
-            wanted = by_hand(**given).predicted_depth[0].numpy()
+            wanted = by_hand(**inputs).predicted_depth[0].numpy()
         (values,) = model.predict([picture])
         assert np.array_equal(values, wanted)
         assert wanted.std() > 1e-3

@@ -97,11 +97,11 @@ def folder(tmp_path_factory):
 def pictures(sizes=SIZES):
     """Random pictures with some structure, read-only as the engine hands them over."""
     rng = np.random.default_rng(0)
-    made = [np.kron(rng.integers(0, 256, (-(-h // 8), -(-w // 8), 3)), np.ones((8, 8, 1)))[:h, :w] for h, w in sizes]
-    made = [one.astype(np.uint8) for one in made]
-    for one in made:
+    arrays = [np.kron(rng.integers(0, 256, (-(-h // 8), -(-w // 8), 3)), np.ones((8, 8, 1)))[:h, :w] for h, w in sizes]
+    arrays = [one.astype(np.uint8) for one in arrays]
+    for one in arrays:
         one.flags.writeable = False
-    return made
+    return arrays
 
 
 def test_the_default_table_covers_both_label_sets():
@@ -137,24 +137,26 @@ def test_classes_are_what_the_library_gives(folder, mode):
     with quiet():
         by_hand = Mask2FormerForUniversalSegmentation.from_pretrained(folder).eval()
         processor = AutoImageProcessor.from_pretrained(folder)
-    seen = set()
+    numbers = set()
     for picture in pictures([(48, 64), (65, 33), (90, 71), (64, 64)]):
-        given = processor(images=[picture.copy()], return_tensors="pt", input_data_format="channels_last")
+        inputs = processor(images=[picture.copy()], return_tensors="pt", input_data_format="channels_last")
         with torch.no_grad():
-            out = by_hand(**given)
+            out = by_hand(**inputs)
         if mode == "semantic":
             wanted = processor.post_process_semantic_segmentation(out, target_sizes=[picture.shape[:2]])[0].numpy()
         else:
-            found = processor.post_process_panoptic_segmentation(
+            segmentation = processor.post_process_panoptic_segmentation(
                 out, threshold=0.3, label_ids_to_fuse=set(), target_sizes=[picture.shape[:2]]
             )[0]
-            number = {segment["id"]: segment["label_id"] for segment in found["segments_info"]}
-            wanted = np.vectorize(lambda k, number=number: number.get(k, NO_CLASS))(found["segmentation"].numpy())
+            number = {segment["id"]: segment["label_id"] for segment in segmentation["segments_info"]}
+            wanted = np.vectorize(lambda k, number=number: number.get(k, NO_CLASS))(
+                segmentation["segmentation"].numpy()
+            )
         (classes,) = model.segment([picture])
         assert classes.shape == picture.shape[:2]
         assert np.array_equal(classes, wanted)
-        seen |= set(np.unique(classes).tolist())
-    assert len(seen - {NO_CLASS}) >= 2
+        numbers |= set(np.unique(classes).tolist())
+    assert len(numbers - {NO_CLASS}) >= 2
     assert model.labels == LABELS
 
 

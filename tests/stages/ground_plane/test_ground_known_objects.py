@@ -181,9 +181,9 @@ def test_a_pairs_own_object_tells_the_floor_it_was_taken_from():
 
 def test_a_triplets_target_is_a_background_too():
     """Its target becomes the photo; what belongs to the object goes, what was measured of the floor stays."""
-    given = {"target": Kind.RGB, "mask": Kind.MASK, "kind": Kind.STRING, "ground_plane": Kind.FLOATS}
-    made = Background(Params()).schema(given)
-    assert set(made) == {"source", "width", "height", "ground_plane"}
+    columns = {"target": Kind.RGB, "mask": Kind.MASK, "kind": Kind.STRING, "ground_plane": Kind.FLOATS}
+    schema = Background(Params()).schema(columns)
+    assert set(schema) == {"source", "width", "height", "ground_plane"}
     target = np.zeros((4, 5, 3), np.uint8)
     outcome = Background(Params()).process_one({"id": "a", "target": target})
     assert isinstance(outcome, Kept)

@@ -259,8 +259,8 @@ def test_motion_is_measured_to_a_tenth_of_a_pixel_under_an_object_and_a_light_ch
         moved = cv2.warpAffine(scene, matrix, (320, 240), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
         moved[60:200, 100:220] = 240
         moved = (moved * 0.6).astype(np.uint8)
-        _, found = estimate_camera_motion(measure_tile_shifts(compute_features(scene), compute_features(moved)))
-        centre = found @ [160, 120, 1] - [160, 120]
+        _, motion = estimate_camera_motion(measure_tile_shifts(compute_features(scene), compute_features(moved)))
+        centre = motion @ [160, 120, 1] - [160, 120]
         assert np.abs(centre - shift).max() < 0.1
 
 

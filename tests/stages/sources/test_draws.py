@@ -175,10 +175,10 @@ def test_a_view_from_above_goes_onto_a_view_from_above() -> None:
         make_background_row(3, **make_camera_columns(-40)),
     ]
     draws = sample_pairs(rows, backgrounds, 60, objects=(1, 1))
-    seen = {background["id"]: {round(one.depression) for one in chosen} for background, chosen in draws}
-    assert seen["b0"] == {12}  # its floor is seen at 0 to 22 degrees
-    assert seen["b1"] == {65}  # at 32 to 78
-    assert set(seen) == {"b0", "b1", "b2"}  # b2's own view is not known: anything goes there
+    depressions = {background["id"]: {round(one.depression) for one in chosen} for background, chosen in draws}
+    assert depressions["b0"] == {12}  # its floor is seen at 0 to 22 degrees
+    assert depressions["b1"] == {65}  # at 32 to 78
+    assert set(depressions) == {"b0", "b1", "b2"}  # b2's own view is not known: anything goes there
     steep = [row for row in rows if row["id"] in {f"f{n}" for n in range(0, 30, 2)}]
     assert all(chosen for _, chosen in sample_pairs(steep, backgrounds[:1], 10))
 

@@ -106,7 +106,7 @@ def test_no_scene_is_in_two_splits(tmp_path: Path) -> None:
     split it is. From tables on disk, cut into different shards, the same items come out."""
     fronts = [make_cutout_row(n, LIT, split="test" if n % 4 == 0 else "train") for n in range(12)]
     behind = [scene(n, split=("train", "test", "other")[n % 3]) for n in range(9)]
-    found = []
+    listings = []
     for rows in (2, 5):
         run = Store(tmp_path / f"run{rows}")
         write_table(run, "cars", fronts, LIT, rows)
@@ -115,7 +115,7 @@ def test_no_scene_is_in_two_splits(tmp_path: Path) -> None:
         source.tables = Tables(run)
         items = source.items(RunContext(run, "drawn"))
         assert len(items) == 30
-        found.append([item["id"] for item in items])
+        listings.append([item["id"] for item in items])
         for item in items:
             outcome = source.process([item])[0]
             assert isinstance(outcome, Kept)
@@ -124,8 +124,8 @@ def test_no_scene_is_in_two_splits(tmp_path: Path) -> None:
             assert record["split"] == ("train", "test")[number % 3]
             for one in record["foregrounds"]:
                 assert ("test" if int(one["id"][1:]) % 4 == 0 else "train") == record["split"]
-    assert found[0] == found[1]
-    assert len(set(found[0])) == 30
+    assert listings[0] == listings[1]
+    assert len(set(listings[0])) == 30
 
 
 def test_a_record_has_all_that_composite_needs(tmp_path: Path) -> None:

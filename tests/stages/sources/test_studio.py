@@ -176,10 +176,10 @@ def test_a_render_is_made_once(cache):
     (item,) = stage.items(None)
     record = only(stage, item)
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in cache.iterdir()}
-    told = json.dumps([TINY | {"cache": str(cache), "count": 1}])
+    params = json.dumps([TINY | {"cache": str(cache), "count": 1}])
     code = (
         "import json, sys, hashlib; from rasura.stages.sources.studio.studio import Studio;"
-        f"s = Studio(Studio.Params(**json.loads({told!r})[0])); r = s.process_one(s.items(None)[0]).records[0];"
+        f"s = Studio(Studio.Params(**json.loads({params!r})[0])); r = s.process_one(s.items(None)[0]).records[0];"
         "assert 'mitsuba' not in sys.modules; print(r['id'], hashlib.sha256(r['input'].tobytes()).hexdigest())"
     )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
@@ -309,8 +309,10 @@ def test_every_prop_is_a_closed_thing_on_the_floor():
 
     for name, (parts, _, _) in PROPS.items():
         for seed in range(3):
-            made = parts(np.random.default_rng(seed))
-            meshes = make_object_meshes({"parts": made, "yaw": 30.0, "scale": 1.0, "position": [0.0, 0.0]}).values()
+            prop_parts = parts(np.random.default_rng(seed))
+            meshes = make_object_meshes(
+                {"parts": prop_parts, "yaw": 30.0, "scale": 1.0, "position": [0.0, 0.0]}
+            ).values()
             vertices = np.concatenate([mesh.vertices for mesh in meshes])
             normals = np.concatenate([mesh.normals for mesh in meshes])
             assert np.isfinite(vertices).all(), name

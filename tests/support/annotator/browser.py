@@ -136,12 +136,12 @@ def find_accessibility_faults(page: Page) -> list[str]:
     if not source.exists():
         pytest.skip("no axe-core here (tests/support/annotator/setup.sh fetches it)")
     page.evaluate(source.read_text())  # evaluated by the test, not loaded by the page: its policy stays as it is
-    found = page.evaluate(
+    nodes = page.evaluate(
         """async () => (await axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa',
         'best-practice']})).violations"""
     )
     return [
         f"{one['impact']} {one['id']}: {json.dumps([node['html'][:120] for node in one['nodes'][:3]])}"
-        for one in found
+        for one in nodes
         if one["impact"] in ("serious", "critical")
     ]

@@ -16,9 +16,9 @@ import pytest
 
 def binaries() -> Path | None:
     """The folder of `initdb` and `postgres`."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-    if found:
-        return found[-1].parent
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if programs:
+        return programs[-1].parent
     other = shutil.which("postgres")
     return Path(other).parent if other else None
 

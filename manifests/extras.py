@@ -27,9 +27,6 @@ EXTRAS = {
 }
 """Module to the extra that installs it."""
 
-PROTOCOLS = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
-"""Protocol of a URI to the module that reads it."""
-
 
 def find_extra(module: str | None) -> str | None:
     """Find the extra that installs a module or its parent; None where no extra does.

@@ -1,0 +1,41 @@
+"""Places where something is read or written: folders, and URIs of stores."""
+
+import fsspec
+
+from rasura.manifests.errors import StorageError
+from rasura.manifests.extras import describe_missing
+from rasura.manifests.spelling import suggest
+
+BUCKET_SCHEMES = ("s3", "gs")  # stores whose clients are extras; fsspec knows others
+KNOWN_SCHEMES = (*BUCKET_SCHEMES, "gcs", "http", "https", "file")
+
+
+def check_uri(uri: str) -> None:
+    """Check that a place can be a folder, or a folder of a store that is known and whose client is installed.
+
+    Raises:
+        StorageError: it cannot. Nothing is read: whether the place is there, or may be written, is not checked.
+
+    Examples:
+        >>> check_uri("s3://")
+        Traceback (most recent call last):
+        rasura.manifests.errors.StorageError: 's3://' names no bucket; expected s3://BUCKET/FOLDER
+    """
+    if not uri.removeprefix("file://").strip():
+        raise StorageError(f"'{uri}' names no folder")
+    scheme, _, rest = uri.partition(":/")
+    if scheme in KNOWN_SCHEMES and not rest.startswith("/"):
+        slashes = "//" if scheme == "file" else "/"
+        raise StorageError(f"'{uri}' is neither a folder nor a URI; did you mean '{scheme}:/{slashes}{rest}'?")
+    if "://" not in uri or scheme == "file":
+        return
+    try:
+        fsspec.get_filesystem_class(scheme)
+    except ValueError:
+        nearest = suggest(scheme, BUCKET_SCHEMES)
+        raise StorageError(f"'{uri}': no store is called '{scheme}'; {nearest} (or a folder of this machine)") from None
+    except ImportError as error:
+        missing = error.__cause__ if isinstance(error.__cause__, ImportError) else error
+        raise StorageError(f"'{uri}' cannot be read or written: {describe_missing(missing.name or scheme)}") from None
+    if scheme in BUCKET_SCHEMES and not rest.removeprefix("/").partition("/")[0]:
+        raise StorageError(f"'{uri}' names no bucket; expected {scheme}://BUCKET/FOLDER")

@@ -1,0 +1,132 @@
+"""Options and help that the commands which train have in common. Nothing heavy is imported before one needs it."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+
+import typer
+import yaml
+from typer.core import TyperCommand
+
+from rasura.manifests.errors import RecipeError
+from rasura.pipeline.recipe.overrides import apply_overrides, parse_overrides
+from rasura.pipeline.recipe.positions import Positions
+
+Training = Literal["remover", "distillation", "discriminator"]
+
+OutOption = Annotated[
+    Path, typer.Option("--out", metavar="FOLDER", help="Folder of the result; a training that it has is continued.")
+]
+BaseOption = Annotated[
+    Path | None,
+    typer.Option("--base", metavar="FOLDER", help="SDXL-inpainting, for every preset but tiny."),
+]
+ChangesOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of those below; may be repeated."),
+]
+
+
+class TrainingCommand(TyperCommand):
+    """A command whose help ends with the keys of `--set` and their defaults."""
+
+    training: ClassVar[Training]
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the keys of `--set` below the options."""
+        with formatter.section("Keys of --set, with their defaults"):
+            formatter.write_dl([(name, text) for name, text in _describe_settings(self.training).items()])
+        super().format_epilog(ctx, formatter)
+
+
+class RemoverTraining(TrainingCommand):
+    """The training of a remover."""
+
+    training = "remover"
+
+
+class RemoverDistillation(TrainingCommand):
+    """The distillation of a remover."""
+
+    training = "distillation"
+
+
+class DiscriminatorTraining(TrainingCommand):
+    """The training of a discriminator."""
+
+    training = "discriminator"
+
+
+def _describe_settings(training: Training) -> dict[str, str]:
+    """Return the defaults of a training's settings as text, by name, with those of the preset tiny that differ."""
+    from rasura.discriminator import network
+    from rasura.discriminator import train as discriminator
+    from rasura.pipeline.training.settings import list_defaults
+    from rasura.removers import tiny
+    from rasura.removers.training import distill, train
+
+    presets: Mapping[Training, tuple[list[Any], list[Any]]] = {
+        "remover": ([train.Settings()], [tiny.TINY]),
+        "distillation": ([distill.Distillation()], [distill.Distillation()]),
+        "discriminator": ([discriminator.Settings(), network.SDXL], [discriminator.TINY, network.TINY]),
+    }
+    large, small = (list_defaults(*parts) for parts in presets[training])
+    large.pop("seed")  # an option of its own
+    words = {
+        name: get_args(hint)
+        for part in presets[training][0]
+        for name, hint in get_type_hints(type(part)).items()
+        if get_origin(hint) is Literal
+    }
+    texts = {}
+    for name, value in large.items():
+        texts[name] = yaml.safe_dump(value).split("\n")[0].strip("'")
+        if small[name] != value:
+            texts[name] += f"; {yaml.safe_dump(small[name]).splitlines()[0]} with --preset tiny"
+        if name in words:
+            texts[name] += f" (of {', '.join(words[name])})"
+    return texts
+
+
+def read_changes(texts: list[str] | None, *place: str) -> tuple[Mapping[str, Any], Positions]:
+    """Read the values of `--set`, and where each of them comes from.
+
+    Args:
+        texts: `key=value`, one for each option.
+        place: path of the settings in the model that they are part of.
+
+    Raises:
+        RecipeError: one of them is not `key=value`.
+    """
+    values: dict[str, Any] = {}
+    positions = Positions("--set")
+    overrides = [replace(entry, keys=(*place, *entry.keys)) for entry in parse_overrides(texts or (), "steps=3000")]
+    apply_overrides(values, overrides, positions)
+    for end, key in enumerate(place, 1):
+        values = values.get(key, {})
+        positions.places.pop(place[:end], None)  # no option has set all of them
+    return values, positions
+
+
+def check_base(preset: str, base: Path | None) -> None:
+    """Check that a preset that builds on SDXL-inpainting has it.
+
+    Raises:
+        RecipeError: it has not.
+    """
+    if preset != "tiny" and base is None:
+        raise RecipeError(
+            f"the preset {preset} builds on SDXL-inpainting: name its folder with --base, or choose --preset tiny"
+        )
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Print one line where the user stops a training."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command continues from the last checkpoint", err=True)
+        raise typer.Exit(130) from None
