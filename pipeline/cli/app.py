@@ -182,7 +182,7 @@ def verify(
     for fault in faults:
         typer.echo(fault)
     if faults:
-        typer.echo(f"{len(faults)} faults in {where}")
+        typer.echo(f"{format_count(len(faults), 'fault')} in {where}")
         raise typer.Exit(1)
     typer.echo(f"{where}: all is well ({', '.join(checked)})")
 

@@ -33,20 +33,22 @@ def make_row(number: int, side: int = 24, **fields: Any) -> dict[str, Any]:
     return {name: value for name, value in (row | fields).items() if name in WIDE}
 
 
-def make_finished_run(folder: Path, rows: Sequence[Mapping[str, Any]], shard_bytes: int = 10**6) -> Store:
-    """A run that ended with these triplets."""
+def make_finished_run(
+    folder: Path, rows: Sequence[Mapping[str, Any]], shard_bytes: int = 10**6, flow: str = "made"
+) -> Store:
+    """A run that ended with these triplets, in one flow."""
     run = Store(folder)
-    write_table(run, "made", rows, WIDE, 3)
-    names = [name.removesuffix(".json") for name in run.files("tables/made/lines")]
-    run.write("tables/made/work.json", json.dumps(names).encode())
-    flows = {"made": {"part": "p", "upstream": [], "stages": [], "columns": {n: str(k) for n, k in WIDE.items()}}}
-    plan = {"name": "cars", "recipe": "0123", "flows": flows, "dataset": ["made"]}
+    write_table(run, flow, rows, WIDE, 3)
+    names = [name.removesuffix(".json") for name in run.files(f"tables/{flow}/lines")]
+    run.write(f"tables/{flow}/work.json", json.dumps(names).encode())
+    flows = {flow: {"part": "p", "upstream": [], "stages": [], "columns": {n: str(k) for n, k in WIDE.items()}}}
+    plan = {"name": "cars", "recipe": "0123", "flows": flows, "dataset": [flow]}
     run.write("plan.json", json.dumps(plan).encode())
     recipe = {
         "name": "cars",
-        "flows": {"made": {"source": {"studio": {"count": 1}}}},
+        "flows": {flow: {"source": {"studio": {"count": 1}}}},
         "splits": {"test": 0.1, "train": 0.9},
-        "dataset": {"flows": ["made"], "shard_bytes": shard_bytes},
+        "dataset": {"flows": [flow], "shard_bytes": shard_bytes},
     }
     run.write("recipe.yaml", json.dumps(recipe).encode())
     return run

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, environment, rasura, write_recipe
+from support.dataset_runs import make_finished_run, make_row
 from typer.testing import CliRunner
 
 from rasura import __version__
@@ -170,7 +171,8 @@ def test_init_writes_a_recipe_that_check_accepts(kind: str, tmp_path: Path, monk
         call("check", f"mine-{kind}.yaml")
     shutil.copytree(OLD_RUNS / "my-pairs", "pairs")
     shutil.copytree(OLD_RUNS / "my-pairs" / "input", "photos")
-    shutil.copytree(OLD_RUNS / "pairs_run", "runs/pairs")
+    rows = [make_row(number, scene_id=f"scene {number}") for number in range(120)]
+    make_finished_run(Path("runs/pairs"), rows, flow="captured")
     for file in ("clips/a.mp4", "weights/yolox.onnx"):
         Path(file).parent.mkdir()
         Path(file).write_bytes(b"x")
