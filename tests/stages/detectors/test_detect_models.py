@@ -11,6 +11,7 @@ import torch
 import yaml
 from support.tiny_networks import CLASSES, WORDS, check_boxes, check_detections, make_noise, make_tokenizer
 
+from rasura.manifests.images import encode_image
 from rasura.networks.weights import BadWeights
 from rasura.pipeline.engine.execute import ActivityMonitor, Quarantine, run_stage
 from rasura.pipeline.recipe.load import parse
@@ -175,6 +176,7 @@ def test_the_stage_asks_for_its_classes(dino, pictures):
 def test_every_row_records_the_files_it_was_made_with(dino, pictures, tmp_path):
     """Through planner and worker: a row's weights are the sha256 of each file of the folder, under its own name."""
     (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "p.png").write_bytes(encode_image(pictures[0]))
     detect = {"backend": "grounding-dino", "weights": str(dino), "include": ["cat"], "min_score": 0.6}
     flows = {"photos": {"source": {"photos": {"path": str(tmp_path / "photos")}}, "stages": [{"detect": detect}]}}
     resolved = plan(*parse(yaml.safe_dump({"name": "x", "flows": flows}), "r.yaml"))
