@@ -14,6 +14,8 @@ from typing import Any
 import psutil
 import yaml
 
+from rasura.manifests.json_lines import parse_json_lines
+
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 ASSETS = Path(os.environ.get("RASURA_ASSETS", ROOT.parent / "shared" / "assets"))
@@ -85,5 +87,5 @@ def _measure_memory(driver: psutil.Process) -> float:
 
 def read_events(run: Path, kind: str) -> list[dict[str, Any]]:
     """Return the events of one kind from the log of a run."""
-    lines = [line for path in sorted((run / "log").glob("*.jsonl")) for line in path.read_text().splitlines()]
-    return [event for event in map(json.loads, lines) if event["event"] == kind]
+    files = sorted((run / "log").glob("*.jsonl"))
+    return [event for path in files for event in parse_json_lines(path.read_bytes()) if event["event"] == kind]

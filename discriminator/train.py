@@ -20,7 +20,7 @@ from rasura.discriminator.dataset import AnyExample, check_examples, split_by_sc
 from rasura.discriminator.model import Discriminator
 from rasura.manifests.ids import hash_json
 from rasura.networks import lora
-from rasura.networks.setting_types import Count, Number, PositiveNumber, Precision, Seed, Share, WholeNumber
+from rasura.networks.setting_types import Batch, Count, Number, PositiveNumber, Precision, Seed, Share, WholeNumber
 from rasura.networks.trainer import Evaluation, OnProgress, Trainer
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Settings:
     """
 
     steps: Count = 15_000
-    batch: Count = 32
+    batch: Batch = 32
     rate: PositiveNumber = 1e-5
     warm_up: WholeNumber = 500
     decay: bool = False

@@ -16,11 +16,11 @@ flows:
     shard_rows: 1
   pairs:
     source: {flow: {of: moments}}
-    stages: [pair, effects, segment: {backend: grabcut}, matte, capture]
+    stages: [pair, effects, segment: {backend: grabcut}, audit, matte, capture]
   captured:
     source: {flow: {of: pairs}}
     stages:
-      - select: {keep: {pair_motion: {max: 0.6}, segment_score: {min: 0.3}}}
+      - select: {keep: {pair_motion: {max: 0.6}, segment_score: {min: 0.3}, audit_evidence: {min: 0.3}}}
 dataset: {flows: [captured]}
 """
 

@@ -16,11 +16,11 @@ name: pairs-to-triplets
 flows:
   pairs:
     source: {pairs: {path: REPLACED}}
-    stages: [pair, effects, segment: {backend: grabcut}, matte, capture]
+    stages: [pair, effects, segment: {backend: grabcut}, audit, matte, capture]
   captured:
     source: {flow: {of: pairs}}
     stages:
-      - select: {keep: {pair_motion: {max: 0.4}, segment_score: {min: 0.5}}}
+      - select: {keep: {pair_motion: {max: 0.4}, segment_score: {min: 0.5}, audit_evidence: {min: 0.3}}}
 dataset: {flows: [captured]}
 """
 

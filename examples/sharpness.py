@@ -13,9 +13,7 @@ flows:
   photos:
     source: {photos: {path: REPLACED}}
     stages: [sharpness:Sharpness]
-  chosen:
-    source: {flow: {of: photos}}
-    stages: [select: {keep: {sharpness: {min: 100}}}]
+  chosen: {source: {flow: {of: photos}}, stages: [select: {keep: {sharpness: {min: 100}}}]}
 """
 
 
@@ -35,6 +33,7 @@ if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit(__doc__)
     recipe = Path(sys.argv[2]).with_suffix(".yaml")
+    recipe.parent.mkdir(parents=True, exist_ok=True)
     recipe.write_text(RECIPE)
     run = rasura.run(recipe, into=sys.argv[2], set={"flows.photos.source.photos.path": sys.argv[1]})
     print(run.table("photos").to_pandas()[["origin", "sharpness"]], "\nkept:", len(run.table("chosen")))

@@ -10,7 +10,7 @@ import torch
 import rasura
 
 SIDE = 64
-if len(sys.argv) not in (2, 3):
+if len(sys.argv) not in (2, 3) or not all(steps.isdigit() for steps in sys.argv[2:]):
     sys.exit(__doc__)
 rows, steps = rasura.open_run(sys.argv[1]).table("captured"), int((sys.argv[2:] or ["20"])[0])
 

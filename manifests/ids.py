@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,18 @@ def compute_seed(recipe_seed: int, stage: str, record_id: str) -> int:
     """
     digest = hashlib.sha256(f"{recipe_seed}\0{stage}\0{record_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+def is_split_name(name: object) -> bool:
+    """Return whether a text from data may be the name of a split: letters, digits and underscores, at most 64.
+
+    Splits are parts of file names, so that no other text may become one.
+
+    Examples:
+        >>> is_split_name("train"), is_split_name("../x"), is_split_name("test\\n")
+        (True, False, False)
+    """
+    return isinstance(name, str) and len(name) <= 64 and re.fullmatch(r"\w+", name) is not None
 
 
 def assign_split(scene_id: str, shares: Mapping[str, float]) -> str:

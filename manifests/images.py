@@ -6,6 +6,7 @@ Every picture that enters Rasura passes `decode_image` once. Masks are boolean a
 import io
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,6 @@ from PIL import (
     BmpImagePlugin,
     ExifTags,
     Image,
-    ImageCms,
     ImageOps,
     JpegImagePlugin,
     MpoImagePlugin,
@@ -23,6 +23,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from rasura.manifests.colours.srgb import ALPHA_MODES, UnclearColours, convert_to_srgb, read_facts
+
 RGB = npt.NDArray[np.uint8]  # (height, width, 3), or 4 with alpha
 Mask = npt.NDArray[np.bool_]  # (height, width), True = object, hole, to be removed
 Depth = npt.NDArray[np.uint16]  # (height, width)
@@ -30,6 +32,8 @@ Depth = npt.NDArray[np.uint16]  # (height, width)
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # a JPEG with several pictures (MPO) opens as its first
 MAX_PIXELS = 64_000_000
 WEBP_MAX_SIDE = 16_383
+MAX_PAGES = 256  # of a TIFF that are looked at
+SUBFILE_TYPE, REDUCED, MASK_PAGE = 254, 1, 4  # TIFF 6.0, NewSubfileType and its bits
 
 _PLUGINS = (BmpImagePlugin, JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin)
 Image.MAX_IMAGE_PIXELS = None  # our own check runs on the header, before anything is decoded
@@ -42,7 +46,8 @@ class BadImage(ValueError):
     ├── EmptyFile        zero bytes
     ├── NotAnImage       no known picture format, or one that is not on the allow-list
     ├── TruncatedImage   the header is fine, the pixels are not
-    └── TooManyPixels    a decompression bomb, or simply larger than the limit
+    ├── TooManyPixels    a decompression bomb, or simply larger than the limit
+    └── UnclearImage     its numbers, or its pages, could mean more than one picture
     """
 
 
@@ -62,6 +67,10 @@ class TooManyPixels(BadImage):
     pass
 
 
+class UnclearImage(BadImage):
+    pass
+
+
 def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Open and check a picture without decoding its pixels.
 
@@ -74,6 +83,7 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         NotAnImage: it has none of the formats `FORMATS`.
         TruncatedImage: its header cannot be read.
         TooManyPixels: it is over the limit.
+        UnclearImage: it has several pages that could be the picture.
     """
     if not data:
         raise EmptyFile("the file has zero bytes")
@@ -86,10 +96,38 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         ) from None
     except (OSError, SyntaxError, ValueError) as error:
         raise TruncatedImage(f"the header cannot be read: {error}") from None
+    if image.format == "TIFF":
+        _select_page(image)
     width, height = image.size
     if width * height > max_pixels:
         raise TooManyPixels(f"{width} x {height} = {width * height / 1e6:.0f} megapixels, limit {max_pixels / 1e6:.0f}")
     return image
+
+
+def _select_page(image: Any) -> None:
+    """Turn to the page of a TIFF that is its picture: the largest; thumbnails and masks have a flag, or are small.
+
+    Raises:
+        TruncatedImage: a page cannot be read.
+        UnclearImage: two pages are of about one size, or none is a full picture.
+    """
+    try:
+        pages = []
+        for index in range(min(image.n_frames, MAX_PAGES)):
+            image.seek(index)
+            if not image.tag_v2.get(SUBFILE_TYPE, 0) & (REDUCED | MASK_PAGE):
+                pages.append((image.size[0] * image.size[1], index))
+        if not pages:
+            raise UnclearImage("it holds a reduced picture only, not the full one")
+        pages.sort(key=lambda page: (-page[0], page[1]))
+        rivals = [page for page in pages[1:] if 2 * page[0] > pages[0][0]]
+        if rivals:
+            raise UnclearImage(f"it holds {len(rivals) + 1} pages of about one size; one picture a file is read")
+        image.seek(pages[0][1])
+    except UnclearImage:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError) as error:
+        raise TruncatedImage(f"a page cannot be read: {error}") from None
 
 
 def _load(image: Image.Image) -> None:
@@ -101,27 +139,14 @@ def _load(image: Image.Image) -> None:
         raise TruncatedImage(f"the pixels cannot be read: {error}") from None
 
 
-def _to_srgb(image: Image.Image) -> Image.Image:
-    """Convert to 8-bit RGB: 16-bit grey is scaled, alpha is composited over white, an embedded profile is applied."""
-    if image.mode.startswith("I"):
-        grey = np.asarray(image).astype(np.float64)
-        return Image.fromarray(np.clip(grey / 257 + 0.5, 0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        return Image.fromarray(np.clip(np.asarray(image), 0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, image).convert("RGB")
-    profile = image.info.get("icc_profile")
-    if profile and image.mode in ("RGB", "CMYK", "L"):
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-            if converted is not None:
-                return converted
-        except (ImageCms.PyCMSError, OSError):
-            pass  # a broken profile is no reason to lose the picture
-    return image.convert("RGB")
+def load_upright(image: Image.Image) -> Image.Image:
+    """Decode the pixels of an opened picture and turn it upright by its EXIF data.
+
+    Raises:
+        TruncatedImage: the pixels cannot be read.
+    """
+    _load(image)
+    return ImageOps.exif_transpose(image) or image
 
 
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> RGB:
@@ -138,9 +163,11 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> RGB:
         BadImage: one of its subclasses, with what is wrong and the value.
     """
     image = open_image(data, max_pixels)
-    _load(image)
-    image = ImageOps.exif_transpose(image) or image
-    return np.array(_to_srgb(image))
+    try:
+        facts = read_facts(image, data)
+        return np.array(convert_to_srgb(load_upright(image), facts, data))
+    except UnclearColours as error:
+        raise UnclearImage(str(error)) from None
 
 
 def read_field_of_view(data: bytes) -> float | None:
@@ -172,7 +199,7 @@ def read_field_of_view(data: bytes) -> float | None:
 
 
 def decode_mask(data: bytes, max_pixels: int = MAX_PIXELS) -> Mask:
-    """Decode a mask.
+    """Decode a mask that `encode_mask` wrote. Masks from elsewhere are read by `manifests.masks.read_mask`.
 
     Args:
         data: contents of the file.
@@ -184,15 +211,13 @@ def decode_mask(data: bytes, max_pixels: int = MAX_PIXELS) -> Mask:
     Raises:
         BadImage: one of its subclasses, with what is wrong and the value.
     """
-    image = open_image(data, max_pixels)
-    _load(image)
-    image = ImageOps.exif_transpose(image) or image
+    image = load_upright(open_image(data, max_pixels))
     if image.mode == "1":
         return np.array(image)
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:  # what is transparent is no object
+    if image.mode in ALPHA_MODES or "transparency" in image.info:  # what is transparent is no object
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
-    return np.asarray(_to_srgb(image).convert("L")) > 127
+        image = Image.alpha_composite(black, image.convert("RGBA"))
+    return np.asarray(image.convert("L")) > 127
 
 
 def decode_rgba(data: bytes) -> RGB:

@@ -1,13 +1,93 @@
 """Parquet as Rasura writes and reads it: bytes in memory out, one thread in."""
 
 import io
-from collections.abc import Sequence
-from typing import IO
+from collections.abc import Iterator, Sequence
+from typing import IO, Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 ROW_GROUP_BYTES = 128 * 2**20
+BATCH_ROWS = 4  # rows of pictures in memory at a time: more than 2 GB in one batch cannot be read
+
+
+def open_parquet(path: str) -> Any:
+    """Open a local or remote Parquet file of somebody else's, to be read in small pieces."""
+    return pq.ParquetFile(fsspec.open(path, "rb").open(), pre_buffer=False, buffer_size=2**20)
+
+
+def iterate_rows(source: Any, columns: Sequence[str], groups: Sequence[int] | None = None) -> Iterator[dict[str, Any]]:
+    """Yield rows one after another, a few in memory at a time, whatever the size of a row group.
+
+    Args:
+        source: as `open_parquet` returns it.
+        columns: of each row; None where the file lacks one.
+        groups: indices of row groups; all where None.
+    """
+    names = [name for name in columns if name in source.schema_arrow.names]
+    row_groups = list(range(source.num_row_groups)) if groups is None else list(groups)
+    for batch in source.iter_batches(BATCH_ROWS, row_groups=row_groups, columns=names, use_threads=False):
+        for index in range(batch.num_rows):
+            row: dict[str, Any] = batch.slice(index, 1).to_pylist()[0]
+            yield dict.fromkeys(columns) | row
+
+
+class RowReader:
+    """A reader of single rows of files, undecoded. Consecutive rows are read as a stream.
+
+    Args:
+        columns: of the rows; None where a file lacks one.
+    """
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        self.columns = columns
+        self._rows: Iterator[dict[str, Any]] = iter(())
+        self._source: Any = None
+        self._position: tuple[str, int, int] = ("", 0, 0)  # path, next row, end of its row group
+
+    def read_row(self, path: str, row: int) -> dict[str, Any] | None:
+        """Read the cells of a row; None where the file has no such row."""
+        open_path, start, end = self._position
+        if open_path != path or not start <= row < end:
+            group = self._open(path, row)
+            if group is None:
+                return None
+            start, end = group
+        for _ in range(row - start):
+            next(self._rows)
+        cells = next(self._rows)
+        self._position = (path, row + 1, end)
+        return cells
+
+    @property
+    def file_columns(self) -> Sequence[str]:
+        """Names of the columns of the file that was read last."""
+        return () if self._source is None else list(self._source.schema_arrow.names)
+
+    def _open(self, path: str, row: int) -> tuple[int, int] | None:
+        """Start to read the row group that has a row.
+
+        Returns:
+            The first row of the group and the one after its last; None where the file has no such row.
+        """
+        if self._position[0] != path or self._source is None:
+            self.close()
+            self._source = open_parquet(path)
+        start = 0
+        for group in range(self._source.num_row_groups):
+            end = start + self._source.metadata.row_group(group).num_rows
+            if row < end:
+                self._rows = iterate_rows(self._source, self.columns, [group])
+                return start, end
+            start = end
+        return None
+
+    def close(self) -> None:
+        """Close the file that is open."""
+        if self._source is not None:
+            self._source.close(force=True)
+        self._source, self._position = None, ("", 0, 0)
 
 
 def read_parquet(

@@ -13,6 +13,7 @@ its files from here:
     dataset/                        the dataset that the run exports, with a manifest.json of its own
     export.json                     what the dataset was exported from
     listings/<flow>.json            content ids of input files
+    passed_over/<flow>.json         counts of the files that lie beside them and are no inputs, by the reason
     log/<attempt>-<part>.jsonl      times, hosts, dead workers
     review/review.sqlite            the review database
     report.html                     the report
@@ -33,6 +34,7 @@ TABLES = "tables"
 DATASET = "dataset"
 EXPORT = "export.json"
 LISTINGS = "listings"
+PASSED_OVER = "passed_over"
 LOG = "log"
 REVIEW_DATABASE = "review/review.sqlite"
 REPORT = "report.html"
@@ -44,6 +46,8 @@ LOOP = "loop.json"
 MANIFEST = "manifest.parquet"
 WORK = "work.json"
 COMMITS = "lines"
+SHARDS = "shards"
+REJECTED = "dropped"
 
 # in the folder of a dataset
 DATASET_MANIFEST = "manifest.json"
@@ -72,17 +76,22 @@ def shard_path(shard: str) -> str:
         >>> f"{table_path('photos')}/{shard_path('3f')}"
         'tables/photos/shards/3f.parquet'
     """
-    return f"shards/{shard}.parquet"
+    return f"{SHARDS}/{shard}.parquet"
 
 
 def rejected_path(shard: str) -> str:
     """Rejected and failed inputs of a shard, from the folder of its table."""
-    return f"dropped/{shard}.parquet"
+    return f"{REJECTED}/{shard}.parquet"
 
 
 def commit_path(shard: str) -> str:
     """Commit record of a shard, from the folder of its table."""
     return f"{COMMITS}/{shard}.json"
+
+
+def passed_over_path(flow: str) -> str:
+    """Counts of the files that a flow's source passed over, from the run."""
+    return f"{PASSED_OVER}/{flow}.json"
 
 
 class NoRun(StorageError):
@@ -164,8 +173,12 @@ class RunPlan:
                 for name, flow in plan["flows"].items()
             }
             return RunPlan(plan["name"], plan["recipe"], _sort_flows(flows), plan["dataset"])
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-            raise ValueError(f"not the description of a run: {error!r}") from error
+        except KeyError as error:
+            raise ValueError(f"it is no description of a run: it has no '{error.args[0]}'") from error
+        except (TypeError, AttributeError) as error:
+            raise ValueError("it is no description of a run") from error
+        except json.JSONDecodeError as error:
+            raise ValueError(f"it is no JSON: {error}") from error
 
 
 def _sort_flows(flows: Mapping[str, FlowDescription]) -> dict[str, FlowDescription]:

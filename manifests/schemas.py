@@ -11,6 +11,12 @@ from typing import Any
 import pyarrow as pa
 
 from rasura.manifests import images
+from rasura.manifests.errors import InputError
+from rasura.manifests.spelling import suggest
+
+
+class UnknownKind(InputError):
+    """A kind of column that does not exist."""
 
 
 class Kind(StrEnum):
@@ -28,6 +34,10 @@ class Kind(StrEnum):
     FLOATS = "floats"
     VERSIONS = "versions"  # dict name -> text; list of (name, value) sorted by name
     RECORDS = "records"  # list of dicts that one stage hands to the next; never on disk
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Kind":
+        raise UnknownKind(f"there is no Kind {value!r:.60}; {suggest(str(value), cls)}")
 
 
 Schema = Mapping[str, Kind]

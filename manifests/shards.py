@@ -5,17 +5,19 @@ make up the table now. Nothing in these files depends on time, host or attempt, 
 bytes.
 """
 
+import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rasura.manifests.errors import StorageError
 from rasura.manifests.parquet import encode_parquet, read_parquet
-from rasura.manifests.run_layout import MANIFEST, commit_path, rejected_path, shard_path
+from rasura.manifests.run_layout import COMMITS, MANIFEST, REJECTED, SHARDS, commit_path, rejected_path, shard_path
 from rasura.manifests.schemas import Kind, Schema
 from rasura.manifests.storage import Store, StoreError
 
@@ -112,8 +114,35 @@ class CommitRecord:
                 File(**raw["data"]) if raw["data"] else None,
                 File(**raw["dropped"]) if raw["dropped"] else None,
             )
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"not a commit record: {error!r}") from error
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError("it is no commit record") from error
+
+
+class DamagedFile(StorageError):
+    """A file of a run that is missing or cannot be read. The run makes it anew when it is deleted."""
+
+
+@contextlib.contextmanager
+def explain_damage(run: Store, name: str) -> Iterator[None]:
+    """Raise the errors of reading a file of a run as one sentence with the file and the remedy.
+
+    Raises:
+        DamagedFile: the file is missing, or is not what it should be.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise DamagedFile(f"'{run.uri}/{name}' is missing; run the recipe again, which makes it anew") from None
+    except (PermissionError, StorageError):
+        raise
+    except (pa.ArrowException, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")[:LONGEST_REASON]
+        raise DamagedFile(
+            f"'{run.uri}/{name}' is damaged ({reason}); delete it and run the recipe again, which makes it anew"
+        ) from None
+
+
+LONGEST_REASON = 120
 
 
 ROW_GROUP_ROWS = 16
@@ -204,13 +233,57 @@ def read_manifest(store: Store) -> tuple[list[CommitRecord], dict[str, Kind], di
 
     Returns:
         Commit records, columns, and columns with references followed; all empty where there is no manifest yet.
+
+    Raises:
+        DamagedFile: the manifest cannot be read.
     """
     if not store.exists(MANIFEST):
         return [], {}, {}
-    with store.open(MANIFEST) as source:
-        table = read_parquet(source)
-    schema, full_schema = (
-        {name: Kind(kind) for name, kind in json.loads(table.schema.metadata[key]).items()}
-        for key in (b"columns", b"whole")
-    )
-    return [CommitRecord.from_json(record) for record in table["line"].to_pylist()], schema, full_schema
+    with explain_damage(store, MANIFEST):
+        with store.open(MANIFEST) as source:
+            table = read_parquet(source)
+        schema, full_schema = (
+            {name: Kind(kind) for name, kind in json.loads((table.schema.metadata or {})[key]).items()}
+            for key in (b"columns", b"whole")
+        )
+        return [CommitRecord.from_json(record) for record in table["line"].to_pylist()], schema, full_schema
+
+
+def read_commit(store: Store, shard: str) -> CommitRecord:
+    """Read the commit record of a shard.
+
+    Raises:
+        DamagedFile: there is none, or it is damaged.
+    """
+    with explain_damage(store, commit_path(shard)):
+        return CommitRecord.from_json(store.read(commit_path(shard)))
+
+
+def list_whole_commits(
+    store: Store, shards: Sequence[str], compacted: Sequence[CommitRecord]
+) -> tuple[dict[str, CommitRecord], list[str]]:
+    """List the commit records of those shards whose record can be read and whose files are there in their sizes.
+
+    Args:
+        store: the folder of the table.
+        shards: that are wanted.
+        compacted: the records in the manifest, which are not read again.
+
+    Returns:
+        The records by their shards, and the shards that have a record but have to be made again.
+    """
+    committed = {name.removesuffix(".json") for name in store.files(COMMITS)}
+    sizes = store.sizes(SHARDS) | store.sizes(REJECTED)
+    records = {record.shard: record for record in compacted}
+    whole: dict[str, CommitRecord] = {}
+    damaged: list[str] = []
+    for shard in shards:
+        if shard not in committed:
+            continue
+        with contextlib.suppress(DamagedFile):
+            record = records[shard] if shard in records else read_commit(store, shard)
+            if all(sizes.get(file.name) == file.bytes for file in (record.data, record.rejected) if file):
+                whole[shard] = record
+        if shard not in whole:
+            damaged.append(shard)
+    return whole, damaged

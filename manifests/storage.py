@@ -11,7 +11,6 @@ import os
 import re
 import secrets
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -20,26 +19,30 @@ from typing import IO, Any, cast
 
 import fsspec
 
-from rasura.manifests.errors import RunError, StorageError
+from rasura.manifests.errors import RunError
+from rasura.manifests.remote_files import RemoteFile, check_name, translate_client_errors
+from rasura.manifests.remote_files import StoreError as StoreError
 from rasura.manifests.uris import check_uri
 
 LEASE = "lock.json"
 LEASE_S = 60.0  # a lock on an object store that is older has lost its owner
 _TEMPORARY = re.compile(r"\.tmp-.+-[0-9a-f]{8}")
-_CLIENT_ERRORS = {
-    "botocore.exceptions": ("BotoCoreError", "ClientError"),
-    "aiohttp.client_exceptions": ("ClientError",),
-    "gcsfs.retry": ("HttpError",),
-}
-"""Errors of object stores' clients that are no OSError, by the modules that define them."""
-
-
-class StoreError(StorageError):
-    """A file cannot be written or read. The text says which, and why."""
 
 
 class RunLocked(RunError):
     """Another driver owns the run."""
+
+
+def describe_write_error(place: str, error: OSError) -> str:
+    """Describe why a file or folder cannot be written.
+
+    Examples:
+        >>> describe_write_error("runs/mine", PermissionError(13, "Permission denied"))
+        "cannot write 'runs/mine': permission denied; change its permissions, or choose another place"
+    """
+    if isinstance(error, PermissionError):
+        return f"cannot write '{place}': permission denied; change its permissions, or choose another place"
+    return f"cannot write {place}: {error.strerror or error}"
 
 
 def is_remote(uri: str) -> bool:
@@ -50,55 +53,6 @@ def is_remote(uri: str) -> bool:
         (True, False)
     """
     return "://" in uri and not uri.startswith("file://")
-
-
-def _list_client_errors() -> tuple[type[Exception], ...]:
-    """List those of `_CLIENT_ERRORS` whose module is loaded: the others cannot have been raised."""
-    return tuple(
-        getattr(sys.modules[module], name)
-        for module, names in _CLIENT_ERRORS.items()
-        if module in sys.modules
-        for name in names
-    )
-
-
-@contextlib.contextmanager
-def translate_client_errors(action: str, where: str) -> Iterator[None]:
-    """Raise the errors of an object store's client as `StoreError`, except those that say that a file exists or not.
-
-    Raises:
-        StoreError: no credentials, no such bucket, an endpoint that cannot be reached.
-    """
-    try:
-        yield
-    except (FileNotFoundError, FileExistsError, StoreError):
-        raise
-    except Exception as error:
-        if not isinstance(error, (OSError, NotImplementedError, *_list_client_errors())):
-            raise
-        reason = str(error) or "this kind of store cannot do it"
-        raise StoreError(f"cannot {action} {where}: {reason}") from error
-
-
-class _RemoteFile:
-    """A file of an object store, opened for reading, whose reads raise `StoreError` where its client fails."""
-
-    def __init__(self, file: IO[bytes], where: str) -> None:
-        self._file, self._where = file, where
-
-    def read(self, size: int = -1) -> bytes:
-        """Read up to `size` bytes; all that is left where it is negative."""
-        with translate_client_errors("read", self._where):
-            return self._file.read(size)
-
-    def __enter__(self) -> "_RemoteFile":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
 
 
 class Store:
@@ -124,13 +78,33 @@ class Store:
         return self._fs
 
     def _key(self, path: str) -> str:
+        check_name(path)
         return f"{self.uri}/{path}"
 
-    def _file(self, path: str) -> Path:
-        return cast(Path, self.local) / path
+    def _file(self, path: str, *, follow: bool = True) -> Path:
+        """Return the place of a file below a local store.
+
+        Args:
+            path: name of the file.
+            follow: False where the file itself is replaced or deleted, and not what a link by its name leads to.
+
+        Raises:
+            StoreError: the name, or a link on the way, leads out of the store.
+        """
+        check_name(path)
+        root = cast(Path, self.local)
+        target = root / path
+        home, place = os.path.realpath(root), os.path.realpath(target if follow else target.parent)
+        if place != home and not place.startswith(home.rstrip("/") + "/"):
+            raise StoreError(f"{target} leads out of {root}, to {place}; remove the link")
+        return target
 
     def sub(self, path: str) -> "Store":
-        """Return the store of a folder below this one."""
+        """Return the store of a folder below this one.
+
+        Raises:
+            StoreError: the name, or a link on the way, leads out of this one.
+        """
         return Store(self._key(path) if self.local is None else str(self._file(path)))
 
     # --- writing
@@ -160,14 +134,14 @@ class Store:
                 with translate_client_errors("write", self._key(path)):
                     self.fs.pipe_file(self._key(path), bytes(data))
                 return
-            target = self._file(path)
+            target = self._file(path, follow=False)
             temporary = self._write_temporary(target, data)
             temporary.replace(target)
             _sync_folder(target.parent)
         except StoreError:
             raise
         except OSError as error:
-            raise StoreError(f"cannot write {self._key(path)}: {error.strerror or error}") from error
+            raise StoreError(describe_write_error(self._key(path), error)) from error
 
     def create(self, path: str, data: bytes) -> bool:
         """Write a complete file if there is none by this name.
@@ -186,7 +160,7 @@ class Store:
                 except FileExistsError:
                     return False
                 return True
-            target = self._file(path)
+            target = self._file(path, follow=False)
             temporary = self._write_temporary(target, data)
             try:
                 os.link(temporary, target)
@@ -199,7 +173,7 @@ class Store:
         except StoreError:
             raise
         except OSError as error:
-            raise StoreError(f"cannot write {self._key(path)}: {error.strerror or error}") from error
+            raise StoreError(describe_write_error(self._key(path), error)) from error
 
     def delete(self, path: str) -> None:
         """Delete a file, if there is one.
@@ -212,7 +186,7 @@ class Store:
                 with translate_client_errors("delete", self._key(path)):
                     self.fs.rm_file(self._key(path))
             else:
-                self._file(path).unlink()
+                self._file(path, follow=False).unlink()
 
     # --- reading
 
@@ -237,7 +211,7 @@ class Store:
         """
         if self.local is None:
             with translate_client_errors("read", self._key(path)):
-                return cast(IO[bytes], _RemoteFile(self.fs.open(self._key(path), "rb"), self._key(path)))
+                return cast(IO[bytes], RemoteFile(self.fs.open(self._key(path), "rb"), self._key(path)))
         return self._file(path).open("rb")
 
     def exists(self, path: str) -> bool:
@@ -264,14 +238,28 @@ class Store:
         root = self._file(folder)
         return sorted(entry.name for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
 
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Return the sizes of the files right below a folder by their names from the store."""
+        if self.local is None:
+            entries = self._list_entries(folder, "file")
+            return {f"{folder}/{PurePosixPath(entry['name']).name}": entry["size"] for entry in entries}
+        root = self._file(folder)
+        if not root.is_dir():
+            return {}
+        with os.scandir(root) as local_entries:
+            return {f"{folder}/{entry.name}": entry.stat().st_size for entry in local_entries if entry.is_file()}
+
     def _list_remote(self, folder: str, kind: str) -> list[str]:
+        return sorted(PurePosixPath(entry["name"]).name for entry in self._list_entries(folder, kind))
+
+    def _list_entries(self, folder: str, kind: str) -> list[dict[str, Any]]:
         key = self._key(folder).rstrip("/")
         try:
             with translate_client_errors("list", key):
                 entries = self.fs.ls(key, detail=True, refresh=True)
         except FileNotFoundError:
             return []
-        return sorted(PurePosixPath(entry["name"]).name for entry in entries if entry["type"] == kind)
+        return [entry for entry in entries if entry["type"] == kind]
 
     def clear_temporary(self, folders: Sequence[str]) -> int:
         """Delete what killed writers left behind. Only the owner of the lock may.
@@ -286,7 +274,7 @@ class Store:
             return 0
         candidates = [
             *self.local.glob(".tmp-*"),
-            *(path for name in folders for path in (self.local / name).rglob(".tmp-*")),
+            *(path for name in folders for path in self._file(name).rglob(".tmp-*")),
         ]
         leftovers = [path for path in candidates if path.is_file() and _TEMPORARY.fullmatch(path.name)]
         for path in leftovers:
@@ -312,11 +300,12 @@ class Store:
             return
         try:
             self.local.mkdir(parents=True, exist_ok=True)
-            handle = (self.local / ".lock").open("a+")
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW  # what a link leads to is not ours
+            handle = os.fdopen(os.open(self.local / ".lock", flags, 0o666), "a+")
         except FileExistsError:
             raise StoreError(f"cannot write into '{self.uri}': it is a file; name a folder") from None
         except OSError as error:
-            raise StoreError(f"cannot write {self.uri}: {error.strerror or error}") from error
+            raise StoreError(describe_write_error(self.uri, error)) from error
         with handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

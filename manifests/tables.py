@@ -18,7 +18,7 @@ from rasura.manifests.errors import StorageError
 from rasura.manifests.parquet import read_parquet
 from rasura.manifests.run_layout import TABLES, manifest_path, shard_path, table_path
 from rasura.manifests.schemas import PICTURES, Kind, Schema, decode_value, read_schema
-from rasura.manifests.shards import REJECTED_SCHEMA, CommitRecord, read_manifest
+from rasura.manifests.shards import REJECTED_SCHEMA, CommitRecord, explain_damage, read_manifest
 from rasura.manifests.spelling import suggest
 from rasura.manifests.storage import Store
 
@@ -58,6 +58,7 @@ class Tables:
 
         Raises:
             NoTable: the run has none by that name, or it is still being made.
+            DamagedFile: its manifest cannot be read.
         """
         commits, schema, full_schema = read_manifest(self.run.sub(table_path(name)))
         if not schema:
@@ -67,7 +68,8 @@ class Tables:
 
     def _footer(self, name: str, shard: str) -> ShardFooter:
         if (name, shard) not in self._footers:
-            with self.run.open(f"{table_path(name)}/{shard_path(shard)}") as source:
+            place = f"{table_path(name)}/{shard_path(shard)}"
+            with explain_damage(self.run, place), self.run.open(place) as source:
                 metadata = pq.read_metadata(source)
             sizes = (metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
             starts = list(accumulate(sizes, initial=0))
@@ -96,7 +98,8 @@ class Tables:
         names = [column for column in footer.schema.names if columns is None or column in columns]
         key = (name, shard, group, *names)
         if key not in self._groups:
-            with self.run.open(f"{table_path(name)}/{shard_path(shard)}") as source:
+            place = f"{table_path(name)}/{shard_path(shard)}"
+            with explain_damage(self.run, place), self.run.open(place) as source:
                 self._groups[key] = read_parquet(source, names, group, footer.metadata)
             self._bytes += self._groups[key].nbytes
             while self._bytes > CACHED_BYTES and len(self._groups) > 1:
@@ -137,6 +140,21 @@ class Tables:
         return record
 
 
+def read_table_file(run: Store, place: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read the rows of a file of a table.
+
+    Args:
+        run: the run.
+        place: of the file, from the run.
+        columns: only these; all where None.
+
+    Raises:
+        DamagedFile: the file is missing, or cannot be read.
+    """
+    with explain_damage(run, place), run.open(place) as source:
+        return read_parquet(source, columns)
+
+
 class Table:
     """One table: the commit records of its shards, and their rows.
 
@@ -173,8 +191,7 @@ class Table:
         for record in self.commits:
             if record.data is None:
                 continue
-            with self.tables.run.open(f"{table_path(self.name)}/{record.data.name}") as source:
-                part = read_parquet(source, names)
+            part = read_table_file(self.tables.run, f"{table_path(self.name)}/{record.data.name}", names)
             part = part.append_column("shard", pa.array([record.shard] * len(part), pa.string()))
             parts.append(part.append_column("row", pa.array(range(len(part)), pa.int64())))
         if not parts:
@@ -196,6 +213,5 @@ class Table:
         parts = []
         for record in self.commits:
             if record.rejected:
-                with self.tables.run.open(f"{table_path(self.name)}/{record.rejected.name}") as source:
-                    parts.append(read_parquet(source))
+                parts.append(read_table_file(self.tables.run, f"{table_path(self.name)}/{record.rejected.name}"))
         return pa.concat_tables(parts) if parts else REJECTED_SCHEMA.empty_table()

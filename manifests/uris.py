@@ -1,5 +1,7 @@
 """Places where something is read or written: folders, and URIs of stores."""
 
+import os
+
 import fsspec
 
 from rasura.manifests.errors import StorageError
@@ -8,6 +10,34 @@ from rasura.manifests.spelling import suggest
 
 BUCKET_SCHEMES = ("s3", "gs")  # stores whose clients are extras; fsspec knows others
 KNOWN_SCHEMES = (*BUCKET_SCHEMES, "gcs", "http", "https", "file")
+
+
+MOST_BYTES, MOST_PART_BYTES = 4095, 255
+"""Length of a path, and of one name in it, that file systems of Linux take at most."""
+SHOWN_LETTERS = 60
+
+
+def check_path(path: str) -> None:
+    """Check that a text can be a path: that it has no NUL, and is not too long.
+
+    Raises:
+        StorageError: it cannot.
+
+    Examples:
+        >>> check_path("photos\\0.jpg")
+        Traceback (most recent call last):
+        rasura.manifests.errors.StorageError: 'photos\\x00.jpg' is no path: it has a NUL character; remove it
+    """
+    shown = path if len(path) <= SHOWN_LETTERS else f"{path[:SHOWN_LETTERS]}…"
+    if "\0" in path:
+        raise StorageError(f"{shown!r} is no path: it has a NUL character; remove it")
+    if (size := len(os.fsencode(path))) > MOST_BYTES:
+        raise StorageError(f"'{shown}' is no path: it has {size} bytes, and {MOST_BYTES} are possible; shorten it")
+    longest = max(len(os.fsencode(part)) for part in path.split("/"))
+    if longest > MOST_PART_BYTES:
+        raise StorageError(
+            f"'{shown}' is no path: a name in it has {longest} bytes, and {MOST_PART_BYTES} are possible; shorten it"
+        )
 
 
 def check_uri(uri: str) -> None:
@@ -21,6 +51,7 @@ def check_uri(uri: str) -> None:
         Traceback (most recent call last):
         rasura.manifests.errors.StorageError: 's3://' names no bucket; expected s3://BUCKET/FOLDER
     """
+    check_path(uri)
     if not uri.removeprefix("file://").strip():
         raise StorageError(f"'{uri}' names no folder")
     scheme, _, rest = uri.partition(":/")

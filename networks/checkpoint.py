@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rasura.manifests.errors import TrainingError
+from rasura.manifests.json_lines import parse_json_lines
 
 if TYPE_CHECKING:
     import torch
@@ -87,8 +88,8 @@ class Checkpoint:
                 shutil.copy(folder / self.best, self.out / self.best)
         log = self.out / LOG
         if log.is_file():
-            lines = [line for line in log.read_text().splitlines() if json.loads(line)["step"] <= self.step]
-            log.write_text("".join(line + "\n" for line in lines))
+            entries = [entry for entry in parse_json_lines(log.read_bytes()) if entry["step"] <= self.step]
+            log.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
 
     def save(self, progress: Mapping[str, Any]) -> None:
         """Write the current state in place of the last one. `progress` is JSON and has a `step`."""

@@ -11,6 +11,7 @@ def _read_precision(value: Any) -> Any:
 
 
 Count = Annotated[int, Field(ge=1)]
+Batch = Annotated[int, Field(ge=1, le=4096)]
 WholeNumber = Annotated[int, Field(ge=0)]
 PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]

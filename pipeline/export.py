@@ -13,6 +13,7 @@ from rasura.manifests.formats.rorem_export import export_rorem
 from rasura.manifests.formats.target import ForeignFolder
 from rasura.manifests.ids import hash_json
 from rasura.manifests.run_layout import RECIPE, NoRun, read_plan
+from rasura.manifests.shards import explain_damage
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import NoTable, Tables
 from rasura.pipeline.recipe.schema import DatasetSettings
@@ -66,7 +67,7 @@ def export_run(
         if flow not in plan.flows:
             raise NoTable(f"{store.uri} has no flow '{flow}'; it has {', '.join(plan.flows)}")
     # a loop's round is a run without a recipe of its own
-    recipe = yaml.safe_load(store.read(RECIPE)) if store.exists(RECIPE) else {}
+    recipe = _read_recipe(store) if store.exists(RECIPE) else {}
     triplets = [name for name in plan.main_flows if "target" in plan.flows[name].columns]
     names = flows or list(plan.dataset or triplets)
     if not names:
@@ -78,6 +79,14 @@ def export_run(
         if not list_commits(store, name, plan.flows[name].part)[1]:
             raise NoTable(f"flow '{name}' is not complete for the run's present recipe; run it again first")
     return _write(Tables(store), names, out, layout, plan.name, plan.recipe, recipe, on_progress)
+
+
+def _read_recipe(store: Store) -> Mapping[str, Any]:
+    with explain_damage(store, RECIPE):
+        try:
+            return dict(yaml.safe_load(store.read(RECIPE)))
+        except yaml.YAMLError as error:
+            raise ValueError(str(error)) from error
 
 
 def _check_place(store: Store, out: Store) -> None:

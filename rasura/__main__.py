@@ -8,7 +8,10 @@ def main() -> None:
     """Run the command line; an error that the user can mend is one sentence, not a traceback."""
     if not {"", str(Path.cwd())} & set(sys.path):
         sys.path.append(str(Path.cwd()))  # for stages of one's own; last, so that nothing there hides a package
-    try:
+    from rasura.pipeline.cli.interrupts import explain_interrupt, raise_on_sigterm
+
+    raise_on_sigterm()
+    with explain_interrupt():  # before a command has begun, or while its error is explained
         from rasura.pipeline.cli.app import app, explain
 
         try:
@@ -18,9 +21,6 @@ def main() -> None:
                 raise
             print(f"error: {text}", file=sys.stderr)
             sys.exit(1)
-    except KeyboardInterrupt:  # before a command has begun, or while its error is explained
-        print("stopped; the same command continues from there", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The Python API on runs: `rasura.run`, `rasura.open_run`, `rasura.check`."""
 
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -106,7 +107,16 @@ def _read_set(set: Mapping[str, Any] | None, function: str) -> Mapping[str, Any]
         raise WrongType(
             f"{function}(set) is {describe_value(set)}; give values by dotted key, for example {{'engine.workers': 1}}"
         )
-    return set
+    return {key: _to_plain(value) for key, value in set.items()}
+
+
+def _to_plain(value: Any) -> Any:
+    """Convert paths in a value to text, as a recipe has them."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Mapping):
+        return {key: _to_plain(entry) for key, entry in value.items()}
+    return [_to_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def open_run(uri: str | Path) -> "Run":

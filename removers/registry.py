@@ -153,8 +153,14 @@ def open_remover(name: str, models: Mapping[str, ModelParams]) -> Remover:
         raise UnknownRemover(f"no remover called '{name}'; {suggest(name, [*REMOVERS, *models, *NETWORKS])}")
     module, _, attribute = name.partition(":")
     try:
-        remover = getattr(importlib.import_module(module), attribute)()
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        cls = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UnknownRemover(f"remover '{name}' cannot be imported: {error}") from error
+    if not callable(cls):
+        raise UnknownRemover(f"remover '{name}': it is a {type(cls).__name__}, and not a class of a remover")
+    try:
+        remover = cls()
+    except (TypeError, ValueError) as error:
         raise UnknownRemover(f"remover '{name}' cannot be imported: {error}") from error
     if not isinstance(remover, Remover):
         raise UnknownRemover(f"'{name}' is no remover: it lacks {', '.join(_list_missing(remover))}")

@@ -13,6 +13,12 @@ from pydantic import Field
 from rasura.manifests.boxes import compute_bounds
 from rasura.manifests.images import Mask
 from rasura.manifests.schemas import Kind
+from rasura.stages.effect_mask.doubts import (
+    measure_missed_parts,
+    measure_moving_details,
+    measure_object_evidence,
+    measure_outside_shadow,
+)
 from rasura.stages.effect_mask.segmentation import detect_changes
 from rasura.stages.imaging.components import flag_near_components, label_components, select_components
 from rasura.stages.imaging.morphology import dilate
@@ -97,6 +103,7 @@ class Audit(Stage):
     """Measure whether a pair's change is one object; needs `segment` for effects, `detect` for what the object is."""
 
     name = "audit"
+    version = "2"
     needs = {"input": Kind.RGB, "gt": Kind.RGB, "foreground_mask": Kind.MASK}
     gives = {
         "audit_objects": Kind.INT,
@@ -105,6 +112,10 @@ class Audit(Stage):
         "audit_effects": Kind.FLOAT,
         "audit_agreement": Kind.FLOAT,
         "audit_scale": Kind.FLOAT,
+        "audit_evidence": Kind.FLOAT,
+        "audit_missed": Kind.FLOAT,
+        "audit_moving": Kind.FLOAT,
+        "audit_outside": Kind.FLOAT,
         "audit_reason": Kind.STRING,
     }
     Params = AuditParams
@@ -122,12 +133,26 @@ class Audit(Stage):
             "audit_effects": float((foreground & ~dilate(mask, 3)).sum() / mask.sum()) if segmented else None,
             "audit_agreement": None,
             "audit_scale": None,
+            **self._measure_doubts(record, mask),
         }
         if record.get("box") is not None and mask.any():
             overlap, scale = compare_boxes(compute_largest_box(mask), np.asarray(record["box"], np.float64))
             measurements |= {"audit_agreement": overlap, "audit_scale": scale}
         detected = "box" in record  # a detector ran before, whether it detected an object or not
         return Kept([record | measurements | {"audit_reason": self._find_reason(measurements, detected)}])
+
+    def _measure_doubts(self, record: Record, objects: Mask) -> dict[str, float | None]:
+        """Measure what speaks against one object with its own effects; None where nothing is segmented."""
+        if not objects.any():
+            return dict.fromkeys(("audit_evidence", "audit_missed", "audit_moving", "audit_outside"))
+        source, clean, foreground = record["input"], record["gt"], record["foreground_mask"]
+        noise = record.get("pair_noise") or 0.0
+        return {
+            "audit_evidence": measure_object_evidence(source, clean, objects, noise),
+            "audit_missed": measure_missed_parts(source, clean, foreground, objects, noise),
+            "audit_moving": measure_moving_details(source, clean, foreground, objects),
+            "audit_outside": measure_outside_shadow(source, clean, foreground, objects),
+        }
 
     def _find_reason(self, measurements: dict[str, Any], detected: bool) -> str | None:
         """Return the first criterion that fails, in OSOR's order; None where none does."""

@@ -6,7 +6,8 @@ from rasura.stages.stage import Kept, MissingColumns, Outcome, Record, Stage
 
 PAIR = frozenset({"input", "gt", "given_mask", "label"})
 TRIPLET = frozenset(
-    {"kind", "target", "mask", "foreground_mask", "foreground", "foreground_light", "foreground_object"}
+    {"kind", "target", "mask", "foreground_mask", "foreground_visible"}
+    | {"foreground", "foreground_light", "foreground_object"}
 )
 
 

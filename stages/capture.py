@@ -1,6 +1,8 @@
 """Stage `capture`: a fixed-camera pair becomes a captured triplet.
 
-Outside M_fg the target is the source itself, bit for bit: otherwise a model learns the codec and the camera's noise.
+Outside `foreground_mask` the target is the source itself, bit for bit: otherwise a model learns the codec and the
+camera's noise. That mask is M_fg to its end in the noise: the mask of `effects`, which ends at 2 % of white, widened by
+the rest of the penumbra (`widen_foreground`). The mask of `effects` is kept as `foreground_visible`.
 """
 
 import cv2
@@ -12,7 +14,10 @@ from rasura.manifests.schemas import Kind
 from rasura.stages.imaging.comparison import compute_difference
 from rasura.stages.imaging.filters import Floats
 from rasura.stages.imaging.morphology import compute_distance_inside, dilate, disc
+from rasura.stages.registration.noise import estimate_noise
 from rasura.stages.stage import Kept, Outcome, Params, Record, Rejected, Stage
+from rasura.stages.target_fill.seam import estimate_rim_offset, measure_drift, measure_seam
+from rasura.stages.target_fill.widening import FAINT_REACH, widen_foreground
 
 
 def compute_feather_weight(foreground_mask: Mask, object_mask: Mask, feather: int) -> Floats:
@@ -76,12 +81,20 @@ def blend_target(source: RGB, clean: RGB, foreground_mask: Mask, object_mask: Ma
 
 class CaptureParams(Params):
     feather: int = Field(6, ge=0, description="px over which gt fades in, inside foreground_mask.")
+    reach: float = Field(
+        FAINT_REACH,
+        ge=0,
+        le=0.2,
+        description="Share of the diagonal over which the faint end of a shadow is followed beyond effects' mask.",
+    )
+    match_rim: bool = Field(True, description="Add a smooth offset to gt, so that it meets input at the mask's rim.")
 
 
 class Capture(Stage):
     """Turn a pair with its masks into a triplet."""
 
     name = "capture"
+    version = "2"
     needs = {"input": Kind.RGB, "gt": Kind.RGB, "object_mask": Kind.MASK, "foreground_mask": Kind.MASK}
     gives = {
         "kind": Kind.STRING,
@@ -89,21 +102,36 @@ class Capture(Stage):
         "target": Kind.RGB,
         "mask": Kind.MASK,
         "foreground_mask": Kind.MASK,
+        "foreground_visible": Kind.MASK,
+        "capture_seam": Kind.FLOAT,
+        "capture_drift": Kind.FLOAT,
     }
     drops = frozenset({"input", "gt", "object_mask"})
     Params = CaptureParams
     params: CaptureParams
 
     def process_one(self, record: Record) -> Outcome:
-        source, object_mask = record["input"], record["object_mask"]
-        foreground_mask = record["foreground_mask"] | object_mask
+        source, clean, object_mask = record["input"], record["gt"], record["object_mask"]
         if not object_mask.any():
             return Rejected("no object found", "object_mask is empty")
+        visible = record["foreground_mask"] | object_mask
+        noise = record.get("pair_noise")
+        noise = estimate_noise(source, clean) if noise is None else noise
+        wide = widen_foreground(source, clean, visible, noise, self.params.reach) if self.params.reach else visible
+        drift = measure_drift(source, clean, wide)
+        filled = clean
+        if self.params.match_rim:
+            offset = estimate_rim_offset(source, clean, wide, noise, drift)
+            filled = np.clip(np.rint(clean + offset), 0, 255).astype(np.uint8)
+        target = blend_target(source, filled, wide, object_mask, self.params.feather)
         triplet = {
             "kind": "captured",
             "source": source,
-            "target": blend_target(source, record["gt"], foreground_mask, object_mask, self.params.feather),
+            "target": target,
             "mask": object_mask,
-            "foreground_mask": foreground_mask,
+            "foreground_mask": wide,
+            "foreground_visible": visible,
+            "capture_seam": measure_seam(target, clean, wide),
+            "capture_drift": drift,
         }
         return Kept([{name: value for name, value in record.items() if name not in self.drops} | triplet])

@@ -46,6 +46,7 @@ from rasura.stages.compositing.placement import (
 )
 from rasura.stages.compositing.projection import View, read_view
 from rasura.stages.compositing.rendering import HarmonizeSettings, compose_triplet, render_foreground
+from rasura.stages.compositing.thin_objects import find_upright_lines
 from rasura.stages.stage import Kept, Outcome, Record, Rejected, Stage
 
 Array = npt.NDArray[Any]
@@ -92,6 +93,9 @@ class CompositeParams(stage.Params):
     check_scene_type: bool = Field(
         True, description="Objects are placed only where their class can stand: no car in a kitchen."
     )
+    check_thin_objects: bool = Field(
+        True, description="No object is placed behind a pole or post, which would have to hide it."
+    )
     allow_cut: bool = Field(False, description="Place objects that their photo's frame cut, at the same side again.")
     camera_height: float = Field(
         1.6, gt=0, description="Height in metres of a camera for which nothing better is available."
@@ -136,7 +140,7 @@ class Composite(Stage):
     """Render drawn foregrounds onto a background and give the triplet in which one of them is removed."""
 
     name = "composite"
-    version = "3"
+    version = "4"
     needs: ClassVar[Schema] = {"background": Kind.RGB, "ground_mask": Kind.MASK, "ground_scale": Kind.FLOATS}
     gives: ClassVar[Schema] = {
         "kind": Kind.STRING,
@@ -159,6 +163,7 @@ class Composite(Stage):
             *("background", "foregrounds", "ground_mask", "ground_rule", "ground_area", "ground_residual"),
             *("ground_scale", "ground_plane", "ground_focal", "ground_metric", "ground_class", "ground_water"),
             *("ground_view_error", "ground_size_error", "ground_seen", "ground_things", "ground_place"),
+            *("ground_horizon", "ground_horizon_error", "ground_conflict", "ground_upright", "ground_foot"),
         }
     )
     Params = CompositeParams
@@ -278,6 +283,7 @@ class Composite(Stage):
         size = (record["background"].shape[1], record["background"].shape[0])
         placed: list[tuple[Cutout, Placement]] = []
         rejected: Counter[str] = Counter()
+        lines = find_upright_lines(record["background"]) if p.check_thin_objects and p.placement == "ground" else None
         for cutout in cutouts:
             boxes = [placement.box for _, placement in placed]
             if p.placement == "gaussian":
@@ -286,7 +292,7 @@ class Composite(Stage):
                 placed.append((cutout, draw_gaussian_placement(cutout, size, boxes, areas, limits, rng)))
                 continue
             sides = find_cut_sides(cutout.object_mask, cutout.crop_origin, cutout.photo_size)
-            candidates, reasons = find_placements(cutout, sides, ground, view, scale, objects, limits, rng)
+            candidates, reasons = find_placements(cutout, sides, ground, view, scale, objects, limits, rng, lines)
             footprints = [None if view is None else compute_footprint(*pair, view) for pair in placed]
             for placement in candidates:
                 footprint = None if view is None else compute_footprint(cutout, placement, view)

@@ -64,6 +64,14 @@ class DetectParams(stage.Params):
     max_per_photo: int = Field(10, ge=1, description="Detections of one photo at most, the best ones.")
 
 
+ALL_DETECTIONS: Schema = {
+    "detect_labels": Kind.STRINGS,
+    "detect_scores": Kind.FLOATS,
+    "detect_boxes": Kind.FLOATS,  # x0, y0, x1, y1 of each in turn
+}
+"""All objects in the picture of a pair: `split` names each of its cut-outs by them."""
+
+
 class UnknownClass(RecipeError, UnknownNameError):
     """A recipe's class that the network cannot find."""
 
@@ -95,7 +103,7 @@ class Detect(Stage):
     """
 
     name = "detect"
-    version = "2"
+    version = "3"
     gives: ClassVar[Schema] = {
         "label": Kind.STRING,
         "box": Kind.FLOATS,
@@ -119,7 +127,7 @@ class Detect(Stage):
     def schema(self, columns: Schema) -> Schema:
         if not {"input", "source"} & set(columns):
             raise stage.MissingColumns(self.name, ("source",), tuple(columns))
-        return super().schema(columns)
+        return {**super().schema(columns), **(ALL_DETECTIONS if "object_mask" in columns else {})}
 
     def weights(self) -> dict[str, Path]:
         params = self.params
@@ -193,13 +201,37 @@ class Detect(Stage):
         height, width = record[get_picture_column(record)].shape[:2]
         if record.get("object_mask") is not None:
             best = match_to_mask(detections, record["object_mask"])
-            return Kept([record | (make_columns(best, (height, width)) if best else dict.fromkeys(self.gives))])
+            columns = make_columns(best, (height, width)) if best else dict.fromkeys(self.gives)
+            return Kept([record | columns | list_detections(detections)])
         return Kept(
             [
                 record | {"id": make_child_id(record["id"], f"{k:02d}")} | make_columns(detection, (height, width))
                 for k, detection in enumerate(detections[: self.params.max_per_photo])
             ]
         )
+
+
+def list_detections(detections: Sequence[Detection]) -> Record:
+    """Return the columns of all detections in a picture; `read_detections` reads them back."""
+    return {
+        "detect_labels": [detection.label for detection in detections],
+        "detect_scores": [float(detection.score) for detection in detections],
+        "detect_boxes": [float(value) for detection in detections for value in detection.box],
+    }
+
+
+def read_detections(record: Record) -> list[Detection] | None:
+    """Read the detections that `list_detections` listed; None where the picture was not searched.
+
+    Examples:
+        >>> read_detections(list_detections([Detection("cat", 0.5, (0.0, 1.0, 2.0, 3.0))]))
+        [Detection(label='cat', score=0.5, box=(0.0, 1.0, 2.0, 3.0))]
+    """
+    labels, scores, boxes = (record.get(name) for name in ALL_DETECTIONS)
+    if labels is None or scores is None or boxes is None:
+        return None
+    corners = zip(boxes[::4], boxes[1::4], boxes[2::4], boxes[3::4], strict=True)
+    return [Detection(*entry) for entry in zip(labels, scores, corners, strict=True)]
 
 
 def make_columns(detection: Detection, size: tuple[int, int]) -> Record:

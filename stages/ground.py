@@ -9,32 +9,54 @@ is, is a measurement too (`ground_view_error`, `ground_size_error`): `composite`
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, model_validator
 
 from rasura.manifests.schemas import Kind, Schema
-from rasura.networks.weights import Reference, Revision, find_single, list_files, resolve
-from rasura.stages import stage
+from rasura.networks.weights import find_single, list_files, resolve
 from rasura.stages.compositing.class_places import classify_scene
 from rasura.stages.detectors.boxes import Detection, Detector, keep_strongest
 from rasura.stages.ground_plane import classes as ground_classes
-from rasura.stages.ground_plane.depth import DepthNetwork, Output, inverse_depth
+from rasura.stages.ground_plane.depth import DepthNetwork, inverse_depth
 from rasura.stages.ground_plane.depth_networks import open_depth_network
+from rasura.stages.ground_plane.drawing import (
+    BadDrawing,
+    DrawingFolder,
+    GroundDrawing,
+    check_aspect,
+    hash_drawings,
+    list_drawings,
+    parse_drawing,
+    scale_uprights,
+)
+from rasura.stages.ground_plane.horizon import (
+    MAX_HORIZON_ERROR,
+    Horizon,
+    compute_horizon_pitch,
+    compute_plane_horizon,
+    estimate_horizon_from_lines,
+    estimate_horizon_from_sky,
+)
 from rasura.stages.ground_plane.known_objects import (
     CameraPrior,
     Sighting,
     estimate_camera,
     limit_to_reliable_area,
+    make_upright_sighting,
     mask_contact_points,
     select_sightings,
 )
+from rasura.stages.ground_plane.line_segments import Segments, find_segments
+from rasura.stages.ground_plane.params import GroundParams
 from rasura.stages.ground_plane.plane import compute_ground_scale
 from rasura.stages.ground_plane.plane_fit import PlaneFit, estimate_plane_from_region, fit_plane_to_depth, is_coarse
-from rasura.stages.ground_plane.region import measure_water_likeness
+from rasura.stages.ground_plane.region import DEFAULT_CAMERA_HEIGHT, find_region_top, measure_water_likeness
+from rasura.stages.ground_plane.region_checks import cut_along_walls, measure_foot_share, measure_upright_share
+from rasura.stages.ground_plane.reported_camera import ReportedCamera, collect_reported_camera
+from rasura.stages.ground_plane.sky import find_sky, find_sky_end
 from rasura.stages.stage import Kept, MissingColumns, Outcome, Record, Rejected, Stage
 
 Array = npt.NDArray[Any]
@@ -42,78 +64,15 @@ Array = npt.NDArray[Any]
 PRIOR_PITCH_ERROR = (
     12.0  # degrees by which a default pitch is off: photographs are taken level, or down at what is near
 )
+MIN_LINES_ERROR = 1.0  # degrees: no horizon of lines is better
 MIN_OBSTACLE_SCORE = 0.3  # score of a detection from which its box is no ground: a doubtful object is in the way too
-
-
-class GroundParams(stage.Params):
-    """Parameters of the stage `ground`."""
-
-    former_names: ClassVar[Mapping[str, str]] = {"object_detector": "things"}
-
-    backend: Literal["lower-region", "depth-onnx", "depth-anything", "depth-column"] = Field(
-        "lower-region", description="Where depth comes from: nowhere, a network, or a column of the record."
-    )
-    weights: Reference | None = Field(None, description="The depth network: a file or folder, or a hub id.")
-    revision: Revision | None = Field(None, description="Commit of the depth network, where it is a hub id.")
-    depth_output: Output = Field("depth", description="What an ONNX file gives: depth, or disparity (1/depth).")
-    depth_pixels: Literal["unit", "imagenet"] = Field(
-        "unit", description="What an ONNX file takes: RGB 0-1, or normalised by ImageNet's mean and deviation."
-    )
-    depth_unit: float | None = Field(
-        None, gt=0, description="Metres in one unit of depth; null: 0.01 for ONNX (cm), 0.001 for a column (mm)."
-    )
-    depth_metric: bool = Field(True, description="Whether depths in these units are to be trusted as metres.")
-    depth_column: str = Field("true_depth", description="Column that holds the depth (depth-column).")
-    classes: Literal["none", "mask2former"] = Field(
-        "none", description="Network that separates ground from water and walls."
-    )
-    class_weights: Reference | None = Field(None, description="The class network: a folder, or a hub id.")
-    class_revision: Revision | None = Field(None, description="Commit of the class network on the hub.")
-    class_mode: ground_classes.Mode = Field("panoptic", description="Panoptic (sure segments only) or semantic.")
-    class_score: float = Field(0.5, ge=0, le=1, description="Least score of a panoptic segment.")
-    standable: tuple[str, ...] = Field(
-        ground_classes.STANDABLE, min_length=1, description="Names of the classes that something can stand on."
-    )
-    evidence: Literal["auto", "calm", "none"] = Field(
-        "auto",
-        description="Limit the area to the smooth region at the foot; auto: where nothing else shows its edge.",
-    )
-    fov: float = Field(
-        60.0, gt=10, lt=140, description="Horizontal field of view, degrees, where no column `camera_fov` has it."
-    )
-    tolerance: float = Field(0.1, gt=0, lt=1, description="Relative distance from the plane that still is ground.")
-    support: float = Field(0.33, gt=0, le=1, description="Share of the lower half (or the classes) the plane holds.")
-    object_detector: Reference | None = Field(
-        None,
-        description="A YOLOX in ONNX form: an object is no ground, and objects of known size give the camera's pose.",
-    )
-    things_score: float = Field(0.6, ge=0, le=1, description="Score from which an object's size is believed.")
-    beyond: float = Field(
-        1.25, ge=1, description="Ground is believed this many times as far as the farthest object of known size stands."
-    )
-    plane_error: float | None = Field(
-        None,
-        gt=0,
-        description="Degrees by which a plane of this depth is off; null: 4 (a coarse network 12, a column 0.5).",
-    )
-    scale_error: float | None = Field(
-        None, gt=0, description="Relative error of this depth's metres; null: 0.2 of a network, 0.02 of a column."
-    )
-
-    @model_validator(mode="after")
-    def _require_weights(self) -> "GroundParams":
-        if self.backend in ("depth-onnx", "depth-anything") and self.weights is None:
-            raise ValueError(f"backend '{self.backend}' needs weights: a depth network; 'lower-region' needs none")
-        if self.classes != "none" and self.class_weights is None:
-            raise ValueError(f"classes '{self.classes}' needs class_weights: a folder or a hub id")
-        return self
 
 
 class Ground(Stage):
     """Measure where objects can stand in a photo, or in the empty picture of a pair."""
 
     name = "ground"
-    version = "3"
+    version = "4"
     gives: ClassVar[Schema] = {
         "ground_mask": Kind.MASK,
         "ground_rule": Kind.STRING,
@@ -129,6 +88,11 @@ class Ground(Stage):
         "ground_size_error": Kind.FLOAT,  # log units, of the size of what stands on it
         "ground_seen": Kind.INT,  # objects of known size that the camera's pose was estimated from
         "ground_things": Kind.FLOATS,  # boxes of all detected objects, x0, y0, x1, y1 one after another
+        "ground_horizon": Kind.FLOAT,  # row of the horizon by straight lines, px; null: they do not show it
+        "ground_horizon_error": Kind.FLOAT,  # its error, degrees
+        "ground_conflict": Kind.FLOAT,  # deviations by which the lines' horizon is off the plane's; null: none
+        "ground_upright": Kind.FLOAT,  # share of the straight lines on the area that are upright, as on walls
+        "ground_foot": Kind.FLOAT,  # share of the picture's lower border that the area reaches
         "ground_place": Kind.STRING,  # indoors or outdoors, by the objects and the class; null: unknown
     }
     Params = GroundParams
@@ -139,6 +103,7 @@ class Ground(Stage):
         self.network: DepthNetwork | None = None
         self.classifier: ground_classes.Mask2Former | None = None
         self.detector: Detector | None = None
+        self.drawings: DrawingFolder | None = None
 
     def schema(self, columns: Schema) -> Schema:
         needs = ["source"] if "gt" not in columns else []
@@ -172,6 +137,11 @@ class Ground(Stage):
 
             self.detector = YoloxOnnx(find_single(resolve(p.object_detector), [".onnx"]), MIN_OBSTACLE_SCORE)
 
+        if p.drawings is not None:
+            self.drawings = list_drawings(p.drawings)
+            if hash_drawings(p.drawings) != p.drawings_sha256:
+                raise BadDrawing(f"the drawings in '{p.drawings}' are not what they were at the start; run again")
+
     def process(self, records: Sequence[Record]) -> list[Outcome]:
         pictures = [np.ascontiguousarray(record["gt" if "gt" in record else "source"]) for record in records]
         inverses: Sequence[Array | None] = [None] * len(records)
@@ -196,52 +166,88 @@ class Ground(Stage):
             picture: (h, w, 3) uint8. inverse: inverse depth (h', w') of the same frame. classes: (h, w) class ids.
         """
         shape = picture.shape[:2]
-        fov = record.get("camera_fov") or self.params.fov
-        focal = shape[1] / 2 / float(np.tan(np.deg2rad(fov) / 2))
+        drawing = self.find_drawing(record, shape)
+        p = self.params
+        camera = collect_reported_camera(record, drawing, shape, p.field_of_view, p.pitch, p.camera_height)
+        drawn = drawing.paint_floor(shape) if drawing is not None and drawing.floor else None
         allowed = None if classes is None else ground_classes.mask_standable(classes, self.ids)
+        allowed = allowed if drawn is None else drawn
         if allowed is not None and not allowed.any():
             return self.report_no_ground(record, "no class that something can stand on")
-        if inverse is None and self.params.backend == "depth-column":
-            return self.report_no_ground(record, f"no depth in '{self.params.depth_column}'")
+        if inverse is None and p.backend == "depth-column":
+            return self.report_no_ground(record, f"no depth in '{p.depth_column}'")
         objects = [] if self.detector is None else keep_strongest(self.detector.find([picture])[0], 0.45, 0.9)
         sightings = self.collect_sightings(record, objects, shape)
-        fit = self.find_plane(record, picture, inverse, focal, allowed, mask_contact_points(sightings, shape))
+        uprights = [] if drawing is None else [make_upright_sighting(*line) for line in scale_uprights(drawing, shape)]
+        feet = mask_contact_points(sightings, shape)
+        fit = self.find_plane(record, picture, inverse, camera.focal, allowed, drawn is not None, feet)
         if isinstance(fit, str):
             return self.report_no_ground(record, fit)
-        label = None
-        if classes is not None and self.classifier is not None:
+        label = None if drawing is None else drawing.floor_class
+        if label is None and classes is not None and self.classifier is not None:
             label = ground_classes.find_commonest_class(classes, fit.mask, self.classifier.labels)
-        metric = self.has_metric_depth(inverse)
-        ys, xs = np.nonzero(fit.mask)
-        middle = (float(np.median(xs)) + 0.5, float(np.median(ys)) + 0.5)
-        focal_reported = record.get("camera_fov") is not None
-        camera = estimate_camera(sightings, self.make_prior(fit, inverse), focal, shape, middle, focal_reported)
-        plane = camera.plane if sightings else fit.plane
+        segments = None if p.backend == "depth-column" else find_segments(picture)
+        lines, lines_rule = self.estimate_horizon(picture, segments, fit.mask, [s.box[3] for s in sightings])
+        prior, evidence = self.make_prior(fit, inverse, camera, lines, shape)
+        evidence = [lines_rule if part == "lines" else part for part in evidence]
+        pixel = find_reference_pixel(record, fit.mask)
+        known = [*sightings, *uprights]
+        estimate = estimate_camera(known, prior, camera.focal, shape, pixel, camera.focal_reported)
+        plane = estimate.plane if known or evidence else fit.plane
         boxes = [detection.box for detection in objects]
-        mask = limit_to_reliable_area(fit.mask, boxes, sightings, plane, focal, self.params.beyond)
+        farthest = [] if drawn is not None else sightings
+        mask = limit_to_reliable_area(fit.mask, boxes, farthest, plane, camera.focal, p.beyond)
+        if segments is not None and inverse is None and drawn is None and mask.any():
+            middles = mask_contact_points(sightings, shape, 0.4)
+            mask = cut_along_walls(mask, segments, plane, camera.focal, middles)
         if not mask.any():
             return self.report_no_ground(record, "all of it is above the horizon, or behind things")
-        rule = "lower-region" if inverse is None else "depth-plane"
-        rule = rule if classes is None else f"classes, {rule}"
-        labels = [detection.label for detection in objects if detection.score >= self.params.things_score]
+        labels = [detection.label for detection in objects if detection.score >= p.things_score]
         measurements = {
-            "ground_mask": mask,
-            "ground_rule": f"{rule}, things" if sightings else rule,
+            "ground_rule": name_rule(classes is not None, drawn is not None, inverse is not None, evidence, known),
             "ground_class": label,
-            "ground_area": float(mask.mean()),
             "ground_residual": fit.residual,
-            "ground_water": measure_water_likeness(picture, mask),
-            "ground_scale": [float(v) for v in compute_ground_scale(plane, focal, shape)],
-            "ground_plane": list(plane),
-            "ground_focal": focal,
-            "ground_metric": metric or bool(sightings),
-            "ground_view_error": camera.view_error,
-            "ground_size_error": camera.size_error,
-            "ground_seen": len(sightings),
+            "ground_metric": self.has_metric_depth(inverse) or bool(known) or camera.height is not None,
+            "ground_view_error": estimate.view_error,
+            "ground_size_error": estimate.size_error,
+            "ground_seen": len(known),
             "ground_things": [float(v) for box in boxes for v in box],
             "ground_place": classify_scene(labels, label),
         }
-        return Kept([record | measurements])
+        return Kept([record | measurements | measure_area(picture, mask, plane, camera.focal, lines, segments)])
+
+    def find_drawing(self, record: Record, shape: tuple[int, int]) -> GroundDrawing | None:
+        """Read what a person drew on a photo of (height, width); None where there is nothing."""
+        if self.drawings is None:
+            return None
+        path = self.drawings.find(str(record.get("origin") or ""))
+        if path is None:
+            return None
+        drawing = parse_drawing(path.read_bytes(), path.name)
+        check_aspect(drawing, shape, path.name)
+        return drawing
+
+    def estimate_horizon(
+        self, picture: Array, segments: Segments | None, region: Array, feet: Sequence[float]
+    ) -> tuple[Horizon | None, str]:
+        """Estimate the horizon from straight lines, else from sky and ground.
+
+        Args:
+            segments: None where exact depth makes it needless. region: (h, w) bool, the ground.
+            feet: rows on which objects stand, px.
+
+        Returns:
+            None where they do not show it; and `lines` or `sky`.
+        """
+        if self.params.horizon == "none" or segments is None:
+            return None, ""
+        shape = picture.shape[:2]
+        horizon = estimate_horizon_from_lines(segments, shape)
+        if horizon is not None and horizon.error <= MAX_HORIZON_ERROR:
+            return horizon, "lines"
+        sky, top = find_sky(picture), min([find_region_top(region), *(foot / shape[0] for foot in feet)])
+        horizon = None if sky is None else estimate_horizon_from_sky(find_sky_end(sky), top, shape)
+        return (horizon, "sky") if horizon is not None and horizon.error <= MAX_HORIZON_ERROR else (None, "")
 
     def find_plane(
         self,
@@ -250,15 +256,17 @@ class Ground(Stage):
         inverse: Array | None,
         focal: float,
         allowed: Array | None,
+        is_drawn: bool,
         feet: Array,
     ) -> PlaneFit | str:
         """Find the flat area and its plane, on the depth where there is one; else return why there is none."""
         p = self.params
+        evidence = "none" if is_drawn else p.evidence
         if inverse is None:
-            region = estimate_plane_from_region(picture, focal, allowed, feet, p.evidence)
+            region = estimate_plane_from_region(picture, focal, allowed, feet, evidence)
             return region if region.mask.any() else "nothing calm at the lower border"
         fit = fit_plane_to_depth(
-            inverse, picture, focal, self.rng(record), allowed, feet, p.evidence, p.tolerance, p.support
+            inverse, picture, focal, self.rng(record), allowed, feet, evidence, p.tolerance, p.support
         )
         return fit if isinstance(fit, str) or fit.mask.any() else "nothing flat"
 
@@ -281,23 +289,111 @@ class Ground(Stage):
             detections.append((label, 1.0 if score is None else score, (x, y, x + width, y + height)))
         return select_sightings(detections, shape, self.params.things_score)
 
-    def make_prior(self, fit: PlaneFit, inverse: Array | None) -> CameraPrior:
-        """Return the camera that the plane implies, and how far it can be off.
+    def make_prior(
+        self,
+        fit: PlaneFit,
+        inverse: Array | None,
+        camera: ReportedCamera,
+        lines: Horizon | None,
+        shape: tuple[int, int],
+    ) -> tuple[CameraPrior, list[str]]:
+        """Return the camera before any object of known size is used, with its errors, and what it rests on.
 
-        Coarse depth (METER's was 24 degrees off where a default was 14) counts as a default.
+        The pitch is the most certain of: a horizon or pitch that somebody reported, the horizon of straight lines, the
+        depth, a default. Coarse depth (METER's was 24 degrees off where a default was 14) counts as a default. The
+        second value names the parts that do not come from depth or default, as they are in `ground_rule`.
         """
+        p = self.params
         nx, ny, nz, d = fit.plane
-        exact = self.params.backend == "depth-column"
+        exact = p.backend == "depth-column"
         pitch, roll = float(np.rad2deg(np.arctan2(nz, np.hypot(nx, ny)))), float(np.rad2deg(np.arctan2(nx, ny)))
         coarse = inverse is None or (not exact and is_coarse(inverse))
         error = PRIOR_PITCH_ERROR if coarse else 0.5 if exact else 4.0
-        error = error if inverse is None else self.params.plane_error or error
+        error = error if inverse is None else p.plane_error or error
+        evidence: list[str] = []
+        if camera.horizon is not None:
+            (pitch, roll), error = compute_horizon_pitch(camera.horizon, camera.focal, shape), camera.horizon.error
+            evidence.append("horizon")
+        elif camera.pitch is not None and not exact:
+            pitch, roll, error = camera.pitch, 0.0, p.pitch_error
+            evidence.append("camera")
+        if lines is not None and camera.horizon is None and max(MIN_LINES_ERROR, lines.error) < error:
+            by_lines, line_roll = compute_horizon_pitch(lines, camera.focal, shape)
+            line_error = max(MIN_LINES_ERROR, lines.error)
+            if camera.pitch is None or abs(by_lines - pitch) <= 2 * float(np.hypot(error, line_error)):
+                pitch, roll, error = by_lines, line_roll, line_error
+                evidence.append("lines")
+        height: float = d
+        height_error: float | None = p.scale_error or (0.02 if exact else 0.2)
         if not self.has_metric_depth(inverse):
-            return CameraPrior(pitch, error, roll=roll)
-        return CameraPrior(pitch, error, d, self.params.scale_error or (0.02 if exact else 0.2), roll)
+            height, height_error = DEFAULT_CAMERA_HEIGHT, None
+        if camera.height is not None and not (exact and height_error is not None):
+            height, height_error = camera.height, p.camera_height_error
+            evidence += [] if "camera" in evidence else ["camera"]
+        return CameraPrior(pitch, error, height, height_error, roll), evidence
 
     def report_no_ground(self, record: Record, reason: str) -> Outcome:
         """Reject a photo without ground: it is no background. A pair stays: its ground is only a measurement."""
         if "gt" not in record:
             return Rejected("no ground", reason)
         return Kept([record | dict.fromkeys(self.gives) | {"ground_area": 0.0}])
+
+
+def name_rule(
+    by_classes: bool, is_drawn: bool, by_depth: bool, evidence: Sequence[str], known: Sequence[Sighting]
+) -> str:
+    """Name what a ground plane rests on: the area, then the pose."""
+    parts = ["classes"] if by_classes else []
+    parts.append("drawn" if is_drawn else "depth-plane" if by_depth else "lower-region")
+    return ", ".join([*parts, *evidence, *(["things"] if known else [])])
+
+
+def measure_area(
+    picture: Array,
+    mask: Array,
+    plane: tuple[float, float, float, float],
+    focal: float,
+    lines: Horizon | None,
+    segments: Segments | None,
+) -> Record:
+    """Return the columns that follow from the area and its plane.
+
+    Args:
+        mask: (h, w) bool. focal: px. lines: the horizon of straight lines. segments: None where nobody looked for them.
+    """
+    shape = picture.shape[:2]
+    return {
+        "ground_mask": mask,
+        "ground_area": float(mask.mean()),
+        "ground_water": measure_water_likeness(picture, mask),
+        "ground_scale": [float(v) for v in compute_ground_scale(plane, focal, shape)],
+        "ground_plane": list(plane),
+        "ground_focal": focal,
+        "ground_horizon": None if lines is None else lines.row,
+        "ground_horizon_error": None if lines is None else lines.error,
+        "ground_conflict": measure_conflict(lines, plane, focal, shape),
+        "ground_upright": None if segments is None else measure_upright_share(segments, mask, plane, focal),
+        "ground_foot": measure_foot_share(mask),
+    }
+
+
+def find_reference_pixel(record: Record, mask: Array) -> tuple[float, float]:
+    """Find the pixel of the ground that errors are stated for: a pair's object stands there; else the area's middle."""
+    object_mask = record.get("object_mask") if "gt" in record else None
+    if object_mask is not None and object_mask.any():
+        ys, xs = np.nonzero(object_mask)
+        low = ys >= ys.max() - max(1, (ys.max() - ys.min()) // 20)
+        return float(np.median(xs[low])) + 0.5, float(ys.max()) + 1.0
+    ys, xs = np.nonzero(mask)
+    return float(np.median(xs)) + 0.5, float(np.median(ys)) + 0.5
+
+
+def measure_conflict(
+    lines: Horizon | None, plane: tuple[float, float, float, float], focal: float, shape: tuple[int, int]
+) -> float | None:
+    """Measure by how many of its deviations the lines' horizon is off the plane's; None where lines show none."""
+    if lines is None:
+        return None
+    row = compute_plane_horizon(plane, focal, shape)
+    off = np.arctan((row - shape[0] / 2) / focal) - np.arctan((lines.row - shape[0] / 2) / focal)
+    return float(abs(np.rad2deg(off)) / max(MIN_LINES_ERROR, lines.error))

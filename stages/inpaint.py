@@ -54,6 +54,7 @@ class Inpaint(Stage):
         "licence": Kind.STRING,
     }
     drops: ClassVar[frozenset[str]] = frozenset({"object_mask"})
+    makes_candidates = True
     batch_size = 8
     time_limit_s = 300.0
     Params = InpaintParams

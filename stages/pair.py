@@ -24,7 +24,7 @@ class Pair(Stage):
     """Register gt to input and match its exposure."""
 
     name = "pair"
-    version = "2"
+    version = "3"
     needs = {"input": Kind.RGB, "gt": Kind.RGB}
     gives = {
         "gt": Kind.RGB,
@@ -32,6 +32,7 @@ class Pair(Stage):
         "pair_shift_y": Kind.FLOAT,
         "pair_motion": Kind.FLOAT,
         "pair_gain": Kind.FLOATS,
+        "pair_gain_max": Kind.FLOAT,  # the strongest of these, up or down, as a factor of at least 1
         "pair_noise": Kind.FLOAT,
         "pair_psnr": Kind.FLOAT,
     }
@@ -57,6 +58,7 @@ class Pair(Stage):
             "pair_shift_y": dy,
             "pair_motion": measure_residual_motion(source, registered),
             "pair_gain": list(gains),
+            "pair_gain_max": max(max(gain, 1 / gain) for gain in gains),
             "pair_noise": estimate_noise(source, registered),
             "pair_psnr": measure_background_psnr(source, registered),
         }

@@ -87,6 +87,9 @@ class Keep(Stage):
         super().__init__(params, seed)
         self.rule: Rule = read_rule(resolve(params.discriminator))
 
+    def accepts_candidates(self) -> bool:
+        return True
+
     def weights(self) -> Mapping[str, Path]:
         return {"calibration.json": resolve(self.params.discriminator) / "calibration.json"}
 

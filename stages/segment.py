@@ -12,6 +12,7 @@ from pydantic import Field
 from rasura.manifests.images import RGB, Mask
 from rasura.manifests.schemas import Kind, Schema
 from rasura.networks.weights import Reference, Revision, find_single, list_files, resolve
+from rasura.stages.imaging.mask_change import MIN_AGREEMENT, measure_mask_change, score_mask
 from rasura.stages.imaging.morphology import dilate
 from rasura.stages.segmenters.grabcut import cut_box
 from rasura.stages.segmenters.object_of_pair import Box, segment_pair, tidy
@@ -123,7 +124,7 @@ class Segment(Stage):
     """
 
     name = "segment"
-    version = "2"
+    version = "4"
     gives = {
         "object_mask": Kind.MASK,
         "segment_score": Kind.FLOAT,
@@ -131,6 +132,8 @@ class Segment(Stage):
         "segment_predicted_iou": Kind.FLOAT,
         "segment_alternatives": Kind.FLOATS,
         "segment_alternative_areas": Kind.FLOATS,
+        "mask_change": Kind.FLOAT,  # share of the change that is in a mask that came with the pair
+        "mask_changed": Kind.FLOAT,  # share of that mask that changed
     }
     Params = SegmentParams
     params: SegmentParams
@@ -182,14 +185,26 @@ class Segment(Stage):
         return self._segment_pair(record) if get_picture_column(record) == "input" else self._segment_photo(record)
 
     def _segment_pair(self, record: Record) -> Outcome:
-        given_mask = record.get("given_mask") if self.params.use_given else None
-        if given_mask is not None and given_mask.any():
-            return self._make_outcome(record, Answer(given_mask, 1.0), "given")
+        if self.params.use_given and record.get("given_mask") is not None:
+            return self._use_mask(record, record["given_mask"])
         source, clean, foreground = record["input"], record["gt"], record["foreground_mask"]
         mask, score = segment_pair(source, clean, foreground, record.get("pair_noise") or 0.0, self.sam)
         if not mask.any():
             return Rejected("no object found", "nothing inside foreground_mask is an object")
         return self._make_outcome(record, Answer(mask, score), self.params.backend)
+
+    def _use_mask(self, record: Record, mask: Mask) -> Outcome:
+        """Take the mask that came with a pair, with a score by what changed; never segment in its place."""
+        if not mask.any():
+            return Rejected("empty mask", "given_mask marks nothing")
+        measured = measure_mask_change(mask, record["foreground_mask"])
+        if measured.agreement < MIN_AGREEMENT:
+            return Rejected(
+                "mask explains no change",
+                f"{measured.changed:.1%} of the mask changed, {measured.change:.1%} of the change is in it",
+            )
+        record = record | {"mask_change": measured.change, "mask_changed": measured.changed}
+        return self._make_outcome(record, Answer(mask, score_mask(measured)), "given")
 
     def _segment_photo(self, record: Record) -> Outcome:
         picture = record["source"]

@@ -12,6 +12,8 @@ from rasura.manifests.ids import make_child_id
 from rasura.manifests.images import Mask
 from rasura.manifests.schemas import PICTURES, PROVENANCE, Kind, Schema
 from rasura.stages import stage
+from rasura.stages.detect import ALL_DETECTIONS, read_detections
+from rasura.stages.detectors.boxes import match_to_box
 from rasura.stages.stage import Kept, Outcome, Record, Rejected, Stage
 
 Labels = npt.NDArray[np.int32]
@@ -32,8 +34,8 @@ SHARED_COLUMNS: Schema = {
 }
 """Columns of a pair that are valid for each of its objects: one detection, one sun, one ground plane."""
 
-MEASURED = ("depth-plane", "things")
-"""Ends of `ground_rule` where the ground plane was measured."""
+MEASURED = frozenset(["depth-plane", "things", "drawn"])
+"""Parts of `ground_rule` where the ground was measured, or drawn by a person."""
 
 
 def label_objects(mask: Mask, gap: int, smallest: float) -> Labels:
@@ -137,6 +139,29 @@ def clip_effects_to_ground(
     return rgba, faded_light, float(rgba[effect, 3].sum(dtype=np.float64)) / total if total else 1.0
 
 
+def find_box_in_picture(solid: Mask, left: int, top: int) -> tuple[int, int, int, int]:
+    """Return the box of an object in its picture, from its mask in a window at (left, top)."""
+    x0, y0, x1, y1 = find_content_box(solid)
+    return left + x0, top + y0, left + x1, top + y1
+
+
+def name_object(record: Record, box: tuple[int, int, int, int], is_largest: bool) -> Record:
+    """Return the label of an object of a pair, and its `detect_score` where the pair has one.
+
+    Args:
+        record: of the pair.
+        box: of the object in the picture, x0, y0, x1, y1 px; without its effects.
+        is_largest: the largest object of a pair whose picture was not searched has the pair's own label.
+    """
+    detections = read_detections(record)
+    if detections is None:
+        return {"label": record.get("label") if is_largest else None}
+    best = match_to_box(detections, box)
+    if best is None and is_largest:
+        return {"label": record.get("label"), "detect_score": record.get("detect_score")}
+    return {"label": best and best.label, "detect_score": best and best.score}
+
+
 class SplitParams(stage.Params):
     floor_only: bool = Field(
         True, description="Remove effects off the ground, where `ground` measured it by depth or by objects."
@@ -152,7 +177,7 @@ class Split(Stage):
     """Separates a pair's cut-out into its objects, one record each."""
 
     name = "split"
-    version = "2"
+    version = "3"
     needs = {
         "source": Kind.RGB,
         "foreground": Kind.RGBA,
@@ -179,6 +204,7 @@ class Split(Stage):
     def schema(self, columns: Schema) -> Schema:
         # the pair's other pictures stay in its own table: `parents` leads to them
         light = {name: kind for name, kind in columns.items() if kind not in PICTURES or name in self.needs}
+        light = {name: kind for name, kind in light.items() if name not in ALL_DETECTIONS}
         return {name: kind for name, kind in super().schema(light).items() if name != "source"}
 
     def process_one(self, record: Record) -> Outcome:
@@ -191,7 +217,11 @@ class Split(Stage):
         drawn_layers = {name: record[name] for name in ("foreground", "foreground_light")}
         on_ground: float | None = None
         ground = record.get("ground_mask")
-        if self.params.floor_only and ground is not None and (record.get("ground_rule") or "").endswith(MEASURED):
+        if (
+            self.params.floor_only
+            and ground is not None
+            and not MEASURED.isdisjoint((record.get("ground_rule") or "").split(", "))
+        ):
             colours, light = drawn_layers.values()
             window_ground = ground[top:bottom, left:right]
             colours, light, on_ground = clip_effects_to_ground(
@@ -221,8 +251,7 @@ class Split(Stage):
                     "foreground_on_floor": on_ground,
                     "picture_width": width,
                     "picture_height": height,
-                    # a pair's label is that of its largest object
-                    "label": record.get("label") if number == 1 else None,
                 }
+                | name_object(record, find_box_in_picture(solid, left, top), number == 1)
             )
         return Kept(objects)

@@ -3,15 +3,15 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from rasura.manifests.errors import RecipeError
+from rasura.manifests.errors import InputError, RecipeError
 from rasura.manifests.ids import compute_seed
 from rasura.manifests.schemas import Schema
-from rasura.manifests.spelling import list_nearest
+from rasura.manifests.spelling import list_nearest, suggest
 from rasura.manifests.tables import Tables
 
 Record = dict[str, Any]
@@ -21,7 +21,36 @@ ProgressCallback = Callable[[float, float, str], None]
 """Receives `done`, `total` and a note, see `Stage.report_progress`."""
 
 
-class Params(BaseModel):
+class InvalidValues(InputError):
+    """Values that a class of the contract cannot have. The text names each of them."""
+
+
+class CheckedModel(BaseModel):
+    """A model whose call raises one sentence that names the class, in place of pydantic's list of errors."""
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, **values: Any) -> None:
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                raise InvalidValues(_describe_values(type(self), error)) from error
+
+        __init__.__pydantic_base_init__ = True  # pydantic's own, except for the error
+
+
+def _describe_values(cls: type[BaseModel], error: ValidationError) -> str:
+    lines = []
+    for fault in error.errors():
+        name = ".".join(map(str, fault["loc"]))
+        message = str(fault["msg"]).removeprefix("Value error, ")
+        if fault["type"] == "extra_forbidden":
+            message = f"there is no '{name}'; {suggest(name, cls.model_fields)}"
+        lines.append(f"{cls.__name__}({name}={fault['input']!r:.60}): {message[:1].lower()}{message[1:]}")
+    return "; ".join(lines)
+
+
+class Params(CheckedModel):
     """Parameters that a recipe may set for a stage: one pydantic field each. Unknown keys are errors.
 
     Examples:
@@ -87,7 +116,7 @@ def _list_kinds(annotation: Any) -> Iterator[Any]:
         yield from _list_kinds(argument)
 
 
-class Resources(BaseModel):
+class Resources(CheckedModel):
     """Resources that one worker of a stage holds as long as it exists, in Ray's units.
 
     Attributes:
@@ -101,9 +130,9 @@ class Resources(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    cpus: float = 1.0
-    gpus: float = 0.0
-    custom: Mapping[str, float] = {}
+    cpus: float = Field(1.0, ge=0)
+    gpus: float = Field(0.0, ge=0)
+    custom: Mapping[str, Annotated[float, Field(ge=0)]] = {}
 
     def __hash__(self) -> int:
         return hash((self.cpus, self.gpus, tuple(sorted(self.custom.items()))))
@@ -124,6 +153,10 @@ class Kept:
 
     records: Sequence[Record]
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.records, Sequence) or not all(isinstance(entry, Mapping) for entry in self.records):
+            raise InvalidValues(f"Kept({self.records!r:.60}): give a list of records, such as Kept([record])")
+
 
 @dataclass(frozen=True)
 class Rejected:
@@ -140,6 +173,10 @@ class Rejected:
 
     reason: str
     detail: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.reason, str) or not self.reason.strip():
+            raise InvalidValues(f"Rejected({self.reason!r:.60}): give a reason, a short phrase such as 'too dark'")
 
 
 Outcome = Kept | Rejected  # a fault is an exception; the engine makes it a failed row
@@ -219,6 +256,8 @@ class Stage:
     resources: ClassVar[Resources] = Resources()
     pictures: ClassVar[bool] = True
     """Whether the stage reads pictures. A flow whose stages do not reads none and stores none."""
+    makes_candidates: ClassVar[bool] = False
+    """Whether its rows are candidates: what a remover produced, and nobody has accepted yet."""
     batch_size: ClassVar[int] = 1
     time_limit_s: ClassVar[float] = 120.0
     """Seconds that one record may take before its worker is ended."""
@@ -239,6 +278,10 @@ class Stage:
         if missing := tuple(sorted(set(self.needs) - set(columns))):
             raise MissingColumns(self.name, missing, tuple(columns))
         return {name: kind for name, kind in columns.items() if name not in self.drops} | dict(self.gives)
+
+    def accepts_candidates(self) -> bool:
+        """Return whether the candidates that it keeps count as accepted: by a person, or by a score."""
+        return False
 
     def weights(self) -> Mapping[str, Path]:
         """Return the files that the stage loads: name to path.

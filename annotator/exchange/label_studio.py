@@ -20,6 +20,7 @@ from rasura.annotator.store.database import items
 from rasura.annotator.store.enums import REASON_TEXT, Action, ItemKind, Verdict
 from rasura.annotator.store.reviewers import list_names
 from rasura.annotator.store.vote_log import LogEntry, fold_entries, read_entries
+from rasura.manifests.json_lines import explain_json_error
 
 FOLDER = "label-studio"
 ROLES: tuple[Role, ...] = ("source", "mask", "result")
@@ -120,8 +121,9 @@ def read_label_studio(file: Path) -> list[dict[str, Any]]:
     """
     try:
         tasks = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BadVotes(f"{file}: not JSON; votes are in .jsonl, .parquet or Label Studio's .json: {error}") from None
+    except (ValueError, RecursionError) as error:
+        reason = explain_json_error(error)
+        raise BadVotes(f"{file}: not JSON; votes are in .jsonl, .parquet or Label Studio's .json: {reason}") from None
     if not isinstance(tasks, list):
         raise BadVotes(f"{file}: expected a list of tasks, as Label Studio exports with format JSON")
     return [row for number, task in enumerate(tasks, 1) for row in _parse_task(task, f"{file}, task {number}")]

@@ -34,7 +34,11 @@ VERDICTS = pa.schema(
 )
 
 _WORDS = {"action": Action, "verdict": Verdict, "reason": Reason}
-_TEXTS = ("item", "reviewer", "nonce", "remark", "guidelines", "version")
+_WHOLE_NUMBERS = ("seq", "replaces", "place_row")
+_TEXTS = (
+    *("item", "reviewer", "nonce", "remark", "guidelines", "version"),
+    *(name for name in ITEM_COLUMNS if name not in _WHOLE_NUMBERS),
+)
 _NUMBERS = ("time", "seconds")
 
 
@@ -89,7 +93,7 @@ def check_vote_row(row: Any, where: str) -> VoteRow:
     for name, words in _WORDS.items():
         value = row.get(name)
         if value is not None and value not in tuple(words):
-            raise BadVotes(f"{where}: {name} is '{value}'; it can be {', '.join(words)}")
+            raise BadVotes(f"{where}: {name} is '{value!s:.40}'; it can be {', '.join(words)}")
     for name in _TEXTS:
         value = row.get(name)
         if value is not None and (not isinstance(value, str) or "\0" in value or len(value) > 2000):
@@ -97,7 +101,11 @@ def check_vote_row(row: Any, where: str) -> VoteRow:
     for name in _NUMBERS:
         value = row.get(name)
         if value is not None and not (isinstance(value, int | float) and 0 <= value < 1e11):
-            raise BadVotes(f"{where}: {name} is {value!r}; it must be a number from 0")
+            raise BadVotes(f"{where}: {name} is {value!r:.40}; it must be a number from 0 to 1e11")
+    for name in _WHOLE_NUMBERS:
+        value = row.get(name)
+        if value is not None and not (isinstance(value, int) and 0 <= value < 2**63):
+            raise BadVotes(f"{where}: {name} is {value!r:.40}; it must be a whole number from 0")
     if len(row["item"]) > 32 or len(row["nonce"]) > 64:
         raise BadVotes(f"{where}: item or nonce is too long")
     if row["action"] in (Action.VOTE, Action.EDIT) and row.get("verdict") is None:

@@ -34,11 +34,25 @@ from rasura.annotator.store.leases import drop_lease, recount
 from rasura.annotator.store.policy import Policy
 from rasura.annotator.store.reviewers import get_or_add_id, list_names
 from rasura.annotator.store.vote_log import LogEntry, fold_entries, read_entries
+from rasura.manifests.json_lines import BadJsonLine, parse_json_lines
 from rasura.manifests.parquet import encode_parquet, read_parquet
 from rasura.manifests.storage import Store
 
 CHUNK = 500
 """Entries that are appended in one transaction."""
+
+
+def check_imported(result: "ImportResult", file: Path) -> None:
+    """Check that a file had votes on items that the run has.
+
+    Raises:
+        BadVotes: it had none.
+    """
+    if result.added or result.duplicates:
+        return
+    if result.unknown:
+        raise BadVotes(f"{file}: its votes ({result.unknown}) are all on items that the run does not have")
+    raise BadVotes(f"{file}: there are no votes in it; name a file that `rasura votes export` or Label Studio wrote")
 
 
 @dataclass(frozen=True)
@@ -164,13 +178,11 @@ def read_votes(file: Path) -> list[VoteRow]:
 
 
 def _read_json_lines(file: Path) -> Iterator[Any]:
-    for number, line in enumerate(file.read_bytes().splitlines(), 1):
-        try:
-            yield json.loads(line)
-        except ValueError as error:
-            raise BadVotes(
-                f"{file}:{number}: not JSON, of which `rasura votes export` writes an object a line: {error}"
-            ) from None
+    try:
+        yield from parse_json_lines(file.read_bytes())
+    except BadJsonLine as error:
+        text = f"not JSON, of which `rasura votes export` writes an object a line: {error.reason}"
+        raise BadVotes(f"{file}:{error.number}: {text}") from None
 
 
 def append_votes(database: Database, policy: Policy, rows: Sequence[VoteRow]) -> ImportResult:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from sqlalchemy import (
     DDL,
@@ -202,6 +203,37 @@ def create_database_engine(url: str, writes: bool) -> Engine:
     return engine
 
 
+@contextlib.contextmanager
+def read_file(file: Path) -> Iterator[Connection]:
+    """Open the SQLite file of a review for reading alone: nothing is created or changed, also beside it.
+
+    Raises:
+        NoDatabase: it cannot be read, or is of another version.
+    """
+    # a file without a log of writes beside it has no writer: then its folder need not be writable
+    mode = "ro" if file.with_name(f"{file.name}-wal").exists() else "ro&immutable=1"
+    engine = create_engine(f"sqlite:///file:{quote(str(file.absolute()))}?mode={mode}&uri=true")
+    try:
+        with engine.connect() as connection:
+            version = connection.execute(select(meta.c.value).where(meta.c.key == "version")).scalar()
+            if version not in (None, VERSION):
+                raise NoDatabase(_describe_version(str(file), version))
+            yield connection
+    except DatabaseError as error:
+        raise NoDatabase(f"the review's database cannot be read: {file}: {error.orig}") from None
+    finally:
+        engine.dispose()
+
+
+def _describe_version(address: str, version: str) -> str:
+    return f"{address} is a review of version {version}; this program reads and writes version {VERSION}"
+
+
+def get_lock_file(file: Path) -> Path:
+    """Return the place of the lock of an SQLite file's server."""
+    return file.with_name(f".{file.name}.lock")
+
+
 def resolve_url(where: str | Path) -> str:
     """Resolve the address of a database to the URL that SQLAlchemy takes.
 
@@ -243,6 +275,7 @@ class Database:
             if not create and not file.exists():
                 raise NoDatabase(f"there is no review at {file}; `rasura review RUN` begins one")
             file.parent.mkdir(parents=True, exist_ok=True)
+        self.is_new = file is not None and not file.exists()
         self._writing, self._reading = create_database_engine(self.url, True), create_database_engine(self.url, False)
         try:
             with self._writing.begin() as connection:
@@ -255,9 +288,7 @@ class Database:
             raise NoDatabase(f"cannot open the review's database {self.address}: {error.orig}") from None
         if version not in (None, VERSION):
             self._dispose()
-            raise NoDatabase(
-                f"{self.address} is a review of version {version}; this program reads and writes version {VERSION}"
-            )
+            raise NoDatabase(_describe_version(self.address, version))
         self._jobs: queue.SimpleQueue[tuple[Callable[[Connection], Any], Future[Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="rasura-writer", daemon=True)
         self._thread.start()
@@ -321,6 +352,16 @@ class Database:
             future.set_result(result)
         for future, fault in failed:
             future.set_exception(fault)
+
+    def delete(self) -> None:
+        """Delete an SQLite file that was closed, what is beside it, and its folder where it is empty then."""
+        if (file := self.file) is None:
+            return
+        beside = [file.with_name(f"{file.name}-{suffix}") for suffix in ("wal", "shm")]
+        for path in (file, *beside, get_lock_file(file)):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            file.parent.rmdir()
 
     def close(self) -> None:
         """End the writer when its jobs are done, and close all connections."""

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from rasura.annotator.store.database import Database, items, meta, standing
+from rasura.annotator.store.database import Database, items, meta, reviewers, standing
 from rasura.annotator.store.enums import MISTAKES, ItemKind, Variant, Verdict
 from rasura.annotator.store.policy import Policy, compute_priority, count_needed_votes, draw_uniform
 from rasura.manifests.errors import ReviewError
@@ -151,6 +151,13 @@ def check_opened(connection: Connection, run: str) -> None:
     """
     if connection.execute(select(meta.c.value).where(meta.c.key == "loaded")).first() is None:
         raise NeverOpened(f"the review of {run} was never opened, and has no votes; `rasura review {run}` opens it")
+
+
+def has_content(database: Database) -> bool:
+    """Return True for a review whose queue was loaded, or that has a reviewer."""
+    with database.read() as connection:
+        is_loaded = connection.execute(select(meta.c.value).where(meta.c.key == "loaded")).first() is not None
+        return is_loaded or connection.execute(select(reviewers.c.id)).first() is not None
 
 
 def check_candidates(run: Store) -> None:

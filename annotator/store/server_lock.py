@@ -5,7 +5,7 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator
 
-from rasura.annotator.store.database import Database
+from rasura.annotator.store.database import Database, get_lock_file
 from rasura.manifests.errors import ReviewError
 
 
@@ -28,7 +28,7 @@ def lock_server(database: Database) -> Iterator[Callable[[str], None]]:
     if database.file is None:
         yield lambda address: None
         return
-    with database.file.with_name(f".{database.file.name}.lock").open("a+") as handle:
+    with get_lock_file(database.file).open("a+") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

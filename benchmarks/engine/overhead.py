@@ -20,7 +20,8 @@ from rasura.manifests.shards import commit
 from rasura.manifests.storage import Store
 from rasura.pipeline.engine.execute import ActivityMonitor, PartialShard, Quarantine, encode_shard, run_group
 from rasura.pipeline.recipe.load import load
-from rasura.pipeline.recipe.plan import list_shards, plan
+from rasura.pipeline.recipe.plan import plan
+from rasura.pipeline.recipe.shards import list_shards
 from rasura.stages.stage import Source
 
 ROWS, SIDE, ROUNDS = 1024, 512, 4

@@ -27,8 +27,9 @@ from benchmarks.common import ASSETS, print_result
 from benchmarks.pairs.studio_truth import DEGRADED, SCENES, SEED, render_scenes
 from rasura.manifests.storage import Store
 from rasura.stages.background import Background
-from rasura.stages.ground import Ground, GroundParams
+from rasura.stages.ground import Ground
 from rasura.stages.ground_plane.depth import inverse_depth
+from rasura.stages.ground_plane.params import GroundParams
 from rasura.stages.sources.files import RunContext
 from rasura.stages.sources.studio.studio import Degrade, Studio, StudioParams
 from rasura.stages.stage import Kept, Record

@@ -79,11 +79,11 @@ def measure(stages: list[Any], folder: Path) -> dict[str, Any]:
         else:
             mask = record["mask"]
             ious[name] = float((mask & truth).sum() / max(1, (mask | truth).sum()))
-            wrong.append(float((record["foreground_mask"] & ~truth & ~effect).mean()))
+            wrong.append(float((record["foreground_visible"] & ~truth & ~effect).mean()))
             alpha.append(record["alpha_psnr"])
             if record.get("alpha_psnr_effects") is not None:
                 inside.append(record["alpha_psnr_effects"])
-            if count_strays(record["foreground_mask"], mask):
+            if count_strays(record["foreground_visible"], mask):
                 astray.append(name)
             if record["audit_reason"]:
                 reasons[name] = record["audit_reason"]

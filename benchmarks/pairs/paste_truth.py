@@ -27,8 +27,9 @@ import numpy as np
 from benchmarks.common import ASSETS, print_result
 from rasura.manifests.storage import Store
 from rasura.stages.composite import Composite, CompositeParams
-from rasura.stages.ground import Ground, GroundParams
+from rasura.stages.ground import Ground
 from rasura.stages.ground_plane.known_objects import HEIGHT_SPREAD
+from rasura.stages.ground_plane.params import GroundParams
 from rasura.stages.sources.files import RunContext
 from rasura.stages.sources.studio import render as studio_render
 from rasura.stages.sources.studio.meshes import make_object_meshes

@@ -84,7 +84,7 @@ def measure(stages: list[Any], records: list[Record], clean: list[Record]) -> di
         else:
             objects = record["mask"]
             row["object_iou"] = float((objects & true_objects).sum() / (objects | true_objects).sum())
-            row |= score_effects("chain", record["foreground_mask"], objects, start, change)
+            row |= score_effects("chain", record["foreground_visible"], objects, start, change)
             row |= {"motion": record["pair_motion"], "alpha_psnr": record["alpha_psnr"]}
             rows.append(row)
     means = {key: round(float(np.mean([row[key] for row in rows])), 3) for key in rows[0]}

@@ -12,7 +12,7 @@ _CARD = """---
 # {name}
 
 {rows} removal triplets: `source` (the picture with the object), `mask` (the object, white), `target` (the picture
-without it, and without its shadow and reflection). Outside `foreground_mask` (object and effects; null where it is
+without it; the kind of a row says how it was made). Outside `foreground_mask` (object and effects; null where it is
 not known) source and target are equal, pixel by pixel. Made by Rasura from the recipe `{name}` (hash `{recipe}`).
 
 ```python
@@ -25,8 +25,8 @@ dataset = load_dataset("path/to/this/folder", split="{first}")
 |---|---|---|
 {splits}
 
-| kind | rows |
-|---|---|
+| kind | rows | meaning |
+|---|---|---|
 {kinds}
 
 Splits are a hash of the scene, so that no scene is in two of them, and they do not move when data is added.

@@ -6,7 +6,17 @@ from itertools import pairwise
 from typing import Any
 
 from rasura.manifests.errors import InputError
+from rasura.manifests.ids import is_split_name
 from rasura.manifests.tables import Table, Tables
+
+KINDS: Mapping[str | None, str] = {
+    "captured": "a pair of photographs of a fixed camera: inside `foreground_mask` the target is the second one",
+    "simulated": "cut-outs with their effects, composited onto a photograph, which is the target",
+    "inserted": "an object that a model has drawn into a photograph, which is the target",
+    "edited": "what a remover made of the source; it counts as a triplet where somebody, or a score, accepted it, and "
+    "shadows or reflections may be left in it",
+}
+"""Meanings of the kinds of rows, for cards."""
 
 
 class NotTriplets(InputError):
@@ -75,23 +85,35 @@ class DatasetSummary:
             recipe=self.recipe_hash,
             rows=self.rows,
             splits="\n".join(f"| {split} | {rows} | {size} |" for split, (rows, size) in self.splits.items()),
-            kinds="\n".join(f"| {kind} | {rows} |" for kind, rows in sorted(self.kinds.items())),
+            kinds=render_kinds(self.kinds),
             licences=", ".join(self.licences) or "none given",
             **values,
         )
+
+
+def render_kinds(kinds: Mapping[str, int]) -> str:
+    """Render the rows of a card's table of kinds: each with its number and meaning.
+
+    Examples:
+        >>> render_kinds({"simulated": 3})
+        '| simulated | 3 | cut-outs with their effects, composited onto a photograph, which is the target |'
+    """
+    return "\n".join(f"| {kind} | {rows} | {KINDS.get(kind, '')} |" for kind, rows in sorted(kinds.items()))
 
 
 def list_rows(tables: Sequence[Table]) -> list[DatasetRow]:
     """List the rows of some tables, sorted by id.
 
     Raises:
-        NotTriplets: an id is in two flows.
+        NotTriplets: an id is in two flows, or a split's name is no word: it becomes a part of file names.
     """
     rows: list[DatasetRow] = []
     for table in tables:
         light = table.read_light(["split", "bytes", "kind", "licence", "scene_id"])
         for raw in light.to_pylist():
             scene = raw["scene_id"] or raw["id"]
+            if raw["split"] is not None and not is_split_name(raw["split"]):
+                raise NotTriplets(f"row {raw['id']} of flow '{table.name}': split {raw['split']!r} is no word")
             place = (table.name, raw["shard"], raw["row"])
             rows.append(
                 DatasetRow(raw["id"], raw["split"], raw["bytes"] or 0, raw["kind"], raw["licence"], *place, scene)

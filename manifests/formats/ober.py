@@ -5,16 +5,13 @@ Columns `input`, `gt`, `object_mask`, `object_effect_mask` (pictures), `subset`,
 ground truth (OBER-Wild) has no `gt`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote, unquote
 
-import fsspec
-import pyarrow.parquet as pq
-
-from rasura.manifests.errors import InputError
+from rasura.manifests.parquet import RowReader, iterate_rows, open_parquet
 from rasura.manifests.schemas import Kind, Schema
 
 NAME = "ober"
@@ -33,7 +30,6 @@ PICTURES = ("input", "gt", "object_mask", "object_effect_mask")
 TRIPLET = {"input": "source", "gt": "target", "object_mask": "mask", "object_effect_mask": "foreground_mask"}
 """OBER's pictures -> those of a triplet."""
 
-BATCH_ROWS = 4
 _SUFFIXES = {b"RIFF": "webp", b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"BM": "bmp", b"II*\0": "tif", b"MM\0*": "tif"}
 
 
@@ -86,49 +82,15 @@ class ListedRow:
     pictures: tuple[bytes | None, ...]
 
 
-class NotOber(InputError):
-    """A Parquet file that lacks OBER's columns."""
-
-
-def check_columns(names: Sequence[str], path: str) -> None:
-    """Check that a file has the columns that OBER's pairs need.
-
-    Raises:
-        NotOber: `input` or `object_mask` is missing.
-    """
-    if missing := [name for name in NEEDED_COLUMNS if name not in names]:
-        raise NotOber(f"'{path}' has no column {', '.join(missing)}; it has {', '.join(names)}")
-
-
-def _iterate_rows(source: Any, columns: Sequence[str], groups: Sequence[int] | None = None) -> Iterator[dict[str, Any]]:
-    """Yield rows one after another, a few in memory at a time, whatever the size of a row group."""
-    names = [name for name in columns if name in source.schema_arrow.names]
-    row_groups = list(range(source.num_row_groups)) if groups is None else list(groups)
-    for batch in source.iter_batches(BATCH_ROWS, row_groups=row_groups, columns=names, use_threads=False):
-        for index in range(batch.num_rows):
-            row: dict[str, Any] = batch.slice(index, 1).to_pylist()[0]
-            yield dict.fromkeys(columns) | row
-
-
 def _get_bytes(cell: Any) -> bytes | None:
     data = cell.get("bytes") if isinstance(cell, Mapping) else cell
     return data if isinstance(data, bytes) and data else None
 
 
-def open_parquet(path: str) -> Any:
-    """Open a local or remote Parquet file, to be read in small pieces."""
-    return pq.ParquetFile(fsspec.open(path, "rb").open(), pre_buffer=False, buffer_size=2**20)
-
-
 def list_rows(path: str) -> Iterator[ListedRow]:
-    """Yield all rows of a file.
-
-    Raises:
-        NotOber: the file lacks OBER's columns.
-    """
+    """Yield all rows of a file that has at least `NEEDED_COLUMNS`."""
     with open_parquet(path) as source:
-        check_columns(source.schema_arrow.names, path)
-        for row in _iterate_rows(source, list(COLUMNS)):
+        for row in iterate_rows(source, list(COLUMNS)):
             name = (row["input"] or {}).get("path") if isinstance(row["input"], Mapping) else None
             pictures = tuple(_get_bytes(row[column]) for column in PICTURES)
             yield ListedRow(parse_scene(name) if name else "", row["subset"], row["split"], pictures)
@@ -138,44 +100,13 @@ class OberReader:
     """A reader of single rows of files, undecoded. Consecutive rows are read as a stream."""
 
     def __init__(self) -> None:
-        self._rows: Iterator[dict[str, Any]] = iter(())
-        self._source: Any = None
-        self._position: tuple[str, int, int] = ("", 0, 0)  # path, next row, end of its row group
+        self._reader = RowReader(PICTURES)
 
     def row(self, path: str, row: int) -> dict[str, bytes | None] | None:
         """Read the pictures of a row by their names; None where the file has no such row."""
-        open_path, start, end = self._position
-        if open_path != path or not start <= row < end:
-            group = self._open(path, row)
-            if group is None:
-                return None
-            start, end = group
-        for _ in range(row - start):
-            next(self._rows)
-        pictures = next(self._rows)
-        self._position = (path, row + 1, end)
-        return {name: _get_bytes(pictures[name]) for name in PICTURES}
-
-    def _open(self, path: str, row: int) -> tuple[int, int] | None:
-        """Start to read the row group that has a row.
-
-        Returns:
-            The first row of the group and the one after its last; None where the file has no such row.
-        """
-        if self._position[0] != path or self._source is None:
-            self.close()
-            self._source = open_parquet(path)
-        start = 0
-        for group in range(self._source.num_row_groups):
-            end = start + self._source.metadata.row_group(group).num_rows
-            if row < end:
-                self._rows = _iterate_rows(self._source, PICTURES, [group])
-                return start, end
-            start = end
-        return None
+        cells = self._reader.read_row(path, row)
+        return None if cells is None else {name: _get_bytes(cells[name]) for name in PICTURES}
 
     def close(self) -> None:
         """Close the file that is open."""
-        if self._source is not None:
-            self._source.close(force=True)
-        self._source, self._position = None, ("", 0, 0)
+        self._reader.close()

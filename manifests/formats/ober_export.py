@@ -22,8 +22,8 @@ _CARD = """---
 # {name}
 
 {rows} pairs in OBER's layout: `input` (with the object), `gt` (without it and its effects), `object_mask` (the object,
-white), `object_effect_mask` (object and effects; null where it is not known). `subset` is how a pair was made:
-captured, simulated or edited. A picture's `path` is `<scene>_<crop>.<ext>`; all crops of a scene are in one split.
+white), `object_effect_mask` (object and effects; null where it is not known). `subset` is how a pair was made. A
+picture's `path` is `<scene>_<crop>.<ext>`; all crops of a scene are in one split.
 `rows.jsonl` has each pair's id, origin and licence by that name. Made by Rasura from the recipe `{name}` (hash
 `{recipe}`).
 
@@ -31,8 +31,8 @@ captured, simulated or edited. A picture's `path` is `<scene>_<crop>.<ext>`; all
 |---|---|---|
 {splits}
 
-| subset | rows |
-|---|---|
+| subset | rows | meaning |
+|---|---|---|
 {kinds}
 
 Licences of the pictures in it: {licences}.

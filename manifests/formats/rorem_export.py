@@ -3,21 +3,23 @@
 Pictures are PNG files of the same pixels; masks have 8 bits, 0 and 255, because the loaders dilate them as grey values.
 """
 
+import contextlib
 import hashlib
 import io
 import json
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import numpy as np
 from PIL import Image
 
-from rasura.manifests.formats.dataset_rows import DatasetRow, NotTriplets, list_rows, read_raw_row
+from rasura.manifests.formats.dataset_rows import DatasetRow, NotTriplets, list_rows, read_raw_row, render_kinds
 from rasura.manifests.formats.rorem import ABOUT, META, NAME, PARTS, PROVENANCE, get_score
 from rasura.manifests.formats.target import ExportTarget
 from rasura.manifests.images import decode_image, decode_mask
+from rasura.manifests.json_lines import parse_json_lines
 from rasura.manifests.run_layout import DATASET_CARD
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
@@ -26,13 +28,17 @@ _CARD = """# {name}
 
 {rows} triplets in RORem's layout: {folders}, each with `meta.json`, a list of `source` (with the object), `mask`
 (white is what is removed) and `GT` (without it). {scored} of them have a `score`: 1 or 0 where somebody said yes or no,
-else a judge's probability. RORem's discriminator needs it in every entry, its remover in none. `rows.jsonl` has each
-entry's id, scene, origin and licence by the name of its pictures. Made by Rasura from the recipe `{name}` (hash
+else a discriminator's probability. RORem's discriminator needs it in every entry, its remover in none. `rows.jsonl` has
+each entry's id, scene, origin and licence by the name of its pictures. Made by Rasura from the recipe `{name}` (hash
 `{recipe}`).
 
 | split | rows | with a score |
 |---|---|---|
 {splits}
+
+| kind | rows | meaning |
+|---|---|---|
+{kinds}
 
 Licences of the pictures in it: {licences}.
 """
@@ -144,8 +150,23 @@ def _render_card(
         scored=sum(scored.values()),
         recipe=recipe_hash,
         splits="\n".join(f"| {split} | {len(entries[split])} | {count} |" for split, count in scored.items()),
+        kinds=render_kinds(Counter(row.kind for row in rows)),
         licences=", ".join(sorted({row.licence for row in rows if row.licence})) or "none given",
     )
+
+
+def list_targets(dataset: Store, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """List the clean pictures of an export.
+
+    Yields:
+        Split, row id and path; nothing more of a list from where it cannot be read.
+    """
+    for file in manifest["files"]:
+        split, _, name = file["name"].rpartition("/")
+        if name == ABOUT and dataset.exists(file["name"]):
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                for row in parse_json_lines(dataset.read(file["name"])):
+                    yield unquote(split), row["id"], f"{split}/GT/{row['name']}.png"
 
 
 def find_faults(dataset: Store, manifest: Mapping[str, Any]) -> list[str]:
@@ -160,7 +181,7 @@ def find_faults(dataset: Store, manifest: Mapping[str, Any]) -> list[str]:
             faults.append(fault)
         elif file["name"].endswith(ABOUT):
             folder = file["name"].removesuffix(f"/{ABOUT}")
-            for row in map(json.loads, dataset.read(file["name"]).decode().splitlines()):
+            for row in parse_json_lines(dataset.read(file["name"])):
                 paths = ((f"{folder}/{part}/{row['name']}.png", sha) for part, sha in row["sha256"].items())
                 faults += [fault for path, sha in paths if (fault := _check_file(dataset, path, sha))]
     return faults

@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 
 from rasura.manifests.errors import InputError
 from rasura.manifests.formats import ober, rorem
+from rasura.manifests.json_lines import parse_json_lines
+from rasura.manifests.remote_files import StoreError, check_name
 from rasura.manifests.run_layout import DATASET_CARD, DATASET_MANIFEST
 from rasura.manifests.schemas import read_schema
 from rasura.manifests.storage import Store
@@ -114,7 +116,13 @@ def _read_json(out: Store, name: str) -> Any:
 
 def _is_plain(name: Any) -> bool:
     """Return True for a path that stays in its folder."""
-    return isinstance(name, str) and not name.startswith("/") and ".." not in PurePosixPath(name).parts
+    if not isinstance(name, str):
+        return False
+    try:
+        check_name(name)
+    except StoreError:
+        return False
+    return True
 
 
 def _read_journal(out: Store) -> set[str]:
@@ -147,7 +155,7 @@ def _list_pictures(out: Store, about: str) -> set[str]:
     """List the pictures of a folder of RORem's by its `rows.jsonl`; none where that is damaged."""
     folder = PurePosixPath(about).parent
     try:
-        rows = [json.loads(line) for line in out.read(about).decode().splitlines()]
+        rows = parse_json_lines(out.read(about))
         paths = {str(folder / part / f"{row['name']}.png") for row in rows for part in row["sha256"]}
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return set()

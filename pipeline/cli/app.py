@@ -7,6 +7,7 @@ import typer
 
 from rasura.manifests.spelling import format_count
 from rasura.pipeline.cli import discriminator, loop, remover, review
+from rasura.pipeline.cli.interrupts import explain_interrupt
 from rasura.pipeline.cli.options import (
     APP_SETTINGS,
     InterruptibleGroup,
@@ -106,13 +107,10 @@ def run(
     quiet: QuietOption = False,
 ) -> None:
     """Run a recipe, or continue where it was left. What is done is not done again."""
-    try:
+    with explain_interrupt("stopped; what was committed is whole, and the same command continues from there"):
         from rasura.pipeline.run.run import run as run_recipe
 
         result = run_recipe(recipe, into, set or (), only, quiet)
-    except KeyboardInterrupt:
-        typer.echo("stopped; what was committed is whole, and the same command continues from there", err=True)
-        raise typer.Exit(130) from None
     for line in result.describe():
         typer.echo(line)
     for warning in result.list_warnings():
@@ -123,15 +121,20 @@ def run(
 @app.command()
 def status(run: RunArgument, json: JsonOption = False) -> None:
     """Show what became of each input: in, kept, rejected by reason, failed by error, seconds, rate."""
+    from rasura.manifests.errors import ReviewError
     from rasura.manifests.storage import Store
     from rasura.pipeline.run.accounting import compute_accounting, render_tables, to_json_values
     from rasura.pipeline.run.review import read_review_accounting
 
-    accounting, review = compute_accounting(Store(run)), read_review_accounting(Store(run))
+    accounting, review, fault = compute_accounting(Store(run)), None, None
+    try:
+        review = read_review_accounting(Store(run))
+    except ReviewError as error:
+        fault = str(error)
     if json:
         import json as encoder
 
-        values = to_json_values(accounting) | {"review": vars(review[0]) if review else None}
+        values = to_json_values(accounting) | {"review": vars(review[0]) if review else None, "review_fault": fault}
         typer.echo(encoder.dumps(values, indent=1))
         return
     from rich.console import Console
@@ -139,8 +142,8 @@ def status(run: RunArgument, json: JsonOption = False) -> None:
     console = Console()
     for line in render_tables(accounting, console.width):
         console.print(line, crop=False)  # the terminal may wrap a line, but no figure is cut
-    if review:
-        console.print(f"review: {review[0]}")
+    if review or fault:
+        console.print(f"review: {review[0] if review else fault}", markup=False)
 
 
 @app.command()
@@ -167,6 +170,7 @@ def verify(
     quiet: QuietOption = False,
 ) -> None:
     """Check hashes, counts, columns, every picture, and that source = target outside the foreground mask."""
+    from rasura.manifests.errors import ReviewError
     from rasura.manifests.storage import Store
     from rasura.pipeline.run.progress import Progress
     from rasura.pipeline.run.review import read_review_accounting
@@ -177,8 +181,11 @@ def verify(
     with Progress(quiet) as progress:
         progress.start("verify", count_rows(store))
         faults, checked = verify_store(store, progress.advance)
-    if review := read_review_accounting(store):
-        faults, checked = [*faults, *(f"review: {fault}" for fault in review[1])], [*checked, "review"]
+    try:
+        if review := read_review_accounting(store):
+            faults, checked = [*faults, *(f"review: {fault}" for fault in review[1])], [*checked, "review"]
+    except ReviewError as error:
+        faults = [*faults, f"review: {error}"]
     for fault in faults:
         typer.echo(fault)
     if faults:

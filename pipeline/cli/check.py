@@ -7,7 +7,7 @@ from rasura.pipeline.loop.recipe import LoopRecipe
 from rasura.pipeline.recipe.describe import describe_plan
 from rasura.pipeline.recipe.load import load, parse_yaml, read_text
 from rasura.pipeline.recipe.overrides import Overrides
-from rasura.pipeline.recipe.plan import Plan, plan
+from rasura.pipeline.recipe.plan import Plan, load_plan
 
 
 def load_checked(file: str | Path, overrides: Overrides = ()) -> Plan | LoopRecipe:
@@ -26,7 +26,7 @@ def load_checked(file: str | Path, overrides: Overrides = ()) -> Plan | LoopReci
 def _check(file: str | Path, overrides: Overrides) -> Plan | CheckedLoop:
     raw, _ = parse_yaml(read_text(file), str(file))
     if LoopRecipe.distinctive_key not in raw:
-        return plan(*load(file, overrides))
+        return load_plan(file, overrides)
     return check_loop(*load(file, overrides, LoopRecipe))
 
 

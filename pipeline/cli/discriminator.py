@@ -14,6 +14,8 @@ from rasura.pipeline.cli.trainings import (
     DiscriminatorTraining,
     OutOption,
     check_base,
+    check_out,
+    describe_training,
     interruptible,
     read_changes,
 )
@@ -97,6 +99,7 @@ def train(
     from rasura.pipeline.training.settings import build_discriminator_settings
     from rasura.pipeline.training.votes import SHARES, divide_examples
 
+    check_out(out)
     if start is None:
         check_base(preset, base)
     config, settings = build_discriminator_settings(preset, seed, *read_changes(set))
@@ -111,6 +114,7 @@ def train(
         learner = training.create_discriminator(config, sides["learn"], base, prompts, seed)
     division = {"shares": dict(SHARES), "seed": seed, "run": run, "reviewers": sort}
     with interruptible(), Progress(quiet) as progress:
+        progress.print(describe_training(settings, len(sides["learn"]), "candidate"))
         summary = training.train(learner, sides["learn"], settings, out, division, progress.track("training", "steps"))
     typer.echo(
         f"{out}: learned from {summary['votes']} candidates ({NAMES[sort]}), best at step {summary['best_step']} of "

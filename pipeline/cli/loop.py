@@ -64,9 +64,6 @@ def run(
     except Waiting as waiting:
         typer.echo(str(waiting))
         raise typer.Exit(WAITING) from None
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command continues from there", err=True)
-        raise typer.Exit(130) from None
     typer.echo(format_text(finished))
 
 

@@ -1,8 +1,9 @@
 """Options, arguments and messages that several commands share. Nothing heavy is imported before a command needs it."""
 
-import contextlib
+import errno
+import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -10,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from rasura.manifests.errors import RasuraError
+from rasura.pipeline.cli.interrupts import explain_interrupt
 
 APP_SETTINGS: Mapping[str, Any] = {
     "no_args_is_help": True,
@@ -19,7 +21,9 @@ APP_SETTINGS: Mapping[str, Any] = {
 }
 """Settings of every group of commands."""
 
-RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")]
+RecipeArgument = Annotated[  # that it can be read is checked with the rest of it, for one form of the message
+    Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.", readable=False)
+]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Folder or URI that `rasura run` wrote into.")]
 RunsArgument = Annotated[
     list[str], typer.Argument(metavar="RUN...", help="Folders or URIs that `rasura run` wrote into.")
@@ -44,14 +48,8 @@ PromptsOption = Annotated[
 ]
 
 
-STOPPED = "stopped; the same command continues from there"
-"""Message after Ctrl-C."""
-INTERRUPTED = 130
-"""Exit status after Ctrl-C."""
-
-
 class InterruptibleGroup(TyperGroup):
-    """The group of all commands: Ctrl-C ends each of them with a sentence, wherever it is."""
+    """The group of all commands: Ctrl-C and SIGTERM end each of them with a sentence, wherever it is."""
 
     def make_context(self, *arguments: Any, **settings: Any) -> Any:
         """Read the arguments."""
@@ -62,16 +60,6 @@ class InterruptibleGroup(TyperGroup):
         """Invoke a command."""
         with explain_interrupt():
             return super().invoke(ctx)
-
-
-@contextlib.contextmanager
-def explain_interrupt() -> Iterator[None]:
-    """Print after Ctrl-C how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo(STOPPED, err=True)
-        raise typer.Exit(INTERRUPTED) from None
 
 
 class DefaultCommandGroup(TyperGroup):
@@ -97,9 +85,28 @@ class DefaultCommandGroup(TyperGroup):
         super().format_options(ctx, formatter)
 
 
+REMEDIES = {
+    errno.ENOENT: "there is no such file or folder",
+    errno.EACCES: "permission denied; change its permissions, or name another place",
+    errno.EPERM: "permission denied; change its permissions, or name another place",
+    errno.EROFS: "it is on a read-only file system; name another place",
+    errno.ENOSPC: "the disk is full; make room, or name another place",
+    errno.EDQUOT: "the disk quota is used up; make room, or name another place",
+    errno.ENOTDIR: "a part of the path is a file and no folder; name another place",
+    errno.EISDIR: "it is a folder; name a file",
+    errno.ENAMETOOLONG: "the name is too long; shorten it",
+    errno.ELOOP: "its links lead in a circle; remove one of them",
+}
+"""Reason and remedy of an error of the file system, by its number."""
+
+
 def explain(error: BaseException) -> str | None:
     """Return the sentence for an error that the user can mend; None for one that is a fault of Rasura's own."""
-    if isinstance(error, RasuraError | FileNotFoundError | PermissionError | ConnectionError):
+    if isinstance(error, RasuraError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in REMEDIES and error.filename is not None:
+        return f"cannot read or write '{os.fsdecode(error.filename)}': {REMEDIES[error.errno]}"
+    if isinstance(error, FileNotFoundError | PermissionError | ConnectionError):
         return str(error)
     if isinstance(error, ModuleNotFoundError):
         from rasura.manifests.extras import describe_missing, find_extra

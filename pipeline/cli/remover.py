@@ -15,6 +15,8 @@ from rasura.pipeline.cli.trainings import (
     RemoverDistillation,
     RemoverTraining,
     check_base,
+    check_out,
+    describe_training,
     interruptible,
     read_changes,
 )
@@ -28,7 +30,8 @@ FlowsOption = Annotated[
 ]
 SplitOption = Annotated[str | None, typer.Option("--split", metavar="NAME", help="Only triplets of this split.")]
 WorkersOption = Annotated[
-    int, typer.Option("--workers", min=0, help="Workers of Ray Train, one GPU each; 0: train in this process.")
+    int,
+    typer.Option("--workers", min=0, max=4096, help="Workers of Ray Train, one GPU each; 0: train in this process."),
 ]
 
 
@@ -70,12 +73,13 @@ def _build_config(seed: int, positions: Any, **values: Any) -> Any:
     return config
 
 
-def _run(work: Callable[..., object], workers: int, out: Path, gpus: bool, quiet: bool) -> None:
-    """Run a training and show its progress."""
+def _run(work: Callable[..., object], workers: int, out: Path, gpus: bool, quiet: bool, about: str) -> None:
+    """Run a training and show its progress, after what it is about."""
     from rasura.pipeline.run.progress import Progress
     from rasura.pipeline.training.workers import run_training
 
     with interruptible(), Progress(quiet) as progress:
+        progress.print(about)
         run_training(work, workers, out, gpus, progress.track("training", "steps"))
 
 
@@ -109,6 +113,7 @@ def train(
     from rasura.pipeline.training.settings import build_training_settings
 
     check_base(preset, base)
+    check_out(out)
     changes, positions = read_changes(set, "settings")
     config = _build_config(
         seed, positions, preset=preset, base=base, prompts=prompts, settings=changes, workers=workers
@@ -122,7 +127,7 @@ def train(
         training.fit_codec(pictures, codec, settings.size)
     items = training.list_items(reader.home, refs)
     work = partial(training.train_remover, config, settings, items, codec, start, out)
-    _run(work, workers, out, preset != "tiny", quiet)
+    _run(work, workers, out, preset != "tiny", quiet, describe_training(settings, len(refs), "triplet"))
     typer.echo(f"{out}: learned from {len(refs)} triplets in {settings.steps} steps")
 
 
@@ -154,6 +159,7 @@ def distill(
     from rasura.pipeline.training import remover as training
     from rasura.pipeline.training.settings import build_distillation_settings
 
+    check_out(out)
     if prompts and not teacher_prompts:
         raise RecipeError(
             "--prompts takes the place of the text encoders: name the embeddings of the teacher's two prompts with "
@@ -167,6 +173,6 @@ def distill(
     teacher = training.prepare_teacher(config, start, out)
     items = training.list_items(reader.home, refs)
     work = partial(training.distill_remover, config, settings, items, teacher, out)
-    _run(work, workers, out, True, quiet)
+    _run(work, workers, out, True, quiet, describe_training(settings, len(refs), "triplet"))
     typer.echo(f"{out}: learned from {len(refs)} triplets in {settings.steps} steps; to run it:")
     typer.echo(f"  {{kind: rorem-lcm, base: {base}, unet: {teacher.unet}, lora: {out / training.LORA}}}")

@@ -42,7 +42,7 @@ UrlOption = Annotated[
 
 @contextlib.contextmanager
 def open_database(run: str, location: str | None, create: bool) -> "Iterator[Database]":
-    """Open the database of a run's review, and close it in the end.
+    """Open the database of a run's review, and close it in the end; a new one of a review that is refused is deleted.
 
     Args:
         run: the run.
@@ -54,6 +54,7 @@ def open_database(run: str, location: str | None, create: bool) -> "Iterator[Dat
         NoRun: there is no run to review.
     """
     from rasura.annotator.store.database import Database, NoDatabase
+    from rasura.annotator.store.items import has_content
     from rasura.manifests.run_layout import REVIEW_DATABASE, read_plan
     from rasura.manifests.storage import Store, is_remote
 
@@ -64,10 +65,16 @@ def open_database(run: str, location: str | None, create: bool) -> "Iterator[Dat
             read_plan(Store(run))
         location = str(Path(run.removeprefix("file://")) / REVIEW_DATABASE)
     database = Database(location, create)
+    is_refused = False
     try:
         yield database
+    except Exception:
+        is_refused = database.is_new and not has_content(database)
+        raise
     finally:
         database.close()
+        if is_refused:
+            database.delete()
 
 
 def read_policy(run: str, overrides: Sequence[str] | None) -> "Policy":
@@ -263,14 +270,15 @@ def import_votes(
     set: SetOption = None,
 ) -> None:
     """Import votes. Entries that are there already are not added again."""
-    from rasura.annotator.exchange.votes_file import append_votes, read_votes
+    from rasura.annotator.exchange.votes_file import append_votes, check_imported, read_votes
     from rasura.annotator.store.items import refresh_queue
     from rasura.manifests.storage import Store
 
-    policy = read_policy(run, set)
+    policy, votes = read_policy(run, set), read_votes(file)
     with open_database(run, database, create=True) as review_database:
         refresh_queue(Store(run), review_database, policy)
-        result = append_votes(review_database, policy, read_votes(file))
+        result = append_votes(review_database, policy, votes)
+    check_imported(result, file)
     added, were, are = (
         format_count(result.added, "entry"),
         _agree(result.duplicates, "was"),

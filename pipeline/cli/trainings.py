@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
@@ -10,7 +11,10 @@ import typer
 import yaml
 from typer.core import TyperCommand
 
-from rasura.manifests.errors import RecipeError
+from rasura.manifests.errors import InputError, RecipeError
+from rasura.manifests.run_layout import LOOP, PLAN
+from rasura.manifests.spelling import format_count
+from rasura.pipeline.cli.interrupts import explain_interrupt
 from rasura.pipeline.recipe.overrides import apply_overrides, parse_overrides
 from rasura.pipeline.recipe.positions import Positions
 
@@ -27,6 +31,10 @@ ChangesOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of those below; may be repeated."),
 ]
+
+
+class ForeignTarget(InputError):
+    """The folder that a training is to write into belongs to something else."""
 
 
 class TrainingCommand(TyperCommand):
@@ -122,11 +130,47 @@ def check_base(preset: str, base: Path | None) -> None:
         )
 
 
+TRAINING_FILES = ("checkpoint*", "log.jsonl", "codec.*", "votes.json", "unet", "remover", "discriminator", ".*")
+"""Names in a folder whose training was stopped before its first checkpoint."""
+
+
+def check_out(out: Path) -> None:
+    """Check that a folder is a training's own: it is new, is empty, or has a training.
+
+    Raises:
+        ForeignTarget: it is a file, is or is in a run or a loop, or has files of something else.
+    """
+    for place in (out.absolute(), *out.absolute().parents):
+        if place.exists() and not place.is_dir():
+            raise ForeignTarget(f"--out {out}: '{place}' is a file; name a folder for the training")
+        if any((place / name).is_file() for name in (PLAN, LOOP)):
+            raise ForeignTarget(f"--out {out}: '{place}' is a run or a loop; name a folder outside it")
+    if not out.is_dir() or (out / "checkpoint.json").is_file():
+        return
+    for name in sorted(entry.name for entry in out.iterdir()):
+        if not any(fnmatchcase(name, pattern) for pattern in TRAINING_FILES):
+            raise ForeignTarget(
+                f"--out {out}: it has files of something else ({name}); name a new folder, or one whose training is "
+                "to be continued"
+            )
+
+
+def describe_training(settings: Any, rows: int, noun: str) -> str:
+    """Describe a training before its first step, and warn of a batch that repeats its rows.
+
+    Args:
+        settings: of the training, with `steps` and `batch`.
+        rows: number of what it learns from.
+        noun: for one of them.
+    """
+    text = f"training: {settings.steps} steps, {settings.batch} of {format_count(rows, noun)} each"
+    if settings.batch > rows:
+        text += f"\nwarning: a step has some of them more than once; --set batch={rows} is enough"
+    return text
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
     """Print one line where the user stops a training."""
-    try:
+    with explain_interrupt("stopped; the same command continues from the last checkpoint"):
         yield
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command continues from the last checkpoint", err=True)
-        raise typer.Exit(130) from None

@@ -3,8 +3,10 @@
 import contextlib
 import io
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -75,24 +77,42 @@ def cluster(engine: EngineSettings) -> Iterator[None]:
     import ray
 
     address = os.environ.get("RAY_ADDRESS")
-    if address and address != "local":
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    else:
-        ray.init(
-            address="local",
-            num_cpus=engine.workers or os.cpu_count() or 1,
-            resources=_custom_resources(),
-            object_store_memory=engine.object_store_mb * 2**20,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            _temp_dir=os.environ.get("RASURA_RAY_TMP") or str(Path(tempfile.gettempdir()) / "rasura-ray"),
-        )
     try:
+        with _keep_sigterm_handler():
+            if address and address != "local":
+                ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            else:
+                ray.init(
+                    address="local",
+                    num_cpus=engine.workers or os.cpu_count() or 1,
+                    resources=_custom_resources(),
+                    object_store_memory=engine.object_store_mb * 2**20,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                    _temp_dir=os.environ.get("RASURA_RAY_TMP") or str(Path(tempfile.gettempdir()) / "rasura-ray"),
+                )
         with contextlib.redirect_stdout(_WithoutRaylet(sys.stdout)):
             yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _keep_sigterm_handler() -> Iterator[None]:
+    """Keep the process's handler of SIGTERM, where it has one: Ray sets its own, which ends without a word."""
+    handler = signal.getsignal(signal.SIGTERM)
+    is_ours = callable(handler) and threading.current_thread() is threading.main_thread()
+    try:
+        yield
+    except SystemExit:
+        if not is_ours:
+            raise
+        signal.signal(signal.SIGTERM, handler)
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        if is_ours:
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _custom_resources() -> dict[str, float]:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from rasura.manifests.ids import assign_split
+from rasura.manifests.ids import assign_split, is_split_name
 from rasura.manifests.schemas import Kind, encode_records
 from rasura.manifests.shards import RejectedRow, StageCount
+from rasura.pipeline.engine.outputs import find_output_fault
 from rasura.pipeline.recipe.specs import Group, StageSpec
 from rasura.stages.stage import Kept, Outcome, Record, Rejected, Stage
 
@@ -138,11 +139,14 @@ def complete_record(spec: StageSpec, record: Record, output: Record, weights: Ma
     Columns that a stage does not mention are passed on from its input.
 
     Raises:
-        ValueError: the stage made a column that it does not declare.
+        ValueError: a column of the stage is not declared, is left out or has a value of another kind; or a split's name
+            is no word.
     """
-    if unknown := set(output) - set(spec.columns) - set(record):
-        raise ValueError(f"stage '{spec.name}' made columns that it does not declare: {', '.join(sorted(unknown))}")
+    if fault := find_output_fault(spec.columns, record, output):
+        raise ValueError(f"stage '{spec.name}': {fault}")
     row = record | output
+    if row.get("split") is not None and not is_split_name(row["split"]):  # it becomes a part of file names
+        raise ValueError(f"split {row['split']!r} is no word of at most 64 letters, digits and underscores")
     if row["id"] != record["id"] and row.get("parents") == record.get("parents"):
         row["parents"] = [record["id"]]
     row["stages"] = {**(row.get("stages") or {}), spec.name: spec.version}
@@ -215,9 +219,7 @@ def run_stage(
             elif isinstance(outcome, Exception):
                 drop(record, "failed", type(outcome).__name__, str(outcome))
             elif not isinstance(outcome, Kept):
-                drop(
-                    record, "failed", "TypeError", f"the stage returned a {type(outcome).__name__}, no Kept or Rejected"
-                )
+                drop(record, "failed", "TypeError", f"the stage returned {outcome!r:.60}, no Kept or Rejected")
     count.out = len(kept)
     return kept, dropped, count
 

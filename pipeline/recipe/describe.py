@@ -15,11 +15,22 @@ def describe_plan(plan: Plan) -> str:
     lines = [f"recipe '{plan.recipe.name}' can be run: {format_count(len(plan.flows), 'flow')}, hash {plan.hash[:12]}"]
     for flow in plan.flows.values():
         lines += _describe_flow(flow, plan.sources[flow.name], plan.inputs[flow.name])
-    if plan.recipe.dataset:
-        lines.append(f"dataset: triplets of {', '.join(plan.recipe.dataset.flows)}")
+    if plan.dataset is not None:
+        lines.append(f"dataset: triplets of {', '.join(plan.dataset)}")
+    if plan.left_out:
+        lines.append(f"warning: {describe_left_out(plan)}")
     workers = plan.recipe.engine.workers
     lines.append(f"engine: {format_count(workers, 'CPU worker') if workers else 'a CPU worker for each core'}")
     return "\n".join(lines)
+
+
+def describe_left_out(plan: Plan) -> str:
+    """Describe which flows are not in the dataset, though the recipe names them, and why."""
+    names = f"flow{'s' if len(plan.left_out) > 1 else ''} {', '.join(plan.left_out)}"
+    return (
+        f"the dataset is without {names}: these rows are candidates, results of removers that nobody has accepted; "
+        "select them by score or verdict, or set `candidates: true` under `dataset`"
+    )
 
 
 def _describe_flow(flow: FlowPlan, source: Source, inputs: int | None) -> Iterator[str]:

@@ -11,8 +11,9 @@ from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel, ValidationError
 
-from rasura.manifests.errors import RecipeError
+from rasura.manifests.errors import RecipeError, StorageError
 from rasura.manifests.spelling import list_nearest, suggest
+from rasura.manifests.uris import check_path
 from rasura.pipeline.recipe.former_names import find_model, rename_keys
 from rasura.pipeline.recipe.overrides import Overrides, apply_overrides, parse_overrides
 from rasura.pipeline.recipe.positions import KeyPath, Positions, find_file_path, read_positions
@@ -29,6 +30,20 @@ COMMANDS = {"flows": "rasura run", "rounds": "rasura loop"}
 Root = TypeVar("Root", bound=RootModel)
 Fault = tuple[KeyPath, str]
 """A fault: path of keys, and what is wrong."""
+
+
+class FaultyRecipe(RecipeError):
+    """A recipe of a run with faults outside of its flows, which can still be checked.
+
+    Args:
+        text: all faults.
+        recipe: the recipe, with defaults in place of the values that are wrong.
+        positions: places of its values.
+    """
+
+    def __init__(self, text: str, recipe: Recipe, positions: Positions) -> None:
+        super().__init__(text)
+        self.recipe, self.positions = recipe, positions
 
 
 def parse_yaml(text: str, file: str) -> tuple[dict[str, Any], Positions]:
@@ -123,8 +138,25 @@ def validate(raw: Mapping[str, Any], positions: Positions, model: type[BaseModel
         instance = None
     if isinstance(instance, RootModel):
         collected += instance.find_faults()
-    raise_faults(collected, positions)
+    try:
+        raise_faults(collected, positions)
+    except RecipeError as error:
+        rest = instance if isinstance(instance, Recipe) else None
+        if rest is None and model is Recipe:
+            rest = _validate_rest(raw, collected)
+        rest = None if faults else rest  # what variables stand for is missing
+        raise error if rest is None else FaultyRecipe(str(error), rest, positions) from None
     return instance
+
+
+def _validate_rest(raw: Mapping[str, Any], faults: Sequence[Fault]) -> Recipe | None:
+    """Validate a recipe without the values that have faults; None where a flow has one."""
+    wrong = {path[0] for path, _ in faults if path}
+    rest = {"name": "unnamed", **{key: value for key, value in raw.items() if key not in wrong}}
+    try:
+        return Recipe.model_validate(rest)
+    except ValidationError:
+        return None
 
 
 @overload
@@ -181,6 +213,10 @@ def read_text(file: str | Path) -> str:
     Raises:
         RecipeError: there is no such file, or it is not text.
     """
+    try:
+        check_path(str(file))
+    except StorageError as error:
+        raise RecipeError(f"there is no such recipe: {error}") from None
     path = Path(file)
     near = [str(other) for other in (path if path.is_dir() else path.parent).glob("*.yaml")]
     if path.is_dir():
@@ -196,6 +232,8 @@ def read_text(file: str | Path) -> str:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise RecipeError(f"'{file}' is no text file: byte {error.start} is not UTF-8") from None
+    except PermissionError:
+        raise RecipeError(f"cannot read '{file}': permission denied; change its permissions") from None
     except OSError as error:
         raise RecipeError(f"cannot read '{file}': {error.strerror or error}") from None
 

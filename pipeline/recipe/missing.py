@@ -1,18 +1,24 @@
 """What a stage needs before the start: its weights, its modules, and the inputs of a source."""
 
-import glob
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rasura.manifests.errors import RasuraError, StorageError
+from rasura.manifests.errors import InputError, RasuraError, StorageError
 from rasura.manifests.extras import can_import, describe_missing
-from rasura.manifests.storage import is_remote
+from rasura.manifests.run_layout import PLAN
+from rasura.manifests.storage import Store, is_remote
 from rasura.manifests.uris import check_uri
 from rasura.pipeline.recipe.load import Fault
 from rasura.pipeline.recipe.positions import KeyPath
-from rasura.stages.sources.files import expand_path
+from rasura.stages.registry import STAGES, find_stage
+from rasura.stages.sources.listing import MissingInput, expand_path, find_files
 from rasura.stages.stage import Source, Stage
+
+
+class RunInInputs(InputError):
+    """A run that would be written among the pictures that it reads."""
+
 
 TENSOR_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 """Endings of weights that only torch opens."""
@@ -62,10 +68,56 @@ def count_inputs(source: Source, params: Mapping[str, Any], path: KeyPath, fault
     return None if inputs is None else len(inputs)
 
 
+def check_run_folder(run: Store, sources: Iterable[Source]) -> None:
+    """Check that a run is not written among the files that it reads.
+
+    Raises:
+        RunInInputs: its folder is the input folder of a source, or one that is in there and has files already.
+    """
+    if run.local is None or not run.local.is_dir() or run.exists(PLAN) or not any(run.local.iterdir()):
+        return
+    folder = run.local.resolve()
+    for source in sources:
+        for name in source.input_paths:
+            path = getattr(source.params, name, None)
+            if isinstance(path, str) and not is_remote(path):
+                place = Path(expand_path(path)).resolve()
+                if place in (folder, *folder.parents) or (place.is_file() and place.parent == folder):
+                    raise RunInInputs(
+                        f"the run cannot be written into '{run.uri}': it has the files that source '{source.name}' "
+                        f"reads ('{path}'); name another folder with --into"
+                    )
+
+
 def input_exists(path: str) -> bool:
     """Return whether a local file or folder is there, or a glob matches something."""
-    path = expand_path(path)
-    return Path(path).exists() or next(glob.iglob(path, recursive=True), None) is not None
+    try:
+        return Path(expand_path(path)).exists() or bool(find_files(path))
+    except MissingInput:
+        return False
+
+
+def find_givers(name: str, missing: Sequence[str], chain: Sequence[Stage]) -> str:
+    """Describe which stage gives what another one lacks: one of its flow that comes too late, or one of Rasura's.
+
+    Args:
+        name: of the stage that lacks columns.
+        missing: the columns.
+        chain: the stages of its flow.
+
+    Returns:
+        The end of a sentence; empty where none gives them.
+    """
+    for column in missing:
+        for stage in chain:
+            if column in stage.gives and column not in stage.needs:
+                return f"; '{stage.name}' gives {column}: put it before '{name}'"
+    hints = []
+    for column in missing:
+        classes = {other: find_stage(other) for other in STAGES}
+        if givers := [other for other, cls in classes.items() if column in cls.gives and column not in cls.needs]:
+            hints.append(f"; {column} is given by {', '.join(givers)}")
+    return "".join(hints)
 
 
 def find_value(params: Any, path: KeyPath, message: str) -> KeyPath:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rasura.manifests.errors import RecipeError
-from rasura.manifests.spelling import suggest
-from rasura.pipeline.recipe.positions import OPTION, Positions
+from rasura.manifests.spelling import format_count, suggest
+from rasura.pipeline.recipe.positions import OPTION, KeyPath, Positions
 from rasura.pipeline.recipe.yaml_reader import InvalidYaml, read_yaml
 
 Overrides = Sequence[str] | Mapping[str, Any]
@@ -87,6 +87,8 @@ def _apply(raw: dict[str, Any], override: Override, positions: Positions) -> Non
                 container[key] = {}
         elif not isinstance(container, dict):
             raise RecipeError(f"{override.option}: '{'.'.join(override.keys[:position])}' has no keys")
+        elif container and name not in container:
+            _check_name(container, name, override, path)
         path.append(key)
         if position == len(override.keys) - 1:
             container[key] = override.value
@@ -96,21 +98,41 @@ def _apply(raw: dict[str, Any], override: Override, positions: Positions) -> Non
         if isinstance(container, dict) and container.get(key) is None:
             container[key] = {}
             positions.places[tuple(path)] = override.option
+        if isinstance(container[key], str) and _is_stage(tuple(path)):
+            container[key] = {container[key]: {}}
         container = container[key]
+
+
+def _is_stage(path: KeyPath) -> bool:
+    """Return whether a source or a stage is at a path."""
+    return path[:1] == ("flows",) and (path[2:] == ("source",) or (len(path) == 4 and path[2] == "stages"))
+
+
+def _check_name(container: Mapping[str, Any], name: str, override: Override, path: Sequence[str | int]) -> None:
+    """Check that a path does not lead through a flow, a source or a stage that the recipe does not have."""
+    option, keys = override.option, override.keys
+    if _is_stage(tuple(path)):
+        noun = "source" if path[2] == "source" else "stage"
+        raise RecipeError(f"{option}: {'.'.join(map(str, path))} is no {noun} '{name}'; {suggest(name, container)}")
+    if tuple(path) == ("flows",) and len(keys) > 2:  # a whole flow may be new
+        raise RecipeError(f"{option}: no flow '{name}'; {suggest(name, container)}")
 
 
 def _find_entry(entries: list[Any], name: str, option: str, path: list[str | int]) -> tuple[Any, Any]:
     """Return the container and key of a list's entry, by its number or by the name of the stage."""
     if name.isdigit() and int(name) < len(entries):
         return entries, int(name)
-    for index, entry in enumerate(entries):
+    for index, entry in enumerate(entries if path[-1:] == ["stages"] else ()):
         if entry == name:
             entries[index] = {name: {}}
         if isinstance(entries[index], dict) and name in entries[index]:
             path.append(index)
             return entries[index], name
-    names = [entry if isinstance(entry, str) else str(next(iter(entry), "")) for entry in entries]
-    raise RecipeError(f"{option}: no entry '{name}'; {suggest(name, names)}")
+    if path[-1:] == ["stages"] and not name.isdigit():
+        names = [entry if isinstance(entry, str) else str(next(iter(entry or [""]), "")) for entry in entries]
+        raise RecipeError(f"{option}: no stage '{name}'; {suggest(name, names)}")
+    count = format_count(len(entries), "entry") + (f", numbered 0 to {len(entries) - 1}" if entries else "")
+    raise RecipeError(f"{option}: no entry '{name}'; {'.'.join(map(str, path))} has {count}")
 
 
 def _forget_below(positions: Positions, path: tuple[str | int, ...]) -> None:

@@ -12,20 +12,19 @@ from pydantic import ValidationError
 
 from rasura.manifests.errors import RasuraError, RecipeError
 from rasura.manifests.extras import describe_missing
-from rasura.manifests.ids import compute_shard_id, hash_json
+from rasura.manifests.ids import hash_json
 from rasura.manifests.schemas import PROVENANCE, Kind
 from rasura.manifests.spelling import suggest
-from rasura.manifests.storage import Store
 from rasura.manifests.tables import REFERENCE
 from rasura.pipeline.recipe.former_names import dump_former_names, rename_keys
-from rasura.pipeline.recipe.load import Fault, describe_faults
-from rasura.pipeline.recipe.missing import count_inputs, find_missing, find_value
+from rasura.pipeline.recipe.load import Fault, FaultyRecipe, describe_faults, load
+from rasura.pipeline.recipe.missing import count_inputs, find_givers, find_missing, find_value
+from rasura.pipeline.recipe.overrides import Overrides
 from rasura.pipeline.recipe.positions import KeyPath, Positions
 from rasura.pipeline.recipe.schema import Recipe, StageEntry
-from rasura.pipeline.recipe.specs import FlowPlan, Shard, StageSpec, file_sha256, group_stages
+from rasura.pipeline.recipe.specs import FlowPlan, StageSpec, file_sha256, group_stages
 from rasura.stages.registry import UnknownStage, describe_schema_fault, find_source, find_stage
-from rasura.stages.sources.files import RunContext
-from rasura.stages.stage import MissingColumns, Record, Resources, Source, Stage, UnfitParameter
+from rasura.stages.stage import MissingColumns, Resources, Source, Stage, UnfitParameter
 
 FORMAT = 1  # of what is on disk; part of every hash
 TRIPLET_COLUMNS = ("source", "mask", "target")
@@ -141,6 +140,7 @@ class _Planner:
             full_columns=full_columns,
             shard_rows=flow.shard_rows or self.recipe.engine.shard_rows,
             splits=self.recipe.splits,
+            has_candidates=_has_candidates([resolved.stage for resolved in chain], upstream),
         )
         return self.plans[name]
 
@@ -180,7 +180,8 @@ class _Planner:
                 self.add_fault((*resolved.params_path, *error.path), f"{error.message}")
                 return None
             except MissingColumns as error:
-                self.add_fault(resolved.path, str(error))
+                stages = [other.stage for other in chain]
+                self.add_fault(resolved.path, f"{error}{find_givers(resolved.entry.name, error.missing, stages)}")
                 return None
             if fault := describe_schema_fault(added):
                 self.add_fault(resolved.path, f"stage '{resolved.entry.name}': what its method schema returns {fault}")
@@ -212,7 +213,7 @@ class _Planner:
 
     def check_dataset(self) -> None:
         """Add a fault for every flow of the dataset whose rows are no triplets, or would be there twice."""
-        names = self.recipe.dataset.flows if self.recipe.dataset else []
+        names = (self.recipe.dataset.flows or []) if self.recipe.dataset else []
         for index, name in enumerate(names):
             if name in names[:index]:
                 self.add_fault(("dataset", "flows", index), f"flow '{name}' is there twice")
@@ -225,6 +226,34 @@ class _Planner:
                     message = f"flow '{name}' makes no triplets: its rows have no {', '.join(missing)}"
                     remedy = "end it with capture, composite or inpaint, or take it out of the dataset"
                     self.add_fault(("dataset", "flows", index), f"{message}; {remedy}")
+
+    def choose_dataset_flows(self) -> list[str] | None:
+        """Choose the flows whose rows go into the dataset; None where there is no dataset.
+
+        Those that the recipe names, by default all that end in triplets and of which no other one is a selection.
+        Candidates are left out unless the recipe takes them in.
+        """
+        settings = self.recipe.dataset
+        if settings is None:
+            return None
+        names = settings.flows
+        if names is None:
+            triplets = [name for name, plan in self.plans.items() if set(TRIPLET_COLUMNS) <= set(plan.full_columns)]
+            if not settings.candidates:
+                triplets = [name for name in triplets if not self.plans[name].has_candidates]
+            selected = {other for name in triplets for other in self._list_origins(name)}
+            names = [name for name in triplets if name not in selected]
+        if settings.candidates:
+            return names
+        return [name for name in names if name in self.plans and not self.plans[name].has_candidates]
+
+
+def _has_candidates(chain: Sequence[Stage], upstream: Sequence[FlowPlan]) -> bool:
+    """Return whether the rows after a chain of stages are candidates that nobody has accepted."""
+    candidates = chain[0].name == "flow" and any(plan.has_candidates for plan in upstream)
+    for stage in chain:
+        candidates = stage.makes_candidates or (candidates and not stage.accepts_candidates())
+    return candidates
 
 
 def _ask_for_pictures(source: Source, stages: Sequence[Stage]) -> None:
@@ -273,6 +302,7 @@ class Plan:
         sources: name of the flow to its source.
         inputs: name of the flow to the number of what its source will read; None where that is unknown.
         positions: places of the recipe's values, for messages.
+        dataset: the flows whose rows go into the dataset; None where there is none.
     """
 
     recipe: Recipe
@@ -280,11 +310,19 @@ class Plan:
     sources: Mapping[str, Source]
     inputs: Mapping[str, int | None]
     positions: Positions
+    dataset: Sequence[str] | None = None
+
+    @property
+    def left_out(self) -> list[str]:
+        """Flows of triplets that are not in the dataset because they hold candidates that nobody has accepted."""
+        chosen = self.recipe.dataset.flows if self.recipe.dataset else None
+        return [name for name in chosen or [] if name not in (self.dataset or [])]
 
     @property
     def hash(self) -> str:
         """Hash of everything in the resolved recipe that can change a result, so not of how the work is done."""
-        dataset = self.recipe.dataset.model_dump(mode="json") if self.recipe.dataset else None
+        settings = self.recipe.dataset
+        dataset = {"flows": list(self.dataset or []), "shard_bytes": settings.shard_bytes} if settings else None
         return hash_json([self.recipe.name, {flow.name: flow.part for flow in self.flows.values()}, dataset])
 
     def to_recipe(self) -> dict[str, Any]:
@@ -294,6 +332,10 @@ class Plan:
         for flow in self.flows.values():
             source, *stages = [{spec.name: dict(spec.params)} for spec in flow.stages]
             recipe["flows"][flow.name] = {"source": source, "stages": stages, "shard_rows": flow.shard_rows}
+        if self.dataset is not None:
+            recipe["dataset"]["flows"] = list(self.dataset)
+            if not self.recipe.dataset or not self.recipe.dataset.candidates:
+                del recipe["dataset"]["candidates"]  # as it was written before there was a choice
         return recipe
 
 
@@ -313,9 +355,31 @@ def plan(recipe: Recipe, positions: Positions, only: str | None = None) -> Plan:
     for name in names:
         planner.plan_flow(name)
     planner.check_dataset()
+    dataset = planner.choose_dataset_flows()
+    if dataset == [] and not planner.faults:
+        message = "no flow has triplets that somebody has accepted: results of removers are candidates"
+        remedy = "select them by score or verdict, or set `candidates: true`"
+        planner.add_fault(("dataset",), f"{message}; {remedy}")
     if planner.faults:
         raise RecipeError("\n".join(planner.faults))
-    return Plan(recipe, planner.plans, planner.sources, planner.inputs, positions)
+    return Plan(recipe, planner.plans, planner.sources, planner.inputs, positions, dataset)
+
+
+def load_plan(file: str | Path, overrides: Overrides = (), only: str | None = None) -> Plan:
+    """Load a recipe and resolve it; faults of both are reported together.
+
+    Raises:
+        RecipeError: all faults, a line each with its place.
+    """
+    try:
+        recipe, positions = load(file, overrides)
+    except FaultyRecipe as error:
+        try:
+            plan(error.recipe, error.positions, only)
+        except RecipeError as more:
+            raise RecipeError("\n".join(dict.fromkeys(f"{error}\n{more}".splitlines()))) from None
+        raise
+    return plan(recipe, positions, only)
 
 
 def _cut(recipe: Recipe, only: str | None) -> tuple[Recipe, list[str]]:
@@ -333,37 +397,3 @@ def _cut(recipe: Recipe, only: str | None) -> tuple[Recipe, list[str]]:
             return recipe.model_copy(update={"flows": {**recipe.flows, cut: short}, "dataset": None}), [cut]
     choices = [*recipe.flows, *(entry.name for flow in recipe.flows.values() for entry in flow.stages)]
     raise RecipeError(f"--only {only}: the recipe has no such flow or stage; {suggest(only, choices)}")
-
-
-def _sort_key(item: Record) -> tuple[str, int, str, str]:
-    in_file = "path" in item and "row" in item
-    return item["path"] if in_file else "", item["row"] if in_file else 0, item["id"], item["origin"]
-
-
-def list_shards(flow: FlowPlan, source: Source, run: Store) -> list[Shard]:
-    """List a flow's source and cut its items, sorted by id, into shards.
-
-    Items of equal content get ids of their own here (`<id>~1`), and are rejected as duplicates where they are loaded.
-
-    Raises:
-        MissingInput: the source's files are not there, or are not what they should be.
-    """
-    items = source.items(RunContext(run, flow.name, source.seed))
-    # by id; rows of a Parquet file in their order, so that a shard's rows are together there
-    items.sort(key=_sort_key)
-    repeats: dict[str, int] = {}
-    first: dict[str, str] = {}
-    for item in items:
-        content = item["id"]
-        item["content"] = content
-        count = repeats[content] = repeats.get(content, -1) + 1
-        if count:
-            item["id"] = f"{content}~{count}"
-            item["duplicate_of"] = first[content]
-        else:
-            first[content] = item["origin"]
-    rows = flow.shard_rows
-    parts = [items[start : start + rows] for start in range(0, len(items), rows)]
-    # the origin is in the id too: a renamed file is a changed input; and so is an item that a cap now leaves out
-    marks = [[f"{item['id']} {item['origin']}{' over' if 'over' in item else ''}" for item in part] for part in parts]
-    return [Shard(compute_shard_id(flow.part, mark), part) for mark, part in zip(marks, parts, strict=True)]

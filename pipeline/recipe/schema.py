@@ -11,7 +11,8 @@ from rasura.manifests.spelling import suggest
 from rasura.pipeline.recipe.positions import KeyPath
 from rasura.stages.stage import Params
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
+MOST_LETTERS = 100
+NAME = rf"^[A-Za-z0-9][A-Za-z0-9_-]{{0,{MOST_LETTERS - 1}}}$"
 """Pattern of the name of a recipe or a flow, which becomes the name of a folder."""
 
 EXECUTION_KEYS = ("resources", "batch_size", "time_limit_s")
@@ -133,7 +134,10 @@ class Flow(RecipeModel):
 class DatasetSettings(RecipeModel):
     """The dataset that the run writes in the end: the triplets of some flows."""
 
-    flows: list[str] = Field(min_length=1, description="Flows whose rows are triplets.")
+    flows: list[str] | None = Field(
+        None, min_length=1, description="Flows whose rows are triplets; by default all that end in triplets."
+    )
+    candidates: bool = Field(False, description="Take in results of removers that nobody has accepted.")
     shard_bytes: int = Field(500_000_000, ge=1_000_000, description="Size of the largest data file.")
 
 
@@ -141,10 +145,10 @@ class EngineSettings(RecipeModel):
     """Settings of the engine. They change no byte of the dataset."""
 
     shard_rows: int = Field(16, ge=1, description="Inputs a shard.")
-    workers: int | None = Field(None, ge=1, description="CPU workers; one a core where null.")
-    queue: int = Field(2, ge=1, description="Shards handed to a worker at a time.")
+    workers: int | None = Field(None, ge=1, le=4096, description="CPU workers; one a core where null.")
+    queue: int = Field(2, ge=1, le=1024, description="Shards handed to a worker at a time.")
     tries: int = Field(3, ge=1, description="Times that a record may end its worker before it is failed.")
-    object_store_mb: int = Field(1024, ge=80, description="Ray's shared memory on one machine.")
+    object_store_mb: int = Field(1024, ge=80, le=2**24, description="Ray's shared memory on one machine.")
 
 
 class Recipe(RootModel):
@@ -163,7 +167,7 @@ class Recipe(RootModel):
     @classmethod
     def _check_names(cls, value: dict[str, Flow]) -> dict[str, Flow]:
         if invalid := [name for name in value if not re.fullmatch(NAME, name)]:
-            raise ValueError(f"flow '{invalid[0]}': letters, digits, _ and - only")
+            raise ValueError(f"flow '{invalid[0]}': letters, digits, _ and - only, {MOST_LETTERS} at most")
         return value
 
     @field_validator("splits")
@@ -171,12 +175,14 @@ class Recipe(RootModel):
     def _check_shares(cls, value: dict[str, float]) -> dict[str, float]:
         if invalid := [name for name in value if not re.fullmatch(r"\w+", name)]:
             raise ValueError(f"split '{invalid[0]}': letters, digits and _ only")
-        if not value or abs(sum(value.values()) - 1) > 1e-9 or min(value.values()) < 0:
+        if negative := [name for name, share in value.items() if share < 0]:
+            raise ValueError(f"split '{negative[0]}': a share cannot be negative (it is {value[negative[0]]:g})")
+        if not value or abs(sum(value.values()) - 1) > 1e-9:
             raise ValueError(f"the shares must be positive and sum to 1, they sum to {sum(value.values()):g}")
         return value
 
     def find_faults(self) -> Iterator[tuple[KeyPath, str]]:
         """Yield a fault for every flow of the dataset that the recipe does not have."""
-        for index, name in enumerate(self.dataset.flows if self.dataset else []):
+        for index, name in enumerate((self.dataset.flows or []) if self.dataset else []):
             if name not in self.flows:
                 yield ("dataset", "flows", index), f"there is no flow '{name}'; {suggest(name, self.flows)}"

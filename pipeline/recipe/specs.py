@@ -81,6 +81,7 @@ class FlowPlan:
         full_columns: of its rows with references followed.
         shard_rows: inputs a shard.
         splits: name to share.
+        has_candidates: its rows are, or were copied from, results of removers that nobody has accepted.
     """
 
     name: str
@@ -91,6 +92,7 @@ class FlowPlan:
     full_columns: Mapping[str, Kind]
     shard_rows: int
     splits: Mapping[str, float]
+    has_candidates: bool = False
 
     @property
     def stages(self) -> list[StageSpec]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rasura.manifests.errors import RecipeError
-from rasura.pipeline.recipe.schema import NAME
+from rasura.pipeline.recipe.schema import MOST_LETTERS, NAME
 
 
 class Starter(NamedTuple):
@@ -38,6 +38,7 @@ flows:
       - pair # both pictures on one grid and exposure; the pair's own noise
       - effects # all that differs beyond that noise: object, shadow, reflection
       - segment: {backend: grabcut} # the object alone; sam-onnx is better and needs weights
+      - audit # what speaks against one object with its own effects
       - matte # the foreground as a cut-out
       - capture # the triplet: source, mask, target
       - masks # rough masks beside the exact one, for training
@@ -49,8 +50,15 @@ flows:
       - select:
           keep:
             pair_motion: {max: 1.0} # px: the camera stood still
+            pair_gain_max: {max: 1.3} # both shots have one exposure and one colour space
             effects_area: {max: 0.4} # share of the picture that changed
             segment_score: {min: 0.5} # certainty of the object mask
+            audit_evidence: {min: 0.3} # share of the object mask that no shadow explains
+            audit_missed: {max: 0.13} # areas of the object mask: parts of the object outside of it
+            audit_moving: {max: 0.00035} # share of the picture: leaves or tape that moved between the shots
+            audit_outside: {max: 0.02} # areas of the object mask: shadow of what stands outside of the picture
+            effects_left: {max: 25} # grey levels of the strongest part of the object that stays in the target
+            capture_seam: {max: 4} # grey levels of the step along the mask's rim in the target
 
 splits: {test: 0.1, train: 0.9} # a scene is in one split only
 dataset: {flows: [captured]}
@@ -75,6 +83,7 @@ flows:
       - pair # both pictures on one grid and exposure
       - effects # all that differs beyond the noise: object, shadow, reflection
       - segment: {backend: grabcut} # the object alone; sam-onnx is better and needs weights
+      - audit # what speaks against one object with its own effects
       - matte
       - capture # the triplet: source, mask, target
       - masks # rough masks beside the exact one, for training
@@ -86,8 +95,15 @@ flows:
       - select:
           keep:
             pair_motion: {max: 1.0} # px: the camera may be hand-held a little
+            pair_gain_max: {max: 1.3} # both shots have one exposure and one colour space
             effects_area: {max: 0.4} # share of the picture that changed
             segment_score: {min: 0.5} # certainty of the object mask
+            audit_evidence: {min: 0.3} # share of the object mask that no shadow explains
+            audit_missed: {max: 0.13} # areas of the object mask: parts of the object outside of it
+            audit_moving: {max: 0.00035} # share of the picture: leaves or tape that moved between the shots
+            audit_outside: {max: 0.02} # areas of the object mask: shadow of what stands outside of the picture
+            effects_left: {max: 25} # grey levels of the strongest part of the object that stays in the target
+            capture_seam: {max: 4} # grey levels of the step along the mask's rim in the target
 
 splits: {test: 0.1, train: 0.9} # a scene is in one split only
 dataset: {flows: [captured]}
@@ -125,8 +141,7 @@ flows:
     shard_rows: 4
 
 splits: {test: 0.1, train: 0.9} # a scene is in one split only
-dataset: {flows: [candidates]}
-review: {votes: 1} # how people judge
+review: {votes: 1} # how people judge: `rasura review`. What nobody has accepted is a candidate, and in no dataset
 """
 
 LOOP = """\
@@ -181,13 +196,16 @@ def write_starter(folder: Path, name: str, kind: str, force: bool = False) -> tu
         The file, and what the user has to put in place.
 
     Raises:
-        RecipeError: the name cannot be one, or the file is there already.
+        RecipeError: the name cannot be one, or the file is there already, or is a folder.
     """
     file = folder / f"{name.removesuffix('.yaml')}.yaml"
     if not re.fullmatch(NAME, name.removesuffix(".yaml")):
         raise RecipeError(
-            f"'{name}' cannot be the name of a recipe: letters, digits, _ and - only, for example my-{kind}"
+            f"'{name}' cannot be the name of a recipe: letters, digits, _ and - only, {MOST_LETTERS} at most, "
+            f"for example my-{kind}"
         )
+    if file.is_dir():
+        raise RecipeError(f"'{file}' is a folder: choose another name for the recipe")
     if file.exists() and not force:
         raise RecipeError(f"'{file}' is there already: choose another name, or overwrite it with --force")
     starter = STARTERS[kind]

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic_core import ErrorDetails
 
 from rasura.manifests.spelling import suggest
-from rasura.pipeline.recipe.schema import NAME
+from rasura.pipeline.recipe.schema import MOST_LETTERS, NAME
 
 TEXT = "expected text"
 WHOLE = "expected a whole number"
@@ -72,6 +72,8 @@ def translate_error(error: ErrorDetails) -> str:
         return f"expected {expected}{_describe_value(value)}" + (f"; {hint}" if hint.startswith("did") else "")
     elif kind == "string_pattern_mismatch" and limits["pattern"] == NAME:
         message = "expected letters, digits, _ and - only, the first a letter or a digit"
+        if isinstance(value, str) and len(value) > MOST_LETTERS:
+            message = f"expected {MOST_LETTERS} letters at most, not {len(value)}"
     elif kind in MESSAGES:
         message = MESSAGES[kind].format(**{key: _format_limit(limit) for key, limit in limits.items()})
     else:

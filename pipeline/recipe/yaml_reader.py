@@ -14,6 +14,9 @@ MAX_VALUES = 20_000
 """Keys and values, those of an alias counted as often as it is used."""
 
 
+NUMBER_TAGS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+
+
 class InvalidYaml(Exception):
     """A text that is no YAML, or is too large or too deep.
 
@@ -58,6 +61,9 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        if isinstance(node, yaml.ScalarNode) and node.tag in NUMBER_TAGS and ":" in node.value:
+            problem = f"'{node.value}' is a number to the base 60 in YAML; write it plainly, or as text in quotes"
+            raise _locate(problem, node)
         try:
             return super().construct_object(node, deep)
         except ValueError:  # a date that there is not, a number with thousands of digits

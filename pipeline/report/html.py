@@ -255,6 +255,8 @@ def render_card(example: Example) -> str:
         panels += render_note(f"Its pictures cannot be read: {isolate(example.fault)}")
     aspect = sum(map(_compute_aspect, example.panels)) or 3
     chips = [f'<code title="{escape_text(id)}">{escape_text(shorten_id(id))}</code>']
+    if row.get("kind") == "edited" and not row.get("verdict"):
+        row = {**row, "kind": "candidate, not judged"}
     chips += [
         f"<span>{isolate(row[key])}</span>" for key in ("label", "kind", "remover", "verdict", "split") if row.get(key)
     ]

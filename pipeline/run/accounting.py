@@ -3,15 +3,17 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from rasura.manifests.run_layout import COMMITS, EXPORT, MANIFEST, WORK, commit_path, read_plan, table_path
-from rasura.manifests.shards import CommitRecord, read_manifest
+from rasura.manifests.run_layout import COMMITS, MANIFEST, WORK, passed_over_path, read_plan, table_path
+from rasura.manifests.shards import CommitRecord, explain_damage, read_commit, read_manifest
 from rasura.manifests.spelling import format_count
 from rasura.manifests.storage import Store
+from rasura.pipeline.run.dataset import find_missing_file, read_export_record
 from rasura.pipeline.run.events import read_events
+from rasura.stages.sources.listing import describe_counts
 
 
 @dataclass
@@ -53,6 +55,8 @@ class FlowAccounting:
     shards: int
     rows: int
     stages: list[StageAccounting]
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    """Files that lie where the flow's source looked and are no inputs, by the reason."""
 
 
 @dataclass
@@ -62,8 +66,9 @@ class RunAccounting:
     Attributes:
         name, recipe: of the recipe, and its hash.
         flows: in the order in which they are made.
-        dataset_rows: rows of the dataset; None where none was written.
+        dataset_rows: rows of the dataset; None where none was written, or one of its files is missing.
         deaths: workers that died and were replaced.
+        dataset_missing: the file of the dataset that is missing or damaged, from the run.
     """
 
     name: str
@@ -71,6 +76,7 @@ class RunAccounting:
     flows: list[FlowAccounting]
     dataset_rows: int | None
     deaths: int
+    dataset_missing: str | None = None
 
 
 def list_commits(run: Store, flow: str, part: str) -> tuple[list[CommitRecord], bool]:
@@ -79,6 +85,9 @@ def list_commits(run: Store, flow: str, part: str) -> tuple[list[CommitRecord], 
     Args:
         part: hash of the part of the recipe that makes the flow. While the table is being made, the records are those
             that were committed so far for the present recipe.
+
+    Raises:
+        DamagedFile: the manifest or a commit record cannot be read.
     """
     table = run.sub(table_path(flow))
     records, *_ = read_manifest(table)
@@ -86,9 +95,10 @@ def list_commits(run: Store, flow: str, part: str) -> tuple[list[CommitRecord], 
         return records, True
     if not table.exists(WORK):
         return [], False
-    shards = json.loads(table.read(WORK))
+    with explain_damage(table, WORK):
+        shards = set(json.loads(table.read(WORK)))
     names = {name.removesuffix(".json") for name in table.files(COMMITS)}
-    records = [CommitRecord.from_json(table.read(commit_path(shard))) for shard in sorted(names & set(shards))]
+    records = [read_commit(table, shard) for shard in sorted(names & shards)]
     return [record for record in records if record.part == part], False
 
 
@@ -109,9 +119,23 @@ def compute_accounting(run: Store) -> RunAccounting:
     flows = []
     for name, flow in plan.flows.items():
         records, complete = list_commits(run, name, flow.part)
-        flows.append(count_flow(name, flow.stages, records, complete, seconds))
-    dataset_rows = json.loads(run.read(EXPORT))["rows"] if run.exists(EXPORT) else None
-    return RunAccounting(plan.name, plan.recipe, flows, dataset_rows, deaths)
+        counts = count_flow(name, flow.stages, records, complete, seconds)
+        flows.append(replace(counts, passed_over=read_passed_over(run, name)))
+    record = read_export_record(run)
+    if record is None:
+        return RunAccounting(plan.name, plan.recipe, flows, None, deaths)
+    missing = find_missing_file(run)
+    rows = record.rows if missing is None else None
+    return RunAccounting(plan.name, plan.recipe, flows, rows, deaths, missing)
+
+
+def read_passed_over(run: Store, flow: str) -> Mapping[str, int]:
+    """Read how many files a flow's source passed over, by the reason; none where that cannot be read."""
+    try:
+        counts = json.loads(run.read(passed_over_path(flow)))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return counts if isinstance(counts, dict) else {}
 
 
 def count_flow(
@@ -172,11 +196,18 @@ def render_tables(accounting: RunAccounting, width: int) -> Iterator[Any]:
         accounting: of a run.
         width: of the terminal, in characters.
     """
+    from rich.markup import escape
+
     yield f"[bold]{accounting.name}[/bold] (recipe {accounting.recipe[:12]})"
     for flow in accounting.flows:
         yield from _render_narrow(flow) if width < NARROW else [_render_wide(flow)]
+        if flow.passed_over:
+            yield f"{flow.flow}: files that were passed over: {escape(describe_counts(flow.passed_over))}"
     if accounting.dataset_rows is not None:
         yield f"dataset: {format_count(accounting.dataset_rows, 'row')}"
+    if accounting.dataset_missing is not None:
+        place = escape(accounting.dataset_missing)
+        yield f"dataset: {place} is missing or damaged; run the recipe again, which writes the dataset anew"
     if accounting.deaths:
         yield f"workers that died and were replaced: {accounting.deaths}"
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from rasura.manifests.json_lines import parse_json_lines
 from rasura.manifests.run_layout import LOG
 from rasura.manifests.storage import Store
 
@@ -43,5 +44,4 @@ class EventLog:
 def read_events(run: Store) -> Iterator[dict[str, Any]]:
     """Yield all events of all attempts, oldest attempt first."""
     for name in run.files(LOG):
-        for line in run.read(f"{LOG}/{name}").decode().splitlines():
-            yield json.loads(line)
+        yield from parse_json_lines(run.read(f"{LOG}/{name}"))

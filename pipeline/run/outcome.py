@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rasura.manifests.errors import RunError
-from rasura.manifests.parquet import read_parquet
 from rasura.manifests.run_layout import table_path
 from rasura.manifests.shards import CommitRecord, RejectedRow
 from rasura.manifests.spelling import format_count
 from rasura.manifests.storage import Store
+from rasura.manifests.tables import read_table_file
 from rasura.pipeline.run.accounting import FlowAccounting
 
 Outcome = Literal["failed", "rejected"]
@@ -117,8 +117,8 @@ def _find_example(
 ) -> RejectedRow | None:
     for record in records:
         if record.rejected and any(count.stage == stage and phrase in getattr(count, kind) for count in record.stages):
-            with store.open(f"{table_path(flow)}/{record.rejected.name}") as source:
-                rows = [RejectedRow(**row) for row in read_parquet(source).to_pylist()]
+            table = read_table_file(store, f"{table_path(flow)}/{record.rejected.name}")
+            rows = [RejectedRow(**row) for row in table.to_pylist()]
             return next(row for row in rows if (row.outcome, row.stage, row.reason) == (kind, stage, phrase))
     return None
 

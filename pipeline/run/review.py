@@ -13,19 +13,19 @@ def read_review_accounting(run: Store) -> "tuple[ReviewAccounting, list[str]] | 
     """Read the accounting of a run's review, and its faults; None where the run has none that was opened here.
 
     A review that is kept elsewhere (`--database`) is checked by `rasura review check`.
+
+    Raises:
+        ReviewError: its database cannot be read.
     """
     if run.local is None or not (run.local / REVIEW_DATABASE).is_file():
         return None
     from rasura.annotator.stats.accounting import find_faults, read_accounting
-    from rasura.annotator.store.database import Database
+    from rasura.annotator.store.database import read_file
     from rasura.annotator.store.items import NeverOpened, check_opened
 
-    database = Database(str(run.local / REVIEW_DATABASE), create=False)
     try:
-        with database.read() as connection:
+        with read_file(run.local / REVIEW_DATABASE) as connection:
             check_opened(connection, run.uri)
             return read_accounting(connection), find_faults(connection)
     except NeverOpened:
         return None
-    finally:
-        database.close()

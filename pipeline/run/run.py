@@ -13,9 +13,7 @@ import yaml
 from rasura.manifests.formats.parquet_export import compute_export_key, export_dataset
 from rasura.manifests.formats.target import check_target
 from rasura.manifests.run_layout import (
-    COMMITS,
     DATASET,
-    DATASET_MANIFEST,
     EXPORT,
     LISTINGS,
     LOG,
@@ -31,20 +29,23 @@ from rasura.manifests.run_layout import (
     table_path,
     write_plan,
 )
-from rasura.manifests.shards import CommitRecord, read_manifest, write_manifest
+from rasura.manifests.shards import CommitRecord, DamagedFile, list_whole_commits, read_manifest, write_manifest
 from rasura.manifests.spelling import format_count
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
-from rasura.pipeline.recipe.load import load
+from rasura.pipeline.recipe.describe import describe_left_out
+from rasura.pipeline.recipe.missing import check_run_folder
 from rasura.pipeline.recipe.overrides import Overrides
-from rasura.pipeline.recipe.plan import Plan, list_shards, plan
+from rasura.pipeline.recipe.plan import Plan, load_plan
 from rasura.pipeline.recipe.schema import EngineSettings
+from rasura.pipeline.recipe.shards import list_shards
 from rasura.pipeline.recipe.specs import FlowPlan, Shard
 from rasura.pipeline.run.accounting import count_flow
+from rasura.pipeline.run.dataset import ExportRecord, find_missing_file, read_export_record, write_export_record
 from rasura.pipeline.run.events import EventLog
 from rasura.pipeline.run.outcome import FlowOutcome, check_flows, list_warnings, summarize_flow
 from rasura.pipeline.run.progress import Progress
-from rasura.stages.sources.files import MissingInput
+from rasura.stages.sources.listing import MissingInput
 
 if TYPE_CHECKING:
     from rasura.pipeline.engine.scheduler import Engine
@@ -148,9 +149,9 @@ def run(
         RunLocked: another process owns the run.
         RunFailed, StoreError, MissingInput: the run cannot go on; what was committed is whole.
     """
-    recipe, positions = load(recipe_file, overrides)
-    resolved = plan(recipe, positions, only)
-    store = Store(f"runs/{recipe.name}" if into is None else into)
+    resolved = load_plan(recipe_file, overrides, only)
+    store = Store(f"runs/{resolved.recipe.name}" if into is None else into)
+    check_run_folder(store, resolved.sources.values())
     with store.lock(), Progress(quiet) as progress:
         return _carry_out(resolved, store, progress, only is not None)
 
@@ -196,20 +197,22 @@ def _write_description(resolved: Plan, store: Store, is_partial: bool) -> None:
     if not _matches_description(resolved, store):
         text = yaml.safe_dump(resolved.to_recipe(), sort_keys=False, allow_unicode=True)
         store.write(RECIPE, f"# hash: {resolved.hash}\n{text}".encode())
-    dataset = recipe.dataset.flows if recipe.dataset else None
-    write_plan(store, RunPlan(recipe.name, resolved.hash, flows, dataset))
+    write_plan(store, RunPlan(recipe.name, resolved.hash, flows, resolved.dataset))
 
 
 def _matches_description(resolved: Plan, store: Store) -> bool:
     """Return whether the run's recipe is this one, though perhaps with names that keys had formerly."""
     if not store.exists(RECIPE):
         return False
-    text, now = store.read(RECIPE).decode(), resolved.to_recipe()
+    text, now = store.read(RECIPE).decode(errors="replace"), resolved.to_recipe()
     if not text.startswith(f"# hash: {resolved.hash}\n"):
         return False
-    before = yaml.safe_load(text)
-    for recipe in (before, now):  # parameters are in the hash, under their first names
-        recipe["flows"] = {name: flow["shard_rows"] for name, flow in recipe["flows"].items()}
+    try:
+        before = yaml.safe_load(text)
+        for recipe in (before, now):  # parameters are in the hash, under their first names
+            recipe["flows"] = {name: flow["shard_rows"] for name, flow in recipe["flows"].items()}
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError):  # it is damaged
+        return False
     return bool(before == now)
 
 
@@ -217,24 +220,30 @@ def _make_table(attempt: _Attempt, flow: FlowPlan) -> FlowOutcome:
     """Bring a flow's table to what its recipe and inputs say. Returns what became of its inputs."""
     shards = _list_inputs(attempt, flow)
     table = attempt.store.sub(table_path(flow.name))
-    before, columns, full_columns = read_manifest(table)
-    records = {record.shard: record for record in before}
-    committed = {name.removesuffix(".json") for name in table.files(COMMITS)}
-    todo = [shard for shard in shards if shard.id not in committed]
+    before, columns, full_columns = _read_manifest(table)
+    records, damaged = list_whole_commits(table, [shard.id for shard in shards], before)
+    todo = [shard for shard in shards if shard.id not in records]
+    for id in damaged:  # its record would stay, since the first writer of one wins
+        table.delete(commit_path(id))
     if todo:  # while the flow is being made, this says which records are of the present inputs
         table.write(WORK, json.dumps([shard.id for shard in shards]).encode())
         _make_shards(attempt, flow, todo, records)
     else:
         inputs = sum(len(shard.items) for shard in shards)
         attempt.progress.print(f"{flow.name}: all {inputs} inputs are done")
-    for shard in shards:
-        if shard.id not in records:
-            records[shard.id] = CommitRecord.from_json(table.read(commit_path(shard.id)))
     now = [records[shard.id] for shard in shards]
     if now != before or columns != flow.columns or full_columns != flow.full_columns:
         write_manifest(table, now, flow.columns, flow.full_columns)
     accounting = count_flow(flow.name, [spec.name for spec in flow.stages], now)
     return summarize_flow(attempt.store, accounting, now, flow.upstream)
+
+
+def _read_manifest(table: Store) -> tuple[list[CommitRecord], Mapping[str, str], Mapping[str, str]]:
+    """Read the manifest of a table; a damaged one is as good as none, since the commit records say the same."""
+    try:
+        return read_manifest(table)
+    except DamagedFile:
+        return [], {}, {}
 
 
 def _list_inputs(attempt: _Attempt, flow: FlowPlan) -> list[Shard]:
@@ -285,19 +294,20 @@ def _make_shards(attempt: _Attempt, flow: FlowPlan, todo: Sequence[Shard], recor
 def _write_dataset(resolved: Plan, store: Store, progress: Progress) -> tuple[str | None, int]:
     """Write the dataset, unless it is there as it would be written. Returns its place and rows."""
     recipe = resolved.recipe
-    if recipe.dataset is None:
+    if recipe.dataset is None or resolved.dataset is None:
         return None, 0
-    out, tables, flows = store.sub(DATASET), Tables(store), recipe.dataset.flows
+    out, tables, flows = store.sub(DATASET), Tables(store), resolved.dataset
+    if resolved.left_out:
+        progress.print(f"warning: {describe_left_out(resolved)}")
     limit = recipe.dataset.shard_bytes
     key = compute_export_key(tables, flows, resolved.hash, limit)
-    if store.exists(EXPORT) and out.exists(DATASET_MANIFEST):
-        before = json.loads(store.read(EXPORT))
-        if before["key"] == key:
-            progress.print(f"dataset: all {before['rows']} rows are there")
-            return out.uri, before["rows"]
+    before = read_export_record(store)
+    if before is not None and before.key == key and find_missing_file(store) is None:
+        progress.print(f"dataset: all {before.rows} rows are there")
+        return out.uri, before.rows
     store.delete(EXPORT)
     progress.start(DATASET, sum(tables.table(flow).rows for flow in flows))
     splits = list(recipe.splits)
     manifest = export_dataset(tables, flows, out, recipe.name, resolved.hash, splits, limit, progress.advance)
-    store.write(EXPORT, json.dumps({"key": key, "rows": manifest["rows"]}).encode())
+    write_export_record(store, ExportRecord(key, manifest["rows"]))
     return out.uri, manifest["rows"]

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rasura.manifests.errors import StorageError
+from rasura.manifests.fingerprints import compute_fingerprint
 from rasura.manifests.formats import ober, rorem, rorem_export
-from rasura.manifests.images import RGB, BadImage, Mask
+from rasura.manifests.images import RGB, BadImage, Mask, decode_image
 from rasura.manifests.run_layout import (
     DATASET,
     DATASET_CARD,
@@ -26,9 +27,10 @@ from rasura.manifests.run_layout import (
     table_path,
 )
 from rasura.manifests.schemas import TRIPLET, Kind, decode_value, read_schema
-from rasura.manifests.shards import CommitRecord, read_manifest
+from rasura.manifests.shards import CommitRecord, DamagedFile, read_manifest
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import REFERENCE, NoTable, Tables
+from rasura.pipeline.run.leaks import SplitPicture, find_leaks
 
 BATCH_ROWS = 16
 OnRows = Callable[[int], None]
@@ -113,7 +115,11 @@ def _read_file(store: Store, file: Mapping[str, Any]) -> tuple[bytes | None, lis
 
 
 def _find_row_faults(
-    raw: Mapping[str, Any], schema: Mapping[str, Kind], triplet: bool, names: Mapping[str, str]
+    raw: Mapping[str, Any],
+    schema: Mapping[str, Kind],
+    triplet: bool,
+    names: Mapping[str, str],
+    pictures: list[SplitPicture] | None,
 ) -> Iterator[str]:
     record: dict[str, Any] = {}
     for name, kind in schema.items():
@@ -124,6 +130,9 @@ def _find_row_faults(
             return
     if triplet:
         yield from find_triplet_faults(record)
+    if pictures is not None and record.get("target") is not None:
+        row = str(raw.get("id") or (raw.get("gt") or {}).get("path"))
+        pictures.append(SplitPicture(record["split"], row, compute_fingerprint(record["target"])))
 
 
 def _find_parquet_faults(
@@ -133,6 +142,7 @@ def _find_parquet_faults(
     triplet: bool | None,
     on_rows: OnRows,
     names: Mapping[str, str] | None = None,
+    pictures: list[SplitPicture] | None = None,
 ) -> Iterator[str]:
     """Yield the faults of a data file.
 
@@ -141,6 +151,7 @@ def _find_parquet_faults(
         ids: collects the ids, to find doubles.
         triplet: the rows are triplets; None where their columns decide.
         names: of another layout's columns, to ours; its rows have no ids, and no columns but those.
+        pictures: collects the clean pictures, to find those that are in two splits.
     """
     with pq.ParquetFile(io.BytesIO(data), pre_buffer=False) as source:
         if source.metadata.num_rows != rows:
@@ -165,7 +176,7 @@ def _find_parquet_faults(
                 if not names and row in ids:
                     yield f"row {row}: is there twice"
                 ids.add(row)
-                for fault in _find_row_faults(raw, schema, is_triplet, names or {}):
+                for fault in _find_row_faults(raw, schema, is_triplet, names or {}, pictures):
                     yield f"row {row}: {fault}"
 
 
@@ -194,8 +205,8 @@ def verify_table(run: Store, flow: str, part: str | None, on_rows: OnRows = lamb
         return
     try:
         records, *_ = read_manifest(table)
-    except (pa.ArrowException, ValueError, KeyError, TypeError, OSError) as error:
-        yield f"{place}/{MANIFEST}: cannot be read: {error}"
+    except StorageError as error:
+        yield str(error)
         return
     ids: set[str] = set()
     for record in records:
@@ -220,11 +231,18 @@ def _find_reference_faults(run: Store, data: bytes) -> Iterator[str]:
     for raw in table.to_pylist():
         try:
             target = tables.row(raw["ref_table"], raw["ref_shard"], raw["ref_row"], ["id"])["id"]
-        except (FileNotFoundError, NoTable, IndexError, pa.ArrowException):
+        except (NoTable, DamagedFile, IndexError):
             target = None
         if target != raw["id"]:
             place = f"{raw['ref_table']}/{raw['ref_shard']} row {raw['ref_row']}"
             yield f"row {raw['id']}: refers to {place}, where it is not"
+
+
+def _read_rorem_targets(dataset: Store, manifest: Mapping[str, Any]) -> Iterator[SplitPicture]:
+    """Read the clean pictures of an export in RORem's layout; those that cannot be read are faults of their own."""
+    for split, row, path in rorem_export.list_targets(dataset, manifest):
+        with contextlib.suppress(BadImage, OSError):
+            yield SplitPicture(split, row, compute_fingerprint(decode_image(dataset.read(path))))
 
 
 def verify_dataset(dataset: Store, on_rows: OnRows = lambda rows: None) -> Iterator[str]:
@@ -240,15 +258,18 @@ def verify_dataset(dataset: Store, on_rows: OnRows = lambda rows: None) -> Itera
         return
     if manifest.get("layout") == rorem.NAME:
         yield from rorem_export.find_faults(dataset, manifest)
+        yield from find_leaks(list(_read_rorem_targets(dataset, manifest)))
         on_rows(rows)
         return
     ids: set[str] = set()
-    names = ober.TRIPLET if manifest.get("layout") == "ober" else None
+    pictures: list[SplitPicture] = []
+    names = ober.TRIPLET if manifest.get("layout") == ober.NAME else None
     for file in files:
         data, faults = _read_file(dataset, file)
         if data is not None:
-            faults += _find_parquet_faults(data, file["rows"], ids, True, on_rows, names)
+            faults += _find_parquet_faults(data, file["rows"], ids, True, on_rows, names, pictures)
         yield from (f"{file['name']}: {fault}" for fault in faults)
+    yield from find_leaks(pictures)
     if (total := sum(file["rows"] for file in files)) != rows:
         yield f"{DATASET_MANIFEST}: its files have {total} rows, it says {rows}"
     names_of_files = {file["name"].removeprefix("data/") for file in files}
@@ -264,7 +285,7 @@ def count_rows(store: Store) -> int:
     if store.exists(PLAN):
         plan = read_plan(store)
         for flow in plan.flows:
-            with contextlib.suppress(pa.ArrowException, ValueError, KeyError, TypeError, OSError):
+            with contextlib.suppress(OSError):
                 rows += sum(record.rows for record in read_manifest(store.sub(table_path(flow)))[0])
         store = store.sub(DATASET)
     with contextlib.suppress(ValueError, KeyError, TypeError, OSError):

@@ -62,7 +62,7 @@ class RemoverSettings(RecipeModel):
     )
     tune: dict[str, Any] = Field(default_factory=dict, description="The same, where it differs after each round.")
     workers: int = Field(
-        0, ge=0, description="0 trains in the loop's own process; more in so many of Ray Train, one GPU each."
+        0, ge=0, le=4096, description="0 trains in the loop's own process; more in so many of Ray Train, one GPU each."
     )
     distill: DistillSettings | None = Field(None, description="Distil the last remover into one that needs four steps.")
 

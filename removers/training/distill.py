@@ -15,7 +15,7 @@ from pydantic import Field
 
 from rasura.networks.checkpoint import TrainingFailed
 from rasura.networks.lora import RANK, RECIPE_TARGETS, add_lora, disable_lora
-from rasura.networks.setting_types import Count, Number, PositiveNumber
+from rasura.networks.setting_types import Batch, Count, Number, PositiveNumber
 from rasura.networks.trainer import OnProgress
 from rasura.removers.conditioning import Conditioning
 from rasura.removers.training.train import (
@@ -48,7 +48,7 @@ class Distillation(Settings):
     """
 
     steps: Count = 20_000
-    batch: Count = 128
+    batch: Batch = 128
     learn: Literal["all", "lora"] = "lora"
     rank: Count = RANK
     weakest: Number = 3.0

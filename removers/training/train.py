@@ -20,7 +20,7 @@ from rasura.manifests.ids import hash_json
 from rasura.networks import lora
 from rasura.networks.checkpoint import TrainingFailed
 from rasura.networks.pca_codec import Autoencoder
-from rasura.networks.setting_types import Count, Number, PositiveNumber, Precision, Seed, Side, WholeNumber
+from rasura.networks.setting_types import Batch, Count, Number, PositiveNumber, Precision, Seed, Side, WholeNumber
 from rasura.networks.trainer import ComputeLoss, OnProgress, Trainer
 from rasura.removers.base import compute_crop_window, dilate, resize
 from rasura.removers.training import attention_loss, energy_loss
@@ -64,7 +64,7 @@ class Settings:
     """
 
     steps: Count = 50_000
-    batch: Count = 16
+    batch: Batch = 16
     rate: PositiveNumber = 5e-5
     warm_up: WholeNumber = 500
     decay: bool = False

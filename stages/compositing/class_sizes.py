@@ -83,6 +83,39 @@ SIZES: Mapping[str, Size] = {
     "stroller": (1.05, 0.60, 0.95),
     "wheelchair": (0.92, 0.65, 1.05),
     "shopping cart": (1.02, 0.58, 0.90),
+    "office chair": (1.10, 0.65, 0.65),
+    "high chair": (1.00, 0.55, 0.60),
+    "picnic table": (0.76, 1.50, 1.80),
+    "coffee table": (0.45, 0.60, 1.10),
+    "nightstand": (0.60, 0.48, 0.42),
+    "washing machine": (0.85, 0.60, 0.60),
+    "dishwasher": (0.85, 0.60, 0.60),
+    "vending machine": (1.83, 0.95, 0.85),
+    "piano": (1.22, 1.48, 0.60),
+    "door": (2.03, 0.85, 0.05),
+    "sink": (0.85, 0.55, 0.48),
+    "phone booth": (2.40, 0.90, 0.90),
+    "bollard": (0.95, 0.18, 0.18),
+    "pallet": (0.145, 0.80, 1.20),
+    "bucket": (0.28, 0.30, 0.30),
+    "wheelbarrow": (0.65, 0.62, 1.45),
+    "lawn mower": (1.00, 0.52, 1.50),
+    "golf cart": (1.80, 1.20, 2.40),
+    "tractor": (2.70, 2.20, 4.20),
+    "train": (3.80, 2.90, 22.0),
+    "boat": (1.20, 2.10, 5.50),
+    "goat": (0.90, 0.35, 1.10),
+    "pig": (0.80, 0.40, 1.30),
+    "donkey": (1.40, 0.50, 1.80),
+    "deer": (1.40, 0.45, 1.70),
+    "camel": (2.10, 0.80, 3.00),
+    "chicken": (0.40, 0.20, 0.36),
+    "goose": (0.75, 0.28, 0.75),
+    "guitar": (1.00, 0.37, 0.11),
+    "basketball": (0.24, 0.24, 0.24),
+    "football": (0.22, 0.22, 0.22),
+    "tennis ball": (0.067, 0.067, 0.067),
+    "bowling ball": (0.216, 0.216, 0.216),
 }
 SYNONYMS: Mapping[str, str] = {
     "people": "person",
@@ -109,7 +142,39 @@ SYNONYMS: Mapping[str, str] = {
     "kitten": "cat",
     "garbage can": "trash can",
     "cone": "traffic cone",
+    "wheelie bin": "trash can",
+    "dustbin": "trash can",
+    "trashcan": "trash can",
+    "pram": "stroller",
+    "pushchair": "stroller",
+    "buggy": "stroller",
+    "washer": "washing machine",
+    "swivel chair": "office chair",
+    "post box": "mailbox",
+    "postbox": "mailbox",
+    "telephone booth": "phone booth",
+    "soccer ball": "football",
+    "moped": "scooter",
+    "pony": "horse",
+    "ox": "cow",
+    "bull": "cow",
+    "lamb": "sheep",
+    "park bench": "bench",
+    "stove": "oven",
+    "cooker": "oven",
+    "hydrant": "fire hydrant",
 }
+
+
+def find_class_name(label: str | None) -> str:
+    """Return the name in `SIZES` that a label goes by; itself, in lower case, where it is not there.
+
+    Examples:
+        >>> find_class_name("Traffic_Cone"), find_class_name("sofa"), find_class_name(None)
+        ('traffic cone', 'couch', '')
+    """
+    name = " ".join((label or "").strip().lower().replace("_", " ").replace("-", " ").split())
+    return name if name in SIZES else SYNONYMS.get(name, name)
 
 
 def find_class_size(label: str | None, overrides: Mapping[str, Size] | None = None) -> Size | None:
@@ -121,11 +186,10 @@ def find_class_size(label: str | None, overrides: Mapping[str, Size] | None = No
         >>> find_class_size("sofa"), find_class_size("cloud")
         ((0.85, 2.0, 0.92), None)
     """
-    name = (label or "").strip().lower().replace("_", " ")
-    for table in (overrides or {}, SIZES):
-        if name in table:
-            return table[name]
-    return SIZES.get(SYNONYMS.get(name, ""))
+    name = " ".join((label or "").strip().lower().replace("_", " ").replace("-", " ").split())
+    if overrides and name in overrides:
+        return overrides[name]
+    return SIZES.get(find_class_name(name))
 
 
 def compute_silhouette(size: Size, yaw: Any, depression: Any) -> tuple[Array, Array]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from rasura.stages.compositing.cutouts import DEFAULT_DEPRESSION, Box, Cutout
 from rasura.stages.compositing.projection import View
+from rasura.stages.compositing.thin_objects import find_hidden_boxes
 
 Array = npt.NDArray[Any]
 
@@ -135,8 +136,8 @@ def measure_overlap(box: Sequence[int], other: Sequence[int]) -> float:
 def measure_support(cutout: Cutout, boxes: Array, feet: Array, scales: Array, depression: Array, table: Array) -> Array:
     """Measure the share, (n,), of the area under and in front of each object that is ground.
 
-    Under it: as wide as its base, from its last row half as deep as wide, foreshortened. In front of it: as much again,
-    at least a seventh of its height; what is no ground there stands nearer and would hide it.
+    Under it: as wide as its base, from its last row half as deep as wide, foreshortened. In front of it: as wide as
+    all of it, as deep again, at least a seventh of its height; what is no ground there stands nearer and would hide it.
 
     Args:
         depression: (n,) degrees. table: (h + 1, w + 1) integral image of the ground mask.
@@ -149,13 +150,16 @@ def measure_support(cutout: Cutout, boxes: Array, feet: Array, scales: Array, de
     x1 = np.clip(np.ceil(right), x0 + 1, width).astype(np.int64)
     y = np.clip(feet[:, 1] + 1, 1, height)
 
-    def measure_share(top: Array, bottom: Array) -> Array:
+    full_x0 = np.clip(boxes[:, 0], 0, width - 1)
+    full_x1 = np.clip(boxes[:, 2], full_x0 + 1, width)
+
+    def measure_share(top: Array, bottom: Array, x0: Array, x1: Array) -> Array:
         inside = table[bottom, x1] - table[top, x1] - table[bottom, x0] + table[top, x0]
         return np.asarray(inside / np.maximum((x1 - x0) * (bottom - top), 1))
 
-    under = measure_share(np.clip(np.floor(y - deep), 0, y - 1).astype(np.int64), y)
+    under = measure_share(np.clip(np.floor(y - deep), 0, y - 1).astype(np.int64), y, x0, x1)
     front = np.clip(np.ceil(y + np.maximum(deep, (boxes[:, 3] - boxes[:, 1]) / 7)), 0, height).astype(np.int64)
-    return np.asarray(np.where(front > y, np.minimum(under, measure_share(y, front)), under))
+    return np.asarray(np.where(front > y, np.minimum(under, measure_share(y, front, full_x0, full_x1)), under))
 
 
 def find_conflicts(boxes: Array, objects: Array, limits: PlacementLimits) -> Array:
@@ -214,6 +218,7 @@ def find_placements(
     objects: Sequence[float],
     limits: PlacementLimits,
     rng: np.random.Generator,
+    upright_lines: Array | None = None,
 ) -> tuple[list[Placement], Counter[str]]:
     """Find placements on the ground plane, the better ones rather first, and count the rejected positions by reason.
 
@@ -222,6 +227,7 @@ def find_placements(
         ground: (h, w) bool, where objects can stand.
         view: the background's, in metres, or None. ground_scale: pixels per length there, a x + b y + c.
         objects: boxes of the background's objects, x0, y0, x1, y1 one after another.
+        upright_lines: of the background, see `thin_objects.find_upright_lines`; None: they are not looked at.
     """
     height, width = ground.shape
     feet, scales = draw_positions(cutout, sides, ground, view, ground_scale, limits, rng)
@@ -244,6 +250,8 @@ def find_placements(
         "base off the ground": support < limits.min_support,
         "among things": find_conflicts(boxes, np.asarray(objects, np.float64).reshape(-1, 4), limits),
     }
+    if upright_lines is not None:
+        faults["behind something thin"] = find_hidden_boxes(boxes, upright_lines, ground)
     good = np.ones(len(feet), bool)
     rejected: Counter[str] = Counter()
     for name, fault in faults.items():

@@ -115,8 +115,20 @@ def match_to_mask(detections: Sequence[Detection], mask: Mask) -> Detection | No
     if count < 2 or not detections:
         return None
     x, y, width, height, _ = stats[1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))]
-    overlaps = compute_iou(np.array([x, y, x + width, y + height], float), np.array([d.box for d in detections]))
-    best = int(np.argmax((overlaps >= 0.3) * overlaps * [d.score for d in detections]))
+    return match_to_box(detections, (x, y, x + width, y + height))
+
+
+def match_to_box(detections: Sequence[Detection], box: Sequence[float]) -> Detection | None:
+    """Return the detection that fits a box best, by IoU times confidence, or None where no IoU reaches 0.3.
+
+    Examples:
+        >>> match_to_box([Detection("cat", 0.8, (0, 0, 10, 10)), Detection("dog", 0.9, (50, 0, 60, 9))], (1, 0, 9, 10))
+        Detection(label='cat', score=0.8, box=(0, 0, 10, 10))
+    """
+    if not detections:
+        return None
+    overlaps = compute_iou(np.array(box, float), np.array([detection.box for detection in detections], float))
+    best = int(np.argmax((overlaps >= 0.3) * overlaps * [detection.score for detection in detections]))
     return detections[best] if overlaps[best] >= 0.3 else None
 
 

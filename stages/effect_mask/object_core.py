@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from rasura.manifests.images import RGB, Mask
-from rasura.stages.effect_mask.texture import find_hidden_texture, find_visible_texture
+from rasura.stages.effect_mask.texture import find_hidden_texture, find_visible_texture, measure_ratio_texture
 from rasura.stages.imaging.comparison import compute_range_distance
 from rasura.stages.imaging.components import (
     fill_small_holes,
@@ -14,12 +14,14 @@ from rasura.stages.imaging.components import (
     label_components,
     select_components,
 )
-from rasura.stages.imaging.filters import Floats, blur, box_mean, channel_max, channel_mean, estimate_gradient
-from rasura.stages.imaging.morphology import morph
+from rasura.stages.imaging.filters import Floats, blur, channel_max, channel_mean, estimate_gradient
+from rasura.stages.imaging.morphology import dilate, erode, morph
 
 LOG_OFFSET = 0.01  # of white, added before the logarithm: near black, ratios are noise
 MAX_SHADOW_TINT = 0.22  # by which a channel of a shadow's log ratio may differ from their mean, as a share of that mean
 MIN_SHADOW_LOG_RATIO = -3.0  # log of the linear ratio below which nothing outdoors is shadow: 5 % of the light
+MIN_RATIO_TEXTURE = 0.03  # of the log ratio of brightness: what a shadow on a textured ground does not reach
+CLEAN_ONLY = 0.5  # times the energy of clean's edges along a blob's rim, below which source has no such edge
 MIN_CORE_SHARE = 0.0008  # of the picture: smaller core blobs are removed
 
 
@@ -49,25 +51,41 @@ def find_unshadowlike(source: RGB, clean: RGB, noise: float) -> tuple[Mask, Mask
     A shadow divides all channels by nearly one factor that changes slowly.
 
     Returns:
-        (h, w) bool: r differs between channels, rises, or is darker than any shadow; (h, w) bool: r has texture
-        over more than a rim's width. Each beyond what noise of `noise` grey levels would do.
+        (h, w) bool: r differs between channels, rises, or is darker than any shadow; (h, w) bool: r has texture.
+        Each beyond what noise of `noise` grey levels would do.
     """
     first, second = linearize(source), linearize(clean)
     ratio = np.log((first + LOG_OFFSET) / (second + LOG_OFFSET)).astype(np.float32)
     mean = channel_mean(ratio)
     chroma = channel_max(np.abs(ratio - mean[..., None]))
-    across, down = estimate_gradient(mean)
-    slope = across**2 + down**2
-    texture = np.sqrt(np.maximum(box_mean(slope / 64, 7), 0))  # running sums may fall just below 0
     # The same tests on noise alone: sigma of log ratio of a pixel that was blurred by 1 px.
     level = np.maximum(channel_mean(second), 0.004)
     sigma = 2.2 * (noise * 1.6 / 255) / np.maximum(level ** (1 / 2.2), 0.05) * level / (level + LOG_OFFSET)
     tinted = chroma > np.maximum(0.12 + MAX_SHADOW_TINT * np.abs(np.minimum(mean, 0)), 3 * sigma)
     tinted |= mean > np.maximum(0.12, 3 * sigma)
     tinted |= mean < MIN_SHADOW_LOG_RATIO
-    # One edge makes a band of texture 9 px wide: a hard shadow's rim. Only what is wider is a textured object.
-    rough = texture > np.maximum(0.10, 2 * sigma)
-    return tinted, morph(rough, cv2.MORPH_OPEN, 13 if min(source.shape[:2]) >= 256 else 7)
+    texture, level = measure_ratio_texture(source, clean)
+    rough = texture > np.maximum(MIN_RATIO_TEXTURE, 2.5 * noise / level)
+    return tinted, morph(rough, cv2.MORPH_OPEN, 7)
+
+
+def find_clean_only_blobs(source: RGB, clean: RGB, core: Mask) -> Mask:
+    """Return (h, w) bool: the blobs of the core whose outline is in `clean` and not in `source`.
+
+    Something that only the second shot has differs as an object does. Its edge votes: within 3 px of a blob's rim the
+    squared gradient of log brightness (blurred by 2 px) sums up to less than half of clean's.
+    """
+    across, down = zip(
+        *(estimate_gradient(np.log(blur(channel_mean(p), 2.0) + 4)) for p in (source, clean)), strict=True
+    )
+    energy = [a * a + d * d for a, d in zip(across, down, strict=True)]
+    count, labels, _ = label_components(core)
+    flags = np.zeros(count, bool)
+    for k in range(count):
+        blob = labels == k + 1
+        rim = dilate(blob, 3) & ~erode(blob, 3)
+        flags[k] = float(energy[0][rim].sum()) < CLEAN_ONLY * float(energy[1][rim].sum())
+    return select_components(labels, flags)
 
 
 def find_object_core(source: RGB, clean: RGB, foreground: Mask, noise: float) -> ObjectCore:
@@ -98,6 +116,7 @@ def find_object_core(source: RGB, clean: RGB, foreground: Mask, noise: float) ->
     # The shadow of an object outside the picture, smeared by a codec: missing texture is its only evidence.
     inner = ~flag_border_components(labels, len(areas))
     core = select_components(labels, (areas >= max(9, MIN_CORE_SHARE * candidate.size)) & (coloured | inner))
+    core &= ~find_clean_only_blobs(source, clean, core)
     return ObjectCore(core, core & (tinted | hidden), core & hidden)
 
 

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 
 from rasura.manifests.images import RGB, Mask
+from rasura.stages.effect_mask.leftovers import add_strong_blobs
 from rasura.stages.effect_mask.object_core import find_object_core, select_strong_blobs
 from rasura.stages.imaging.components import (
     apply_hysteresis,
@@ -98,6 +99,7 @@ def segment_foreground(
     threshold: float = MIN_EFFECT_LEVEL,
     sigmas: float = 3.0,
     reach: float = 0.03,
+    spread: Floats | None = None,
 ) -> tuple[Mask, Mask]:
     """Segment the change of a pair, and the part of it that is connected to an object.
 
@@ -110,11 +112,15 @@ def segment_foreground(
         threshold: grey levels.
         sigmas: multiples of `noise`.
         reach: gap between an object and its effect, as a share of the diagonal.
+        spread: (h, w) grey levels, sigma of each pixel's 5 × 5 mean while nothing is there: of leaves in the wind more
+            than of the wall behind. A change below `sigmas` of it is none.
 
     Returns:
         (h, w) bool: all that changed; (h, w) bool: M_fg.
     """
     values = compute_steady_difference(source, clean, noise)
+    if spread is not None:
+        values = np.where(values > sigmas * spread, values, np.float32(0))
     low = max(threshold, sigmas * noise)
     changed = apply_hysteresis(values, low)
     if not changed.any():
@@ -130,9 +136,11 @@ def segment_foreground(
         core = changed & (values > 0.5 * float(values[changed].max()))
     px = max(2.0, reach * float(np.hypot(*changed.shape)))
     foreground = select_components(label_components(changed)[1], flag_near_components(changed, core, px)) | core
-    foreground &= ~find_clean_only_shadows(source, clean, foreground, core)
+    clean_only = find_clean_only_shadows(source, clean, foreground, core)
+    foreground &= ~clean_only
     foreground = smooth_outline(foreground, core | (foreground & (values > 2 * low)))
     _, labels, areas = label_components(foreground)
     flags = flag_near_components(foreground, core, px) & (areas >= max(16, foreground.size // 2000))
     foreground = select_components(labels, flags) | core
+    foreground = add_strong_blobs(source, clean, changed & ~clean_only, foreground)
     return changed | core, fill_holes(foreground, max(16, foreground.size // 1000))

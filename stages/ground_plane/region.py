@@ -133,6 +133,13 @@ def measure_water_likeness(picture: Array, mask: Array) -> float:
     return watery * float(np.clip(np.sqrt(down / max(across, 1e-6)) - 1, 0, 1))
 
 
+def find_region_top(region: Array) -> float:
+    """Find the uppermost row in which a region is half as wide as at most, as a share of the height; 1 for none."""
+    wide = region.mean(axis=1)
+    full = np.flatnonzero(wide >= max(0.1, 0.5 * float(wide.max(initial=0.0))))
+    return float(full[0]) / len(region) if len(full) else 1.0
+
+
 def estimate_horizon(region: Array) -> float:
     """Estimate the row of the horizon, px, from a region to stand on: above its top, and no lower than is usual.
 

@@ -21,6 +21,7 @@ from rasura.stages.imaging.components import (
     label_components,
     select_components,
 )
+from rasura.stages.imaging.filters import blur, channel_mean
 from rasura.stages.imaging.morphology import dilate, disc, morph
 from rasura.stages.segmenters.grabcut import cut_from_seeds
 from rasura.stages.segmenters.sam import Embedding, Floats, Promptable, build_prompt
@@ -30,6 +31,9 @@ Box = tuple[int, int, int, int]
 MAX_BLOBS = 6
 GOOD_ENOUGH = 2.1  # of 2.3: no further prompt is tried
 MAX_BARE = 0.35  # share of a mask in which the ground may be visible
+BETTER_BY_HUE = 0.04  # IoU with the core by which a cut of the change's hue has to be better than one of the colours
+DOUBTFUL = 0.72  # IoU with the core below which GrabCut starts from all of the core, not from its coloured part
+SMEAR = 0.015  # of the diagonal: so far from an object its codec may have smeared the ground
 SMALL_PART = 0.02  # of the largest part: smaller ones are removed
 
 
@@ -246,6 +250,7 @@ def segment_with_grabcut(
     size = float(np.sqrt(likely.sum()))
     inner = np.asarray(cv2.erode(likely.astype(np.uint8), disc(max(2, round(0.05 * size)))), np.uint8) > 0
     inner &= (strength > 0.5 * typical) | hidden
+    inner |= np.asarray(cv2.erode(hidden.astype(np.uint8), disc(4)), np.uint8) > 0
     # A long shadow is no candidate: only pixels within a fifth of the objects' size of them.
     possible = dilate(likely, max(4, round(0.2 * size))) & dilate(foreground, 2)
     possible = possible if bare is None else possible & ~bare
@@ -255,11 +260,37 @@ def segment_with_grabcut(
     return tidy(cut, likely), float((cut & core).sum() / max(1, (cut | core).sum()))
 
 
-def add_parts(answer: Mask, cut: Mask, side: int = 5) -> Mask:
-    """Add to SAM's mask what GrabCut finds beside it that is thicker than `side` px: mirrors, hair, a hand.
+def find_smear(core: Mask, hidden: Mask, strength: Floats) -> Mask:
+    """Return (h, w) bool: hidden, but hardly changed, beside what changed much: there a codec smeared the ground.
+
+    Args:
+        core, hidden: (h, w) bool, see `ObjectCore`.
+        strength: (h, w) grey levels of change.
+    """
+    typical = float(np.percentile(strength[core], 80))
+    halo = dilate(strength > 0.5 * typical, round(SMEAR * float(np.hypot(*core.shape))))
+    return np.asarray(hidden & halo & (strength <= 0.2 * typical))
+
+
+def draw_change(source: RGB, clean: RGB) -> RGB:
+    """Draw a pair for GrabCut: source's brightness, and the hue of the change, which shadows have little of.
+
+    Returns:
+        (h, w, 3) uint8: mean of source's channels; red less green and yellow less blue of log(source / clean), 200
+        levels a unit around 128.
+    """
+    ratio = np.log((blur(source, 0.7) + 6) / (blur(clean, 0.7) + 6))
+    red, green, blue = cv2.split(ratio)
+    hues = [np.clip(128 + 200 * hue, 0, 255) for hue in (red - green, (red + green) / 2 - blue)]
+    return np.asarray(np.stack([channel_mean(source), *hues], axis=-1), np.uint8)
+
+
+def add_parts(answer: Mask, cut: Mask) -> Mask:
+    """Add to SAM's mask what GrabCut finds beside it, thicker than 2 % of the shorter side: mirrors, hair, a hand.
 
     SAM's own rim stays: GrabCut's is a pixel off in places, and ragged where the picture was compressed.
     """
+    side = max(5, round(min(answer.shape) / 48) | 1)
     return np.asarray(answer | morph(cut & ~answer, cv2.MORPH_OPEN, side))
 
 
@@ -274,7 +305,8 @@ def segment_pair(source: RGB, clean: RGB, foreground: Mask, noise: float, sam: P
         sam: the segmenter that is prompted; None: GrabCut alone.
 
     Returns:
-        (h, w) bool, all False where nothing could be an object, and a score from 0 to 1.
+        (h, w) bool, all False where nothing could be an object, and a score from 0 to 1: GrabCut's, or SAM's times the
+        IoU of its mask with GrabCut's.
     """
     core, tinted, hidden = find_object_core(source, clean, foreground, noise)
     strength = compute_difference(source, clean)
@@ -282,10 +314,20 @@ def segment_pair(source: RGB, clean: RGB, foreground: Mask, noise: float, sam: P
         core = tinted = foreground & (strength >= 0.5 * float(strength[foreground].max(initial=0)))
     if not core.any():
         return core, 0.0
+    smeared = find_smear(core, hidden, strength)
+    core, tinted, hidden = core & ~smeared, tinted & ~smeared, hidden & ~smeared
     shows = find_visible_texture(source, clean, noise).astype(np.uint8)
     bare = np.asarray(cv2.erode(shows, disc(2), borderValue=0), np.uint8) > 0
-    cut, score = segment_with_grabcut(source, core, foreground, tinted, strength, hidden, bare)
+    evidence = (core, foreground, tinted, strength, hidden, bare)
+    cut, score = segment_with_grabcut(source, *evidence)
+    by_hue, hue_score = segment_with_grabcut(draw_change(source, clean), *evidence)
+    if hue_score > score + BETTER_BY_HUE:  # the object's colours are also in its shadow
+        cut, score = by_hue, hue_score
+    if score < DOUBTFUL:  # grey objects: what only their texture tells counts in full; the score stays
+        cut, _ = segment_with_grabcut(source, core, foreground, core, strength, hidden, bare)
     if sam is None:
         return cut, score
     mask, score = segment_with_sam(sam, source, core, foreground, tinted, strength, hidden, bare)
-    return tidy(add_parts(mask, cut) & ~bare, core), score
+    mask = tidy(add_parts(mask, cut) & ~bare, core)
+    # SAM is as sure of a shadow, a mirror image or one of three objects; where GrabCut's mask is another, one is wrong.
+    return mask, score * float((mask & cut).sum() / max(1, (mask | cut).sum()))

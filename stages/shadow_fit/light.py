@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from rasura.manifests.images import RGB, Mask
 from rasura.stages.imaging.filters import Floats, blur, estimate_gradient
-from rasura.stages.imaging.morphology import dilate
+from rasura.stages.imaging.morphology import dilate, disc
 from rasura.stages.matting.layers import estimate_shadow_alpha
 from rasura.stages.shadow_fit.camera import GroundCamera, make_ground_camera
 from rasura.stages.shadow_fit.sun import Sun, fit_sun
@@ -24,8 +24,14 @@ from rasura.stages.shadow_fit.sun import Sun, fit_sun
 WORKING_SIDE = 128  # px, longest side at which shadows are rendered
 DEFAULT_PITCHES = (13.0, 20.0, 28.0)  # degrees below level, candidates where the ground plane is not available
 UMBRA_PERCENTILES = (60.0, 85.0)  # percentiles of alpha that may be the cast shadow's
-SOFT_BORDER, HARD_BORDER = 0.035, 0.10  # border strength that only skies make, that only suns and lamps make
+SOFT_BORDER, HARD_BORDER = 0.26, 0.40  # border sharpness that only skies make, that only suns and lamps make
+MIN_SHADOW_ALPHA = 0.04  # alpha of the faintest shadow that has a border
+MIN_BORDER_ALPHA = 0.08  # alpha below which noise and rounding make borders of their own: they count for less
+TAIL_SHARE = 0.02  # of the picture's longest side, beyond M_e: where shadows run out
 POOR_AGREEMENT, GOOD_AGREEMENT = 0.3, 0.55  # of the best shadow with the umbra: no sun's, certainly one's
+MIRROR_MARGIN = 0.1  # by which a sun has to explain the umbra better than a mirror image does
+NARROW_SPREAD, WIDE_SPREAD = 60.0, 90.0  # degrees of azimuth under which shadows fit nearly as well as the best
+WIDE_CONFIDENCE = 0.45  # at most, where they are that many
 LOW_CONSENSUS, HIGH_CONSENSUS = 0.5, 0.9  # of the near-best suns on an azimuth: on none, on one
 
 
@@ -76,19 +82,26 @@ def measure_penumbra_width(alpha: Floats, umbra: Floats, object_mask: Mask, dept
     return float(np.median(depth / np.maximum(slope[border], 1e-3))) / max(1, int(object_mask.any(1).sum()))
 
 
-def measure_border_strength(alpha: Floats, effects: Mask, object_mask: Mask) -> float:
-    """Measure how abruptly the darkest shadow ends: a sun or a lamp makes a strong border, an overcast sky does not.
+def measure_border_sharpness(alpha: Floats, effects: Mask, object_mask: Mask) -> float:
+    """Measure how abruptly the sharpest border of the shadow ends: a sun or a lamp makes one, an overcast sky does not.
 
-    95th percentile of the slope of alpha over a hundredth of the picture's longest side, times the root of that of
-    alpha itself, away from the objects' own outline.
+    The slope of alpha over a hundredth of the picture's longest side, as a share of the shadow's alpha beside it, so
+    that a pale shadow counts like a dark one; 95th percentile, away from the objects' own outline.
+
+    Args:
+        alpha: (h, w) of the shadow, not cut off at the border of M_e.
+        effects, object_mask: (h, w) bool, M_e and M_o.
+
+    Returns:
+        0 (no border) to about 0.7 (a step).
     """
     side = max(alpha.shape)
-    away = effects & ~dilate(object_mask, max(3, round(0.012 * side)))
-    if away.sum() < 8:
+    depth = np.asarray(cv2.dilate(blur(alpha, 1.5), disc(round(0.02 * side))), np.float32)
+    away = effects & ~dilate(object_mask, max(3, round(0.012 * side))) & (depth > MIN_SHADOW_ALPHA)
+    if away.sum() < 30:
         return 0.0
-    slope = compute_slope(alpha, max(0.8, 0.006 * side))
-    abruptness = float(np.percentile(slope[away], 95)) * side / 100
-    return float(abruptness * math.sqrt(max(0.0, float(np.percentile(alpha[away], 95)))))
+    slope = compute_slope(alpha, max(0.8, 0.006 * side)) * np.float32(side / 100)
+    return float(np.percentile(slope[away] / np.maximum(depth[away], MIN_BORDER_ALPHA), 95))
 
 
 def cluster_azimuth(azimuth: float | None) -> int:
@@ -101,17 +114,22 @@ def cluster_azimuth(azimuth: float | None) -> int:
     return -1 if azimuth is None else int(((azimuth + 22.5) % 360) // 45)
 
 
-def compute_confidence(strength: float, sun: Sun) -> float:
+def compute_confidence(sharpness: float, sun: Sun) -> float:
     """Return 0 to 1: that there is a cast shadow at all, times how well and how uniquely a sun explains it.
 
+    What the objects' mirror image in a glossy ground explains as well as any sun does says nothing about the sun.
+
     Examples:
-        >>> round(compute_confidence(0.2, Sun(azimuth=30, elevation=40, agreement=0.6, consensus=0.7, umbra=0)), 3)
+        >>> round(compute_confidence(0.5, Sun(azimuth=30, elevation=40, agreement=0.6, consensus=0.7, umbra=0)), 3)
         0.5
     """
-    border = math.log(max(strength, 1e-6) / SOFT_BORDER) / math.log(HARD_BORDER / SOFT_BORDER)
+    border = math.log(max(sharpness, 1e-6) / SOFT_BORDER) / math.log(HARD_BORDER / SOFT_BORDER)
     explained = (sun.agreement - POOR_AGREEMENT) / (GOOD_AGREEMENT - POOR_AGREEMENT)
     unique = (sun.consensus - LOW_CONSENSUS) / (HIGH_CONSENSUS - LOW_CONSENSUS)
-    return float(np.prod(np.clip([border, explained, unique], 0, 1)))
+    # A short shadow half hidden by its object fits many directions: such an answer is never certain.
+    narrow = float(np.interp(sun.spread, (NARROW_SPREAD, WIDE_SPREAD), (1, WIDE_CONFIDENCE)))
+    no_mirror = (sun.agreement - sun.mirror) / MIRROR_MARGIN
+    return float(narrow * np.prod(np.clip([border, explained, unique, no_mirror], 0, 1)))
 
 
 @dataclass(frozen=True)
@@ -148,7 +166,10 @@ def estimate_light(
     effects = foreground_mask & ~object_mask
     if not effects.any() or not object_mask.any():
         return LightEstimate(None, 0.0, None)
-    alpha = estimate_shadow_alpha(source, clean, effects, ~dilate(foreground_mask | object_mask, 8)) * effects
+    tail = max(3, round(TAIL_SHARE * max(height, width)))
+    around = dilate(foreground_mask | object_mask, tail) & ~object_mask
+    uncut = estimate_shadow_alpha(source, clean, around, ~dilate(foreground_mask | object_mask, tail + 8)) * around
+    alpha = uncut * effects
     scale = min(1.0, WORKING_SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
 
@@ -171,5 +192,5 @@ def estimate_light(
     softness = measure_penumbra_width(alpha, enlarged, object_mask, depth)
     if sun is None:
         return LightEstimate(None, 0.0, softness)
-    strength = measure_border_strength(alpha, effects, object_mask)
-    return LightEstimate(sun, compute_confidence(strength, sun), softness)
+    sharpness = measure_border_sharpness(uncut, effects, object_mask)
+    return LightEstimate(sun, compute_confidence(sharpness, sun), softness)

@@ -6,7 +6,7 @@ and solids. The result is a weighted mean of the suns that fit about equally wel
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -27,6 +27,7 @@ MIN_PEAK_SHARE = 0.75  # of the best agreement, that such a peak has to reach
 MAX_REFINED = 6  # of the hypotheses, for each peak, for which directions are refined
 REFINEMENT_STEPS = list(product((-10.0, -5.0, 0.0, 5.0, 10.0), (0.88, 1.0, 1.13)))  # turn in degrees, elevation factor
 NEAR_BEST_SHARE = 0.93  # of the best agreement: suns that explain the umbra as well
+RIVAL_SHARE = 0.7  # of the best agreement: suns that come near it
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Sun:
         agreement: soft IoU of the best shadow with the umbra.
         consensus: 0 to 1, how closely the near-best suns agree on the azimuth.
         umbra: index of the umbra that fits best.
+        mirror: soft IoU of the objects' mirror image in the ground plane with that umbra.
+        spread: degrees of azimuth under which some sun explains the umbra at least `RIVAL_SHARE` as well as the best.
     """
 
     azimuth: float
@@ -45,6 +48,8 @@ class Sun:
     agreement: float
     consensus: float
     umbra: int
+    mirror: float = 0.0
+    spread: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,4 +195,11 @@ def fit_sun(object_mask: Mask, umbras: Sequence[Floats], cameras: Sequence[Groun
         for k in np.argsort(-agreements, kind="stable")[:MAX_REFINED]:
             for turn, factor in REFINEMENT_STEPS:
                 search.add(hypotheses[k], azimuth + turn, min(75.0, elevation * factor))
-    return search.average_best()
+    sun = search.average_best()
+    mirrors = [
+        render_silhouette(hypotheses[k].solids, hypotheses[k].camera, -hypotheses[k].camera.axes[2], object_mask.shape)
+        for k in typical
+    ]
+    mirror = max(compute_soft_iou(image, umbras[sun.umbra], search.region) for image in mirrors)
+    best = grid[:, :, sun.umbra].max(1)
+    return replace(sun, mirror=mirror, spread=AZIMUTH_STEP * float((best >= RIVAL_SHARE * best.max()).sum()))

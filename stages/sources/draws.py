@@ -79,7 +79,7 @@ class DrawsParams(stage.Params):
     @classmethod
     def _check_order(cls, value: tuple[int, int]) -> tuple[int, int]:
         if not 1 <= value[0] <= value[1]:
-            raise ValueError(f"least and most objects have to be 1 or more, in this order, not {list(value)}")
+            raise ValueError(f"expected the least and the most objects, from 1, in this order; not {list(value)}")
         return value
 
 

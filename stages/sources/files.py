@@ -1,11 +1,10 @@
 """Files of sources: listing, content ids that are computed once, reading with a check."""
 
-import fnmatch
-import glob
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,107 +14,45 @@ import fsspec
 import pyarrow as pa
 from pydantic import AfterValidator, Field
 
-from rasura.manifests.errors import InputError
 from rasura.manifests.ids import compute_content_id, compute_file_content_id
-from rasura.manifests.run_layout import LISTINGS
-from rasura.manifests.storage import Store, is_remote, translate_client_errors
+from rasura.manifests.run_layout import LISTINGS, passed_over_path
+from rasura.manifests.storage import Store, is_remote
 from rasura.manifests.tables import Tables
+from rasura.stages.sources.listing import MissingInput, SourceFile
 
 
 class ChangedInput(RuntimeError):
     """A file is no longer what it was when the run listed it."""
 
 
-class MissingInput(InputError, FileNotFoundError):
-    """A source's folder or file is missing, empty, or cannot be used."""
-
-
 @dataclass
 class RunContext:
-    """The run and flow for which a source lists its items."""
+    """The run and flow for which a source lists its items.
+
+    Attributes:
+        run: its folder or prefix.
+        flow: name of the flow.
+        seed: of the recipe.
+        tables: of the run.
+        passed_over: files that lie where the source looked and are no items, by the reason.
+    """
 
     run: Store
     flow: str
     seed: int = 0
     tables: Tables = field(init=False)
+    passed_over: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.tables = Tables(self.run)
 
-
-@dataclass(frozen=True)
-class SourceFile:
-    """A file with its size and a stamp (mtime in ns, or an ETag), by which a change is detected."""
-
-    path: str
-    size: int
-    stamp: str
-
-
-def _walk(folder: str) -> Iterable[SourceFile]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(entry.path)
-            elif entry.is_file():
-                stat = entry.stat()
-                yield SourceFile(entry.path, stat.st_size, str(stat.st_mtime_ns))
-
-
-def expand_path(path: str) -> str:
-    """Return a path without `file://`, with the home folder in place of `~`; a URI of a store as it is.
-
-    Examples:
-        >>> expand_path("file:///data/photos"), expand_path("s3://bucket/~")
-        ('/data/photos', 's3://bucket/~')
-    """
-    # not as a pathlib.Path, which would shorten `./photos`: paths are part of the ids of shards
-    return path if is_remote(path) else os.path.expanduser(path.removeprefix("file://"))  # noqa: PTH111
-
-
-def find_files(path: str, pattern: str = "*") -> list[SourceFile]:
-    """Find the files of a folder and its folders, of a glob, or one file, sorted by path, without hidden ones.
-
-    Raises:
-        MissingInput: nothing is there.
-        StoreError: the store cannot be reached.
-    """
-    path = expand_path(path)
-    files = [file for file in _list_files(path) if fnmatch.fnmatch(Path(file.path).name, pattern)]
-    if not files:
-        suffix = f" that matches '{pattern}'" if pattern != "*" else ""
-        if Path(path).is_dir():
-            raise MissingInput(f"the folder '{path}' has no file{suffix}")
-        raise MissingInput(f"there is no file{suffix} at '{path}'")
-    return sorted(files, key=lambda file: file.path)
-
-
-def _list_files(path: str) -> Iterable[SourceFile]:
-    if is_remote(path):
-        yield from _list_remote(path)
-    elif Path(path).is_dir():
-        yield from _walk(path)
-    else:
-        names = [path] if Path(path).is_file() else glob.glob(path, recursive=True)
-        for file in map(Path, names):
-            if file.is_file():
-                yield SourceFile(str(file), file.stat().st_size, str(file.stat().st_mtime_ns))
-
-
-def _list_remote(path: str) -> list[SourceFile]:
-    scheme = path.partition("://")[0]
-    try:
-        with translate_client_errors("list", path):
-            fs, root = fsspec.core.url_to_fs(path)
-            entries = fs.find(root, detail=True).values()
-    except FileNotFoundError:
-        return []
-    return [
-        SourceFile(f"{scheme}://{entry['name']}", entry["size"], str(entry.get("ETag") or entry.get("etag") or ""))
-        for entry in entries
-    ]
+    def write_passed_over(self) -> None:
+        """Write what was passed over, for `rasura status`, unless it is there."""
+        place = passed_over_path(self.flow)
+        if self.passed_over or self.run.exists(place):
+            data = json.dumps(dict(sorted(self.passed_over.items())), ensure_ascii=True).encode()
+            if not self.run.exists(place) or self.run.read(place) != data:
+                self.run.write(place, data)
 
 
 def read_file(path: str) -> bytes:
@@ -144,36 +81,69 @@ def compute_content_ids(
     """Return the content id of each file, by path. A file whose size and stamp the run has listed is not read again.
 
     Args:
+        files: to list.
+        context: the run, which remembers them.
         compute_id: of a path (a list of ids as JSON, for a file of many rows); by default, the id of its bytes. A file
             that cannot be read gets the id of its path: the fault will name its row when it is loaded.
     """
-    place = f"{LISTINGS}/{context.flow}.json"
+    ids = remember(files, context, compute_id or _compute_file_id)
+    return {path: id or make_unreadable_id(path) for path, id in ids.items()}
+
+
+def _compute_file_id(path: str) -> str:
+    return compute_content_id(read_file(path)) if is_remote(path) else compute_file_content_id(Path(path))
+
+
+def remember(
+    files: Sequence[SourceFile], context: RunContext, compute: Callable[[str], str], listing_suffix: str = ""
+) -> dict[str, str | None]:
+    """Return a text for each file, by path. A file whose size and stamp the run has listed is not read again.
+
+    Args:
+        files: to list.
+        context: the run, which remembers the texts.
+        compute: the text of a path.
+        listing_suffix: of the name of the listing.
+
+    Returns:
+        None for a file that cannot be read; that is not remembered, since it may be readable the next time.
+    """
+    place = f"{LISTINGS}/{context.flow}{listing_suffix}.json"
     listing: Mapping[str, Sequence[str]] = {}
     if context.run.exists(place):
-        listing = json.loads(context.run.read(place))
+        listing = _parse_listing(context.run.read(place))
 
-    def compute(file: SourceFile) -> str | None:
+    def look_up(file: SourceFile) -> str | None:
         entry = listing.get(file.path)
         if entry and file.stamp and entry[:2] == [str(file.size), file.stamp]:
             return entry[2]
         try:
-            if compute_id:
-                return compute_id(file.path)
-            if is_remote(file.path):
-                return compute_content_id(read_file(file.path))
-            return compute_file_content_id(Path(file.path))
+            return compute(file.path)
         except MissingInput:
             raise
         except (OSError, pa.ArrowException):
-            return None  # not remembered: it may be readable the next time
+            return None
 
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as threads:
-        ids = dict(zip((file.path for file in files), threads.map(compute, files), strict=True))
-    entries = {file.path: [str(file.size), file.stamp, id] for file in files if (id := ids[file.path])}
+        texts = dict(zip((file.path for file in files), threads.map(look_up, files), strict=True))
+    entries = {file.path: [str(file.size), file.stamp, text] for file in files if (text := texts[file.path])}
     merged = {**listing, **entries}
     if merged != listing:
         context.run.write(place, json.dumps(merged, ensure_ascii=True).encode())
-    return {path: id or make_unreadable_id(path) for path, id in ids.items()}
+    return texts
+
+
+def _parse_listing(data: bytes) -> dict[str, list[str]]:
+    """Parse a listing; what is damaged in it counts as absent."""
+    try:
+        entries = dict(json.loads(data))
+    except (ValueError, TypeError):
+        return {}
+    return {
+        path: entry
+        for path, entry in entries.items()
+        if isinstance(entry, list) and len(entry) == 3 and all(isinstance(text, str) for text in entry)
+    }
 
 
 def make_unreadable_id(path: str) -> str:

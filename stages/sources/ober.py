@@ -1,28 +1,31 @@
 """A dataset in OBER's Parquet layout, ObjectClear's published one or one made here, as pairs or as triplets."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from pydantic import Field
 
-from rasura.manifests.formats.ober import NEEDED_COLUMNS, NotOber, OberReader, list_rows
-from rasura.manifests.ids import compute_content_id
-from rasura.manifests.images import MAX_PIXELS, decode_image, decode_mask
+from rasura.manifests.formats.ober import NEEDED_COLUMNS, PICTURES, OberReader, list_rows
+from rasura.manifests.ids import compute_content_id, is_split_name
+from rasura.manifests.images import MAX_PIXELS, decode_image
+from rasura.manifests.parquet import iterate_rows, open_parquet
 from rasura.manifests.schemas import PROVENANCE, Kind, Schema
 from rasura.stages import stage
+from rasura.stages.imaging.mask_change import Polarity
 from rasura.stages.sources.files import (
     ChangedInput,
     InputPath,
-    MissingInput,
     RunContext,
-    SourceFile,
     compute_content_ids,
-    find_files,
     format_origin,
     make_unreadable_id,
 )
-from rasura.stages.sources.photos import check_columns, shrink_to_fit
+from rasura.stages.sources.listing import MissingInput, SourceFile, find_files
+from rasura.stages.sources.parquet_rows import CellCheck, check_columns, check_files
+from rasura.stages.sources.photos import shrink_to_fit
+from rasura.stages.sources.provided_masks import MASK_COLUMNS, NO_MASK, POLARITY, load_mask
 from rasura.stages.stage import Kept, Outcome, Record, Rejected, Source
 
 PAIR_COLUMNS: Schema = {"input": Kind.RGB, "gt": Kind.RGB, "given_mask": Kind.MASK, "given_foreground_mask": Kind.MASK}
@@ -45,6 +48,7 @@ class OberParams(stage.Params):
     subsets: list[str] | None = Field(None, description="only rows of these subsets; all where null")
     splits: list[str] | None = Field(None, description="only rows of these splits; all where null")
     keep_split: bool = Field(True, description="rows keep their split; otherwise a scene's hash decides")
+    mask_polarity: Polarity = POLARITY
     by_subset: bool = Field(False, description="equal scene names in two subsets are two scenes")
     licence: str = Field("unknown", description="licence of the pictures, kept with every row made from them")
     max_side: int | None = Field(None, ge=16, description="longer pictures are scaled down to this many pixels")
@@ -53,37 +57,40 @@ class OberParams(stage.Params):
 
 def _describe_rows(path: str) -> str:
     """Return a JSON list of (content id, scene, subset, split) of a file's rows."""
-    try:
-        return json.dumps(
-            [[compute_content_id(*row.pictures), row.scene, row.subset, row.split] for row in list_rows(path)]
-        )
-    except NotOber as error:
-        raise MissingInput(str(error)) from error
+    with open_parquet(path) as source:
+        present = check_columns(path, source, NEEDED_COLUMNS, PICTURES)
+        first = next(iterate_rows(source, present), None)
+        if first is not None:
+            CellCheck(path, present).check(first, 0)
+    return json.dumps(
+        [[compute_content_id(*row.pictures), row.scene, row.subset, row.split] for row in list_rows(path)]
+    )
 
 
 class Ober(Source):
     """Rows of a dataset in OBER's layout."""
 
     name = "ober"
+    version = "2"
     input_paths = ("path",)
-    gives = {**PROVENANCE, **PAIR_COLUMNS, "subset": Kind.STRING}
+    gives = {**PROVENANCE, **PAIR_COLUMNS, "subset": Kind.STRING, **MASK_COLUMNS}
     Params = OberParams
     params: OberParams
 
     def schema(self, columns: Schema) -> Schema:
         pictures = PAIR_COLUMNS if self.params.give == "pairs" else TRIPLET_COLUMNS
-        return {**PROVENANCE, **pictures, "subset": Kind.STRING}
+        return {**PROVENANCE, **pictures, "subset": Kind.STRING, **MASK_COLUMNS}
 
-    def list_inputs(self) -> Sequence[SourceFile]:
-        """List the files.
+    def list_inputs(self, passed_over: Counter[str] | None = None) -> Sequence[SourceFile]:
+        """List the files; others of their folder are added to `passed_over`, by the reason.
 
         Raises:
-            MissingInput: there are none, or one lacks OBER's columns.
+            MissingInput: there are none, or one lacks OBER's columns, or has something else than pictures in them.
         """
-        return check_columns(find_files(self.params.path, "*.parquet"), NEEDED_COLUMNS)
+        return check_files(find_files(self.params.path, "*.parquet", passed_over), NEEDED_COLUMNS, PICTURES)
 
     def items(self, run: RunContext) -> list[Record]:
-        files = self.list_inputs()
+        files = self.list_inputs(run.passed_over)
         listings = compute_content_ids(files, run, _describe_rows)
         items: list[Record] = []
         splits: dict[str, tuple[str | None, str]] = {}
@@ -133,16 +140,28 @@ class Ober(Source):
         for name in ("input", "gt"):
             if data[name] is None:
                 return Rejected("no partner", f"there is no {name} in {item['origin']}")
-        pictures: Record = {
-            name: decode_image(cast(bytes, data[name]), self.params.max_pixels) for name in ("input", "gt")
-        }
-        for name in ("object_mask", "object_effect_mask"):
-            encoded = data[name]
-            pictures[name] = None if encoded is None else decode_mask(encoded, self.params.max_pixels)
-        sizes = {name: picture.shape[:2] for name, picture in pictures.items() if picture is not None}
-        if len(set(sizes.values())) > 1:
-            return Rejected("pictures of two sizes", f"{sizes} in {item['origin']}")
         scene, subset, split = item["row_details"]
+        if self.params.keep_split and split is not None and not is_split_name(split):
+            return Rejected("split is no word", f"{split!r} in {item['origin']}; keep_split: false leaves it out")
+        source, clean = (decode_image(cast(bytes, data[name]), self.params.max_pixels) for name in ("input", "gt"))
+        if source.shape != clean.shape:
+            sizes = {"input": source.shape[:2], "gt": clean.shape[:2]}
+            return Rejected("pictures of two sizes", f"{sizes} in {item['origin']}")
+        pictures: Record = {
+            name: shrink_to_fit(picture, self.params.max_side) for name, picture in (("input", source), ("gt", clean))
+        }
+        columns = NO_MASK
+        for name in ("object_effect_mask", "object_mask"):  # the columns are those of the object's mask
+            pictures[name] = None
+            if (encoded := data[name]) is None:
+                continue
+            outcome = load_mask(
+                encoded, source, clean, self.params.mask_polarity, self.params.max_pixels, self.params.max_side
+            )
+            if isinstance(outcome, Rejected):
+                return Rejected(outcome.reason, f"{name}: {outcome.detail}; in {item['origin']}")
+            pictures[name], columns = outcome
+        pictures = {name: pictures[name] for name in PICTURES}
         return Kept(
             [
                 {
@@ -153,15 +172,11 @@ class Ober(Source):
                     "licence": self.params.licence,
                     "parents": [],
                     "subset": subset,
-                    **self._name_pictures({name: self._shrink(picture) for name, picture in pictures.items()}, subset),
+                    **self._name_pictures(pictures, subset),
+                    **columns,
                 }
             ]
         )
-
-    def _shrink(self, picture: Any) -> Any:
-        if picture is None or picture.dtype != bool:
-            return None if picture is None else shrink_to_fit(picture, self.params.max_side)
-        return shrink_to_fit((picture * 255).astype("uint8"), self.params.max_side) > 127
 
     def _name_pictures(self, pictures: Record, subset: str | None) -> Record:
         if self.params.give == "pairs":

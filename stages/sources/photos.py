@@ -1,41 +1,62 @@
-"""Photos from a folder, a glob, or Parquet files: one record a picture, upright 8-bit sRGB."""
+"""Photos from a folder, a glob, or Parquet files: one record a picture, upright 8-bit sRGB.
 
-import json
-from collections.abc import Sequence
-from typing import Any, cast
+With `masks`, photos come with the objects in them: one record a mask file, or an annotated object.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple, cast
 
 import cv2
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field
 
-from rasura.manifests.ids import compute_content_id
-from rasura.manifests.images import MAX_PIXELS, RGB, decode_image, read_field_of_view
-from rasura.manifests.schemas import PROVENANCE, Kind
-from rasura.manifests.spelling import list_nearest
-from rasura.manifests.storage import is_remote
+from rasura.manifests.camera_tags import CAMERA_COLUMNS, read_camera
+from rasura.manifests.formats.coco import CocoPicture
+from rasura.manifests.images import MAX_PIXELS, RGB, decode_image
+from rasura.manifests.schemas import PROVENANCE, Kind, Schema
 from rasura.stages import stage
 from rasura.stages.sources.files import (
-    ChangedInput,
     InputPath,
-    MissingInput,
     Pattern,
     RunContext,
-    SourceFile,
     compute_content_ids,
     extract_scene_id,
-    find_files,
     format_origin,
-    make_unreadable_id,
     read_and_verify,
 )
-from rasura.stages.stage import Kept, Outcome, Record, Source
+from rasura.stages.sources.listing import MissingInput, SourceFile, expand_path, find_files
+from rasura.stages.sources.parquet_rows import (
+    PictureRows,
+    check_files,
+    is_empty_cell,
+    is_parquet,
+    list_row_ids,
+    list_row_items,
+    read_cell,
+)
+from rasura.stages.sources.photo_masks import (
+    PhotoMasks,
+    draw_object,
+    list_coco_items,
+    list_mask_items,
+    match_annotations,
+    match_masks,
+)
+from rasura.stages.sources.provided_masks import MASK_COLUMNS, load_mask
+from rasura.stages.sources.scenes import fingerprint_files, fingerprint_tables
+from rasura.stages.stage import Kept, Outcome, Record, Rejected, Source
 
 
 class PhotosParams(stage.Params):
     path: InputPath = Field(description="folder, glob, file or URI of pictures, or of .parquet files that hold them")
     pattern: str = Field("*", description="only files whose name matches")
     column: str = Field("image", description="column of the picture, where the files are Parquet")
+    masks: PhotoMasks | None = Field(
+        None,
+        description="masks of the objects: a folder with the photos' names; {ending: _mask} for files beside them; "
+        "{column: mask} of Parquet files; a .json file in COCO's form, with a row for each object",
+    )
     licence: str = Field("unknown", description="licence of the pictures, kept with every row made from them")
     scene: Pattern | None = Field(None, description="regular expression on the file name; equal matches are one scene")
     max_side: int | None = Field(None, ge=16, description="longer pictures are scaled down to this many pixels")
@@ -58,143 +79,146 @@ def shrink_to_fit(picture: RGB, max_side: int | None) -> RGB:
     return cast(RGB, cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
 
 
-def read_cell(cell: Any) -> bytes:
-    """Return the encoded picture in a Parquet cell: bytes, or a struct with `bytes`.
-
-    Examples:
-        >>> read_cell({"bytes": b"...", "path": None}), read_cell(None)
-        (b'...', b'')
-    """
-    data = cell.get("bytes") if isinstance(cell, dict) else cell
-    return data if isinstance(data, bytes) else b""
+OBJECT_COLUMNS: Schema = {
+    "object_mask": Kind.MASK,
+    "label": Kind.STRING,  # class of an annotated object
+    "mask_area": Kind.FLOAT,  # share of the picture
+    **MASK_COLUMNS,
+}
 
 
-def list_row_ids(path: str, columns: list[str]) -> str:
-    """Return a JSON list of the content ids of a Parquet file's rows, of the picture columns taken together."""
-    ids: list[str] = []
-    with pq.ParquetFile(path, pre_buffer=False) as source:
-        present = [column for column in columns if column in source.schema_arrow.names]
-        if not present:
-            have = ", ".join(source.schema_arrow.names)
-            raise MissingInput(f"'{path}' has no column {' or '.join(columns)}; it has {have}")
-        for batch in source.iter_batches(batch_size=64, columns=present, use_threads=False):
-            for row in batch.to_pylist():
-                ids.append(compute_content_id(*(read_cell(row[column]) for column in present)))
-    return json.dumps(ids)
+class PhotoInputs(NamedTuple):
+    """What a source of photographs reads: photographs or files of rows, and the masks and annotations by path."""
 
-
-def check_columns(files: Sequence[SourceFile], columns: Sequence[str]) -> Sequence[SourceFile]:
-    """Return the files, where each local Parquet file among them has the columns.
-
-    Raises:
-        MissingInput: one has not. A file that cannot be read is a row that fails, and no fault of all.
-    """
-    for file in files:
-        if not file.path.endswith(".parquet") or is_remote(file.path):
-            continue
-        try:
-            names = pq.read_schema(file.path).names
-        except (OSError, pa.ArrowException):
-            continue
-        if missing := [column for column in columns if column not in names]:
-            have = list_nearest(missing[0], names)
-            raise MissingInput(f"'{file.path}' has no column {' or '.join(missing)}; it has {have}")
-    return files
-
-
-def list_row_items(path: str, ids: str) -> list[Record]:
-    """Return the items of a Parquet file's rows; one for a file that cannot be read, which fails where it is loaded."""
-    if ids == make_unreadable_id(path):
-        return [{"id": ids, "origin": format_origin(path), "path": path, "row": 0}]
-    return [
-        {"id": id, "origin": f"{format_origin(path)}#{row}", "path": path, "row": row}
-        for row, id in enumerate(json.loads(ids))
-    ]
-
-
-class ParquetRows:
-    """Reader of single rows of Parquet files; it keeps the row group that was read last."""
-
-    def __init__(self) -> None:
-        self._group: tuple[str, int] = ("", -1)
-        self._rows: list[dict[str, Any]] = []
-
-    def read_row(self, path: str, row: int, columns: list[str]) -> dict[str, Any]:
-        """Return one row's cells, undecoded."""
-        with pq.ParquetFile(path, pre_buffer=False) as source:
-            names = [column for column in columns if column in source.schema_arrow.names]
-            for group in range(source.num_row_groups):
-                rows = source.metadata.row_group(group).num_rows
-                if row < rows:
-                    if self._group != (path, group):
-                        self._rows = source.read_row_group(group, columns=names, use_threads=False).to_pylist()
-                        self._group = (path, group)
-                    return self._rows[row]
-                row -= rows
-        raise ChangedInput(f"'{path}' has fewer rows than when it was listed; run again")
+    photos: Sequence[SourceFile]
+    tables: Sequence[SourceFile]
+    masks: Mapping[str, SourceFile] = MappingProxyType({})
+    annotations: Mapping[str, CocoPicture] = MappingProxyType({})
 
 
 class Photos(Source):
-    """Photos of a folder or of Parquet files."""
+    """Photos of a folder or of Parquet files, with the masks of objects where there are some.
+
+    Examples:
+        - photos: {path: photos, masks: {ending: _mask}, licence: CC0-1.0}
+    """
 
     name = "photos"
+    version = "2"
     input_paths = ("path",)
     gives = {
         **PROVENANCE,
         "source": Kind.RGB,
         "width": Kind.INT,
         "height": Kind.INT,
-        "camera_fov": Kind.FLOAT,  # degrees, horizontal; null where the file does not have it
+        **CAMERA_COLUMNS,
     }
     Params = PhotosParams
     params: PhotosParams
 
+    def schema(self, columns: Schema) -> Schema:
+        return {**self.gives, **(OBJECT_COLUMNS if self.params.masks else {})}
+
+    def _columns(self) -> list[str]:
+        masks = self.params.masks
+        return [self.params.column, *([masks.column] if masks and masks.column else [])]
+
     def list_inputs(self) -> Sequence[SourceFile]:
-        """List the files of pictures or of rows.
+        """List the files of photographs or of rows.
 
         Raises:
-            MissingInput: there are none, or one of rows lacks the column.
+            MissingInput: there are none, one of rows lacks a column, or their masks are not where `masks` says.
         """
-        return check_columns(find_files(self.params.path, self.params.pattern), (self.params.column,))
+        inputs = self._find_inputs(Counter())
+        return [*inputs.photos, *inputs.tables]
+
+    def _find_inputs(self, passed_over: Counter[str]) -> PhotoInputs:
+        params, columns = self.params, self._columns()
+        files = check_files(find_files(params.path, params.pattern, passed_over), columns, columns)
+        tables = [file for file in files if is_parquet(file.path)]
+        photos = [file for file in files if not is_parquet(file.path)]
+        if not params.masks:
+            return PhotoInputs(photos, tables)
+        if bool(photos) == bool(params.masks.column):
+            kind = "pictures" if params.masks.column else "Parquet files"
+            raise MissingInput(f"'{params.path}' holds {kind}, for which masks: {params.masks.model_dump()} do not fit")
+        root = expand_path(params.path)
+        if params.masks.coco:  # it often lies beside the photos
+            photos = [file for file in photos if file.path != expand_path(params.masks.coco or "")]
+            return PhotoInputs(photos, tables, annotations=match_annotations(photos, root, params.masks))
+        found: Mapping[str, SourceFile] = {}
+        if photos:
+            photos, found = match_masks(photos, root, params.masks, passed_over)
+        return PhotoInputs(photos, tables, found)
 
     def items(self, run: RunContext) -> list[Record]:
-        files = self.list_inputs()
-        pictures = [file for file in files if not file.path.endswith(".parquet")]
-        tables = [file for file in files if file.path.endswith(".parquet")]
-        ids = compute_content_ids(pictures, run) if pictures else {}
-        items: list[Record] = [{"id": ids[f.path], "origin": format_origin(f.path), "path": f.path} for f in pictures]
+        masks = self.params.masks
+        photos, tables, found, annotations = self._find_inputs(run.passed_over)
+        items: list[Record] = []
+        if photos:
+            ids = compute_content_ids(photos, run)
+            if masks and masks.coco:
+                items = list_coco_items(photos, ids, annotations)
+            elif masks:
+                items = list_mask_items(photos, ids, found, run)
+            else:
+                items = [{"id": ids[file.path], "path": file.path} for file in photos]
+            fingerprints = fingerprint_files(photos, run)
+            items = [
+                item | {"origin": format_origin(item["path"]), "fingerprint": fingerprints[item["path"]]}
+                for item in items
+            ]
         if tables:
-            ids = compute_content_ids(tables, run, lambda path: list_row_ids(path, [self.params.column]))
+            columns = self._columns()
+            ids = compute_content_ids(tables, run, lambda path: list_row_ids(path, columns, columns))
+            row_fingerprints = fingerprint_tables(tables, run, self.params.column)
             for file in tables:
-                items += list_row_items(file.path, ids[file.path])
+                items += list_row_items(file.path, ids[file.path], row_fingerprints[file.path])
+        for item in items:
+            item["scene_id"] = extract_scene_id(item["origin"], self.params.scene, item.get("photo") or item["id"])
         return items
 
     def setup(self) -> None:
-        self.parquet = ParquetRows()
+        self.parquet = PictureRows(self._columns())
 
-    def _bytes(self, item: Record) -> bytes:
-        if "row" not in item:
-            return read_and_verify(item["path"], item["content"])
-        data = read_cell(self.parquet.read_row(item["path"], item["row"], [self.params.column])[self.params.column])
-        if compute_content_id(data) != item["content"]:
-            raise ChangedInput(f"'{item['origin']}' is not what it was when it was listed; run again")
-        return data
+    def _read(self, item: Record) -> tuple[bytes, bytes | None]:
+        """Return the bytes of a photo, and of its mask."""
+        if "row" in item:
+            row, masks = self.parquet.read_row(item), self.params.masks
+            mask = row[masks.column] if masks and masks.column else None
+            return read_cell(row[self.params.column]), None if is_empty_cell(mask) else read_cell(mask)
+        data = read_and_verify(item["path"], item.get("photo") or item["content"])
+        return data, read_and_verify(*item["mask"]) if item.get("mask") else None
 
     def process_one(self, item: Record) -> Outcome:
-        data = self._bytes(item)
-        picture = shrink_to_fit(decode_image(data, self.params.max_pixels), self.params.max_side)
+        params = self.params
+        data, encoded = self._read(item)
+        picture = decode_image(data, params.max_pixels)
+        columns: Record = {}
+        if params.masks:
+            if params.masks.coco:
+                outcome = draw_object(item, picture, params.masks, params.max_side)
+            elif encoded is None:
+                return Rejected("no mask", f"there is no mask for {item['origin']}")
+            else:
+                outcome = load_mask(encoded, picture, None, params.masks.polarity, params.max_pixels, params.max_side)
+            if isinstance(outcome, Rejected):
+                return outcome
+            columns = {"object_mask": outcome[0], "label": None, "mask_area": float(outcome[0].mean())} | outcome[1]
+        picture = shrink_to_fit(picture, params.max_side)
         return Kept(
             [
                 {
                     "id": item["id"],
                     "origin": item["origin"],
-                    "scene_id": extract_scene_id(item["origin"], self.params.scene, item["content"]),
-                    "licence": self.params.licence,
+                    "scene_id": item["scene_id"],
+                    "licence": params.licence,
                     "parents": [],
                     "source": picture,
                     "width": picture.shape[1],
                     "height": picture.shape[0],
-                    "camera_fov": read_field_of_view(data),
+                    **read_camera(data),
+                    **columns,
                 }
             ]
         )

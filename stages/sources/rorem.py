@@ -1,32 +1,31 @@
 """RORem's training folders as triplets: its released data, or what was exported here."""
 
-import json
 import os
-from itertools import groupby
-from operator import itemgetter
 from typing import Any, Literal
 
 from pydantic import Field
 
 from rasura.manifests.formats.rorem import ABOUT, PARTS, Entry, NotRorem, convert_score, get_entry_name, parse_entries
-from rasura.manifests.ids import hash_json
-from rasura.manifests.images import MAX_PIXELS, decode_image, decode_mask
+from rasura.manifests.ids import hash_json, is_split_name
+from rasura.manifests.images import MAX_PIXELS, decode_image
+from rasura.manifests.json_lines import parse_json_lines
 from rasura.manifests.schemas import PROVENANCE, Kind, Schema
 from rasura.stages import stage
+from rasura.stages.imaging.mask_change import Polarity
 from rasura.stages.sources.files import (
     InputPath,
-    MissingInput,
     Pattern,
     RunContext,
-    SourceFile,
     compute_content_ids,
     extract_scene_id,
-    find_files,
     format_origin,
     read_and_verify,
     read_file,
 )
+from rasura.stages.sources.listing import MissingInput, SourceFile, expand_path, find_files, normalize_name
 from rasura.stages.sources.photos import shrink_to_fit
+from rasura.stages.sources.provided_masks import MASK_COLUMNS, POLARITY, load_mask
+from rasura.stages.sources.scenes import fingerprint_files
 from rasura.stages.stage import Kept, Outcome, Record, Rejected, Source
 
 TRIPLET_COLUMNS: Schema = {
@@ -43,6 +42,10 @@ TRIPLET_COLUMNS: Schema = {
 }
 
 
+TEXTS = ("scene_id", "split", "licence", "kind", "label", "remover")
+"""Values of a row of `rows.jsonl` that are texts."""
+
+
 class RoremParams(stage.Params):
     path: InputPath = Field(
         description="folder with meta.json (or folders that have one), a glob, or one file of that form"
@@ -51,6 +54,7 @@ class RoremParams(stage.Params):
         "edited", description="of rows that do not say it: captured where GT is a photograph, as RORD's; else a model's"
     )
     truth: bool = Field(True, description="reject rows without GT; false: keep them without a target, as a test set")
+    mask_polarity: Polarity = POLARITY
     keep_split: bool = Field(True, description="rows of an export keep their split; otherwise a scene's hash decides")
     scene: Pattern | None = Field(None, description="regular expression on the source's name; equal matches, one scene")
     licence: str = Field("unknown", description="licence of rows that do not say it")
@@ -62,42 +66,54 @@ class Rorem(Source):
     """Rows of folders in RORem's layout: source, mask, GT and meta.json, with or without score."""
 
     name = "rorem"
+    version = "2"
     input_paths = ("path",)
     input_noun = "entry"
-    gives = {**PROVENANCE, **TRIPLET_COLUMNS}
+    gives = {**PROVENANCE, **TRIPLET_COLUMNS, **MASK_COLUMNS}
     Params = RoremParams
     params: RoremParams
 
-    def list_inputs(self) -> list[tuple[str, Entry]]:
-        """List the entries of all lists, each with the path of its list.
+    def list_inputs(self) -> list[Entry]:
+        """List the entries of all lists.
 
         Raises:
             MissingInput: there is no list, or a file that is none.
         """
-        lists = find_files(self.params.path, "*.json" if self.params.path.endswith(".json") else "meta*.json")
-        return [(file.path, entry) for file in lists for entry in self._entries(file.path)]
+        return [entry for _, entries in self._read_lists() for entry in entries]
+
+    def _read_lists(self) -> list[tuple[str, list[Entry]]]:
+        root = expand_path(self.params.path)
+        lists = find_files(root, "*.json" if root.endswith(".json") else "meta*.json")
+        return [(file.path, self._entries(file.path)) for file in lists]
 
     def items(self, run: RunContext) -> list[Record]:
-        entries = [(path, [entry for _, entry in group]) for path, group in groupby(self.list_inputs(), itemgetter(0))]
+        entries = self._read_lists()
         files: dict[str, SourceFile] = {}
-        for folder in {_parent_folder(path) for path, _ in entries}:
-            files |= {_normalize_path(file.path): file for file in find_files(folder)}
-        places = {
-            place
-            for path, list_entries in entries
-            for entry in list_entries
-            for place in _locate_pictures(path, entry).values()
-            if place in files
-        }
+        for folder in sorted({_parent_folder(path) for path, _ in entries}):
+            files |= {_normalize_path(file.path): file for file in find_files(folder, passed_over=run.passed_over)}
+        names = {normalize_name(place): place for place in files}
+        located = [[_locate_pictures(path, entry, files, names) for entry in rows] for path, rows in entries]
+        places = {place for rows in located for row in rows for place in row.values() if place in files}
+        listed = {_normalize_path(path) for path, _ in entries}
+        if unused := sum(place not in places | listed and not place.endswith(f"/{ABOUT}") for place in files):
+            run.passed_over["in no entry of a meta.json"] += unused
         ids = compute_content_ids([files[place] for place in sorted(places)], run)
         contents = {place: ids[files[place].path] for place in places}
+        fingerprints = fingerprint_files([files[place] for place in sorted(places)], run)
         items: list[Record] = []
-        for path, list_entries in entries:
+        for (path, list_entries), list_places in zip(entries, located, strict=True):
             row_details = _read_row_details(path)
-            for number, entry in enumerate(list_entries):
+            for number, (entry, row_places) in enumerate(zip(list_entries, list_places, strict=True)):
                 details = row_details.get(get_entry_name(entry.paths.get("source") or ""), {})
-                items.append(self._make_item(path, number, entry, contents, files, details))
+                item = _make_item(f"{format_origin(path)}#{number}", entry, row_places, contents, files, details)
+                clean = item["paths"].get("GT") or item["paths"].get("source")
+                items.append(item | {"scene_id": self._name_scene(item), "fingerprint": fingerprints.get(clean)})
         return items
+
+    def _name_scene(self, item: Record) -> str | None:
+        """Return the scene that an entry belongs to; None for one that has no picture."""
+        scene, content = item["row_details"].get("scene_id"), item["contents"].get("source")
+        return scene or (content and extract_scene_id(item["name"], self.params.scene, content))
 
     def _entries(self, path: str) -> list[Entry]:
         try:
@@ -105,77 +121,86 @@ class Rorem(Source):
         except NotRorem as error:
             raise MissingInput(str(error)) from None
 
-    def _make_item(
-        self,
-        path: str,
-        number: int,
-        entry: Entry,
-        contents: dict[str, str],
-        files: dict[str, SourceFile],
-        details: dict[str, Any],
-    ) -> Record:
-        places, fault = _locate_pictures(path, entry), entry.fault
-        for part, place in places.items():
-            if fault is None and place not in files:
-                fault = ("missing picture", f"there is no {part} '{place}'")
-        origin = f"{format_origin(path)}#{number}"
-        picture_ids = {part: contents.get(place) for part, place in places.items()}
-        return {
-            "id": hash_json([origin, *(fault or ())] if fault else [picture_ids, entry.score]),
-            "origin": origin,
-            "paths": {part: files[place].path for part, place in places.items() if place in files},
-            "contents": picture_ids,
-            "score": entry.score,
-            "fault": fault,
-            "name": entry.paths.get("source"),
-            "row_details": details,
-        }
-
     def process_one(self, item: Record) -> Outcome:
         if item["fault"]:
             reason, detail = item["fault"]
             return Rejected(reason, f"{detail} in {item['origin']}")
-        pictures: Record = {}
-        for part, column in PARTS.items():
-            path = item["paths"].get(part)
-            data = read_and_verify(path, item["contents"][part]) if path else None
-            decode = decode_mask if part == "mask" else decode_image
-            pictures[column] = None if data is None else decode(data, self.params.max_pixels)
-        sizes = {name: picture.shape[:2] for name, picture in pictures.items() if picture is not None}
-        if len(set(sizes.values())) > 1:
+        details, params = item["row_details"], self.params
+        if wrong := [name for name in TEXTS if not isinstance(details.get(name), str | None)]:
+            return Rejected("no text in rows.jsonl", f"{wrong[0]} is {details[wrong[0]]!r} in {item['origin']}")
+        split = details.get("split") if params.keep_split else None
+        if split is not None and not is_split_name(split):
+            return Rejected("split is no word", f"{split!r} in {item['origin']}; keep_split: false leaves it out")
+        data: dict[str, bytes] = {
+            column: read_and_verify(item["paths"][part], item["contents"][part])
+            for part, column in PARTS.items()
+            if item["paths"].get(part)
+        }
+        source = decode_image(data["source"], params.max_pixels)
+        target = decode_image(data["target"], params.max_pixels) if "target" in data else None
+        if target is not None and target.shape != source.shape:
+            sizes = {"source": source.shape[:2], "target": target.shape[:2]}
             return Rejected("pictures of two sizes", f"{sizes} in {item['origin']}")
-        mask = shrink_to_fit((pictures["mask"] * 255).astype("uint8"), self.params.max_side) > 127
-        if not mask.any():
-            return Rejected("empty mask", f"nothing is to be removed in {item['origin']}")
-        details, target = item["row_details"], pictures["target"]
+        outcome = load_mask(data["mask"], source, target, params.mask_polarity, params.max_pixels, params.max_side)
+        if isinstance(outcome, Rejected):
+            return Rejected(outcome.reason, f"{outcome.detail}; in {item['origin']}")
+        mask, columns = outcome
         return Kept(
             [
                 {
                     "id": item["id"],
                     "origin": item["origin"],
-                    "scene_id": details.get("scene_id")
-                    or extract_scene_id(item["name"], self.params.scene, item["contents"]["source"]),
-                    "split": details.get("split") if self.params.keep_split else None,
+                    "scene_id": item["scene_id"],
+                    "split": split,
                     "licence": details.get("licence") or self.params.licence,
                     "parents": [],
                     "kind": details.get("kind") or self.params.kind,
-                    "source": shrink_to_fit(pictures["source"], self.params.max_side),
-                    "target": None if target is None else shrink_to_fit(target, self.params.max_side),
+                    "source": shrink_to_fit(source, params.max_side),
+                    "target": None if target is None else shrink_to_fit(target, params.max_side),
                     "mask": mask,
                     "foreground_mask": None,
                     "label": details.get("label"),
                     "remover": details.get("remover"),
-                    "round": details.get("round"),
+                    "round": details["round"] if isinstance(details.get("round"), int) else None,
                     "score": item["score"],
                     "verdict": convert_score(item["score"]),
+                    **columns,
                 }
             ]
         )
 
 
-def _locate_pictures(path: str, entry: Entry) -> dict[str, str]:
-    """Return the paths of an entry's pictures, by their part."""
-    return {part: _normalize_path(f"{_parent_folder(path)}/{name}") for part, name in entry.paths.items() if name}
+def _make_item(
+    origin: str,
+    entry: Entry,
+    places: dict[str, str],
+    contents: dict[str, str],
+    files: dict[str, SourceFile],
+    details: dict[str, Any],
+) -> Record:
+    fault = entry.fault
+    for part, place in places.items():
+        if fault is None and place not in files:
+            fault = ("missing picture", f"there is no {part} '{place}'")
+    picture_ids = {part: contents.get(place) for part, place in places.items()}
+    return {
+        "id": hash_json([origin, *(fault or ())] if fault else [picture_ids, entry.score]),
+        "origin": origin,
+        "paths": {part: files[place].path for part, place in places.items() if place in files},
+        "contents": picture_ids,
+        "score": entry.score,
+        "fault": fault,
+        "name": entry.paths.get("source"),
+        "row_details": details,
+    }
+
+
+def _locate_pictures(path: str, entry: Entry, files: dict[str, SourceFile], names: dict[str, str]) -> dict[str, str]:
+    """Return the paths of an entry's pictures, by their part: of files, also where only the letters' case differs."""
+    places = {part: _normalize_path(f"{_parent_folder(path)}/{name}") for part, name in entry.paths.items() if name}
+    return {
+        part: place if place in files else names.get(normalize_name(place), place) for part, place in places.items()
+    }
 
 
 def _parent_folder(path: str) -> str:
@@ -190,11 +215,12 @@ def _normalize_path(path: str) -> str:
 
 def _read_row_details(path: str) -> dict[str, dict[str, Any]]:
     """Read the rows of the `rows.jsonl` beside a list, by name; none where there is no such file."""
+    place = f"{_parent_folder(path)}/{ABOUT}"
     try:
-        lines = read_file(f"{_parent_folder(path)}/{ABOUT}").decode().splitlines()
+        data = read_file(place)
     except FileNotFoundError:
         return {}
     try:
-        return {row["name"]: row for row in map(json.loads, lines)}
+        return {row["name"]: row for row in parse_json_lines(data)}
     except (ValueError, KeyError, TypeError) as error:
-        raise MissingInput(f"'{_parent_folder(path)}/{ABOUT}' cannot be read: {error!r}") from None
+        raise MissingInput(f"'{place}' cannot be read: {error!r}") from None

@@ -25,7 +25,8 @@ from rasura.manifests.images import MAX_PIXELS, decode_image, encode_image
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
 from rasura.pipeline.export import export_run
-from rasura.stages.sources.files import ChangedInput, MissingInput, RunContext
+from rasura.stages.sources.files import ChangedInput, RunContext
+from rasura.stages.sources.listing import MissingInput
 from rasura.stages.sources.ober import Ober
 from rasura.stages.stage import Kept, Rejected
 
@@ -132,9 +133,13 @@ def test_what_was_made_comes_back_bit_by_bit(tmp_path: Path) -> None:
     assert keys[0] == keys[1]
 
 
-def _jpeg(number: int, size: tuple[int, int] = (40, 30)) -> bytes:
+def _jpeg(number: int, size: tuple[int, int] = (40, 30), marked: bool = False) -> bytes:
+    """A scene of its own for each number; marked, with an object where `_grey_mask` is."""
     out = io.BytesIO()
-    Image.fromarray(np.random.default_rng(number).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)).save(out, "JPEG")
+    pixels = np.random.default_rng(number).integers(90, 120, (*size[::-1], 3), dtype=np.uint8)
+    if marked:
+        pixels[5:15, 6:20] = (220, 40, 30)
+    Image.fromarray(pixels).save(out, "JPEG", quality=95, subsampling=0)
     return out.getvalue()
 
 
@@ -151,7 +156,7 @@ def published(folder: Path, rows: Sequence[tuple[str, str, str]], **cells: Any) 
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     for number, (name, subset, split) in enumerate(rows):
         for column in ("input", "gt", "object_mask", "object_effect_mask"):
-            data = _grey_mask() if "mask" in column else _jpeg(number if column == "input" else 100 + number)
+            data = _grey_mask() if "mask" in column else _jpeg(number, marked=column == "input")
             lacking = column == "gt" and subset == "OBER-Wild"
             columns[column].append(None if lacking else {"bytes": data, "path": name})
         columns["subset"].append(subset)
@@ -221,7 +226,7 @@ def test_bad_files_cost_what_is_bad(tmp_path: Path) -> None:
     failed row; a folder of other Parquet files is told by its columns; a file that changed under the run is noticed."""
     rows = [(f"{n}_0.jpg", "real", "train") for n in range(3)]
     inputs = [
-        {"bytes": _jpeg(0), "path": "0_0.jpg"},
+        {"bytes": _jpeg(0, marked=True), "path": "0_0.jpg"},
         {"bytes": b"no picture", "path": "1_0.jpg"},
         {"bytes": _jpeg(2, (20, 30)), "path": "2_0.jpg"},
     ]

@@ -18,7 +18,8 @@ from rasura.manifests.images import BadImage, encode_image
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import NoTable
 from rasura.pipeline.export import export_run
-from rasura.stages.sources.files import MissingInput, RunContext
+from rasura.stages.sources.files import RunContext
+from rasura.stages.sources.listing import MissingInput
 from rasura.stages.sources.rorem import Rorem
 from rasura.stages.stage import Kept, Outcome, Rejected
 
@@ -144,7 +145,7 @@ def test_what_is_wrong_costs_one_row(folder: Path, tmp_path: Path) -> None:
         ({**good, "mask": "/etc/secret.png"}, "path outside the folder", "/etc"),
         ({**good, "score": "good"}, "score is no number", '"good"'),
         ({**good, "score": True}, "score is no number", "true"),
-        ({**good, "mask": "mask/empty.png"}, "empty mask", "nothing is to be removed"),
+        ({**good, "mask": "mask/empty.png"}, "empty mask", "values 127"),
     ]
     (folder / "meta.json").write_text(json.dumps([good, *(one for one, *_ in wrong), other]))
     first, *rejected, last = outcomes(folder, tmp_path / "one")

@@ -34,7 +34,13 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("module", list_modules())
+RUNS_RECIPES = "rasura._runs"  # its examples start Ray
+
+
+@pytest.mark.parametrize(
+    "module",
+    [pytest.param(name, marks=pytest.mark.ray if name == RUNS_RECIPES else ()) for name in list_modules()],
+)
 def test_examples_give_what_they_say(module: str, working_folder: Path) -> None:
     """The examples of a module pass as doctests."""
     try:

@@ -3,7 +3,6 @@
 import cv2
 import numpy as np
 import pytest
-from pydantic import ValidationError
 
 from rasura.manifests.schemas import Kind
 from rasura.stages.background import Background
@@ -26,7 +25,7 @@ from rasura.stages.ground_plane.region import (
     measure_water_likeness,
     remove_specks,
 )
-from rasura.stages.stage import Kept, MissingColumns, Params, Rejected
+from rasura.stages.stage import InvalidValues, Kept, MissingColumns, Params, Rejected
 
 SHAPE = (90, 120)
 FOCAL = 100.0
@@ -251,7 +250,7 @@ def test_depth_that_the_record_has(column):
     millimetres = np.clip(1000 / inverse, 0, 65535).astype(np.uint16)
     millimetres[0] = 0  # nothing was measured there
     record = {"id": "a", column: scene(), "input": None, "true_depth": millimetres}
-    stage = Ground(GroundParams(backend="depth-column", fov=50))
+    stage = Ground(GroundParams(backend="depth-column", field_of_view=50))
     stage.setup()
     from_column = Ground(GroundParams(backend="depth-column"))
     from_column.setup()
@@ -331,7 +330,7 @@ def test_a_picture_without_a_calm_foot_is_rejected():
 )
 def test_networks_without_weights_are_refused_before_the_run(given):
     """The backends with a network say that they need one."""
-    with pytest.raises(ValidationError, match="weights"):
+    with pytest.raises(InvalidValues, match="weights"):
         GroundParams(**given)
 
 

@@ -12,7 +12,7 @@ def test_select_is_described_with_its_rules_and_an_example() -> None:
     """The keys of a rule, their types, and a recipe's lines that use them."""
     text = describe("select")
     assert text.startswith("select: Keeps the rows whose")
-    assert "\n  keep (mapping of text to Rule, required): " in text
+    assert "\n  keep (mapping of text to Rule, not empty, required): " in text
     assert "\n    Rule: Condition on the value of one column" in text
     for key in (
         "min (number,",

@@ -180,19 +180,28 @@ def test_grabcut_takes_boxes_on_photos(grabcut):
 
 
 def test_a_given_mask_is_used(grabcut):
-    """A pair that came with a mask keeps it, unless the recipe says otherwise; M_fg grows to hold it."""
+    """A pair that came with a mask keeps it, unless the recipe says otherwise; M_fg grows to hold it. Its score is
+    measured by what changed; a mask that is empty, or of something else, is rejected and never segmented anew."""
     pair = make_scene(0)
-    mask = np.zeros_like(pair.object_mask)
-    mask[10:40, 10:60] = True
+    rows = np.flatnonzero(pair.object_mask.any(axis=1))
+    mask = pair.object_mask & (np.arange(len(pair.object_mask))[:, None] < rows.mean())
+    mask[rows[0] - 6 : rows[0]] |= mask[rows[0]]
     record = prepare(pair.source, pair.clean, given_mask=mask)
     out = grabcut.process_one(record).records[0]
     assert (out["object_mask"] == mask).all()
     assert out["segment_backend"] == "given"
-    assert out["foreground_mask"][10:40, 10:60].all()
+    assert out["foreground_mask"][mask].all()
+    assert 0.5 < out["segment_score"] < 1
+    assert 0.5 < out["mask_changed"] < 1
+    assert 0 < out["mask_change"] < 1
     drawn = Segment(SegmentParams(backend="grabcut", use_given=False)).process_one(record).records[0]
     assert drawn["segment_backend"] == "grabcut"
-    empty = grabcut.process_one(record | {"given_mask": np.zeros_like(mask)}).records[0]
-    assert empty["segment_backend"] == "grabcut"
+    far = np.zeros_like(mask)
+    far[:10, :10] = True
+    for wrong, reason in ((np.zeros_like(mask), "empty mask"), (far, "mask explains no change")):
+        rejected = grabcut.process_one(record | {"given_mask": wrong})
+        assert isinstance(rejected, Rejected)
+        assert rejected.reason == reason
 
 
 def test_masks_are_the_same_every_time(grabcut):

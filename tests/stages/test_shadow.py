@@ -212,3 +212,32 @@ def test_odd_pictures_are_unknown(size):
         out = Shadow(ShadowParams(confident=1.0)).process_one(record).records[0]
         assert out["shadow_cluster"] in range(-1, 8)
         assert 0 <= out["shadow_confidence"] <= 1
+
+
+@pytest.mark.parametrize("azimuth", [20, 200, 270])
+@pytest.mark.parametrize("depth", [0.5, 0.15])
+def test_a_pale_shadow_counts_like_a_dark_one(azimuth, depth):
+    """A sharp shadow that takes 15 % of the light tells the direction with the same confidence as one of 50 %."""
+    out = Shadow(ShadowParams()).process_one(make_lit_pair(azimuth, depth=depth, seed=31)).records[0]
+    assert measure_angle(out["shadow_azimuth"], azimuth) <= 15
+    assert out["shadow_confidence"] > 0.6
+
+
+@pytest.mark.parametrize("depth", [0.25, 0.7])
+def test_a_dark_soft_shadow_stays_unknown(depth):
+    """Darkness around a foot under an overcast sky gives no direction, however dark it is."""
+    out = Shadow(ShadowParams()).process_one(make_lit_pair(None, depth=depth, seed=32)).records[0]
+    assert out["shadow_azimuth"] is None
+
+
+@pytest.mark.parametrize("strength", [0.25, 0.5])
+def test_a_mirror_image_is_no_shadow(strength):
+    """What a glossy floor mirrors of a pillar has a sharp border and says nothing about the light: unknown."""
+    camera = make_ground_camera(21.0, SIZE, 40.0)
+    record = make_lit_pair(None, seed=33)
+    image = render_silhouette([make_pillar(camera, (0.0, 0.0))], camera, -camera.axes[2], SIZE[::-1])
+    image = cv2.GaussianBlur(image, (0, 0), 0.8)[..., None] * strength
+    mirrored = np.rint((1 - image) * record["input"] + image * np.array((60, 70, 90))).astype(np.uint8)
+    source = np.where(record["object_mask"][..., None], record["input"], mirrored)
+    record |= {"input": freeze(source), "foreground_mask": freeze(record["foreground_mask"] | (image[..., 0] > 0.03))}
+    assert Shadow(ShadowParams()).process_one(record).records[0]["shadow_azimuth"] is None

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from rasura.manifests.schemas import Kind
+from rasura.stages.detect import list_detections
+from rasura.stages.detectors.boxes import Detection
 from rasura.stages.split import Split, SplitParams, label_objects, measure_frame_share, spread_labels
 from rasura.stages.stage import Kept, Rejected
 
@@ -49,6 +51,35 @@ def test_every_pixel_goes_to_one_object() -> None:
     assert (again_light == light).all()
     assert first["foreground"][..., 3].sum() > second["foreground"][..., 3].sum()
     assert (first["picture_width"], first["picture_height"]) == (300, 200)
+
+
+def test_each_cut_out_has_its_own_label() -> None:
+    """Where the pair's picture was searched, each object is named by the detection on it, also two of one class; what
+    nothing was found on has no name."""
+    rgba, mask = make_two_objects()
+    record = {
+        "id": "p",
+        "source": np.zeros((200, 300, 3), np.uint8),
+        "foreground": rgba,
+        "foreground_light": np.zeros_like(rgba[..., :3]),
+        "foreground_object": mask,
+        "foreground_box": [30.0, 40.0, 150.0, 100.0],
+        "label": "person",
+        "detect_score": 0.9,
+    }
+    left, right = (
+        Detection("person", 0.9, (34.0, 59.0, 56.0, 91.0)),
+        Detection("person", 0.7, (99.0, 60.0, 113.0, 90.0)),
+    )
+    for detections, labels, scores in (
+        ([left, right], ["person", "person"], [0.9, 0.7]),
+        ([left, right._replace(label="dog")], ["person", "dog"], [0.9, 0.7]),
+        ([left], ["person", None], [0.9, None]),
+    ):
+        outcome = Split(SplitParams()).process_one(record | list_detections(detections))
+        assert isinstance(outcome, Kept)
+        assert [part["label"] for part in outcome.records] == labels
+        assert [part["detect_score"] for part in outcome.records] == scores
 
 
 def test_measurements_of_the_light_are_passed_on_to_each_object() -> None:

@@ -5,6 +5,7 @@ that are needed. `input` is a decoded frame as it is; `gt` is made in its grid f
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -17,7 +18,13 @@ from rasura.manifests.ids import compute_content_id, make_child_id
 from rasura.manifests.schemas import Kind, Schema
 from rasura.networks.metrics.psnr import compute_psnr
 from rasura.stages import stage
-from rasura.stages.sources.clip.frames import REPORT_EVERY, find_clips, read_frames, sample_frames
+from rasura.stages.sources.clip.frames import (
+    REPORT_EVERY,
+    find_clips,
+    find_high_dynamic_range,
+    read_frames,
+    sample_frames,
+)
 from rasura.stages.sources.clip.plate import (
     MIN_TRUSTED,
     Array,
@@ -44,6 +51,7 @@ PLATE_SAMPLES = 80  # frames among which the plate is searched
 STACK = 7  # quiet frames in a pair's median
 MAX_CUT = 0.02  # share of a region's border at which the two frames may differ
 QUIET_BUDGET = 32  # full-size quiet frames in memory at once
+PASS_JOBS = 24  # pairs that are made in one reading of the clip; each gets at least one quiet frame
 
 
 class PairJob(NamedTuple):
@@ -122,7 +130,41 @@ def choose_quiet(jobs: Sequence[PairJob], numbers: Array, affines: list[Array], 
     return chosen
 
 
-def reconstruct_background(picture: Array, quiet: list[Array]) -> tuple[Array, float, float]:
+class Reconstruction(NamedTuple):
+    """An empty scene that was made for a frame.
+
+    Attributes:
+        picture: (h, w, 3) uint8.
+        psnr: dB, outside the object; -inf when nothing outside the object is left.
+        motion: of the camera against the nearest quiet frame, px.
+        noise: (h, w) uint16, 1/100 grey level; None for a single quiet frame.
+    """
+
+    picture: Array
+    psnr: float
+    motion: float
+    noise: Array | None
+
+
+def measure_spread(frames: Sequence[Array]) -> Array | None:
+    """Measure how much each pixel differs by itself between frames of the empty scene: leaves, water, fluttering tape.
+
+    The noise of a still pixel is in it too: the spread is that of 5 x 5 means, as all changes are measured.
+
+    Args:
+        frames: (h, w, 3), aligned and of one exposure.
+
+    Returns:
+        (h, w) uint16, standard deviation in 1/100 grey level, the largest over channels; None for fewer than 3 frames.
+    """
+    if len(frames) < 3:
+        return None
+    means = np.stack([cv2.blur(frame.astype(np.float32), (5, 5)) for frame in frames])
+    spread: Array = np.clip(np.rint(100 * means.std(axis=0, ddof=1).max(axis=2)), 0, 65535).astype(np.uint16)
+    return spread
+
+
+def reconstruct_background(picture: Array, quiet: list[Array]) -> Reconstruction:
     """Reconstruct the empty scene in `picture`'s camera position, from aligned and tone-matched quiet frames.
 
     Two versions are made, the nearest quiet frame and the median of all, and the one with the smaller error outside the
@@ -131,9 +173,6 @@ def reconstruct_background(picture: Array, quiet: list[Array]) -> tuple[Array, f
     Args:
         picture: (h, w, 3) uint8. quiet: pictures of its shape, nearest first.
 
-    Returns:
-        (h, w, 3) uint8; PSNR in dB outside the object; camera motion in px against the nearest.
-        PSNR is -inf when nothing outside the object is left.
     """
     scale = max(picture.shape[:2]) / max(shrink_to_fit(picture, ALIGN_SIDE).shape[:2])
     reference = compute_features(shrink_to_fit(picture, ALIGN_SIDE))
@@ -153,11 +192,11 @@ def reconstruct_background(picture: Array, quiet: list[Array]) -> tuple[Array, f
         mask = find_changes(picture, middle).astype(np.uint8)
         outside = cv2.dilate(mask, np.ones((margin, margin), np.uint8)) == 0
         if not outside.any():
-            return picture, float("-inf"), motion
+            return Reconstruction(picture, float("-inf"), motion, None)
     candidates = [np.clip(np.rint(view), 0, 255).astype(np.uint8) for view in (toned[0], middle)]
     errors = [compute_psnr(picture, view, outside, least_error=1e-9) for view in candidates]
     best = int(np.argmax(errors))
-    return candidates[best], errors[best], motion
+    return Reconstruction(candidates[best], errors[best], motion, measure_spread(toned))
 
 
 class ClipParams(stage.Params):
@@ -187,7 +226,7 @@ class Clip(Source):
     name = "clip"
     input_paths = ("path",)
     input_noun = "video"
-    version = "2"
+    version = "3"
     gives: ClassVar[Schema] = {
         "input": Kind.RGB,
         "gt": Kind.RGB,
@@ -195,22 +234,24 @@ class Clip(Source):
         "clip_frame": Kind.INT,
         "clip_motion": Kind.FLOAT,
         "clip_psnr": Kind.FLOAT,
+        "clip_noise": Kind.DEPTH,
     }
     item_columns: ClassVar[Schema] = {"id": Kind.STRING, "origin": Kind.STRING, "path": Kind.STRING}
     time_limit_s = 3600.0
     Params = ClipParams
 
-    def list_inputs(self) -> list[Path]:
-        """List the videos.
+    def list_inputs(self, passed_over: Counter[str] | None = None) -> list[Path]:
+        """List the videos; other files of their folder are added to `passed_over`, by the reason.
 
         Raises:
             MissingInput: there are none.
+            BadClip: there is a single file, which is no video.
         """
-        return find_clips(self.params.path)
+        return find_clips(self.params.path, passed_over)
 
     def items(self, run: Any) -> list[Record]:
         items: list[Record] = []
-        for path in self.list_inputs():
+        for path in self.list_inputs(getattr(run, "passed_over", None)):
             with path.open("rb") as file:  # a video may be larger than memory
                 digest = hashlib.file_digest(file, "sha256").digest()
             items.append({"id": compute_content_id(digest), "origin": str(path), "path": str(path)})
@@ -220,6 +261,8 @@ class Clip(Source):
         """Find the pairs of a clip. Progress is reported in frames: those that are sampled, then those of the pairs."""
         params: ClipParams = self.params
         path = Path(record["path"])
+        if reason := find_high_dynamic_range(path):
+            return Rejected("high dynamic range", f"{reason}; convert it to BT.709 first")
         samples = sample_frames(path, params.max_samples, self.report_progress)
         if len(samples) < 8:
             return Rejected("too short", f"{len(samples)} frames, at least 8 are needed")
@@ -239,7 +282,10 @@ class Clip(Source):
         if isinstance(jobs, Rejected):
             return jobs
         light = np.array([float(f.mean()) for f in small])
-        records = self.make_pairs(record, jobs, numbers, choose_quiet(jobs, numbers, affines, light))
+        records: list[Record] = []
+        for start in range(0, len(jobs), PASS_JOBS):
+            part = jobs[start : start + PASS_JOBS]
+            records += self.make_pairs(record, part, numbers, choose_quiet(part, numbers, affines, light))
         return Kept(records) if records else Rejected("nothing passes", "no frame could be aligned with an empty one")
 
     def find_pairs(self, numbers: Array, aligned: dict[int, Array]) -> list[PairJob] | Rejected:
@@ -302,7 +348,7 @@ class Clip(Source):
     ) -> Record | None:
         """Return the record of a pair, or None where it cannot be aligned or its region cuts through something."""
         picture = frames[number]
-        gt, error, motion = reconstruct_background(picture, [frames[q] for q in quiet])
+        gt, error, motion, noise = reconstruct_background(picture, [frames[q] for q in quiet])
         if not np.isfinite(error) or not np.isfinite(motion):
             return None
         key, origin = f"{number:06d}", f"{record['origin']}#frame={number}"
@@ -310,8 +356,7 @@ class Clip(Source):
             gt, cut = blend_region(picture, gt, job.region)
             if cut > MAX_CUT or not contains_object(picture, gt):
                 return None
-            rows, columns = job.region.pixels(picture.shape)
-            x, y, width, height = columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start
+            x, y, width, height = job.region.find_box(picture.shape)
             key, origin = f"{key}-{x}-{y}", f"{origin}&xywh={x},{y},{width},{height}"
         return {
             "id": make_child_id(record["id"], key),
@@ -324,4 +369,5 @@ class Clip(Source):
             "clip_frame": number,
             "clip_motion": motion,
             "clip_psnr": error,
+            "clip_noise": noise,
         }

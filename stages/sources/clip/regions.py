@@ -11,66 +11,63 @@ import numpy as np
 
 from rasura.stages.sources.clip.plate import Array, compute_edges, find_changes
 
-PAD = 0.35  # of an object's longer side, around it: its shadow belongs to the region
-RING = 0.12  # of a region's shorter side: the border in which gt goes over into input
+PAD = 0.2  # of an object's longer side, around its outline: its faint shadow belongs to the region
+MIN_PAD = 3.0  # px of the small picture
+RING = 0.6  # of the pad: the border in which gt goes over into input
 SAME_PLACE = 0.5  # overlap (IoU) from which two regions are one place
 
 
 class Region(NamedTuple):
-    """A rectangle in shares of the picture, [x0, x1) × [y0, y1), and the share of the picture that changed in it."""
+    """A region in which something stands.
 
-    x0: float
-    y0: float
-    x1: float
-    y1: float
+    Attributes:
+        mask: (h, w) bool, in the small picture: the outline of what differs, widened by `pad`.
+        area: share of the picture that changed in it.
+        pad: px of the small picture.
+    """
+
+    mask: Array
     area: float
+    pad: float
 
-    def pixels(self, shape: tuple[int, ...]) -> tuple[slice, slice]:
-        """Return rows and columns in a picture of this shape."""
+    def scale_mask(self, shape: tuple[int, ...]) -> Array:
+        """Return the mask in a picture of this shape: (h, w) bool."""
         height, width = shape[:2]
-        return (
-            slice(int(self.y0 * height), max(int(self.y0 * height) + 1, round(self.y1 * height))),
-            slice(int(self.x0 * width), max(int(self.x0 * width) + 1, round(self.x1 * width))),
-        )
+        return cv2.resize(self.mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
+
+    def find_box(self, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+        """Return x, y, width and height of the box around the mask in a picture of this shape."""
+        x, y, width, height = cv2.boundingRect(self.scale_mask(shape).astype(np.uint8))
+        return int(x), int(y), int(width), int(height)
 
 
 def compute_iou(a: Region, b: Region) -> float:
     """Compute the intersection over union of two regions."""
-    wide, high = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
-    shared = max(0.0, wide) * max(0.0, high)
-    return shared / ((a.x1 - a.x0) * (a.y1 - a.y0) + (b.x1 - b.x0) * (b.y1 - b.y0) - shared)
+    return float((a.mask & b.mask).sum() / (a.mask | b.mask).sum())
 
 
 def find_occupied_regions(differing: Array, least: float) -> list[Region]:
     """Find the regions in which something stands, from a (h, w) mask of the difference from the plate.
 
-    Boxes of its blobs, padded; those that touch become one, since none of them could be taken out alone.
+    Each blob's outline is widened, and those that touch become one, since none of them could be taken out alone. The
+    regions are not boxes: people who walk beside each other are two regions as long as their outlines are apart.
     """
-    height, width = differing.shape
     closed = cv2.morphologyEx(differing.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
-    count, _, stats, _ = cv2.connectedComponentsWithStats(closed)
-    boxes = []
-    for x, y, wide, high, area in stats[1:count].tolist():
-        if area >= 4:
-            pad = max(2.0, PAD * max(wide, high))
-            box = (max(0, x - pad), max(0, y - pad), min(width, x + wide + pad), min(height, y + high + pad))
-            boxes.append([*box, float(area)])
-    merged = True
-    while merged:
-        merged = False
-        for i, a in enumerate(boxes):
-            for b in boxes[i + 1 :]:
-                if min(a[2], b[2]) > max(a[0], b[0]) and min(a[3], b[3]) > max(a[1], b[1]):
-                    boxes[i] = [min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3]), a[4] + b[4]]
-                    boxes.remove(b)
-                    merged = True
-                    break
-            if merged:
-                break
-    shares = [
-        Region(x0 / width, y0 / height, x1 / width, y1 / height, a / differing.size) for x0, y0, x1, y1, a in boxes
-    ]
-    return sorted(region for region in shares if region.area >= least)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(closed)
+    regions: list[Region] = []
+    for index, (_, _, wide, high, area) in enumerate(stats[1:count].tolist(), 1):
+        if area < 4:
+            continue
+        pad = max(MIN_PAD, PAD * max(wide, high))
+        size = 2 * round(pad) + 1
+        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+        region = Region(cv2.dilate((labels == index).astype(np.uint8), kernel) > 0, area / differing.size, pad)
+        for other in [other for other in regions if (other.mask & region.mask).any()]:
+            regions.remove(other)
+            region = Region(region.mask | other.mask, region.area + other.area, min(region.pad, other.pad))
+        regions.append(region)
+    regions = [region for region in regions if region.area >= least]
+    return sorted(regions, key=lambda region: region.find_box(differing.shape))
 
 
 def choose_regions(
@@ -89,7 +86,6 @@ def choose_regions(
         if chosen and chosen[-1][0] != k and numbers[k] - numbers[chosen[-1][0]] < min_gap:
             continue
         for region in find_occupied_regions(masks[k], least):
-            where = region.pixels(masks[k].shape)
             again = [
                 j
                 for j, other, _ in chosen
@@ -97,7 +93,7 @@ def choose_regions(
             ]
             if again or region.area > most:
                 continue
-            empty = [j for j, mask in masks.items() if mask[where].mean() <= quiet]
+            empty = [j for j, mask in masks.items() if mask[region.mask].mean() <= quiet]
             if empty:
                 chosen.append((k, region, empty))
     if len(chosen) > max_pairs:
@@ -108,17 +104,15 @@ def choose_regions(
 def blend_region(picture: Array, empty: Array, region: Region) -> tuple[Array, float]:
     """Blend `region` of `empty` into `picture`, (h, w, 3) uint8, and measure their difference in the ring between.
 
-    Inside the region's border, in a ring of `RING` of its shorter side, one goes over into the other; an edge of the
-    picture itself is no border. The second value is the share of the ring that differs by more than 20 levels:
-    something is cut through there.
+    Inside the region's border, in a ring of `RING` of its pad, one goes over into the other; an edge of the picture
+    itself is no border. The second value is the share of the ring that differs by more than 20 levels: something is
+    cut through there.
     """
-    rows, columns = region.pixels(picture.shape)
-    weight = np.zeros(picture.shape[:2], np.float32)
-    weight[rows, columns] = 1
-    width = max(2, round(RING * min(rows.stop - rows.start, columns.stop - columns.start)))
-    inside = cv2.copyMakeBorder(weight, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
-    depth = cv2.distanceTransform((inside > 0).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
-    weight = np.minimum(weight, depth / width).astype(np.float32)
+    mask = region.scale_mask(picture.shape)
+    width = max(2, round(RING * region.pad * max(picture.shape[:2]) / max(region.mask.shape)))
+    inside = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+    depth = cv2.distanceTransform(inside, cv2.DIST_L2, 5)[1:-1, 1:-1]
+    weight = np.minimum(mask, depth / width).astype(np.float32)
     mixed = picture + weight[..., None] * (empty.astype(np.float32) - picture)
     ring = (weight > 0) & (weight < 1)
     apart = np.abs(cv2.blur(picture.astype(np.float32) - empty, (5, 5))).max(axis=2) > 20

@@ -1,6 +1,8 @@
 """The camera's part, as pure functions: exposure, development to 8 bits, degradation, and the effect mask."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,12 +15,43 @@ EFFECT_LEVELS = 0.02 * 255  # what a 5 x 5 mean must differ by to be an effect: 
 EVEN_LEVELS = 4.0  # about twice the noise of such a mean at 16 samples a pixel
 
 
-def develop(light: Floats, exposure: float) -> Picture:
-    """Develop linear light (h, w, 3) to 8-bit sRGB: linear up to 0.6, above it a shoulder towards white."""
+def develop(light: Floats, exposure: float, drift: Mapping[str, Any] | None = None) -> Picture:
+    """Develop linear light (h, w, 3) to 8-bit sRGB: linear up to 0.6, above it a shoulder towards white.
+
+    Args:
+        drift: by which the camera's tone is off (`compute_drift`); None: it is not.
+    """
     x = np.maximum(np.asarray(light, np.float64), 0) * exposure
     x = np.where(x < 0.6, x, 0.6 + 0.4 * (1 - np.exp(-(x - 0.6) / 0.4)))
     srgb = np.where(x <= 0.0031308, 12.92 * x, 1.055 * np.maximum(x, 1e-9) ** (1 / 2.4) - 0.055)
-    return np.asarray(np.clip(srgb, 0, 1) * 255 + 0.5, np.uint8)
+    levels = np.clip(srgb, 0, 1) * 255
+    if drift is not None:
+        levels = np.clip(levels + compute_drift(levels, drift["seed"], drift["levels"]), 0, 255)
+    return np.asarray(levels + 0.5, np.uint8)
+
+
+def compute_drift(levels: npt.NDArray[np.floating], seed: int, most: float) -> npt.NDArray[np.float64]:
+    """Compute by how much a camera's tone is off: a curve over the grey levels, plus a slow field over the picture.
+
+    Args:
+        levels: (h, w, 3), 0 to 255.
+        seed: of the curve and the field.
+        most: grey levels; the sum stays within ± this.
+
+    Returns:
+        (h, w, 3), grey levels.
+    """
+    rng = np.random.default_rng(seed)
+    height, width = levels.shape[:2]
+    x = levels / 255
+    gain, gamma, contrast = rng.uniform(-1, 1, 3)
+    curve = gain * x + gamma * np.sin(math.pi * x) + 0.5 * contrast * np.sin(2 * math.pi * x)
+    curve = curve * (1 + 0.2 * rng.uniform(-1, 1, 3))  # white balance
+    grid = np.asarray(rng.standard_normal((3, 4)), np.float64)
+    field = np.clip(cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC), -1.5, 1.5)[..., None] / 1.5
+    share = float(rng.uniform(0.4, 1.0))  # of the curve
+    total = share * curve / max(float(np.abs(curve).max()), 1e-9) + (1 - share) * field
+    return np.asarray(np.clip(total, -1, 1) * most)
 
 
 def clamp_fireflies(light: Floats) -> Floats:

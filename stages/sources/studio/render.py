@@ -89,13 +89,23 @@ def _make_bitmap(mi: Any, picture: Picture, to_uv: Any = None, wrap: str = "repe
     return texture | ({} if to_uv is None else {"to_uv": to_uv})
 
 
-def _make_bsdf(finish: str, roughness: float, colour: Any) -> dict[str, Any]:
-    """Return the BSDF of a finish over a colour (a mitsuba spectrum or texture)."""
+def _make_bsdf(finish: str, roughness: float, colour: Any, mirror: float = 0.0) -> dict[str, Any]:
+    """Return the BSDF of a finish over a colour (a mitsuba spectrum or texture); `mirror` is the share of polish."""
     match finish:
         case "matt":
             bsdf = {"type": "diffuse", "reflectance": colour}
         case "metal":
             bsdf = {"type": "roughconductor", "material": "none", "alpha": roughness, "specular_reflectance": colour}
+        case "water":
+            bsdf = {"type": "plastic", "diffuse_reflectance": colour, "int_ior": 1.33}
+        case "mirror":
+            polish = {"type": "roughconductor", "material": "none", "alpha": roughness}
+            bsdf = {
+                "type": "blendbsdf",
+                "weight": mirror,
+                "matt": {"type": "diffuse", "reflectance": colour},
+                "polish": polish,
+            }
         case _:
             bsdf = {"type": "roughplastic", "diffuse_reflectance": colour, "alpha": roughness}
     return bsdf
@@ -163,7 +173,12 @@ def _build_surroundings(mi: Any, scene: Mapping[str, Any], photos: Mapping[str, 
     world["floor"] = {
         "type": "rectangle",
         "to_world": move().scale([EXTENT, EXTENT, 1]),
-        "bsdf": _make_bsdf(floor["finish"], floor["roughness"], _make_plane_texture(mi, floor["texture"], photos)),
+        "bsdf": _make_bsdf(
+            floor["finish"],
+            floor["roughness"],
+            _make_plane_texture(mi, floor["texture"], photos),
+            floor.get("mirror", 0.0),
+        ),
     }
     if wall is not None:
         upright = move().translate([0, wall["y"], 0]).rotate([1, 0, 0], 90).scale([EXTENT, EXTENT, 1])
@@ -242,10 +257,11 @@ def render(
         photos: sha256 to path of the photographs that the description names.
 
     Returns:
-        input, gt (h, w, 3) uint8 sRGB under one exposure; object_mask (h, w) bool: at least half of the pixel shows
-        a removed object; foreground_mask: that, and where the pair differs (`compute_effect_mask`); floor (h, w) bool:
-        floor that is visible in `gt`; depth (h, w) uint16: of `gt`, millimetres along the viewing axis, 0 = nothing
-        there, 65535 = that far or farther.
+        input, gt (h, w, 3) uint8 sRGB under one exposure; empty, where gt is not that: the scene as in input, but
+        without the removed objects and their effects; object_mask (h, w) bool: at least half of the pixel shows
+        a removed object; foreground_mask: that, and where input and the empty scene differ (`compute_effect_mask`);
+        floor (h, w) bool: floor that is visible in the empty scene; depth (h, w) uint16: of it, millimetres along the
+        viewing axis, 0 = nothing there, 65535 = that far or farther.
 
     Raises:
         ImportError: mitsuba is not installed.
@@ -254,23 +270,38 @@ def render(
     world = {"type": "scene"} | _build_surroundings(mi, scene, photos or {})
     film, sampler = {"width": width, "height": height}, {"type": "ldsampler", "sample_count": spp}
     world["camera"] = _make_sensor(mi, scene, film, sampler)
-    removed: dict[str, Any] = {}
     kept: dict[str, Any] = {}
+    passing: dict[str, dict[str, Any]] = {"removed": {}, "not_in_gt": {}, "only_in_gt": {}}
     for k, item in enumerate(scene["objects"]):
         materials = {
             number: _make_material(mi, item["materials"][number]) for number in {p["material"] for p in item["parts"]}
         }
         for number, mesh in make_object_meshes(item).items():
             name = f"object{k}_{number}"
-            (removed if k in scene["removed"] else kept)[name] = make_shape(mi, name, mesh, materials[number])
+            group = next((group for key, group in passing.items() if k in scene.get(key, ())), kept)
+            group[name] = make_shape(mi, name, mesh, materials[number])
+    removed, gone, come = passing.values()
     # No merging of meshes: a shape must keep its own number
-    full = mi.load_dict(world | kept | removed, parallel=False, optimize=False)
-    empty = mi.load_dict(world | kept, parallel=False, optimize=False)
+    full = mi.load_dict(world | kept | gone | removed, parallel=False, optimize=False)
+    empty = mi.load_dict(world | kept | gone, parallel=False, optimize=False)
     path = mi.load_dict({"type": "path", "max_depth": MAX_DEPTH, "rr_depth": MAX_DEPTH})
     seed = compute_seed(scene["seed"], "studio", str(scene["index"])) % 2**31  # other noise in every scene
-    light = [clamp_fireflies(np.array(mi.render(w, integrator=path, spp=spp, seed=seed))) for w in (full, empty)]
+
+    def trace(part: Any) -> Floats:
+        return clamp_fireflies(np.array(mi.render(part, integrator=path, spp=spp, seed=seed)))
+
+    light = [trace(full), trace(empty)]
     exposure = compute_exposure(light[1], compute_grey_radiance(scene), scene["exposure"])
-    source, clean = (develop(values, exposure) for values in light)
+    source, true_empty = (develop(values, exposure) for values in light)
+    clean = true_empty
+    if gone or come or scene.get("drift"):
+        later = light[1]
+        if gone or come:
+            opacity = scene["ghost_opacity"]
+            later = opacity * trace(mi.load_dict(world | kept | come, parallel=False, optimize=False))
+            if opacity < 1:
+                later += (1 - opacity) * trace(mi.load_dict(world | kept, parallel=False, optimize=False))
+        clean = develop(later, exposure, scene["drift"])
 
     _, fine = render_geometry(mi, full, scene, SUB * width, SUB * height, list(removed))
     objects = (fine >= 0).reshape(height, SUB, width, SUB).mean(axis=(1, 3)) >= 0.5
@@ -280,7 +311,8 @@ def render(
         "input": source,
         "gt": clean,
         "object_mask": objects,
-        "foreground_mask": objects | compute_effect_mask(source, clean),
+        "foreground_mask": objects | compute_effect_mask(source, true_empty),
         "floor": shapes == 0,
         "depth": depth.astype(np.uint16),
+        **({} if clean is true_empty else {"empty": true_empty}),
     }

@@ -45,11 +45,13 @@ FLOORS: dict[str, tuple[Sequence[tuple[float, float, float]], float, tuple[str, 
 WALLS = {"plaster": (PAINTS, 3.0), "stripes": (PAINTS, 2.4), "bricks": ([(0.60, 0.34, 0.26), (0.66, 0.52, 0.42)], 1.4)}
 
 
-def _pick(rng: Random, values: Sequence[Any]) -> Any:
+def pick(rng: Random, values: Sequence[Any]) -> Any:
+    """Draw one of some values."""
     return values[int(rng.integers(len(values)))]
 
 
-def _draw_uniform(rng: Random, low: float, high: float) -> float:
+def draw_uniform(rng: Random, low: float, high: float) -> float:
+    """Draw a number between two."""
     return float(rng.uniform(low, high))
 
 
@@ -67,47 +69,47 @@ def round_numbers(value: Any) -> Any:
     return round(float(value), 5) + 0.0 if isinstance(value, (float, np.floating)) else value
 
 
-def _draw_colour(rng: Random, vivid: bool = True) -> list[float]:
+def draw_colour(rng: Random, vivid: bool = True) -> list[float]:
     """Draw a paint, sRGB 0..1. Never so dark that its shadow side is lost, never so light that it burns out."""
-    saturation = _draw_uniform(rng, 0.45, 0.85) if vivid and rng.random() < 0.8 else _draw_uniform(rng, 0.0, 0.2)
-    return list(colorsys.hsv_to_rgb(_draw_uniform(rng, 0, 1), saturation, _draw_uniform(rng, 0.45, 0.88)))
+    saturation = draw_uniform(rng, 0.45, 0.85) if vivid and rng.random() < 0.8 else draw_uniform(rng, 0.0, 0.2)
+    return list(colorsys.hsv_to_rgb(draw_uniform(rng, 0, 1), saturation, draw_uniform(rng, 0.45, 0.88)))
 
 
-def _make_material(rng: Random, finish: str, colour: Sequence[float]) -> dict[str, Any]:
-    rough = {"matt": 1.0, "satin": 0.25, "glossy": 0.1, "metal": _draw_uniform(rng, 0.18, 0.35)}[finish]
+def make_material(rng: Random, finish: str, colour: Sequence[float]) -> dict[str, Any]:
+    rough = {"matt": 1.0, "satin": 0.25, "glossy": 0.1, "metal": draw_uniform(rng, 0.18, 0.35)}[finish]
     return {"finish": finish, "colour": list(colour), "roughness": rough, "pattern": None}
 
 
-def _draw_materials(rng: Random, made_of: str) -> list[dict[str, Any]]:
+def draw_materials(rng: Random, made_of: str) -> list[dict[str, Any]]:
     """Draw five materials of one object: main, second, dark, pale, green."""
-    finish = str(_pick(rng, ["matt", "satin", "glossy", "metal"]))
-    main = _make_material(rng, finish, _draw_colour(rng))
-    second = _make_material(rng, "satin", _draw_colour(rng))
+    finish = str(pick(rng, ["matt", "satin", "glossy", "metal"]))
+    main = make_material(rng, finish, draw_colour(rng))
+    second = make_material(rng, "satin", draw_colour(rng))
     match made_of:
         case "any" if rng.random() < 0.3 and finish != "metal":
-            kind = str(_pick(rng, ["stripes", "checks", "dots"]))
-            main["pattern"] = {"kind": kind, "seed": int(rng.integers(2**31)), "colour": _draw_colour(rng)}
+            kind = str(pick(rng, ["stripes", "checks", "dots"]))
+            main["pattern"] = {"kind": kind, "seed": int(rng.integers(2**31)), "colour": draw_colour(rng)}
         case "any" if finish == "metal":
-            main["colour"] = list(_pick(rng, [(0.9, 0.89, 0.87), (0.95, 0.8, 0.5), (0.93, 0.7, 0.58)]))
+            main["colour"] = list(pick(rng, [(0.9, 0.89, 0.87), (0.95, 0.8, 0.5), (0.93, 0.7, 0.58)]))
         case "ceramic":
-            main = _make_material(rng, str(_pick(rng, ["satin", "glossy", "matt"])), _draw_colour(rng))
+            main = make_material(rng, str(pick(rng, ["satin", "glossy", "matt"])), draw_colour(rng))
         case "glossy":
-            main = _make_material(rng, "glossy", _draw_colour(rng))
+            main = make_material(rng, "glossy", draw_colour(rng))
         case "matt":
-            main = _make_material(rng, "matt", _draw_colour(rng))
+            main = make_material(rng, "matt", draw_colour(rng))
         case "furniture":
             wooden = rng.random() < 0.6
-            main = _make_material(rng, "satin", _pick(rng, WOODS) if wooden else _draw_colour(rng))
-            second = _make_material(rng, "satin", _pick(rng, [*WOODS, (0.2, 0.2, 0.21)]))
+            main = make_material(rng, "satin", pick(rng, WOODS) if wooden else draw_colour(rng))
+            second = make_material(rng, "satin", pick(rng, [*WOODS, (0.2, 0.2, 0.21)]))
         case "cone":
-            main = _make_material(rng, "satin", (0.93, 0.36, 0.1))
-    dark = _make_material(rng, "satin", (0.13, 0.13, 0.14))
-    pale = _make_material(rng, "satin", (0.85, 0.83, 0.78))
-    green = _make_material(rng, "satin", (0.22, _draw_uniform(rng, 0.38, 0.5), 0.16))
+            main = make_material(rng, "satin", (0.93, 0.36, 0.1))
+    dark = make_material(rng, "satin", (0.13, 0.13, 0.14))
+    pale = make_material(rng, "satin", (0.85, 0.83, 0.78))
+    green = make_material(rng, "satin", (0.22, draw_uniform(rng, 0.38, 0.5), 0.16))
     return [main, second, dark, pale, green]
 
 
-def _sample_vertices(item: dict[str, Any]) -> Array:
+def sample_vertices(item: dict[str, Any]) -> Array:
     """Return vertices of an object in the world, thinned, (n, 3)."""
     return np.concatenate([mesh.vertices for mesh in make_object_meshes(item).values()])[::7]
 
@@ -120,23 +122,39 @@ def _draw_objects(rng: Random) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = []
     for name in rng.permutation(fitting)[:count]:
         parts, (low, high), made_of = PROPS[str(name)]
-        scale = _draw_uniform(rng, low, min(high, SMALL)) if small else _draw_uniform(rng, max(low, SMALL), high)
-        yaw = _draw_uniform(rng, -50, 50) if rng.random() < 0.8 else _draw_uniform(rng, -180, 180)
+        scale = draw_uniform(rng, low, min(high, SMALL)) if small else draw_uniform(rng, max(low, SMALL), high)
+        yaw = draw_uniform(rng, -50, 50) if rng.random() < 0.8 else draw_uniform(rng, -180, 180)
         item = {"name": str(name), "scale": scale, "yaw": yaw, "position": [0.0, 0.0]}
-        items.append(item | {"parts": parts(rng), "materials": _draw_materials(rng, made_of)})
+        items.append(item | {"parts": parts(rng), "materials": draw_materials(rng, made_of)})
     radii = []
     for item in items:
-        points = _sample_vertices(item)
+        points = sample_vertices(item)
         radii.append((float(np.hypot(points[:, 0], points[:, 1]).max()), float(points[:, 2].max())))
     order = sorted(range(count), key=lambda k: -radii[k][0] * radii[k][1])
     items, radii = [items[k] for k in order], [radii[k] for k in order]
-    side = _pick(rng, [-1.0, 1.0])
+    side = pick(rng, [-1.0, 1.0])
     for k in range(1, count):
-        away = radii[0][0] + radii[k][0] + _draw_uniform(rng, 0.05, 0.35) * max(r for r, _ in radii)
-        angle = math.radians(_draw_uniform(rng, -50, 35))
+        away = radii[0][0] + radii[k][0] + draw_uniform(rng, 0.05, 0.35) * max(r for r, _ in radii)
+        angle = math.radians(draw_uniform(rng, -50, 35))
         x, y = away * math.cos(angle), away * math.sin(angle)
         items[k]["position"] = [side * x if k == 1 else -side * x, y]
     return items
+
+
+def measure_extent(scene: dict[str, Any], indices: Sequence[int]) -> tuple[Array, float]:
+    """Return vertices of some objects, (n, 3), and the largest side of the box around them, metres."""
+    points = np.concatenate([sample_vertices(scene["objects"][k]) for k in indices])
+    return points, float(np.ptp(points, axis=0).max())
+
+
+def draw_prop(rng: Random, low: float, high: float) -> dict[str, Any]:
+    """Draw one of the props, its largest extent between two lengths in metres."""
+    name = str(pick(rng, [name for name in PROPS if name not in ("bench", "table")]))
+    parts, _, made_of = PROPS[name]
+    item = {"name": name, "scale": 1.0, "yaw": 0.0, "position": [0.0, 0.0]}
+    item |= {"parts": parts(rng), "materials": draw_materials(rng, made_of), "yaw": draw_uniform(rng, -50, 50)}
+    points = sample_vertices(item)
+    return item | {"scale": draw_uniform(rng, low, high) / float(np.ptp(points, axis=0).max())}
 
 
 def find_extremes(points: Array) -> Array:
@@ -175,9 +193,20 @@ def project(points: Array, camera: dict[str, Any], aspect: float) -> Array:
     return np.stack([rel[:, 0] / depth / half, -up / depth / half * aspect], 1)
 
 
-def _frame_camera(rng: Random, objects: Array, shadows: Array, aspect: float) -> dict[str, Any]:
+def unproject_to_floor(camera: dict[str, Any], u: float, v: float, aspect: float) -> Array | None:
+    """Return the point of the floor, (3,), that is seen at (u, v) in -1..1, y down; None above the horizon."""
+    pitch, half = math.radians(camera["pitch"]), math.tan(math.radians(camera["fov"]) / 2)
+    down = v * half / aspect
+    ray = np.array([u * half, math.cos(pitch) - down * math.sin(pitch), -math.sin(pitch) - down * math.cos(pitch)])
+    origin = np.asarray(camera["origin"])
+    return None if ray[2] > -0.02 else np.asarray(origin + ray * (origin[2] / -ray[2]))
+
+
+def frame_camera(
+    rng: Random, objects: Array, shadows: Array, aspect: float, pitch_deg: tuple[float, float] = PITCH_DEG
+) -> dict[str, Any]:
     """Choose the nearest camera that has objects and all but the tip of shadows inside the margins; then some air."""
-    camera: dict[str, Any] = {"pitch": _draw_uniform(rng, *PITCH_DEG), "fov": _draw_uniform(rng, *FOV_DEG)}
+    camera: dict[str, Any] = {"pitch": draw_uniform(rng, *pitch_deg), "fov": draw_uniform(rng, *FOV_DEG)}
     pitch, half = math.radians(camera["pitch"]), math.tan(math.radians(camera["fov"]) / 2)
     points = np.concatenate([objects, objects + 0.9 * (shadows - objects)]) if len(shadows) else objects
     points = find_extremes(points)
@@ -201,37 +230,37 @@ def _frame_camera(rng: Random, objects: Array, shadows: Array, aspect: float) ->
     distance = 12 * float(np.ptp(points, axis=0).max())
     while np.abs(centre_camera(distance * 0.95)[1]).max() < room:
         distance *= 0.95
-    distance *= _draw_uniform(rng, 1.1, 1.5)
+    distance *= draw_uniform(rng, 1.1, 1.5)
     target, where = centre_camera(distance)
     spare = room - np.abs(where).max(0)
-    x, y = spare[0] * _draw_uniform(rng, -0.8, 0.8), spare[1] * _draw_uniform(rng, -0.5, 0.8)
+    x, y = spare[0] * draw_uniform(rng, -0.8, 0.8), spare[1] * draw_uniform(rng, -0.5, 0.8)
     while np.abs(project(points, place_camera(target, distance, x, y), aspect)).max() > room:
         x, y = 0.7 * x, 0.7 * y
     return place_camera(target, distance, x, y)
 
 
-def _draw_light(rng: Random, kind: str, wall: bool, shiny: bool) -> dict[str, Any]:
+def draw_light(rng: Random, kind: str, wall: bool, shiny: bool) -> dict[str, Any]:
     """Draw the direct light and the sky.
 
     With a wall behind the scene, light comes from the camera's side; with a shiny floor not from straight behind the
     scene, where its glare would drown everything.
     """
-    sideways = float(_pick(rng, [_draw_uniform(rng, 200, 245), _draw_uniform(rng, 295, 340)]))
-    azimuth = sideways if wall or rng.random() < 0.3 else _draw_uniform(rng, -35, 215) % 360
+    sideways = float(pick(rng, [draw_uniform(rng, 200, 245), draw_uniform(rng, 295, 340)]))
+    azimuth = sideways if wall or rng.random() < 0.3 else draw_uniform(rng, -35, 215) % 360
     if shiny and 50 < azimuth < 130:
         azimuth += 75 if azimuth > 90 else 285
     azimuth %= 360
-    sky: dict[str, Any] = {"seed": int(rng.integers(2**31)), "clouds": _draw_uniform(rng, 0.0, 0.5)}
+    sky: dict[str, Any] = {"seed": int(rng.integers(2**31)), "clouds": draw_uniform(rng, 0.0, 0.5)}
     match kind:
         case "sun":
-            warm = _draw_uniform(rng, 0.0, 0.3)
+            warm = draw_uniform(rng, 0.0, 0.3)
             sky |= {"zenith": [0.55, 0.72, 1.0], "horizon": [0.95, 0.98, 1.0], "ground": [0.4, 0.38, 0.34]}
             return {
                 "kind": kind,
                 "azimuth": azimuth,
-                "elevation": _draw_uniform(rng, 27, 54),
-                "size_deg": float(_pick(rng, [0.6, 1.2, 2.5])),
-                "ratio": _draw_uniform(rng, 3.0, 6.0),  # sunlight over skylight, on a surface that faces the sun
+                "elevation": draw_uniform(rng, 27, 54),
+                "size_deg": float(pick(rng, [0.6, 1.2, 2.5])),
+                "ratio": draw_uniform(rng, 3.0, 6.0),  # sunlight over skylight, on a surface that faces the sun
                 "colour": [1.0, 0.93 - 0.2 * warm, 0.84 - 0.5 * warm],
                 "sky": sky,
             }
@@ -240,30 +269,30 @@ def _draw_light(rng: Random, kind: str, wall: bool, shiny: bool) -> dict[str, An
             return {
                 "kind": kind,
                 "azimuth": azimuth,
-                "elevation": _draw_uniform(rng, 33, 60),
-                "size_deg": _draw_uniform(rng, 4.0, 9.0),
-                "ratio": _draw_uniform(rng, 2.5, 5.0),
+                "elevation": draw_uniform(rng, 33, 60),
+                "size_deg": draw_uniform(rng, 4.0, 9.0),
+                "ratio": draw_uniform(rng, 2.5, 5.0),
                 "colour": [1.0, 0.88, 0.72],
                 "sky": sky,
             }
         case _:
-            grey = _draw_uniform(rng, 0.96, 1.04)
+            grey = draw_uniform(rng, 0.96, 1.04)
             sky |= {"zenith": [1.0, 1.0, 1.03], "horizon": [0.5, 0.51, 0.53], "ground": [0.22, 0.21, 0.2 * grey]}
             return {"kind": "soft", "azimuth": None, "elevation": None, "ratio": 0.0, "sky": sky}
 
 
-def _draw_texture(
+def draw_texture(
     rng: Random, kind: str, colour: Sequence[float], metres: float, photos: Sequence[str]
 ) -> dict[str, Any]:
     """Draw the texture of a plane: one of the photographs (sha256) if there are any, else a procedural surface."""
     common = {
         "metres": metres,
-        "turn": _draw_uniform(rng, -12, 12),
-        "shift": [_draw_uniform(rng, 0, 1), _draw_uniform(rng, 0, 1)],
+        "turn": draw_uniform(rng, -12, 12),
+        "shift": [draw_uniform(rng, 0, 1), draw_uniform(rng, 0, 1)],
     }
     if photos:
-        return {"kind": "photo", "sha256": str(_pick(rng, sorted(photos))), **common}
-    tone = np.clip(np.asarray(colour) * _draw_uniform(rng, 0.9, 1.1), 0.05, 0.9)
+        return {"kind": "photo", "sha256": str(pick(rng, sorted(photos))), **common}
+    tone = np.clip(np.asarray(colour) * draw_uniform(rng, 0.9, 1.1), 0.05, 0.9)
     return {"kind": kind, "seed": int(rng.integers(2**31)), "colour": tone.tolist(), **common}
 
 
@@ -283,35 +312,35 @@ def describe_scene(
     kind = drawn if light == "mixed" else light
     indoors = kind == "lamp" or (kind == "soft" and rng.random() < 0.5)
     surfaces = [name for name, row in FLOORS.items() if (row[3] if indoors else row[4])]
-    surface = str(_pick(rng, surfaces))
+    surface = str(pick(rng, surfaces))
     colours, metres, finishes, _, _ = FLOORS[surface]
-    finish = str(_pick(rng, finishes))
-    rough = {"matt": 1.0, "satin": _draw_uniform(rng, 0.22, 0.32), "glossy": _draw_uniform(rng, 0.04, 0.12)}[finish]
+    finish = str(pick(rng, finishes))
+    rough = {"matt": 1.0, "satin": draw_uniform(rng, 0.22, 0.32), "glossy": draw_uniform(rng, 0.04, 0.12)}[finish]
     objects = _draw_objects(rng)
-    points = np.concatenate([_sample_vertices(item) for item in objects])
+    points = np.concatenate([sample_vertices(item) for item in objects])
     size = float(np.ptp(points, axis=0).max())
     has_wall = bool(rng.random() < (0.6 if indoors else 0.35))
-    lit = _draw_light(rng, kind, has_wall, finish != "matt")
-    wall = float(points[:, 1].max()) + size * _draw_uniform(rng, 0.5, 1.6) if has_wall else None
+    lit = draw_light(rng, kind, has_wall, finish != "matt")
+    wall = float(points[:, 1].max()) + size * draw_uniform(rng, 0.5, 1.6) if has_wall else None
     towards = None if lit["azimuth"] is None else compute_light_vector(lit["azimuth"], lit["elevation"])
     shadows = np.empty((0, 3)) if towards is None else project_shadow_points(points, towards, wall)
-    camera = _frame_camera(rng, points, shadows, aspect)
+    camera = frame_camera(rng, points, shadows, aspect)
     # The picture of a surface shrinks with the props: about one texel a pixel, and boards as wide as a cup is not.
     metres *= float(np.clip(size / 0.8, 0.35, 1.3))
     floor: dict[str, Any] = {
         "finish": finish,
         "roughness": rough,
-        "texture": _draw_texture(rng, surface, _pick(rng, colours), metres, photos),
+        "texture": draw_texture(rng, surface, pick(rng, colours), metres, photos),
     }
     if rng.random() < 0.3:
-        floor["texture"]["turn"] = _draw_uniform(rng, 30, 90)
+        floor["texture"]["turn"] = draw_uniform(rng, 30, 90)
     scene: dict[str, Any] = {"version": VERSION, "seed": seed, "index": index, "aspect": aspect, "camera": camera}
-    scene |= {"light": lit, "floor": floor, "wall": None, "objects": objects, "exposure": _draw_uniform(rng, 0.9, 1.25)}
+    scene |= {"light": lit, "floor": floor, "wall": None, "objects": objects, "exposure": draw_uniform(rng, 0.9, 1.25)}
     scene["removed"] = list(range(len(objects))) if remove == "all" else [0]
     if wall is not None:
-        cover = str(_pick(rng, ["plaster", "stripes"] if indoors else ["bricks", "plaster"]))
+        cover = str(pick(rng, ["plaster", "stripes"] if indoors else ["bricks", "plaster"]))
         paints, wide = WALLS[cover]
-        texture = _draw_texture(rng, cover, _pick(rng, paints), wide * float(np.clip(size / 0.8, 0.35, 1.3)), photos)
+        texture = draw_texture(rng, cover, pick(rng, paints), wide * float(np.clip(size / 0.8, 0.35, 1.3)), photos)
         texture["turn"] = 0.0
         scene["wall"] = {"y": wall, "texture": texture, "skirting": 0.1 * size if indoors else 0.0}
     return dict(round_numbers(scene))

@@ -16,17 +16,19 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from rasura.manifests.ids import compute_seed, hash_json
 from rasura.manifests.schemas import PROVENANCE, Kind, Schema
-from rasura.stages.sources.files import InputPath, MissingInput
+from rasura.stages.sources.files import InputPath
+from rasura.stages.sources.listing import MissingInput, expand_path
 from rasura.stages.sources.studio import develop as studio_develop
 from rasura.stages.sources.studio import render as studio_render
 from rasura.stages.sources.studio import scene as studio_scene
+from rasura.stages.sources.studio.traps import Trap, describe_trap_scene, find_conflict
 from rasura.stages.stage import Kept, Outcome, Params, Record, Source
 
 log = logging.getLogger(__name__)
@@ -39,7 +41,10 @@ ARRAYS: Mapping[str, tuple[type[np.generic], int]] = {
     "foreground_mask": (np.bool_, 2),
     "floor": (np.bool_, 2),
     "depth": (np.uint16, 2),
+    "empty": (np.uint8, 3),  # only where it is not gt
 }
+PAIR_VERSION = "1"
+"""Part of every id: raise it when the same scene gives another pair."""
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
 
 
@@ -68,6 +73,12 @@ class StudioParams(Params):
     )
     light: studio_scene.Light = Field("mixed", description="sun, lamp, soft (no direction), or mixed: all of them.")
     remove: Literal["all", "one"] = Field("all", description="Remove all objects of a scene, or only its largest.")
+    traps: list[Trap] = Field(
+        [],
+        description="Situations that fool programs which compare two pictures, in every scene all of these: "
+        + ", ".join(get_args(Trap))
+        + ".",
+    )
     textures: InputPath | None = Field(
         None, description="Folder of photographs that cover floor and walls; null: procedural."
     )
@@ -78,6 +89,13 @@ class StudioParams(Params):
     licence: str = Field(
         "Apache-2.0", description="Licence written into the records. With `textures`, one that theirs allow."
     )
+
+    @field_validator("traps")
+    @classmethod
+    def _can_be_combined(cls, traps: list[Trap]) -> list[Trap]:
+        if names := find_conflict(traps):
+            raise ValueError(f"the traps {' and '.join(names)} cannot be in one scene")
+        return traps
 
 
 def find_cache_folder(configured: str | None) -> Path:
@@ -91,14 +109,14 @@ def load_render(path: Path) -> dict[str, Any] | None:
     """Load a finished render; None where there is none, or one that is damaged."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in ARRAYS}
+            arrays = {name: stored[name] for name in ARRAYS if name in stored or name != "empty"}
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         log.warning("the cached render %s is damaged (%s) and is made again", path, error)
         return None
     fits = all(
-        (arrays[name].dtype, arrays[name].ndim) == (np.dtype(kind), axes) for name, (kind, axes) in ARRAYS.items()
+        (array.dtype, array.ndim) == (np.dtype(ARRAYS[name][0]), ARRAYS[name][1]) for name, array in arrays.items()
     )
     return arrays if fits and len({array.shape[:2] for array in arrays.values()}) == 1 else None
 
@@ -148,7 +166,7 @@ class Studio(Source):
     name = "studio"
     input_paths = ("textures",)
     input_noun = "scene"
-    version = "1"
+    version = "2"
     gives: ClassVar[Schema] = {
         **{column: PROVENANCE[column] for column in ("id", "scene_id", "split", "origin", "licence", "parents")},
         "label": Kind.STRING,
@@ -157,7 +175,8 @@ class Studio(Source):
         "given_mask": Kind.MASK,
         "true_object_mask": Kind.MASK,
         "true_foreground_mask": Kind.MASK,
-        "true_depth": Kind.DEPTH,  # of `gt`, mm along the viewing axis; 0: nothing there, 65535: that far or farther
+        "true_empty": Kind.RGB,  # the scene of `input` without its objects and their effects, no defect of a camera
+        "true_depth": Kind.DEPTH,  # of `true_empty`, mm along the viewing axis; 0: nothing, 65535: that far or farther
         "true_floor": Kind.MASK,
         "light_azimuth": Kind.FLOAT,
         "light_elevation": Kind.FLOAT,
@@ -177,7 +196,7 @@ class Studio(Source):
             MissingInput: the folder of textures is missing, or has no photograph.
         """
         if self.params.textures is not None:
-            find_photographs(Path(self.params.textures).expanduser())
+            find_photographs(Path(expand_path(self.params.textures)))
         return range(self.params.count)
 
     def items(self, run: Any = None) -> list[Record]:
@@ -191,14 +210,14 @@ class Studio(Source):
             raise ModuleNotFoundError(studio_render.NO_MITSUBA, name="mitsuba")
         p = self.params
         seed = self.seed if p.seed is None else p.seed
-        photos = {} if p.textures is None else list_photographs(Path(p.textures).expanduser())
+        photos = {} if p.textures is None else list_photographs(Path(expand_path(p.textures)))
         items = []
         for index in range(p.count):
-            scene = studio_scene.describe_scene(seed, index, p.width / p.height, p.light, p.remove, tuple(photos))
+            scene = describe_trap_scene(seed, index, p.traps, p.width / p.height, p.light, p.remove, tuple(photos))
             planes = [plane["texture"] for plane in (scene["floor"], scene["wall"]) if plane]
             used = {t["sha256"]: photos[t["sha256"]] for t in planes if t["kind"] == "photo"}
             settings = {"width": p.width, "height": p.height, "spp": p.spp}
-            item_id = hash_json([self.version, scene, settings, p.degrade.model_dump()])
+            item_id = hash_json([PAIR_VERSION, scene, settings, p.degrade.model_dump()])
             text = json.dumps({"scene": scene, "settings": settings, "photos": used}, sort_keys=True)
             items.append({"id": item_id, "origin": f"studio:{seed}/{index}", "scene": text})
         return items
@@ -236,12 +255,13 @@ class Studio(Source):
             "origin": record["origin"],
             "licence": self.params.licence,
             "parents": [],
-            "label": scene["objects"][0]["name"],
+            "label": scene["objects"][scene["removed"][0]]["name"] if scene["removed"] else None,
             "input": source,
             "gt": clean,
             "given_mask": None,
             "true_object_mask": arrays["object_mask"],
             "true_foreground_mask": arrays["foreground_mask"],
+            "true_empty": arrays.get("empty", arrays["gt"]),
             "true_depth": arrays["depth"],
             "true_floor": arrays["floor"],
             "light_azimuth": scene["light"]["azimuth"],

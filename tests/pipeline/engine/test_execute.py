@@ -106,7 +106,7 @@ def test_a_careless_stage_costs_rows_not_the_run() -> None:
     kept, dropped, count = run_stage(spec(), Careless(Params()), records, Quarantine(), watch, {})
     assert not kept
     assert count.balances()
-    assert [row.reason for row in dropped] == ["RuntimeError", "TypeError", "TypeError", "odd"]
+    assert [row.reason for row in dropped] == ["RuntimeError", "TypeError", "InvalidValues", "odd"]
     assert dropped[0].detail == "SystemExit: a library gave up"
     assert set(watch.names) == {"stage"}
 
@@ -175,7 +175,8 @@ def test_the_example_in_the_documentation_works(tmp_path: Path, monkeypatch: pyt
     from rasura.manifests.storage import Store
     from rasura.pipeline.engine.execute import PartialShard, run_group
     from rasura.pipeline.recipe.load import parse
-    from rasura.pipeline.recipe.plan import list_shards, plan
+    from rasura.pipeline.recipe.plan import plan
+    from rasura.pipeline.recipe.shards import list_shards
 
     page = (ROOT / "docs" / "extend.md").read_text()
     code, recipe = (re.search(rf"```{kind}\n(.*?)```", page, re.DOTALL) for kind in ("python", "yaml"))

@@ -52,7 +52,9 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         Path(name).mkdir(parents=True)
     Path("lonely/input/1.png").write_bytes(out.getvalue())
     Path("notes.txt").write_text("no picture and no video")
+    Path("notes.json").write_text("no picture and no JSON")
     pq.write_table(pa.table({"picture": [b""]}), "rows.parquet")
+    pq.write_table(pa.table({"image": ["photos/1.jpg"]}), "texts.parquet")
     Path("own_stages.py").write_text(OWN)
     Path("broken_stages.py").write_text("from rasura import Stage\nx = 1 / 0\n")
     return tmp_path
@@ -73,6 +75,15 @@ def find_faults(flows: str, more: str = "") -> str:
         ("photos: {path: ''}", "photos.path: it is empty"),
         ("photos: {path: ~/no-such-folder}", "photos.path: there is no file or folder '~/no-such-folder'"),
         ("photos: {path: rows.parquet}", "photos.path: 'rows.parquet' has no column image; it has picture"),
+        ("photos: {path: rows.parquet, column: picture, masks: {column: mask}}", "has no column mask; it has picture"),
+        (
+            "photos: {path: texts.parquet}",
+            "'texts.parquet': column 'image' holds text ('photos/1.jpg'), of type",
+        ),
+        ("photos: {path: photos, masks: {column: mask}}", "photos.path: 'photos' holds pictures, for which masks: "),
+        ("photos: {path: photos, masks: nothing}", "photos.masks: there is no file at 'nothing'"),
+        ("photos: {path: photos, masks: nothing.json}", "photos.masks: there is no file 'nothing.json'"),
+        ("photos: {path: photos, masks: notes.json}", "'notes.json' is not JSON"),
         ("photos: {path: 'fog://bucket/x'}", "photos.path: 'fog://bucket/x': no store is called 'fog'"),
         ("photos: {path: 's3:/bucket/x'}", "did you mean 's3://bucket/x'?"),
         (
@@ -104,18 +115,22 @@ def test_inputs_that_a_run_would_end_on(source: str, message: str) -> None:
 
 def test_inputs_are_counted_in_their_own_unit() -> None:
     """Pairs are pairs, not files; a path may begin with `file://`; a file of rows is a file."""
-    pq.write_table(pa.table({"input": [b""], "gt": [b""]}), "good.parquet")
+    Path("tables").mkdir()
+    for name in ("good.parquet", "tables/rows.PARQUET"):
+        pq.write_table(pa.table({"input": [b""], "gt": [b""]}), name)
     flows = {"a": "pairs: {path: pairs}", "b": "pairs: {path: good.parquet}", "c": "studio: {count: 1}"}
     flows["d"] = f"photos: {{path: 'file://{Path.cwd()}/photos'}}"
+    flows["e"] = "pairs: {path: tables}"
     text = "name: t\nflows:\n" + "".join(f"  {name}: {{source: {{{source}}}}}\n" for name, source in flows.items())
     resolved = plan(*parse(text, "r.yaml"))
-    assert resolved.inputs == {"a": 2, "b": 1, "c": 1, "d": 1}
+    assert resolved.inputs == {"a": 2, "b": 1, "c": 1, "d": 1, "e": 1}
     lines = describe_plan(resolved).splitlines()
     for line in (
         "a: 2 pairs in pairs",
         "b: 1 file in good.parquet",
         "c: 1 scene of source studio",
         "d: 1 file in file://",
+        "e: 1 file in tables",
     ):
         assert any(entry.startswith(line) for entry in lines), line
 

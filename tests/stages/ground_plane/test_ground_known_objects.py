@@ -76,7 +76,7 @@ def test_one_thing_tells_the_horizon_of_a_camera_at_eye_height():
     detections = make_detections(14, 1.6, [(320, 420)])
     one = estimate(detections, pixel=(320, 420))
     assert measure_pitch(one.plane) == pytest.approx(14, abs=5)
-    assert one.size_error < 0.17
+    assert one.size_error < 0.22  # of 15 %, told wider than it was measured
     assert (
         one.view_error
         > estimate(detections + make_detections(14, 1.6, [(100, 240), (500, 300)]), pixel=(320, 420)).view_error
@@ -109,7 +109,7 @@ def test_nothing_is_told_without_things():
         [("person", 0.9, (200, 100, 260, 479))],
         [("person", 0.3, (200, 100, 260, 300))],
         [("person", 0.9, (200, 100, 330, 300))],
-        [("person", 0.9, (200, 280, 206, 300))],
+        [("person", 0.9, (200, 286, 204, 300))],
         [("bird", 0.9, (200, 100, 300, 300))],
         [("person", 0.9, (200, 100, 260, 300)), ("chair", 0.4, (190, 220, 270, 340))],
     ],
@@ -226,7 +226,7 @@ def test_things_stand_where_their_class_can(label, floor, place, wrong):
 
 def test_floors_of_photographs(assets):
     """With YOLOX: of the kerb with people the view and sizes are known, and a person's own height is what it shows; a
-    bathroom door and a house front stay guesses."""
+    bathroom's wall and a house front stay guesses of view or size."""
     stage = Ground(GroundParams(object_detector=str(assets / "weights" / "yolox_nano_416.onnx")))
     stage.setup()
 
@@ -244,4 +244,5 @@ def test_floors_of_photographs(assets):
     assert (372 - 175) / (a * 362 + b * 372 + c) == pytest.approx(1.7, rel=0.12)  # the man with the cart
     assert street["ground_mask"][400:410, 150:230].mean() > 0.8
     for name in ("backgrounds/01.png", "coco/000000542145.jpg"):
-        assert look(name)["ground_view_error"] > 8
+        wall = look(name)
+        assert wall["ground_view_error"] > 8 or wall["ground_size_error"] > 0.3

@@ -14,7 +14,8 @@ from support.broken_pictures import make_bomb
 from rasura.manifests.images import decode_image
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
-from rasura.stages.sources.files import ChangedInput, MissingInput, RunContext, find_files
+from rasura.stages.sources.files import ChangedInput, RunContext
+from rasura.stages.sources.listing import MissingInput, find_files
 from rasura.stages.sources.pairs import Pairs
 from rasura.stages.sources.photos import Photos
 from rasura.stages.stage import Kept, Rejected
@@ -22,9 +23,12 @@ from rasura.stages.stage import Kept, Rejected
 STRANGE = 'it\'s "one" <b>Bild 画像 é.png'
 
 
-def _png(seed: int, width: int = 48, height: int = 32) -> bytes:
+def _png(seed: int, width: int = 48, height: int = 32, marked: bool = False) -> bytes:
+    """A scene of its own for each seed; marked, with an object in it."""
     out = io.BytesIO()
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(seed).integers(90, 130, (height, width, 3), dtype=np.uint8)
+    if marked:
+        pixels[4:9, 4:9] = (240, 30, 20)
     Image.fromarray(pixels).save(out, "PNG")
     return out.getvalue()
 
@@ -73,8 +77,8 @@ def test_pairs_match_by_name_and_lone_ones_are_told(tmp_path: Path) -> None:
     for folder in ("input", "gt", "mask"):
         (tmp_path / folder).mkdir()
     for name in ("one", "two", "three"):
-        (tmp_path / "input" / f"{name}.png").write_bytes(_png(hash(name) % 100))
-    Image.open(io.BytesIO(_png(5))).save(tmp_path / "gt" / "one.jpg", quality=95)
+        (tmp_path / "input" / f"{name}.png").write_bytes(_png(5, marked=name == "one"))
+    Image.open(io.BytesIO(_png(5))).save(tmp_path / "gt" / "one.jpg", quality=95, subsampling=0)
     (tmp_path / "gt" / "two.png").write_bytes(_png(6))
     (tmp_path / "gt" / "four.png").write_bytes(_png(7))
     mask = np.zeros((32, 48), np.uint8)
@@ -201,6 +205,10 @@ def test_pairs_of_one_folder_are_told_by_their_endings(tmp_path: Path) -> None:
     folder without such names is an error that says what was looked for."""
     for name, seed in (("1_input", 1), ("1_clean", 2), ("1_mask", 3), ("1_effect", 4), ("2_input", 5)):
         (tmp_path / f"{name}.png").write_bytes(_png(seed))
+    mask = np.zeros((32, 48), np.uint8)
+    mask[4:9, 4:9] = 1
+    Image.fromarray(mask).save(tmp_path / "1_mask.png")
+    (tmp_path / "1_input.png").write_bytes(_png(2, marked=True))
     endings = {"input": "_input", "gt": "_clean", "mask": "_mask"}
     source = Pairs(Pairs.Params.model_validate({"path": str(tmp_path), "endings": endings}))
     source.setup()
@@ -211,6 +219,7 @@ def test_pairs_of_one_folder_are_told_by_their_endings(tmp_path: Path) -> None:
     assert isinstance(kept, Kept)
     assert isinstance(rejected, Rejected)
     assert np.array_equal(kept.records[0]["gt"], decode_image(_png(2)))
+    assert np.array_equal(kept.records[0]["given_mask"], mask > 0)
     wrong = Pairs(Pairs.Params.model_validate({"path": str(tmp_path), "endings": {"input": "_with", "gt": "_without"}}))
     with pytest.raises(MissingInput, match="_with or _without"):
         wrong.items(RunContext(Store(tmp_path / "run"), "pairs"))

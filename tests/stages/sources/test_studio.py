@@ -69,7 +69,7 @@ def test_objects_are_in_the_picture():
     for k in range(25):
         aspect = (1.5, 1.0, 0.75)[k % 3]
         scene = studio_scene.describe_scene(9, k, aspect)
-        points = np.concatenate([studio_scene._sample_vertices(item) for item in scene["objects"]])
+        points = np.concatenate([studio_scene.sample_vertices(item) for item in scene["objects"]])
         assert np.abs(studio_scene.project(points, scene["camera"], aspect)).max() < 1 - studio_scene.MARGIN
 
 

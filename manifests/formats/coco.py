@@ -1,0 +1,192 @@
+"""COCO's JSON of annotations: which objects are in which picture, as polygons or run lengths.
+
+A file has `images` (id, file_name, width, height), `annotations` (id, image_id, category_id, segmentation, iscrowd) and
+`categories` (id, name). A segmentation is a list of polygons [x0, y0, x1, y1, …] in px, or run lengths {counts, size}
+of the columns, plain or as COCO's text (pycocotools, `rleFrString`).
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rasura.manifests.errors import InputError
+from rasura.manifests.images import Mask
+
+
+class NotCoco(InputError):
+    """A file that holds no annotations in COCO's form."""
+
+
+class BadSegmentation(ValueError):
+    """A segmentation that marks nothing, or is no such thing."""
+
+
+@dataclass(frozen=True)
+class CocoObject:
+    """One annotation.
+
+    Attributes:
+        id: of the annotation, as text.
+        label: name of its class; None where the file has none.
+        segmentation: polygons, or run lengths.
+        crowd: whether it marks a group.
+    """
+
+    id: str
+    label: str | None
+    segmentation: Any
+    crowd: bool
+
+
+@dataclass(frozen=True)
+class CocoPicture:
+    """One picture.
+
+    Attributes:
+        file_name: as the file has it.
+        size: width and height for which the segmentations are; None where the file does not say.
+        objects: in the order of the file.
+    """
+
+    file_name: str
+    size: tuple[int, int] | None
+    objects: Sequence[CocoObject]
+
+
+def parse_coco(data: bytes, where: str) -> list[CocoPicture]:
+    """Parse the pictures of a file with their objects.
+
+    Args:
+        data: contents of the file.
+        where: the file, for messages.
+
+    Raises:
+        NotCoco: it is not JSON, or lacks `images` or `annotations`.
+    """
+    try:
+        values = json.loads(data)
+    except ValueError as error:
+        raise NotCoco(f"'{where}' is not JSON: {error}") from None
+    if not isinstance(values, dict) or not all(isinstance(values.get(key), list) for key in ("images", "annotations")):
+        raise NotCoco(f"'{where}' holds no lists `images` and `annotations`, as COCO's files do")
+    try:
+        labels = {entry["id"]: str(entry["name"]) for entry in values.get("categories") or []}
+        objects: dict[Any, list[CocoObject]] = {entry["id"]: [] for entry in values["images"]}
+        for number, entry in enumerate(values["annotations"]):
+            if entry["image_id"] in objects:
+                label = labels.get(entry.get("category_id"))
+                crowd, id = bool(entry.get("iscrowd")), str(entry.get("id", number))
+                objects[entry["image_id"]].append(CocoObject(id, label, entry.get("segmentation"), crowd))
+        return [
+            CocoPicture(str(entry["file_name"]), _parse_size(entry), objects[entry["id"]]) for entry in values["images"]
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise NotCoco(f"'{where}' is not in COCO's form: {error!r}") from None
+
+
+def _parse_size(entry: Any) -> tuple[int, int] | None:
+    size = entry.get("width"), entry.get("height")
+    return (int(size[0]), int(size[1])) if all(isinstance(side, int) for side in size) else None
+
+
+def draw_segmentation(segmentation: Any, size: tuple[int, int]) -> Mask:
+    """Draw polygons or run lengths into a mask.
+
+    Args:
+        segmentation: as COCO has it.
+        size: width and height of the picture.
+
+    Returns:
+        (height, width) bool.
+
+    Raises:
+        BadSegmentation: it marks nothing, or is no such thing.
+
+    Examples:
+        >>> draw_segmentation([[1, 0, 3, 0, 3, 2, 1, 2]], (4, 3)).astype(int).tolist()
+        [[0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
+        >>> draw_segmentation({"size": [2, 3], "counts": [1, 3, 2]}, (3, 2)).astype(int).tolist()
+        [[0, 1, 0], [1, 1, 0]]
+    """
+    width, height = size
+    try:
+        if isinstance(segmentation, dict):
+            mask = _draw_runs(segmentation, size)
+        elif isinstance(segmentation, list) and segmentation:
+            mask = np.zeros((height, width), bool)
+            for polygon in segmentation:
+                mask |= fill_polygon(np.asarray(polygon, np.float64).reshape(-1, 2), size)
+        else:
+            raise BadSegmentation(f"no polygons and no run lengths: {json.dumps(segmentation)[:60]}")
+    except (ValueError, TypeError, KeyError) as error:
+        raise BadSegmentation(str(error)) from None
+    if not mask.any():
+        raise BadSegmentation("it marks no pixel")
+    return mask
+
+
+def fill_polygon(points: Any, size: tuple[int, int]) -> Mask:
+    """Fill a polygon: the pixels whose centres are inside, by the even-odd rule.
+
+    Args:
+        points: (n, 2) x, y in px; the centre of the first pixel is (0.5, 0.5).
+        size: width and height of the picture.
+
+    Returns:
+        (height, width) bool.
+    """
+    width, height = size
+    if len(points) < 3 or not np.isfinite(points).all():
+        raise BadSegmentation(f"a polygon of {len(points)} points")
+    crossings = np.zeros((height, width + 1), np.int32)  # edges that a row crosses left of each pixel's centre
+    ends = np.roll(points, -1, axis=0)
+    for (x0, y0), (x1, y1) in zip(points.tolist(), ends.tolist(), strict=True):
+        if y0 == y1:
+            continue
+        first, last = sorted((y0, y1))
+        rows = np.arange(max(0, int(np.ceil(first - 0.5))), min(height, int(np.ceil(last - 0.5))))
+        x = x0 + (rows + 0.5 - y0) * (x1 - x0) / (y1 - y0)
+        columns = np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)
+        np.add.at(crossings, (rows, columns), 1)
+    return np.asarray(np.cumsum(crossings, axis=1)[:, :width] % 2 == 1)
+
+
+def _draw_runs(segmentation: Any, size: tuple[int, int]) -> Mask:
+    width, height = size
+    if list(segmentation["size"]) != [height, width]:
+        raise BadSegmentation(f"run lengths of {segmentation['size']} (height, width), picture {[height, width]}")
+    counts = segmentation["counts"]
+    runs = parse_run_lengths(counts) if isinstance(counts, str | bytes) else [int(count) for count in counts]
+    if min(runs, default=0) < 0 or sum(runs) != width * height:
+        raise BadSegmentation(f"run lengths of {sum(runs)} pixels, picture {width * height}")
+    values = np.arange(len(runs)) % 2 == 1
+    return np.repeat(values, runs).reshape(width, height).T
+
+
+def parse_run_lengths(text: str | bytes) -> list[int]:
+    """Parse COCO's text of run lengths: 5 bits a character, from the third run on as differences to the last but one.
+
+    Examples:
+        >>> parse_run_lengths("13")
+        [1, 3]
+    """
+    data = text.encode() if isinstance(text, str) else text
+    runs: list[int] = []
+    position = 0
+    while position < len(data):
+        value = shift = 0
+        more = True
+        while more:
+            if position >= len(data):
+                raise BadSegmentation("run lengths that end in the middle of a number")
+            code = data[position] - 48
+            value |= (code & 31) << shift
+            more = bool(code & 32)
+            position, shift = position + 1, shift + 5
+            if not more and code & 16:
+                value |= -1 << shift
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+    return runs

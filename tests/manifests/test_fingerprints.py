@@ -1,0 +1,71 @@
+"""Nearly equal pictures are recognized, different ones are not."""
+
+from itertools import combinations
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from rasura.manifests.fingerprints import compute_fingerprint, find_near_duplicates, group_near_duplicates
+from rasura.manifests.images import decode_image
+
+PICTURES = Path(__file__).parents[1] / "data" / "pictures"
+PHOTOS = sorted((PICTURES / "photos").glob("*.jpg")) + sorted((PICTURES / "photos").glob("*.png"))
+
+
+def _encode(picture, suffix, *options):
+    return decode_image(cv2.imencode(suffix, picture[..., ::-1], options)[1].tobytes())
+
+
+CHANGES = {
+    "JPEG of quality 40": lambda picture: _encode(picture, ".jpg", cv2.IMWRITE_JPEG_QUALITY, 40),
+    "half the size, then JPEG": lambda picture: _encode(cv2.resize(picture, None, fx=0.5, fy=0.5), ".jpg"),
+    "other proportions": lambda picture: cv2.resize(picture, (300, 200), interpolation=cv2.INTER_AREA),
+    "darker": lambda picture: (picture * 0.9).astype(np.uint8),
+    "noise": lambda picture: np.clip(picture + np.random.default_rng(3).normal(0, 8, picture.shape), 0, 255).astype(
+        np.uint8
+    ),
+    "a rim of 1 % cut off": lambda picture: picture[
+        picture.shape[0] // 100 : -(picture.shape[0] // 100), picture.shape[1] // 100 : -(picture.shape[1] // 100)
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def photos():
+    assert len(PHOTOS) >= 4
+    return [decode_image(path.read_bytes()) for path in PHOTOS]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_copy_is_a_near_duplicate_of_its_photo_alone(photos, change):
+    copies = [CHANGES[change](photo) for photo in photos]
+    fingerprints = [compute_fingerprint(picture) for picture in photos + copies]
+    assert list(find_near_duplicates(fingerprints)) == [(i, i + len(photos)) for i in range(len(photos))]
+
+
+def test_groups_are_joined_by_chains_and_named_by_their_first_member(photos):
+    fingerprints = [compute_fingerprint(picture) for picture in photos]
+    copy = compute_fingerprint(CHANGES["JPEG of quality 40"](photos[1]))
+    count = len(photos)
+    assert group_near_duplicates([*fingerprints, copy, copy]) == [*range(count), 1, 1]
+    assert group_near_duplicates([copy, *fingerprints]) == [0, 1, 0, *range(3, count + 1)]
+
+
+def test_different_pictures_are_far_apart_also_in_large_sets():
+    rng = np.random.default_rng(11)
+    pictures = [cv2.resize(rng.integers(0, 256, (5, 5, 3), np.uint8), (96, 64)) for _ in range(600)]
+    fingerprints = [compute_fingerprint(picture) for picture in pictures]
+    assert list(find_near_duplicates(fingerprints)) == []
+    fingerprints[577] = fingerprints[31]  # in two blocks of the comparison
+    assert list(find_near_duplicates(fingerprints)) == [(31, 577)]
+
+
+def test_the_order_changes_no_group(photos):
+    pictures = photos + [CHANGES["noise"](photo) for photo in photos]
+    fingerprints = [compute_fingerprint(picture) for picture in pictures]
+    order = np.random.default_rng(5).permutation(len(pictures))
+    straight, mixed = group_near_duplicates(fingerprints), group_near_duplicates([fingerprints[k] for k in order])
+    for i, j in combinations(range(len(pictures)), 2):
+        assert (straight[order[i]] == straight[order[j]]) == (mixed[i] == mixed[j])
