@@ -319,68 +319,77 @@ def test_published_files_fit_at_full_size():
     json.dumps(sorted(pairs))
 
 
-def published_unet():
-    """Names and shapes of SDXL-inpainting's UNet, from its structure (9 channels in)."""
-    shapes = {}
+class UnetShapes:
+    """Names and shapes of a UNet's parameters, collected block by block."""
 
-    def layer(name, *shape):
-        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = shape, shape[:1]
+    def __init__(self):
+        self.shapes = {}
 
-    def norm(name, width):
-        shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (width,)
+    def layer(self, name, *shape):
+        self.shapes[f"{name}.weight"], self.shapes[f"{name}.bias"] = shape, shape[:1]
 
-    def resnet(name, channels, out):
-        norm(f"{name}.norm1", channels)
-        layer(f"{name}.conv1", out, channels, 3, 3)
-        layer(f"{name}.time_emb_proj", out, 1280)
-        norm(f"{name}.norm2", out)
-        layer(f"{name}.conv2", out, out, 3, 3)
+    def norm(self, name, width):
+        self.shapes[f"{name}.weight"] = self.shapes[f"{name}.bias"] = (width,)
+
+    def resnet(self, name, channels, out):
+        self.norm(f"{name}.norm1", channels)
+        self.layer(f"{name}.conv1", out, channels, 3, 3)
+        self.layer(f"{name}.time_emb_proj", out, 1280)
+        self.norm(f"{name}.norm2", out)
+        self.layer(f"{name}.conv2", out, out, 3, 3)
         if channels != out:
-            layer(f"{name}.conv_shortcut", out, channels, 1, 1)
+            self.layer(f"{name}.conv_shortcut", out, channels, 1, 1)
 
-    def attention(name, width, depth):
-        norm(f"{name}.norm", width)
-        layer(f"{name}.proj_in", width, width)
-        layer(f"{name}.proj_out", width, width)
+    def attention(self, name, width, depth):
+        self.norm(f"{name}.norm", width)
+        self.layer(f"{name}.proj_in", width, width)
+        self.layer(f"{name}.proj_out", width, width)
         for k in range(depth):
             block = f"{name}.transformer_blocks.{k}"
             for part, channels in (("attn1", width), ("attn2", 2048)):
-                shapes[f"{block}.{part}.to_q.weight"] = (width, width)
-                shapes[f"{block}.{part}.to_k.weight"] = shapes[f"{block}.{part}.to_v.weight"] = (width, channels)
-                layer(f"{block}.{part}.to_out.0", width, width)
+                self.shapes[f"{block}.{part}.to_q.weight"] = (width, width)
+                self.shapes[f"{block}.{part}.to_k.weight"] = self.shapes[f"{block}.{part}.to_v.weight"] = (
+                    width,
+                    channels,
+                )
+                self.layer(f"{block}.{part}.to_out.0", width, width)
             for k2 in (1, 2, 3):
-                norm(f"{block}.norm{k2}", width)
-            layer(f"{block}.ff.net.0.proj", 8 * width, width)
-            layer(f"{block}.ff.net.2", width, 4 * width)
+                self.norm(f"{block}.norm{k2}", width)
+            self.layer(f"{block}.ff.net.0.proj", 8 * width, width)
+            self.layer(f"{block}.ff.net.2", width, 4 * width)
 
-    layer("conv_in", 320, 9, 3, 3)
-    layer("time_embedding.linear_1", 1280, 320)
-    layer("time_embedding.linear_2", 1280, 1280)
-    layer("add_embedding.linear_1", 1280, 2816)
-    layer("add_embedding.linear_2", 1280, 1280)
+
+def published_unet():
+    """Names and shapes of SDXL-inpainting's UNet, from its structure (9 channels in)."""
+    unet = UnetShapes()
+    unet.layer("conv_in", 320, 9, 3, 3)
+    unet.layer("time_embedding.linear_1", 1280, 320)
+    unet.layer("time_embedding.linear_2", 1280, 1280)
+    unet.layer("add_embedding.linear_1", 1280, 2816)
+    unet.layer("add_embedding.linear_2", 1280, 1280)
     widths, depths, channels = (320, 640, 1280), (0, 2, 10), 320
     skips = [320]
     for level, (width, depth) in enumerate(zip(widths, depths, strict=True)):
         for k in range(2):
-            resnet(f"down_blocks.{level}.resnets.{k}", channels, width)
+            unet.resnet(f"down_blocks.{level}.resnets.{k}", channels, width)
             if depth:
-                attention(f"down_blocks.{level}.attentions.{k}", width, depth)
+                unet.attention(f"down_blocks.{level}.attentions.{k}", width, depth)
             channels = width
             skips.append(width)
         if level < 2:
-            layer(f"down_blocks.{level}.downsamplers.0.conv", width, width, 3, 3)
+            unet.layer(f"down_blocks.{level}.downsamplers.0.conv", width, width, 3, 3)
             skips.append(width)
     for k in range(2):
-        resnet(f"mid_block.resnets.{k}", 1280, 1280)
-    attention("mid_block.attentions.0", 1280, 10)
+        unet.resnet(f"mid_block.resnets.{k}", 1280, 1280)
+    unet.attention("mid_block.attentions.0", 1280, 10)
     for level, (width, depth) in enumerate(zip(widths[::-1], depths[::-1], strict=True)):
         for k in range(3):
-            resnet(f"up_blocks.{level}.resnets.{k}", channels + skips.pop(), width)
+            unet.resnet(f"up_blocks.{level}.resnets.{k}", channels + skips.pop(), width)
             if depth:
-                attention(f"up_blocks.{level}.attentions.{k}", width, depth)
+                unet.attention(f"up_blocks.{level}.attentions.{k}", width, depth)
             channels = width
         if level < 2:
-            layer(f"up_blocks.{level}.upsamplers.0.conv", width, width, 3, 3)
-    norm("conv_norm_out", 320)
-    layer("conv_out", 4, 320, 3, 3)
-    return shapes
+            unet.layer(f"up_blocks.{level}.upsamplers.0.conv", width, width, 3, 3)
+    unet.norm("conv_norm_out", 320)
+    unet.layer("conv_out", 4, 320, 3, 3)
+    return unet.shapes
