@@ -247,6 +247,21 @@ def render_geometry(
     return nearness, table[indices]
 
 
+def _sort_objects(mi: Any, scene: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    """Return the shapes that stay, those that are removed, and those that only the first or the second shot shows."""
+    kept: dict[str, Any] = {}
+    passing: dict[str, dict[str, Any]] = {"removed": {}, "not_in_gt": {}, "only_in_gt": {}}
+    for k, item in enumerate(scene["objects"]):
+        materials = {
+            number: _make_material(mi, item["materials"][number]) for number in {p["material"] for p in item["parts"]}
+        }
+        for number, mesh in make_object_meshes(item).items():
+            name = f"object{k}_{number}"
+            group = next((group for key, group in passing.items() if k in scene.get(key, ())), kept)
+            group[name] = make_shape(mi, name, mesh, materials[number])
+    return kept, *passing.values()
+
+
 def render(
     scene: Mapping[str, Any], width: int, height: int, spp: int, photos: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
@@ -270,17 +285,7 @@ def render(
     world = {"type": "scene"} | _build_surroundings(mi, scene, photos or {})
     film, sampler = {"width": width, "height": height}, {"type": "ldsampler", "sample_count": spp}
     world["camera"] = _make_sensor(mi, scene, film, sampler)
-    kept: dict[str, Any] = {}
-    passing: dict[str, dict[str, Any]] = {"removed": {}, "not_in_gt": {}, "only_in_gt": {}}
-    for k, item in enumerate(scene["objects"]):
-        materials = {
-            number: _make_material(mi, item["materials"][number]) for number in {p["material"] for p in item["parts"]}
-        }
-        for number, mesh in make_object_meshes(item).items():
-            name = f"object{k}_{number}"
-            group = next((group for key, group in passing.items() if k in scene.get(key, ())), kept)
-            group[name] = make_shape(mi, name, mesh, materials[number])
-    removed, gone, come = passing.values()
+    kept, removed, gone, come = _sort_objects(mi, scene)
     # No merging of meshes: a shape must keep its own number
     full = mi.load_dict(world | kept | gone | removed, parallel=False, optimize=False)
     empty = mi.load_dict(world | kept | gone, parallel=False, optimize=False)
