@@ -30,7 +30,7 @@ from benchmarks.discriminator_kinds import KINDS, MORE, TRUE, UNSEEN, copy_neigh
 from benchmarks.loop_scenes import compose_scene, load_photographs
 from rasura.discriminator.augment import Case
 from rasura.discriminator.dataset import Example
-from rasura.pipeline.training import oracle
+from rasura.stages.judging.truth import review_candidate
 
 Array = npt.NDArray[Any]
 
@@ -83,7 +83,7 @@ def make_candidates(photos: Sequence[tuple[str, Array]], count: int, seed: int) 
         drawn = [names[k] for k in rng.choice(len(names), KINDS_PER_SCENE, replace=False)]
         for kind in [*drawn, UNSEEN]:
             target = copy_neighbour(case, rng) if kind == UNSEEN else KINDS[kind](case, rng)
-            yes = oracle.review_candidate(target, case.truth, case.source, case.mask).verdict == "yes"
+            yes = review_candidate(target, case.truth, case.source, case.mask).verdict == "yes"
             for name, value in zip(candidates, (target, number, kind, yes), strict=True):
                 candidates[name].append(value)
     return {name: np.array(values) for name, values in {**scenes, **candidates}.items()}
@@ -96,7 +96,7 @@ def make_further_candidates(scenes: Mapping[str, Array]) -> dict[str, Array]:
         case, rng = Case(source, truth, mask, None, truth), np.random.default_rng([len(SCENES), number])
         for kind, make in MORE.items():
             target = make(case, rng)
-            yes = oracle.review_candidate(target, truth, source, mask).verdict == "yes"
+            yes = review_candidate(target, truth, source, mask).verdict == "yes"
             for name, value in zip(candidates, (target, number, kind, yes), strict=True):
                 candidates[name].append(value)
     return {name: np.array(values) for name, values in candidates.items()}
@@ -159,7 +159,7 @@ def measure(discriminator: Any, data: Mapping[str, Array], side: str, rule: Any 
         "auc": evaluation.compute_auc(logits, votes),
         "auc_fills": evaluation.compute_auc(logits[fills], votes[fills]),
         "auc_unseen": evaluation.compute_auc(unseen_logits, unseen_votes),
-        "ece": evaluation.compute_expected_error(rule.calibration(logits), votes) if rule else None,
+        "ece": evaluation.compute_expected_error(rule.calibration(logits, kinds), votes) if rule else None,
         "yes": votes.mean(),
         "yes_unseen": unseen_votes.mean(),
         "count": len(votes),

@@ -310,7 +310,7 @@ def measure_rorem_scores(setup: Setup, inputs: Inputs, models: RoremModels) -> d
 
 
 def measure_candidates(setup: Setup, inputs: Inputs, models: RoremModels, peak: float) -> dict[str, float]:
-    """Measure candidates in four steps: RORem's singly with the text encoders run for each, then Rasura's in batches.
+    """Measure candidates in 4 and 50 steps: RORem's singly with the text encoders run for each, Rasura's in batches.
 
     Args:
         setup: of the measurement.
@@ -319,22 +319,26 @@ def measure_candidates(setup: Setup, inputs: Inputs, models: RoremModels, peak: 
         peak: operations per second of the card.
     """
     import torch
-    from diffusers import LCMScheduler
+    from diffusers import EulerDiscreteScheduler, LCMScheduler
 
     from rasura.removers import rorem, sdxl
     from rasura.removers.conditioning import Conditioning
 
     tokens, pooled = inputs.tokens, inputs.pooled
     conditioning = Conditioning(tokens, pooled, torch.zeros_like(tokens), torch.zeros_like(pooled))
+    ways: dict[int, tuple[Any, sdxl.Options]] = {
+        4: (LCMScheduler, rorem.LCM_OPTIONS),
+        50: (EulerDiscreteScheduler, rorem.ROREM_OPTIONS),
+    }
 
-    def make_fill(count: int, dtype: Any, vae_dtype: Any, prepare: Callable[[], Any]) -> Callable[[], int]:
+    def make_fill(steps: int, count: int, dtype: Any, vae_dtype: Any, prepare: Callable[[], Any]) -> Callable[[], int]:
         unet, vae = models.unet.to(dtype), models.vae.to(vae_dtype)
-        make_scheduler: Any = LCMScheduler  # untyped in diffusers
-        parts = sdxl.Parts(unet, vae, make_scheduler(), conditioning.to(setup.device, dtype), setup.device, dtype)
+        scheduler, options = ways[steps]
+        parts = sdxl.Parts(unet, vae, scheduler(), conditioning.to(setup.device, dtype), setup.device, dtype)
 
         def fill() -> int:
             prepare()
-            sdxl.fill(parts, rorem.LCM_OPTIONS, inputs.sources[:count], inputs.masks[:count], list(range(count)))
+            sdxl.fill(parts, options, inputs.sources[:count], inputs.masks[:count], list(range(count)))
             return count
 
         return fill
@@ -343,27 +347,30 @@ def measure_candidates(setup: Setup, inputs: Inputs, models: RoremModels, peak: 
         with torch.inference_mode():
             models.encode_prompt(inputs.ids)
 
-    fill = make_fill(1, setup.rorem_dtype, torch.float32, encode_prompt)
-    rorem_per_second, rorem_mib = measure_rate(fill, setup.device)
+    result: dict[str, float] = {}
+    for steps in ways:
+        fill = make_fill(steps, 1, setup.rorem_dtype, torch.float32, encode_prompt)
+        per_second, mib = measure_rate(fill, setup.device)
+        result |= {f"rorem_candidates_{steps}_steps_per_s": per_second, f"rorem_candidates_{steps}_steps_mib": mib}
     models.encoders.clear()
     free_memory()
     if setup.cuda:
         for module in (models.unet, models.vae):
             module.to(memory_format=torch.channels_last)
     count = max(1, setup.batch // 4)
-    fill = make_fill(count, setup.dtype, setup.dtype, lambda: None)
-    per_second, mib = measure_rate(fill, setup.device)
-    return {
-        "rorem_candidates_per_s": rorem_per_second,
-        "rorem_candidates_mib": rorem_mib,
-        "candidates_per_s": per_second,
-        "candidates_mib": mib,
-        "candidates_share_of_peak": per_second * count_flops(fill) / peak,
-        "candidates_batch": count,
-    }
+    for steps in ways:
+        fill = make_fill(steps, count, setup.dtype, setup.dtype, lambda: None)
+        per_second, mib = measure_rate(fill, setup.device)
+        result |= {
+            f"candidates_{steps}_steps_per_s": per_second,
+            f"candidates_{steps}_steps_mib": mib,
+            f"candidates_{steps}_steps_share_of_peak": per_second * count_flops(fill) / peak,
+        }
+    return {**result, "candidates_batch": count}
 
 
-def main() -> None:
+def measure_models() -> dict[str, Any]:
+    """Measure scores and candidates, Rasura's and RORem's, in this process."""
     import torch
 
     setup = choose_setup()
@@ -381,8 +388,11 @@ def main() -> None:
     result["memory_of_rorem"] = result["scores_mib"] / max(1.0, result["rorem_scores_mib"])
     free_memory()
     result |= measure_candidates(setup, inputs, models, peak)
-    rounded = {key: round(value, 4) if isinstance(value, float) else value for key, value in result.items()}
-    print_result("gpu_models", **rounded)
+    return {key: round(value, 4) if isinstance(value, float) else value for key, value in result.items()}
+
+
+def main() -> None:
+    print_result("gpu_models", **measure_models())
 
 
 if __name__ == "__main__":

@@ -31,12 +31,9 @@ NAMES = dict(zip(ARMS, ("initial set only", "everything kept", "human rounds onl
 RECIPE = ROOT / "recipes" / "loop-demo.yaml"
 RUN_LOOP = """
 import sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
 from rasura.pipeline.loop.recipe import load
 from rasura.pipeline.loop.runner import run_loop
-run_loop(load(sys.argv[1]), Path(sys.argv[2]))
+run_loop(load(sys.argv[1]), sys.argv[2])
 """
 
 
@@ -110,7 +107,7 @@ def make_table(folder: Path, seeds: int) -> str:
     last: dict[tuple[int, str], list[bool]] = {}
     for seed in range(1, seeds + 1):
         for name in ARMS:
-            loop = Loop.open(folder / f"{seed}-{name}")
+            loop = Loop.open(str(folder / f"{seed}-{name}"))
             for row in (entry.to_json() for entry in build_rows(loop)):
                 if row["success"] is None:
                     continue
@@ -148,7 +145,7 @@ def draw_chart(folder: Path, seeds: int) -> str:
     lines: dict[str, dict[str, list[tuple[float, float]]]] = {"success": {}, "psnr": {}}
     errors: dict[str, dict[str, list[float]]] = {"success": {}, "psnr": {}}
     for name in ARMS:
-        loops = [Loop.open(folder / f"{seed}-{name}") for seed in range(1, seeds + 1)]
+        loops = [Loop.open(str(folder / f"{seed}-{name}")) for seed in range(1, seeds + 1)]
         tables = [[row.to_json() for row in build_rows(loop)] for loop in loops]
         for figure in lines:
             rounds = list(enumerate(zip(*tables, strict=True)))

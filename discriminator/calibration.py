@@ -7,11 +7,15 @@ ones, and a sequence ends with its first failure. The error is shared among the 
 several starts, as in Learn then Test, arXiv 2110.01052), so that the chance that any accepted threshold misses the
 target stays below 1 - confidence. And the best of several candidates of a scene is a biased pick: here the votes go
 through the same pick before they are counted (`pick_best_of_scenes`).
+
+A discriminator overrates some removers and underrates others. Scaling has one intercept for each remover, with a ridge
+penalty that shrinks it where votes are few. Because these change the order of the candidates, thresholds are chosen on
+probabilities whose intercepts were fitted on other scenes (cross-fitting).
 """
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +25,7 @@ import numpy.typing as npt
 
 from rasura.discriminator.binomial import CONFIDENCE, compute_lower_bound
 from rasura.discriminator.evaluation import SingleClassVotes
+from rasura.discriminator.scaling import Calibration, fit_isotonic, fit_scaling, parse_calibration
 from rasura.manifests.errors import TrainingError
 
 Array = npt.NDArray[Any]
@@ -30,129 +35,8 @@ STEPS = 48
 """Number of thresholds that are tried."""
 STARTS = (1.0, 1.5, 2.25)
 """Starts of the sequences, in multiples of the fewest votes that could pass: one no among so few fails."""
-
-
-def sigmoid(values: Array) -> Array:
-    """Return 1 / (1 + exp(-x)), without overflow.
-
-    Examples:
-        >>> sigmoid(np.array([-1000.0, 0.0])).tolist()
-        [0.0, 0.5]
-    """
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * np.asarray(values, float))))
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """probability = sigmoid(logit / temperature + shift)."""
-
-    temperature: float
-    shift: float = 0.0
-    kind: Literal["scaling"] = "scaling"
-
-    def __call__(self, logits: Array) -> Array:
-        return sigmoid(np.asarray(logits, float) / self.temperature + self.shift)
-
-
-@dataclass(frozen=True)
-class Isotonic:
-    """A rising line through (logit, probability), flat at both ends."""
-
-    logits: tuple[float, ...]
-    probabilities: tuple[float, ...]
-    kind: Literal["isotonic"] = "isotonic"
-
-    def __call__(self, logits: Array) -> Array:
-        return np.asarray(np.interp(np.asarray(logits, float), self.logits, self.probabilities))
-
-
-Calibration = Scaling | Isotonic
-
-
-def parse_calibration(value: Mapping[str, Any]) -> Calibration:
-    """Return the calibration of a JSON object, the inverse of `dataclasses.asdict`."""
-    if value["kind"] == "isotonic":
-        return Isotonic(tuple(value["logits"]), tuple(value["probabilities"]))
-    return Scaling(value["temperature"], value["shift"])
-
-
-def fit_scaling(logits: Array, votes: Array, weights: Array | None = None, shift: bool = True) -> Scaling:
-    """Fit temperature (and shift) with the least cross entropy on held-out votes, by Newton's method.
-
-    Without the shift it is temperature scaling, with it Platt's. A network trained with softplus and squared error
-    needs the shift: its even odds are not at logit 0.
-
-    Args:
-        logits, votes, weights: (n,); votes are shares of yes.
-
-    Raises:
-        SingleClassVotes: all votes are the same.
-        ValueError: logits are not finite.
-    """
-    values, votes, weights = _check_votes(logits, votes, weights)
-    columns = np.stack([values, np.ones_like(values)] if shift else [values], axis=1)
-    # a pinch of ridge: perfectly separated votes would drive the slope to infinity
-    ridge = 1e-3 * np.eye(columns.shape[1])
-    start = np.array([1.0, 0.0][: columns.shape[1]])
-
-    def compute_loss(parameters: Array) -> float:
-        lines = columns @ parameters
-        entropy = weights * (np.logaddexp(0, lines) - votes * lines)
-        return float(entropy.sum() + (parameters - start) @ ridge @ (parameters - start) / 2)
-
-    fitted = start
-    for _ in range(200):
-        probability = sigmoid(columns @ fitted)
-        gradient = columns.T @ (weights * (probability - votes)) + ridge @ (fitted - start)
-        hessian = columns.T @ (columns * (weights * probability * (1 - probability))[:, None]) + ridge
-        step = np.linalg.solve(hessian, gradient)
-        length = 1.0
-        # far from the minimum a whole Newton step is too long
-        while compute_loss(fitted - length * step) > compute_loss(fitted) and length > 1e-6:
-            length /= 2
-        fitted = fitted - length * step
-        if np.abs(length * step).max() < 1e-9:
-            break
-    # a slope that is not positive would reverse the order: then the scores say nothing, and all are the base rate
-    return Scaling(1 / max(float(fitted[0]), 1e-6), float(fitted[1]) if shift else 0.0)
-
-
-def fit_isotonic(logits: Array, votes: Array, weights: Array | None = None) -> Isotonic:
-    """Fit the rising step function with the least squared error (pool adjacent violators), joined by lines.
-
-    Args:
-        logits, votes, weights: (n,); votes are shares of yes.
-
-    Raises:
-        SingleClassVotes: all votes are the same.
-        ValueError: logits are not finite.
-    """
-    values, votes, weights = _check_votes(logits, votes, weights)
-    order = np.argsort(values, kind="stable")
-    blocks: list[list[float]] = []  # lowest logit, highest logit, sum of votes, weight
-    for value, vote, weight in zip(values[order], votes[order], weights[order], strict=True):
-        if blocks and value == blocks[-1][1]:
-            blocks[-1][2] += vote * weight
-            blocks[-1][3] += weight
-        else:
-            blocks.append([value, value, vote * weight, weight])
-        while len(blocks) > 1 and blocks[-2][2] / blocks[-2][3] >= blocks[-1][2] / blocks[-1][3]:
-            last = blocks.pop()
-            blocks[-1] = [blocks[-1][0], last[1], blocks[-1][2] + last[2], blocks[-1][3] + last[3]]
-    knots = [(edge, total / weight) for low, high, total, weight in blocks for edge in dict.fromkeys((low, high))]
-    return Isotonic(tuple(float(x) for x, _ in knots), tuple(float(y) for _, y in knots))
-
-
-def _check_votes(values: Array, votes: Array, weights: Array | None) -> tuple[Array, Array, Array]:
-    values, votes = np.asarray(values, float), np.asarray(votes, float)
-    weights = np.ones_like(votes) if weights is None else np.asarray(weights, float)
-    if not np.isfinite(values).all():
-        raise ValueError(f"{int((~np.isfinite(values)).sum())} of {len(values)} logits are not finite")
-    if (votes >= 1).all() or (votes <= 0).all():
-        raise SingleClassVotes(
-            f"all {len(votes)} votes are the same: a calibration needs votes of both kinds; collect more"
-        )
-    return values, votes, weights
+FOLDS = 5
+"""Parts of the scenes in cross-fitting."""
 
 
 def count_least_votes(precision_target: float = PRECISION_TARGET, confidence: float = CONFIDENCE) -> int:
@@ -254,13 +138,16 @@ class Rule:
         """Decide about one candidate.
 
         Args:
-            overall: use the threshold for all removers alike, which leaves nothing to people.
+            overall: use the threshold for all removers alike.
 
         Returns:
-            `people` where the remover has too few votes for a threshold of its own; else `keep` or `drop`. Candidates
-            of a remover that has enough votes and no threshold that holds are all dropped: they are mostly bad.
+            `people` where the remover has no vote, or too few for a threshold of its own; else `keep` or `drop`.
+            Candidates of a remover that has enough votes and no threshold that holds are all dropped: they are mostly
+            bad.
         """
-        limit = self.overall if overall else self.removers.get(remover or "")
+        limit = self.removers.get(remover or "")
+        if limit is not None and overall:
+            limit = self.overall
         least = count_least_votes(self.precision_target, self.confidence)
         if limit is None or (not overall and limit.threshold is None and limit.count < least):
             return "people"
@@ -315,18 +202,20 @@ def calibrate(
     precision_target: float = PRECISION_TARGET,
     confidence: float = CONFIDENCE,
     weights: Array | None = None,
+    complete: Array | None = None,
 ) -> Rule:
     """Fit calibration and thresholds to held-out votes.
 
-    Thresholds are chosen by the candidates' order alone, which scaling leaves as it is, so that the same votes may do
-    both. An isotonic calibration ties candidates together by their votes: there half of the scenes calibrate and the
-    other half choose the thresholds.
+    Thresholds are chosen by the candidates' order. Where the votes decide on the order too, through offsets of removers
+    or the ties of an isotonic calibration, the probabilities that choose them come from other scenes' votes.
 
     Args:
         logits, votes, weights: (n,); votes are shares of yes.
         removers: name of each candidate's remover.
         scenes: of each candidate; then only each scene's best candidate counts for thresholds, as in a loop that
             keeps one of several. None: all count.
+        complete: (n,) bool, False for candidates of scenes whose other candidates were asked or not depending on votes:
+            they calibrate with their weights, and choose no threshold. None: all are complete.
 
     Raises:
         SingleClassVotes: all votes are the same.
@@ -335,20 +224,29 @@ def calibrate(
     logits, votes = np.asarray(logits, float), np.asarray(votes, float)
     if not len(logits) == len(votes) == len(removers):
         raise ValueError(f"{len(logits)} logits, {len(votes)} votes and {len(removers)} removers")
+    names = np.asarray(removers, str)
+    weights = np.ones_like(votes) if weights is None else np.asarray(weights, float)
     groups = list(scenes) if scenes is not None else [str(k) for k in range(len(logits))]
-    if method == "isotonic":
-        order = {scene: k for k, scene in enumerate(sorted(set(groups)))}
-        first = np.array([order[scene] % 2 == 0 for scene in groups])
-        first_weights = None if weights is None else np.asarray(weights, float)[first]
-        mapping: Calibration = fit_isotonic(logits[first], votes[first], first_weights)
-        rest = np.flatnonzero(~first)
+
+    def fit(chosen: Array) -> Calibration:
+        part = logits[chosen], votes[chosen], weights[chosen]
+        if method == "isotonic":
+            return fit_isotonic(*part)
+        return fit_scaling(*part, method == "scaling", names[chosen].tolist() if method == "scaling" else None)
+
+    if method == "isotonic":  # its steps are ties by the votes: half of the scenes calibrate, the others choose
+        first = _assign_folds(groups, 2) == 0
+        mapping, rest = fit(first), np.flatnonzero(~first)
+        probabilities = mapping(logits, removers)
     else:
-        mapping = fit_scaling(logits, votes, weights, shift=method == "scaling")
-        rest = np.arange(len(logits))
-    probabilities = mapping(logits)
+        mapping, rest = fit(np.ones(len(logits), bool)), np.arange(len(logits))
+        probabilities = mapping(logits, removers)
+        if method == "scaling":
+            probabilities = _predict_other_folds(fit, logits, names, _assign_folds(groups, FOLDS), probabilities)
+    if complete is not None:
+        rest = rest[np.asarray(complete, bool)[rest]]
     if scenes is not None:
         rest = rest[pick_best_of_scenes(probabilities[rest], [groups[k] for k in rest])]
-    names = np.asarray(removers)
     by_remover = {
         str(name): find_threshold(probabilities[indices], votes[indices], precision_target, confidence)
         for name in sorted(set(removers))
@@ -356,3 +254,27 @@ def calibrate(
     }
     overall = find_threshold(probabilities[rest], votes[rest], precision_target, confidence)
     return Rule(mapping, precision_target, confidence, overall, by_remover, scenes is not None)
+
+
+def _assign_folds(scenes: Sequence[str], count: int) -> Array:
+    """Return the fold (n,) of each candidate, the same for all of a scene."""
+    order = {scene: k for k, scene in enumerate(sorted(set(scenes)))}
+    return np.array([order[scene] % count for scene in scenes])
+
+
+def _predict_other_folds(
+    fit: Callable[[Array], Calibration], logits: Array, removers: Array, folds: Array, default: Array
+) -> Array:
+    """Return probabilities (n,) of each fold by the calibration of the others; `default` where these cannot be fitted.
+
+    Args:
+        fit: from the candidates that may be used, (n,) bool, to their calibration.
+    """
+    probabilities = default.copy()
+    for fold in np.unique(folds):
+        part = folds == fold
+        try:
+            probabilities[part] = fit(~part)(logits[part], removers[part])
+        except SingleClassVotes:
+            continue
+    return probabilities

@@ -21,7 +21,8 @@ class Example:
     """One candidate and its votes.
 
     source, target: (h, w, 3) uint8. mask, effects: (h, w) bool; effects (M_e) may be missing.
-    vote: share of yes. weight: how much it counts; the number of reviewers.
+    vote: share of yes. weight: how much it counts; the number of reviewers, over the inclusion probability.
+    complete: its scene's other candidates were asked whatever the votes were.
     """
 
     source: Array
@@ -32,6 +33,7 @@ class Example:
     remover: str = ""
     weight: float = 1.0
     effects: Array | None = None
+    complete: bool = True
 
     def load(self) -> "Example":
         """Return the example itself: its pictures are in memory."""
@@ -47,12 +49,13 @@ class StoredExample:
     scene: str
     remover: str = ""
     weight: float = 1.0
+    complete: bool = True
 
     def load(self) -> Example:
         """Return the example with its pictures, read again each time: votes are many and pictures large."""
         row = self.read()
         pictures = (row["source"], row["target"], row["mask"])
-        return Example(*pictures, self.vote, self.scene, self.remover, self.weight, row.get("effects"))
+        return Example(*pictures, self.vote, self.scene, self.remover, self.weight, row.get("effects"), self.complete)
 
 
 AnyExample = Example | StoredExample

@@ -19,7 +19,8 @@ import numpy.typing as npt
 from rasura.discriminator import network
 from rasura.discriminator.crops import Crop, cut_crop, list_looks
 from rasura.discriminator.network import HEAD, Config, WrongDiscriminator
-from rasura.networks import lora
+from rasura.networks import lora, memory
+from rasura.networks.batches import run_in_batches
 from rasura.networks.pca_codec import Codec, Pca, Vae
 from rasura.networks.pretrained import prefer_half
 from rasura.networks.trainer import OnProgress
@@ -83,17 +84,22 @@ class Discriminator:
 
         count = self.config.looks
         looks = [look for crop in crops for look in list_looks(crop, count)]
-        logits: list[float] = []
+        done = 0
+
+        def run(batch: list[Crop]) -> list[float]:
+            nonlocal done
+            edited, mask, source = self.encode(batch)
+            output: list[float] = self.network(edited, mask, source, self.tokens, self.pooled).float().cpu().tolist()
+            done = min(done + len(batch), len(looks))
+            if on_progress:
+                on_progress(done // count, len(crops), "")
+            return output
+
+        size = self.batch or (1 if self.device.type == "cpu" else 32)
         with torch.inference_mode():
-            size = self.batch or (1 if self.device.type == "cpu" else 32)
-            for start in range(0, len(looks), size):
-                batch = looks[start : start + size]
-                full = batch + batch[-1:] * (size - len(batch))
-                edited, mask, source = self.encode(full)
-                output = self.network(edited, mask, source, self.tokens, self.pooled)
-                logits += output[: len(batch)].float().cpu().tolist()
-                if on_progress:
-                    on_progress(len(logits) // count, len(crops), "")
+            logits, fitting = run_in_batches(run, looks, size)
+        if fitting < size:  # the card's memory ended
+            self.batch = fitting
         return np.asarray(np.array(logits).reshape(-1, count).mean(axis=1))
 
     def compute_scores(self, sources: Sequence[Array], targets: Sequence[Array], masks: Sequence[Array]) -> Array:
@@ -229,6 +235,24 @@ def list_files(folder: Path, base: Path | None = None) -> dict[str, Path]:
         for part in ("unet", "vae"):
             files |= {f"base/{part}/{path.name}": path for path in sorted((base / part).glob("*.safetensors"))}
     return files
+
+
+def estimate_memory(
+    folder: Path, base: Path | None = None, device: str = "auto", dtype: str = "auto", batch: int | None = None
+) -> memory.NetworkMemory:
+    """Estimate the memory of a discriminator with its codec: half a UNet, and the encoder of the VAE.
+
+    Args:
+        batch: candidates in one run; None as in `Discriminator`.
+
+    Raises:
+        WrongDiscriminator: it is no discriminator's folder, or it needs a base.
+    """
+    files = list_files(folder, base)
+    parameters = memory.count_parameters(files.values(), without=("up_blocks.", "conv_out.", "decoder."))
+    config = Config.from_json(json.loads((folder / "judge.json").read_text())["config"])
+    pixels = 2 * config.size**2 * (memory.ENCODE_ELEMENTS if config.preset == "sdxl" else memory.UNET_ELEMENTS)
+    return memory.estimate_memory(parameters, pixels * (batch or 32), dtype, device, cpu_elements=pixels * (batch or 1))
 
 
 def load(

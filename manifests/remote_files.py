@@ -1,11 +1,18 @@
-"""Object stores' clients: their errors as this project's own, and the names that stay below a store."""
+"""Object stores' clients: their errors as this project's own, names that stay below a store, and copies of files."""
 
 import contextlib
+import os
+import secrets
+import shutil
 import sys
 from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+import fsspec
+
 from rasura.manifests.errors import StorageError
+from rasura.manifests.ids import hash_json
 
 _CLIENT_ERRORS = {
     "botocore.exceptions": ("BotoCoreError", "ClientError"),
@@ -82,3 +89,47 @@ def check_name(path: str) -> None:
     """
     if path.startswith("/") or "\0" in path or ".." in path.split("/"):
         raise StoreError(f"{path!r} is no name below a store: it would lead out of it")
+
+
+def find_cache() -> Path:
+    """Return the folder of this machine for what is fetched; `XDG_CACHE_HOME` moves it."""
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(home) / "rasura" / "files"
+
+
+def fetch(uri: str) -> Path:
+    """Fetch a remote file, or a folder with all below it, once; again only where it has changed.
+
+    Returns:
+        Its place on this machine, under its own name.
+
+    Raises:
+        StorageError: there is nothing at this URI.
+        StoreError: the store cannot be reached.
+    """
+    uri = uri.rstrip("/")
+    fs, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+    with translate_client_errors("list", uri):
+        entries: dict[str, Any] = fs.find(root, detail=True)
+    if not entries:
+        raise StorageError(f"there is no file or folder '{uri}'")
+    names = {key: str(PurePosixPath(key).relative_to(PurePosixPath(root).parent)) for key in sorted(entries)}
+    stamps = [
+        [name, entries[key].get("size"), str(entries[key].get("ETag") or entries[key].get("mtime"))]
+        for key, name in names.items()
+    ]
+    folder = find_cache() / hash_json([uri, stamps])
+    place = folder / PurePosixPath(root).name
+    if folder.is_dir():
+        return place
+    part = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}")
+    try:
+        for key, name in names.items():
+            (part / name).parent.mkdir(parents=True, exist_ok=True)
+            with translate_client_errors("read", key):
+                fs.get_file(key, str(part / name))
+        with contextlib.suppress(OSError):  # another process was first
+            part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return place

@@ -65,10 +65,15 @@ class Store:
         self._fs: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"uri": str(self.local or self.uri)}
+        return {"uri": self.location}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["uri"])  # type: ignore[misc]
+
+    @property
+    def location(self) -> str:
+        """The absolute path of a local store, the URI of another: the same from every folder."""
+        return str(self.local or self.uri)
 
     @property
     def fs(self) -> Any:

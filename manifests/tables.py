@@ -23,6 +23,9 @@ from rasura.manifests.spelling import suggest
 from rasura.manifests.storage import Store
 
 REFERENCE: Schema = {"ref_table": Kind.STRING, "ref_shard": Kind.STRING, "ref_row": Kind.INT}
+"""Columns of a row that refers to another one, which has its pictures."""
+RUN_REFERENCE: Schema = {**REFERENCE, "ref_run": Kind.STRING}
+"""The same, where the other row may be in another run: its folder or URI."""
 CACHED_BYTES = 64 * 2**20
 """Size of the row groups, encoded, that a reader keeps beside the one it read last."""
 CACHED_FOOTERS = 64
@@ -48,6 +51,15 @@ class Tables:
         self._footers: OrderedDict[tuple[str, str], ShardFooter] = OrderedDict()
         self._groups: OrderedDict[tuple[Any, ...], pa.Table] = OrderedDict()
         self._bytes = 0
+        self._runs: dict[str, Tables] = {}
+
+    def open_run(self, run: str | None) -> "Tables":
+        """Return the tables of the run that a row refers to: `ref_run`, or this one where it is None."""
+        if run is None:
+            return self
+        if run not in self._runs:
+            self._runs[run] = Tables(Store(run))
+        return self._runs[run]
 
     def names(self) -> list[str]:
         """List the names of the tables that are complete."""
@@ -107,6 +119,13 @@ class Tables:
         self._groups.move_to_end(key)
         return self._groups[key].slice(row - footer.starts[group], 1)
 
+    def locate(self, name: str, shard: str, row: int) -> dict[str, Any]:
+        """Return the place in this run from which the pictures of a row are read, as the columns of a reference."""
+        raw = self.read_raw(name, shard, row, tuple(RUN_REFERENCE)).to_pylist()
+        if raw and raw[0].get("ref_shard") is not None and raw[0].get("ref_run") is None:
+            return {column: raw[0][column] for column in REFERENCE}
+        return {"ref_table": name, "ref_shard": shard, "ref_row": row}
+
     def row(self, name: str, shard: str, row: int, columns: Sequence[str] | None = None) -> dict[str, Any]:
         """Read one complete row, pictures decoded, references followed.
 
@@ -119,23 +138,27 @@ class Tables:
         Raises:
             IndexError: the shard has no such row.
         """
-        table = self.read_raw(name, shard, row, None if columns is None else [*columns, *REFERENCE])
+        table = self.read_raw(name, shard, row, None if columns is None else [*columns, *RUN_REFERENCE])
         raw = table.to_pylist()[0]
         record: dict[str, Any] = {}
         if raw.get("ref_shard") is not None:
-            record = self.row(raw["ref_table"], raw["ref_shard"], raw["ref_row"], columns)
+            tables = self.open_run(raw.get("ref_run"))
+            record = tables.row(raw["ref_table"], raw["ref_shard"], raw["ref_row"], columns)
         for column, kind in read_schema(table.schema).items():
-            if column not in REFERENCE:
+            if column not in RUN_REFERENCE:
                 record[column] = decode_value(kind, raw[column])
         return record
 
     def read_light_row(self, name: str, shard: str, row: int) -> dict[str, Any]:
-        """Read one row without its pictures, with the reference to where they are stored."""
+        """Read one row without its pictures, with the reference to where they are stored in this run.
+
+        A row whose pictures are in another run is referred to itself.
+        """
         schema = read_schema(self._footer(name, shard).schema)
         light = [column for column, kind in schema.items() if kind not in PICTURES]
         raw = self.read_raw(name, shard, row, light).to_pylist()[0]
         record = {column: decode_value(schema[column], value) for column, value in raw.items()}
-        if record.get("ref_shard") is None:
+        if record.get("ref_shard") is None or record.pop("ref_run", None) is not None:
             record |= {"ref_table": name, "ref_shard": shard, "ref_row": row}
         return record
 

@@ -1,8 +1,9 @@
-"""Networks in ONNX form: one thread a worker, on the GPU where ONNX Runtime has one."""
+"""Networks in ONNX form: one thread a worker, on the GPU where this worker and ONNX Runtime have one."""
 
 from pathlib import Path
 from typing import Any
 
+from rasura.networks.cards import are_cards_hidden
 from rasura.networks.weights import BadWeights
 
 PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
@@ -20,7 +21,7 @@ def open_session(path: Path) -> Any:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     available = onnxruntime.get_available_providers()
-    providers = [name for name in PROVIDERS if name in available]
+    providers = [name for name in PROVIDERS[are_cards_hidden() :] if name in available]
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # ONNX Runtime's own classes derive from Exception alone

@@ -16,7 +16,9 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from rasura.manifests.errors import WeightsError
+from rasura.manifests.errors import StorageError, WeightsError
+from rasura.manifests.remote_files import fetch
+from rasura.manifests.storage import is_remote
 
 PATTERNS = ("*.safetensors", "*.json", "*.txt")
 """Files that are fetched of a model on the hub."""
@@ -27,11 +29,17 @@ FILE_SUFFIXES = (".onnx", ".safetensors", ".json", ".txt", ".yaml", ".py", *PICK
 CHANNELS = {"input_data_format": "channels_last"}
 """For transformers' processors, which else take a picture three pixels high for one with its channels first."""
 
-Reference = Annotated[str, BeforeValidator(lambda value: str(Path(value)) if isinstance(value, str | Path) else value)]
-"""A parameter that names weights. Written as a path writes itself, so that equal places are equal texts."""
+Reference = Annotated[str, BeforeValidator(lambda value: _write_reference(value))]
+"""A parameter that names weights: a path, written as paths write themselves, or a URI."""
 
 Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 """A commit of a model on the hub. A branch or tag would move."""
+
+
+def _write_reference(value: Any) -> Any:
+    if not isinstance(value, str | Path) or is_remote(str(value)):
+        return value
+    return str(Path(value))
 
 
 class BadWeights(WeightsError):
@@ -42,14 +50,19 @@ def resolve(reference: str | Path, revision: str | None = None, patterns: Sequen
     """Return the file or folder of a reference; a model of the hub is fetched into the hub's own cache, once.
 
     Args:
-        reference: a path; with a revision `org/name` (a folder of the files that match `patterns`) or
-            `org/name/path.ext` (that file alone).
+        reference: a path, or the URI of a file or folder, which is fetched into a cache; with a revision `org/name` (a
+            folder of the files that match `patterns`) or `org/name/path.ext` (that file alone).
         revision: commit of a model on the hub, 40 hex digits; None for files on this machine.
 
     Raises:
         BadWeights
     """
     name = str(reference)
+    if revision is None and is_remote(name):
+        try:
+            return fetch(name)
+        except StorageError as error:
+            raise BadWeights(str(error)) from error
     if revision is None:
         path = Path(reference)
         if path.exists():

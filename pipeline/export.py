@@ -131,7 +131,7 @@ def _export_loop(
 
     if len(flows) > 1:
         raise NoTable(f"a loop's flows ({', '.join(FLOWS)}) are datasets of their own: name one")
-    loop = Loop.open(store.local or Path(store.uri))
+    loop = Loop.open(store)
     tables = open_flow(loop, flows[0] if flows else next(iter(FLOWS)))
     name = loop.recipe.name + (", verdicts by the oracle" if loop.recipe.reviewers == "oracle" else "")
     recipe_hash = hash_json(loop.recipe.dump_former())

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rasura.manifests.boxes import compute_bounds, place_square
+from rasura.networks.memory import NetworkMemory
 
 Array = npt.NDArray[Any]
 
@@ -29,7 +30,8 @@ class Capability:
     effects: it also removes shadow and reflection. It gets the whole picture, its shorter side at the native size and
         both sides multiples of 16, and returns itself where it changed something.
     name: of the model. steps: runs of its network for one picture; None where it is no network or the number is not
-        fixed. needs_weights: it reads weights from files.
+        fixed. needs_weights: it reads weights from files. memory: what its network needs, by which the engine gives its
+        workers GPUs; None where it is no network.
     """
 
     role: Literal["remover", "inserter"]
@@ -41,6 +43,7 @@ class Capability:
     name: str = ""
     steps: int | None = None
     needs_weights: bool = False
+    memory: NetworkMemory | None = None
 
 
 class Filled(NamedTuple):

@@ -15,16 +15,22 @@ from rasura.manifests.spelling import suggest
 from rasura.networks.weights import Reference, Revision, resolve
 from rasura.removers import objectclear, opencv, rorem
 from rasura.removers.base import Remover
-from rasura.removers.sdxl import Files, Options, Sdxl
+from rasura.removers.sdxl import Files, Options
 
 REMOVERS: Mapping[str, Callable[[], Remover]] = {"telea": opencv.telea, "ns": opencv.ns}
 """Removers that need no weights."""
 
 
+def _open_tiny(name: str, files: Files, options: Options) -> Remover:
+    from rasura.removers.tiny import TinyRemover
+
+    return TinyRemover(name, files.base, options.batch)
+
+
 class Network(NamedTuple):
     """A kind of remover that needs weights: its constructor, and the options that its authors use."""
 
-    construct: Callable[[str, Files, Options], Sdxl]
+    construct: Callable[[str, Files, Options], Remover]
     defaults: Options
 
 
@@ -33,6 +39,7 @@ NETWORKS: Mapping[str, Network] = {
     "rorem": Network(rorem.rorem, rorem.ROREM_OPTIONS),
     "rorem-lcm": Network(rorem.rorem_lcm, rorem.LCM_OPTIONS),
     "objectclear": Network(objectclear.objectclear, objectclear.OPTIONS),
+    "tiny": Network(_open_tiny, Options(size=64, steps=1)),
 }
 
 HUB_FILES = ("*.json", "*.txt", "*.fp16.safetensors")
@@ -47,7 +54,7 @@ class ModelParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    kind: Literal["sdxl-inpaint", "rorem", "rorem-lcm", "objectclear"] | None = Field(
+    kind: Literal["sdxl-inpaint", "rorem", "rorem-lcm", "objectclear", "tiny"] | None = Field(
         None, description="Kind of network, where its name here is another. objectclear is for non-commercial use."
     )
     base: Reference = Field(description="Folder in diffusers' layout, or with `revision` a model of the hub.")
@@ -102,7 +109,7 @@ def check_removers(names: Sequence[str], models: Mapping[str, ModelParams]) -> N
         >>> check_removers(["magic"], {})
         Traceback (most recent call last):
         ValueError: no remover called magic; there are ns, telea, and under `models` objectclear, rorem, rorem-lcm, \
-sdxl-inpaint; one of your own is named module:Class
+sdxl-inpaint, tiny; one of your own is named module:Class
     """
     unknown = sorted(name for name in set(names) - set(REMOVERS) - set(models) if ":" not in name)
     networks = ", ".join(sorted(NETWORKS))

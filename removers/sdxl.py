@@ -17,8 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from rasura.networks import lora
+from rasura.networks.batches import run_in_batches
+from rasura.networks.memory import DECODE_ELEMENTS, UNET_ELEMENTS, NetworkMemory, count_parameters, estimate_memory
 from rasura.networks.pca_codec import decode_latents, encode_pixels, open_vae
-from rasura.networks.pretrained import MissingWeights, list_diffusers_files, open_diffusers, read_config
+from rasura.networks.pretrained import MissingWeights, list_diffusers_files, open_diffusers, prefer_half, read_config
 from rasura.networks.weights import pick_device_and_dtype
 from rasura.removers import conditioning
 from rasura.removers.base import Capability, Filled
@@ -218,14 +220,26 @@ class Sdxl:
 
     def __init__(self, name: str, capability: Capability, files: Files, options: Options) -> None:
         self.name = name
-        self.capability = replace(capability, native_size=options.size, steps=options.steps)
         self.files = files
         self.options = options
+        self.batch = options.batch  # less where a card's memory ended
+        self.capability = replace(
+            capability, native_size=options.size, steps=options.steps, memory=self._estimate_memory(capability.effects)
+        )
         self.parts: Parts | None = None
 
     def folder(self, part: str) -> Path:
         """Return the folder of a part."""
         return {"unet": self.files.unet, "vae": self.files.vae}.get(part) or self.files.base / part
+
+    def _estimate_memory(self, effects: bool) -> NetworkMemory:
+        """Estimate the memory of UNet and VAE; the text encoders are gone when the UNet is loaded."""
+        options = self.options
+        folders = [self.folder(part) for part in ("unet", "vae")]
+        files = [path for folder in folders for path in prefer_half(sorted(folder.glob("*.safetensors")))]
+        pixels = options.batch * options.size**2 * (1.5 if effects else 1)  # of effects the whole picture is worked on
+        elements = int(pixels * max(DECODE_ELEMENTS, UNET_ELEMENTS * (2 if options.guidance > 1 else 1)))
+        return estimate_memory(count_parameters(files), elements, options.dtype, options.device)
 
     def weights(self) -> Mapping[str, Path]:
         """Return the files that `setup` reads.
@@ -291,16 +305,15 @@ class Sdxl:
         """Fill as `Remover.fill` does. A short batch repeats its last picture: rounding depends on a batch's size."""
         if self.parts is None:
             raise RuntimeError(f"remover '{self.name}' was not set up")
-        results: dict[int, Array | Filled] = {}
+        parts, results = self.parts, dict[int, Array | Filled]()
         by_size: dict[tuple[int, ...], list[int]] = {}
         for index, picture in enumerate(pictures):
             by_size.setdefault(picture.shape, []).append(index)
+
+        def run(batch: list[int]) -> Sequence[Array | Filled]:
+            return self.run(parts, [pictures[k] for k in batch], [holes[k] for k in batch], [seeds[k] for k in batch])
+
         for indices in by_size.values():
-            for start in range(0, len(indices), self.options.batch):
-                batch = indices[start : start + self.options.batch]
-                full = batch + batch[-1:] * (self.options.batch - len(batch))
-                fills = self.run(
-                    self.parts, [pictures[k] for k in full], [holes[k] for k in full], [seeds[k] for k in full]
-                )
-                results |= dict(zip(batch, fills, strict=False))
+            fills, self.batch = run_in_batches(run, indices, self.batch)
+            results |= dict(zip(indices, fills, strict=True))
         return [results[index] for index in range(len(pictures))]

@@ -13,6 +13,7 @@ from rasura.manifests.errors import RecipeError, UnknownNameError
 from rasura.manifests.ids import make_child_id
 from rasura.manifests.images import RGB
 from rasura.manifests.schemas import Kind, Schema
+from rasura.networks.memory import Library, NetworkMemory, count_parameters, estimate_memory
 from rasura.networks.weights import Reference, Revision, find_single, list_files, resolve
 from rasura.stages import stage
 from rasura.stages.detectors.boxes import (
@@ -136,6 +137,18 @@ class Detect(Stage):
             files |= list_files("config", params.config)
             files |= list_files("text-encoder", params.text_encoder, params.text_encoder_revision, ("*.json", "*.txt"))
         return files
+
+    def network_memory(self, batch_size: int) -> NetworkMemory:
+        is_prompted = self.params.backend in TEXT_BACKENDS  # a transformer at 800 by 1333 px, in batches on a card
+        elements = 300_000_000 if is_prompted else 40_000_000
+        library: Library = "onnx" if self.params.backend == "yolox-onnx" else "torch"
+        return estimate_memory(
+            count_parameters(self.weights().values()),
+            elements * (batch_size if is_prompted else 1),
+            "float32",
+            library=library,
+            cpu_elements=elements,
+        )
 
     def required_modules(self) -> tuple[str, ...]:
         modules = {"yolo": ("ultralytics",), "groundingdino-original": ("groundingdino",)}

@@ -16,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from rasura.manifests.schemas import Kind, Schema
+from rasura.networks.memory import NetworkMemory
 from rasura.networks.weights import find_single, list_files, resolve
 from rasura.stages.compositing.class_places import classify_scene
 from rasura.stages.detectors.boxes import Detection, Detector, keep_strongest
 from rasura.stages.ground_plane import classes as ground_classes
 from rasura.stages.ground_plane.depth import DepthNetwork, inverse_depth
-from rasura.stages.ground_plane.depth_networks import open_depth_network
+from rasura.stages.ground_plane.depth_networks import estimate_networks, open_depth_network
 from rasura.stages.ground_plane.drawing import (
     BadDrawing,
     DrawingFolder,
@@ -123,11 +124,14 @@ class Ground(Stage):
             files |= list_files("things", p.object_detector)  # this name is in the rows of earlier runs
         return files
 
+    def network_memory(self, batch_size: int) -> NetworkMemory | None:
+        return estimate_networks(self.weights(), self.params.backend)
+
     def setup(self) -> None:
         p = self.params
         if p.weights is not None and p.backend in ("depth-onnx", "depth-anything"):
-            path = resolve(p.weights, p.revision)
-            self.network = open_depth_network(p.backend, path, p.depth_output, p.depth_unit or 0.01, p.depth_pixels)
+            path, unit = resolve(p.weights, p.revision), p.depth_unit or 0.01
+            self.network = open_depth_network(p.backend, path, p.depth_output, unit, p.depth_pixels)
         if p.class_weights is not None and p.classes != "none":
             folder = resolve(p.class_weights, p.class_revision)
             self.classifier = ground_classes.Mask2Former(folder, p.class_mode, p.class_score)
@@ -136,7 +140,6 @@ class Ground(Stage):
             from rasura.stages.detectors.yolox import YoloxOnnx
 
             self.detector = YoloxOnnx(find_single(resolve(p.object_detector), [".onnx"]), MIN_OBSTACLE_SCORE)
-
         if p.drawings is not None:
             self.drawings = list_drawings(p.drawings)
             if hash_drawings(p.drawings) != p.drawings_sha256:
@@ -146,14 +149,11 @@ class Ground(Stage):
         pictures = [np.ascontiguousarray(record["gt" if "gt" in record else "source"]) for record in records]
         inverses: Sequence[Array | None] = [None] * len(records)
         if self.params.backend == "depth-column":
-            unit = self.params.depth_unit or 0.001
-            depths = [record[self.params.depth_column] for record in records]
+            unit, depths = self.params.depth_unit or 0.001, [record[self.params.depth_column] for record in records]
             inverses = [None if depth is None else inverse_depth(depth, unit) for depth in depths]
         elif self.network is not None:
             inverses = self.network.predict_inverse_depth(pictures)
-        classes: Sequence[Array | None] = [None] * len(records)
-        if self.classifier is not None:
-            classes = self.classifier.segment(pictures)
+        classes = self.classifier.segment(pictures) if self.classifier else [None] * len(records)
         return [self.measure(*parts) for parts in zip(records, pictures, inverses, classes, strict=True)]
 
     def process_one(self, record: Record) -> Outcome:

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from rasura.manifests.ids import compute_seed, make_child_id
 from rasura.manifests.schemas import PICTURES, Kind, Schema
+from rasura.networks.memory import NetworkMemory
 from rasura.removers.base import NoContext, NothingToFill, Remover, make_hole, remove
 from rasura.removers.registry import ModelParams, check_removers, open_remover
 from rasura.stages import stage
@@ -80,6 +81,10 @@ class Inpaint(Stage):
     def weights(self) -> Mapping[str, Path]:
         return {f"{remover.name}.{key}": path for remover in self.removers for key, path in remover.weights().items()}
 
+    def network_memory(self, batch_size: int) -> NetworkMemory | None:
+        memories = [memory for remover in self.removers if (memory := remover.capability.memory)]
+        return sum(memories[1:], start=memories[0]) if memories else None
+
     def setup(self) -> None:
         for remover in self.removers:
             remover.setup()
@@ -126,4 +131,5 @@ def check_mask(mask: Any, dilation: int) -> Rejected | None:
 
 
 def _get_mask(record: Record) -> Any:
-    return record["object_mask" if "object_mask" in record else "mask"]
+    mask = record.get("object_mask")  # rows of several runs may have the one or the other
+    return record["mask"] if mask is None else mask

@@ -31,6 +31,8 @@ SOURCES = {
     "draws": "rasura.stages.sources.draws:Draws",
     "ober": "rasura.stages.sources.ober:Ober",
     "rorem": "rasura.stages.sources.rorem:Rorem",
+    "drawn": "rasura.stages.sources.drawn:Drawn",
+    "compared": "rasura.stages.sources.compared:Compared",
 }
 STAGES = {
     "background": "rasura.stages.background:Background",
@@ -49,6 +51,8 @@ STAGES = {
     "inpaint": "rasura.stages.inpaint:Inpaint",
     "score": "rasura.stages.score:Score",
     "keep": "rasura.stages.score:Keep",
+    "measure": "rasura.stages.judging.measure:Measure",
+    "choose": "rasura.stages.judging.choose:Choose",
     "select": "rasura.stages.select:Select",
 }
 

@@ -6,9 +6,12 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from rasura.discriminator import model as discriminators
+from rasura.discriminator import model
 from rasura.discriminator.calibration import Rule, read_rule
+from rasura.discriminator.judges import folder as judges
+from rasura.discriminator.judges.battery import check_battery
 from rasura.manifests.schemas import Kind, Schema
+from rasura.networks.memory import NetworkMemory
 from rasura.networks.weights import Reference, Revision, resolve
 from rasura.stages import stage
 from rasura.stages.stage import Kept, Outcome, Record, Rejected, Stage
@@ -38,6 +41,7 @@ class Score(Stage):
     """
 
     name = "score"
+    version = "2"
     needs: ClassVar[Schema] = {"source": Kind.RGB, "target": Kind.RGB, "mask": Kind.MASK}
     gives: ClassVar[Schema] = {"score": Kind.FLOAT, "score_logit": Kind.FLOAT}
     batch_size = 32
@@ -53,16 +57,21 @@ class Score(Stage):
         self.weights()  # what is missing is reported when the recipe is read
 
     def weights(self) -> Mapping[str, Path]:
-        return discriminators.list_files(self.folder, self.base)
+        return judges.list_files(self.folder, self.base)
+
+    def network_memory(self, batch_size: int) -> NetworkMemory | None:
+        if judges.read_backend(self.folder) != "network":
+            return None
+        return model.estimate_memory(self.folder, self.base, self.params.device, self.params.dtype, self.params.batch)
 
     def setup(self) -> None:
         params: ScoreParams = self.params
-        self.network = discriminators.load(self.folder, self.base, params.device, params.dtype, params.batch)
+        self.judge = judges.open_judge(self.folder, self.base, params.device, params.dtype, params.batch)
 
     def process(self, records: Sequence[Record]) -> list[Outcome]:
-        crops = [self.network.preprocess(record["source"], record["target"], record["mask"]) for record in records]
-        logits = self.network.compute_logits(crops)
-        probabilities = self.rule.calibration(logits)
+        crops = [self.judge.preprocess(record["source"], record["target"], record["mask"]) for record in records]
+        logits = self.judge.compute_logits(crops)
+        probabilities = self.rule.calibration(logits, [record.get("remover") for record in records])
         return [
             Kept([{**record, "score": float(probability), "score_logit": float(logit)}])
             for record, probability, logit in zip(records, probabilities, logits, strict=True)
@@ -73,6 +82,9 @@ class KeepParams(stage.Params):
     former_names = {"discriminator": "judge"}
 
     discriminator: Reference = Field(description="Folder of the discriminator of the scores; its thresholds are used.")
+    unchecked: bool = Field(
+        False, description="Keep by a discriminator that has failed its battery, or by a judge that was not checked."
+    )
 
 
 class Keep(Stage):
@@ -85,7 +97,10 @@ class Keep(Stage):
 
     def __init__(self, params: Any, seed: int = 0) -> None:
         super().__init__(params, seed)
-        self.rule: Rule = read_rule(resolve(params.discriminator))
+        folder = resolve(params.discriminator)
+        self.rule: Rule = read_rule(folder)
+        if not params.unchecked:
+            check_battery(folder, judges.needs_check(folder))
 
     def accepts_candidates(self) -> bool:
         return True

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from rasura.manifests.images import RGB, Mask
 from rasura.manifests.schemas import Kind, Schema
+from rasura.networks.memory import Library, NetworkMemory, count_parameters, estimate_memory
 from rasura.networks.weights import Reference, Revision, find_single, list_files, resolve
 from rasura.stages.imaging.mask_change import MIN_AGREEMENT, measure_mask_change, score_mask
 from rasura.stages.imaging.morphology import dilate
@@ -162,6 +163,15 @@ class Segment(Stage):
             files = list_files("sam-encoder", params.encoder or "", params.revision)
             return files | list_files("sam-decoder", params.decoder or "", params.revision)
         return list_files(params.backend, params.weights, params.revision) if params.weights else {}
+
+    def network_memory(self, batch_size: int) -> NetworkMemory | None:
+        if self.params.backend == "grabcut":
+            return None
+        parameters = count_parameters(self.weights().values())
+        # the attention over 64 by 64 tokens is the peak of a ViT; MobileSAM's is cut into windows
+        elements = min(600_000_000, 100_000_000 + 4 * parameters)
+        library: Library = "onnx" if self.params.backend == "sam-onnx" else "torch"
+        return estimate_memory(parameters, elements, "float32", library=library)
 
     def setup(self) -> None:
         params = self.params

@@ -1,9 +1,9 @@
 """The contract of a stage: a declared schema, resources, `setup`, `process`. It does not know that Ray exists."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -13,6 +13,8 @@ from rasura.manifests.ids import compute_seed
 from rasura.manifests.schemas import Schema
 from rasura.manifests.spelling import list_nearest, suggest
 from rasura.manifests.tables import Tables
+from rasura.networks.memory import NetworkMemory
+from rasura.networks.setting_types import accepts_numbers_only, contains_bool
 
 Record = dict[str, Any]
 """One record: column name to value. Pictures are arrays as in `manifests.images`. They may be read-only."""
@@ -83,7 +85,7 @@ class Params(CheckedModel):
     def _check_number(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse true and false for a number, as which pydantic would read them as 1 and 0."""
         annotation = cls.model_fields[str(info.field_name)].annotation
-        if _contains_bool(value) and _accepts_numbers_only(annotation):
+        if contains_bool(value) and accepts_numbers_only(annotation):
             raise ValueError("expected a number")
         return value
 
@@ -96,24 +98,6 @@ class Params(CheckedModel):
                 if isinstance(low, int | float) and isinstance(high, int | float) and low > high:
                     raise ValueError(f"{name} is {low:g}, which is more than max{name[3:]}, {high:g}")
         return self
-
-
-def _contains_bool(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    return isinstance(value, bool) or (isinstance(value, list | tuple) and any(map(_contains_bool, value)))
-
-
-def _accepts_numbers_only(annotation: Any) -> bool:
-    """Return whether the values of a type, or those that it contains, are numbers and never true or false."""
-    kinds = list(_list_kinds(annotation))
-    return any(kind is int or kind is float for kind in kinds) and not any(kind is bool for kind in kinds)
-
-
-def _list_kinds(annotation: Any) -> Iterator[Any]:
-    yield annotation
-    for argument in get_args(annotation):
-        yield from _list_kinds(argument)
 
 
 class Resources(CheckedModel):
@@ -290,6 +274,10 @@ class Stage:
         """
         return {}
 
+    def network_memory(self, batch_size: int) -> NetworkMemory | None:
+        """Return the memory that its networks need, by which the engine places its workers; None where it has none."""
+        return None
+
     def required_modules(self) -> Sequence[str]:
         """Return the modules that the stage imports beyond what Rasura itself requires.
 
@@ -370,8 +358,21 @@ class Source(Stage):
     """Parameters that name a file, a folder or a glob to be read. They are checked before the run starts."""
     input_noun: str = "file"
     """Noun for one of what `list_inputs` lists."""
+    gives_references: ClassVar[bool] = False
+    """Whether its rows come from another flow and say where (`manifests.tables.REFERENCE`)."""
     tables: Tables
     """The run's tables; set by the engine before `setup`."""
+    columns: Sequence[str] | None = None
+    """The columns that its rows may have; all where None. Set by the engine before `setup`."""
+
+    @property
+    def references(self) -> bool:
+        """Whether its rows are to have the columns of a reference (`manifests.tables.REFERENCE`)."""
+        return "ref_table" in (self.columns or ())
+
+    def referenced_columns(self) -> Schema:
+        """Return the columns of rows in other runs that this source's rows refer to."""
+        return {}
 
     def upstream(self) -> list[str]:
         """Return the names of the flows whose tables this source reads."""

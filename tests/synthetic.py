@@ -11,6 +11,7 @@ from pydantic import Field
 
 from rasura.manifests.ids import hash_json
 from rasura.manifests.schemas import PROVENANCE, Kind
+from rasura.networks.memory import NetworkMemory
 from rasura.stages.sources.files import RunContext
 from rasura.stages.stage import Kept, Outcome, Params, Record, Rejected, Resources, Source, Stage
 
@@ -183,3 +184,43 @@ class SlowDevice(Stage):
             with Path(self.params.log).open("a") as out:
                 out.write(f"{start} {time.time()} {len(records)}\n")
         return [Kept([record]) for record in records]
+
+
+class CardParams(Params):
+    gigabytes: float = 4.0
+    log: str
+
+
+class Looker(Stage):
+    """Writes down, for each batch, which GPUs its process sees and which Ray gave it."""
+
+    name = "synthetic:Looker"
+    Params = CardParams
+    params: CardParams
+
+    def process(self, records: list[Record]) -> list[Outcome]:  # type: ignore[override]
+        import ray
+
+        context = ray.get_runtime_context()
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+        given = ",".join(context.get_accelerator_ids()["GPU"])
+        with Path(self.params.log).open("a") as out:
+            out.write(f"{type(self).__name__} {context.get_node_id()} {seen or '-'} {given or '-'} {os.getpid()}\n")
+        time.sleep(0.2)
+        return [Kept([record]) for record in records]
+
+
+class Holder(Looker):
+    """Stands for a stage that holds a network."""
+
+    name = "synthetic:Holder"
+
+    def network_memory(self, batch_size: int) -> NetworkMemory:
+        size = int(self.params.gigabytes * 1e9)
+        return NetworkMemory(size, 10**6)
+
+
+class OtherHolder(Holder):
+    """Another one."""
+
+    name = "synthetic:OtherHolder"

@@ -13,14 +13,20 @@ ENTRY_COLUMNS = (
     *("guidelines", "version", "nonce"),
 )
 """Columns of the log, without item and reviewer."""
+INCLUSION_COLUMNS = ("inclusion", "complete")
+"""Columns of a review that asks a scene's candidates until a yes (`annotator.store.best_first`); else null."""
 ITEM_COLUMNS = ("row_id", "flow", "place_table", "place_shard", "place_row", "variant", "kind", "expected")
 """Columns of the item, so that a vote can be read without the database."""
 _TYPES = {
     **dict.fromkeys(("seq", "replaces", "place_row"), pa.int64()),
-    **dict.fromkeys(("time", "seconds"), pa.float64()),
+    **dict.fromkeys(("time", "seconds", "inclusion"), pa.float64()),
+    "complete": pa.bool_(),
 }
 VOTES = pa.schema(
-    [(name, _TYPES.get(name, pa.string())) for name in ("item", "reviewer", *ENTRY_COLUMNS, *ITEM_COLUMNS)]
+    [
+        (name, _TYPES.get(name, pa.string()))
+        for name in ("item", "reviewer", *ENTRY_COLUMNS, *ITEM_COLUMNS, *INCLUSION_COLUMNS)
+    ]
 )
 VERDICTS = pa.schema(
     [
@@ -73,6 +79,8 @@ class VoteRow(TypedDict):
     variant: NotRequired[str | None]
     kind: NotRequired[str | None]
     expected: NotRequired[str | None]
+    inclusion: NotRequired[float | None]
+    complete: NotRequired[bool | None]
 
 
 def check_vote_row(row: Any, where: str) -> VoteRow:
@@ -106,6 +114,11 @@ def check_vote_row(row: Any, where: str) -> VoteRow:
         value = row.get(name)
         if value is not None and not (isinstance(value, int) and 0 <= value < 2**63):
             raise BadVotes(f"{where}: {name} is {value!r:.40}; it must be a whole number from 0")
+    inclusion = row.get("inclusion")
+    if inclusion is not None and not (isinstance(inclusion, int | float) and 0 < inclusion <= 1):
+        raise BadVotes(f"{where}: inclusion is {inclusion!r:.40}; it must be a probability above 0")
+    if not isinstance(row.get("complete"), bool | None):
+        raise BadVotes(f"{where}: complete is {row['complete']!r:.40}; it must be true or false")
     if len(row["item"]) > 32 or len(row["nonce"]) > 64:
         raise BadVotes(f"{where}: item or nonce is too long")
     if row["action"] in (Action.VOTE, Action.EDIT) and row.get("verdict") is None:

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, insert, select
 from rasura.annotator.exchange.label_studio import read_label_studio
 from rasura.annotator.exchange.vote_rows import (
     ENTRY_COLUMNS,
+    INCLUSION_COLUMNS,
     ITEM_COLUMNS,
     VERDICTS,
     VOTES,
@@ -33,6 +34,7 @@ from rasura.annotator.store.items import compute_item_id
 from rasura.annotator.store.leases import drop_lease, recount
 from rasura.annotator.store.policy import Policy
 from rasura.annotator.store.reviewers import get_or_add_id, list_names
+from rasura.annotator.store.turns import describe_inclusion
 from rasura.annotator.store.vote_log import LogEntry, fold_entries, read_entries
 from rasura.manifests.json_lines import BadJsonLine, parse_json_lines
 from rasura.manifests.parquet import encode_parquet, read_parquet
@@ -82,12 +84,14 @@ def list_votes(connection: Connection) -> list[VoteRow]:
     """List the log with reviewers' names and items' rows, oldest entry first."""
     names = list_names(connection)
     rows = {row.id: row for row in connection.execute(select(items))}
+    inclusion = describe_inclusion(connection)
     return [
         cast(
             VoteRow,
             {"item": entry.item, "reviewer": names[entry.reviewer]}
             | {name: getattr(entry, name) for name in ENTRY_COLUMNS}
-            | {name: getattr(rows[entry.item], name) for name in ITEM_COLUMNS},
+            | {name: getattr(rows[entry.item], name) for name in ITEM_COLUMNS}
+            | dict(zip(INCLUSION_COLUMNS, inclusion.get(entry.item, (None, None)), strict=True)),
         )
         for entry in read_entries(connection)
     ]

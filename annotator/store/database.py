@@ -82,6 +82,18 @@ _control = items.c.kind != "candidate"
 Index("of_kind", items.c.kind, items.c.id, sqlite_where=_control, postgresql_where=_control)
 Index("by_row", items.c.row_id)
 
+turns = Table(  # the order of a scene's candidates, where they are asked best first
+    "turns",
+    metadata,
+    Column("item", String(32), primary_key=True),
+    Column("scene", Text, nullable=False),
+    Column("rank", Integer, nullable=False),
+    Column("likely", Boolean, nullable=False),  # its score is not below the floor
+    Column("complete", Boolean, nullable=False),  # its scene is asked completely
+    Column("share", Float, nullable=False),  # of the scenes that are asked completely
+)
+Index("by_scene", turns.c.scene, turns.c.rank)
+
 reviewers = Table(
     "reviewers",
     metadata,

@@ -6,9 +6,10 @@ nobody has seen.
 """
 
 import hashlib
+import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,9 +17,11 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from rasura.annotator.store.database import Database, items, meta, reviewers, standing
+from rasura.annotator.store.database import Database, items, meta, reviewers, standing, turns
 from rasura.annotator.store.enums import MISTAKES, ItemKind, Variant, Verdict
+from rasura.annotator.store.leases import recount
 from rasura.annotator.store.policy import Policy, compute_priority, count_needed_votes, draw_uniform
+from rasura.annotator.store.turns import store_turns
 from rasura.manifests.errors import ReviewError
 from rasura.manifests.ids import hash_json
 from rasura.manifests.run_layout import manifest_path, read_plan
@@ -28,13 +31,17 @@ from rasura.manifests.tables import Table, Tables
 
 CHUNK = 1000
 """Rows in one transaction, for which reviewers wait."""
+ASKED = "asked.json"
+"""In a run: ids of the items that are to be voted on, where these are not all of its candidates."""
+SCENE_CHUNK = 50
+"""Scenes whose candidates are ordered in one transaction."""
 HONEYPOTS = 2000
 """Rows with a true target that are used, at most."""
 EXAMPLES = 2
 REQUIRED_PICTURES = ("source", "target", "mask")
 LIGHT_COLUMNS = (
     *("scene_id", "kind", "label", "remover", "round", "score", "verdict", "hole_dilation"),
-    *("ref_table", "ref_shard", "ref_row"),
+    *("ref_table", "ref_shard", "ref_row", "ref_run"),
 )
 
 
@@ -117,7 +124,8 @@ def hash_tables(run: Store) -> str:
 
 def compute_fingerprint(run: Store, policy: Policy, flows: Sequence[str]) -> str:
     """Compute a hash of the inputs of a queue: the run's rows as they are now, the policy, the flows."""
-    return hash_json([hash_tables(run), policy.model_dump(), sorted(flows)])
+    asked = [run.read(ASKED).decode()] if run.exists(ASKED) else []
+    return hash_json([hash_tables(run), policy.model_dump(), sorted(flows), *asked])
 
 
 def refresh_queue(
@@ -191,7 +199,7 @@ def _iterate_rows(table: Table) -> Iterator[ReviewableRow]:
     for index, id in enumerate(columns["id"]):
         value = {name: columns.get(name, nothing)[index] for name in LIGHT_COLUMNS}
         place = (table.name, columns["shard"][index], columns["row"][index])
-        if value["ref_shard"] is not None:
+        if value["ref_shard"] is not None and value["ref_run"] is None:  # pictures of another run: by its own place
             place = (value["ref_table"], value["ref_shard"], value["ref_row"])
         yield ReviewableRow(
             id=id,
@@ -319,6 +327,26 @@ def _withdraw(connection: Connection, ids: Sequence[str]) -> None:
     connection.execute(update(items).where(items.c.id.in_(ids)).values(withdrawn=True, free=0))
 
 
+def _order_scenes(database: Database, policy: Policy, rows: Sequence[ReviewableRow]) -> None:
+    """Give the candidates of each scene their turns, and take those from the queue whose turn has not come."""
+    scenes: dict[str, list[str]] = defaultdict(list)
+    scores = {}
+    for row in rows:
+        id = compute_item_id(row.place, Variant.TARGET)
+        scenes[row.scene].append(id)
+        scores[id] = row.score
+
+    def store(connection: Connection, part: Mapping[str, Sequence[str]]) -> None:
+        store_turns(connection, policy, part, scores)
+        for ids in part.values():
+            recount(connection, policy, ids[0])
+
+    names = list(scenes)
+    for start in range(0, len(names), SCENE_CHUNK):
+        part = {name: scenes[name] for name in names[start : start + SCENE_CHUNK]}
+        database.write(partial(store, part=part))
+
+
 def load_queue(
     run: Store, database: Database, policy: Policy, flows: Sequence[str] = (), rest: float = 0.0
 ) -> LoadResult:
@@ -338,6 +366,9 @@ def load_queue(
     rows = list_rows(run, flows)
     edited = [row for row in rows if row.kind == "edited"]
     waiting = [row for row in edited if not row.judged]
+    if run.exists(ASKED):
+        asked = set(json.loads(run.read(ASKED)))
+        waiting = [row for row in waiting if compute_item_id(row.place, Variant.TARGET) in asked]
     truth = [row for row in list_rows(run) if row.kind in ("captured", "simulated")]
     ranks: Counter[str | None] = Counter()
     values = []
@@ -356,6 +387,9 @@ def load_queue(
         start_time = time.perf_counter()
         added += database.write(partial(_upsert, values=values[start : start + CHUNK], policy=policy))
         time.sleep(rest * (time.perf_counter() - start_time))
+    database.write(lambda connection: connection.execute(delete(turns)))
+    if policy.order == "best_first":
+        _order_scenes(database, policy, waiting)
     withdrawn = sorted(listed - {value["id"] for value in values})
     for start in range(0, len(withdrawn), CHUNK):
         database.write(partial(_withdraw, ids=withdrawn[start : start + CHUNK]))

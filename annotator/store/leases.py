@@ -9,6 +9,7 @@ from rasura.annotator.store.database import items, leases, reviewers, standing
 from rasura.annotator.store.enums import ItemKind
 from rasura.annotator.store.policy import Policy, count_needed_votes, draw_uniform, is_honeypot_turn
 from rasura.annotator.store.reviewers import Reviewer
+from rasura.annotator.store.turns import find_scene, list_turns
 
 MAX_OPEN_ITEMS = 12
 """Items that one reviewer can have open."""
@@ -62,12 +63,21 @@ _COUNT_LEASES = (
 
 
 def recount(connection: Connection, policy: Policy, item: str) -> None:
-    """Update the counts of a candidate in the queue from its votes and leases."""
+    """Update the counts of a candidate in the queue from its votes and leases, and of its scene where it has a turn."""
+    scene = find_scene(connection, item) if policy.order == "best_first" else None
+    if scene is None:
+        _recount_item(connection, policy, item, True)
+        return
+    for other, asked in list_turns(connection, scene, policy).items():
+        _recount_item(connection, policy, other, asked is not None)
+
+
+def _recount_item(connection: Connection, policy: Policy, item: str, is_asked: bool) -> None:
     row = connection.execute(_FACTS, {"item": item}).one()
     if row.kind != ItemKind.CANDIDATE:
         return
     verdicts = list(connection.execute(_VERDICTS, {"item": item}).scalars())
-    needed = count_needed_votes(policy, verdicts, row.score)
+    needed = count_needed_votes(policy, verdicts, row.score) if is_asked else len(verdicts)
     free = 0 if row.withdrawn else max(0, needed - len(verdicts) - row.leases)
     values = {"of": item, "to_needed": needed, "to_votes": len(verdicts), "to_leases": row.leases, "to_free": free}
     connection.execute(_SET_COUNTS, values)

@@ -20,7 +20,15 @@ class Policy(BaseModel):
     most_votes: int = Field(3, ge=1, le=99, description="votes at most, where reviewers disagree or are unsure")
     threshold: float = Field(0.9, ge=0, le=1, description="score above which candidates are kept")
     near: float = Field(0.05, ge=0, le=1, description="distance from the threshold that counts as near")
-    order: Literal["uncertainty", "balance", "random"] = Field("uncertainty", description="items that come first")
+    order: Literal["uncertainty", "balance", "random", "best_first"] = Field(
+        "uncertainty",
+        description="items that come first; best_first asks a scene's candidates by falling score, until one is "
+        "accepted",
+    )
+    complete_scenes: float = Field(
+        0.05, gt=0, le=1, description="best_first: share of scenes that are asked completely, for unbiased rates"
+    )
+    floor: float = Field(0.01, ge=0, lt=1, description="best_first: candidates with a lower score are not asked")
     honeypots: float = Field(0.05, ge=0, le=0.5, description="share of items with a known answer")
     feedback: bool = Field(False, description="show the known answer after a vote on such an item")
     lease_minutes: float = Field(10.0, gt=0, le=1440, description="minutes for which an open item is reserved")
@@ -83,7 +91,7 @@ def compute_priority(policy: Policy, item: str, score: float | None, rank: int) 
 
     uncertainty: |score - threshold|, items without a score after those that have one, in random order.
     balance: the item's rank within its class, so that one of each class comes, then a second of each.
-    random: a hash of the item.
+    random: a hash of the item; so is best_first, which asks the next candidate of one scene or another.
 
     Args:
         policy: of the review.
@@ -96,7 +104,7 @@ def compute_priority(policy: Policy, item: str, score: float | None, rank: int) 
             return 2.0 + draw_uniform(policy.seed, item) if score is None else abs(score - policy.threshold)
         case "balance":
             return rank + draw_uniform(policy.seed, item)
-        case "random":
+        case "random" | "best_first":
             return draw_uniform(policy.seed, item)
 
 

@@ -130,13 +130,14 @@ def list_rows(tables: Sequence[Table]) -> list[DatasetRow]:
 def read_raw_row(tables: Tables, row: DatasetRow, columns: Sequence[str]) -> dict[str, Any]:
     """Read a row as it is encoded on disk, references followed; columns it lacks are None."""
 
-    def read(table: str, shard: str, index: int) -> dict[str, Any]:
+    def read(tables: Tables, table: str, shard: str, index: int) -> dict[str, Any]:
         raw: dict[str, Any] = tables.read_raw(table, shard, index).to_pylist()[0]
         if raw.get("ref_shard") is not None:
-            raw = read(raw["ref_table"], raw["ref_shard"], raw["ref_row"]) | raw
+            place = raw["ref_table"], raw["ref_shard"], raw["ref_row"]
+            raw = read(tables.open_run(raw.get("ref_run")), *place) | raw
         return raw
 
-    raw = read(*row.place)
+    raw = read(tables, *row.place)
     return {name: raw.get(name) for name in columns}
 
 

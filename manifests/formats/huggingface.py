@@ -9,7 +9,7 @@ import pyarrow as pa
 from rasura.manifests.formats.card import render_card
 from rasura.manifests.formats.dataset_rows import DatasetRow, DatasetSummary, NotTriplets
 from rasura.manifests.schemas import PICTURES, TRIPLET, Kind, build_arrow_schema
-from rasura.manifests.tables import REFERENCE, Table
+from rasura.manifests.tables import RUN_REFERENCE, Table
 
 REQUIRED = ("id", "source", "target", "mask", "kind", "scene_id", "split")
 VARIANT = re.compile(r"mask_\w+")
@@ -27,7 +27,7 @@ def collect_columns(tables: Sequence[Table]) -> dict[str, Kind]:
         if missing := [name for name in REQUIRED if name not in table.full_schema]:
             raise NotTriplets(f"rows of flow '{table.name}' are no triplets: they have no {', '.join(missing)}")
         for name, kind in table.full_schema.items():
-            if name not in REFERENCE and (kind not in PICTURES or VARIANT.fullmatch(name)):
+            if name not in RUN_REFERENCE and (kind not in PICTURES or VARIANT.fullmatch(name)):
                 columns.setdefault(name, kind)
     return columns
 

@@ -14,7 +14,6 @@ from rasura.pipeline.cli.options import (
     JsonOption,
     QuietOption,
     RecipeArgument,
-    RunArgument,
     SetOption,
     explain,
 )
@@ -119,10 +118,20 @@ def run(
 
 
 @app.command()
-def status(run: RunArgument, json: JsonOption = False) -> None:
+def status(
+    run: Annotated[str, typer.Argument(metavar="RUN|LOOP", help="A run or a loop: its folder or URI.")],
+    json: JsonOption = False,
+) -> None:
     """Show what became of each input: in, kept, rejected by reason, failed by error, seconds, rate."""
     from rasura.manifests.errors import ReviewError
+    from rasura.manifests.run_layout import LOOP
     from rasura.manifests.storage import Store
+
+    if Store(run).exists(LOOP):
+        from rasura.pipeline.cli.loop import show_accounting
+
+        show_accounting(run, json)
+        return
     from rasura.pipeline.run.accounting import compute_accounting, render_tables, to_json_values
     from rasura.pipeline.run.review import read_review_accounting
 
@@ -166,11 +175,14 @@ def stages(
 
 @app.command()
 def verify(
-    where: Annotated[str, typer.Argument(metavar="RUN|DATASET", help="A run, or a dataset that one wrote.")],
+    where: Annotated[
+        str, typer.Argument(metavar="RUN|LOOP|DATASET", help="A run, a loop, or a dataset that a run wrote.")
+    ],
     quiet: QuietOption = False,
 ) -> None:
     """Check hashes, counts, columns, every picture, and that source = target outside the foreground mask."""
     from rasura.manifests.errors import ReviewError
+    from rasura.manifests.run_layout import LOOP
     from rasura.manifests.storage import Store
     from rasura.pipeline.run.progress import Progress
     from rasura.pipeline.run.review import read_review_accounting
@@ -178,6 +190,11 @@ def verify(
     from rasura.pipeline.run.verify import verify as verify_store
 
     store = Store(where)
+    if store.exists(LOOP):
+        from rasura.pipeline.cli.loop import verify_loop
+
+        verify_loop(where)
+        return
     with Progress(quiet) as progress:
         progress.start("verify", count_rows(store))
         faults, checked = verify_store(store, progress.advance)

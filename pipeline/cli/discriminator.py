@@ -151,11 +151,11 @@ def calibrate(
     quiet: QuietOption = False,
 ) -> None:
     """Turn scores into probabilities, and choose for each remover the threshold that meets the precision target."""
-    from rasura.discriminator import model
+    from rasura.discriminator.judges import folder as judges
     from rasura.pipeline.run.progress import Progress
     from rasura.pipeline.training import discriminator as training
 
-    model.list_files(folder, base)
+    judges.list_files(folder, base)
     examples, sort = _load_examples(run, votes, reviewers, flow)
     side = _select_side(folder, examples, "calibrate")
     trained = training.open_discriminator(folder, base)
@@ -190,12 +190,12 @@ def evaluate(
     quiet: QuietOption = False,
 ) -> None:
     """Measure a calibrated discriminator on votes that it has not learned from: evaluation.json and evaluation.svg."""
-    from rasura.discriminator import model
     from rasura.discriminator.calibration import read_rule
+    from rasura.discriminator.judges import folder as judges
     from rasura.pipeline.run.progress import Progress
     from rasura.pipeline.training import discriminator as training
 
-    model.list_files(folder, base)
+    judges.list_files(folder, base)
     rule = read_rule(folder)
     examples, sort = _load_examples(run, votes, reviewers, flow)
     side = _select_side(folder, examples, "evaluate")
@@ -219,6 +219,120 @@ def evaluate(
             f"  {name}: {rates['people']:.1f} % by {NAMES[sort]}, {rates['judge']:.1f} % by the discriminator, "
             f"{rates['size']}"
         )
+
+
+@discriminator.command()
+def create(
+    out: OutOption,
+    backend: Annotated[Literal["vlm", "remove", "rc_s"], typer.Option(help="The kind of judge.")],
+    url: Annotated[
+        str | None, typer.Option(metavar="URL", help="vlm: an OpenAI-compatible API, as http://localhost:8000/v1.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="vlm: the model's name on that server.")] = None,
+    prompt: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help="vlm: the question, one of Rasura's or a text file.")
+    ] = "removal-1",
+    samples: Annotated[int, typer.Option(min=1, max=16, help="vlm: answers per candidate; their mean counts.")] = 1,
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="remove: SAM's image encoder, rc_s: DINOv2's, as ONNX."),
+    ] = None,
+) -> None:
+    """Create a discriminator that is not trained: a VLM behind a server, or a metric with given weights."""
+    from rasura.discriminator.judges import folder as judges
+
+    check_out(out)
+    if backend == "vlm":
+        if not url or not model:
+            raise typer.BadParameter("a VLM needs --url and --model")
+        judges.create_vlm(out, url, model, prompt, samples=samples)
+    elif weights is None:
+        raise typer.BadParameter(f"the backend {backend} needs --weights")
+    else:
+        judges.create_metric(out, backend, weights)
+    typer.echo(f"{out}: created; check it (rasura discriminator check), then calibrate it on votes")
+
+
+@discriminator.command()
+def combine(
+    run: RunArgument,
+    members: Annotated[
+        list[Path],
+        typer.Option("--member", metavar="DISCRIMINATOR", help="A discriminator's folder; at least two times."),
+    ],
+    votes: VotesOption,
+    out: OutOption,
+    base: BaseOption = None,
+    reviewers: ReviewersOption = None,
+    flow: FlowsOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Combine discriminators into an ensemble, weighted by votes of half of the scenes; the others calibrate it."""
+    from rasura.pipeline.run.progress import Progress
+    from rasura.pipeline.training import discriminator as training
+    from rasura.pipeline.training.votes import SHARES, divide_examples
+
+    check_out(out)
+    if len(members) < 2:
+        raise typer.BadParameter("an ensemble has at least two members: give --member two times or more")
+    examples, sort = _load_examples(run, votes, reviewers, flow)
+    divisions = [_read_division(member) for member in members]
+    if any(division not in (divisions[0], None) for division in divisions):
+        raise typer.BadParameter("the members have learned from differently divided votes: train them with one --seed")
+    default: dict[str, Any] = {"shares": dict(SHARES), "seed": 0}
+    division = next((entry for entry in divisions if entry), default)
+    learn = divide_examples(examples, division["shares"], division["seed"])["learn"]
+    with Progress(quiet) as progress:
+        weights = training.combine(members, base, learn, out, progress.track("weights", "candidates"))
+    (out / training.SIDES).write_text(json.dumps({**division, "run": run, "reviewers": sort}, indent=2) + "\n")
+    for member, weight in zip(members, weights, strict=True):
+        typer.echo(f"  {member}: {weight:+.3f}")
+    typer.echo(f"{out}: weighted on {len(learn)} candidates ({NAMES[sort]}); calibrate it on the others")
+
+
+def _read_division(folder: Path) -> dict[str, Any] | None:
+    """Read how the votes of a discriminator were divided; None where it has learned from none."""
+    from rasura.pipeline.training.discriminator import SIDES
+
+    if not (folder / SIDES).is_file():
+        return None
+    division = json.loads((folder / SIDES).read_text())
+    return {"shares": division["shares"], "seed": division["seed"]}
+
+
+@discriminator.command()
+def check(
+    folder: FolderArgument,
+    run: RunArgument,
+    flow: FlowsOption = None,
+    limit: Annotated[int, typer.Option(min=20, help="Triplets with a true target, at most.")] = 200,
+    base: BaseOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Check a discriminator without people: does it fall with blur, and tell true, blurred and swapped holes apart?
+
+    It needs a run with triplets whose true target is known. A discriminator that fails may keep nothing.
+    """
+    from rasura.manifests.storage import Store
+    from rasura.pipeline.run.progress import Progress
+    from rasura.pipeline.training import discriminator as training
+    from rasura.pipeline.training.triplets import read_true_triplets
+
+    triplets = read_true_triplets(Store(run), flow or [], limit)
+    with Progress(quiet) as progress:
+        battery = training.check(folder, base, triplets, progress.track("battery", "triplets"))
+    levels = ", ".join(f"{value:.2f}" for value in battery.curve)
+    typer.echo(f"{folder}: {battery.rows} triplets; mean score of the true target and four blurs: {levels}")
+    typer.echo(f"  falls with blur: {battery.monotone:.0%} of the steps ({battery.monotone_rows:.0%} of all triplets')")
+    typer.echo(
+        f"  original > blurred > swapped: {battery.ordered:.1%}; true target above source: {battery.untouched:.1%}"
+    )
+    typer.echo(f"  mirrored pictures: rank correlation {battery.mirrored:.3f}")
+    for fault in battery.faults:
+        typer.echo(f"  ✗ {fault}")
+    typer.echo("passed" if battery.passed else "failed: it may not decide what is kept")
+    if not battery.passed:
+        raise typer.Exit(1)
 
 
 def ground_truth(

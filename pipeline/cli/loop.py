@@ -34,23 +34,20 @@ loop = typer.Typer(
 @loop.command(hidden=True)
 def run(
     recipe: RecipeArgument,
-    into: Annotated[Path | None, typer.Option(metavar="FOLDER", help="The loop's folder; loops/<name>.")] = None,
+    into: Annotated[str | None, typer.Option(metavar="URI", help="Folder or bucket; loops/<name> by default.")] = None,
     set: SetOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Run a loop, or continue where it was left; stop where a human round waits for votes (exit status 3)."""
-    from rasura.pipeline.loop.check import check_loop
     from rasura.pipeline.loop.recipe import LoopRecipe
-    from rasura.pipeline.loop.runner import check_folder, run_loop
-    from rasura.pipeline.loop.state import Loop, Waiting
+    from rasura.pipeline.loop.runner import run_loop
+    from rasura.pipeline.loop.state import Waiting
     from rasura.pipeline.loop.table import format_text
     from rasura.pipeline.recipe.load import load
     from rasura.pipeline.run.progress import Progress
 
     loaded, positions = load(recipe, set or (), LoopRecipe)
-    begun = Loop(loaded, into or Path("loops") / loaded.name)
-    if check_folder(begun):  # what a loop that was begun has used up may be gone
-        check_loop(loaded, positions)
+    place = into or f"loops/{loaded.name}"
     try:
         with Progress(quiet) as progress:
             show = progress.track(loaded.name, "")
@@ -60,7 +57,7 @@ def run(
                 typer.echo(step)
                 show = progress.track(step, "")
 
-            finished = run_loop(loaded, begun.folder, start_step, lambda done, total, note: show(done, total, note))
+            finished = run_loop(loaded, place, start_step, lambda done, total, note: show(done, total, note), positions)
     except Waiting as waiting:
         typer.echo(str(waiting))
         raise typer.Exit(WAITING) from None
@@ -69,7 +66,7 @@ def run(
 
 @loop.command()
 def status(
-    folder: Annotated[Path, typer.Argument(metavar="LOOP", help="A loop's folder.")],
+    folder: Annotated[str, typer.Argument(metavar="LOOP", help="A loop's folder or URI.")],
     json: JsonOption = False,
     chart: Annotated[Path | None, typer.Option(metavar="FILE", help="Write an SVG beside RORem's own rounds.")] = None,
     all: Annotated[
@@ -89,3 +86,45 @@ def status(
         typer.echo(encoder.dumps([row.to_json() for row in table.build_rows(loaded)], indent=1))
     else:
         typer.echo(table.format_text(loaded, all))
+
+
+def show_accounting(place: str, json: bool) -> None:
+    """Print a loop's rounds and the accounting of each of its runs: `rasura status LOOP`."""
+    from rasura.pipeline.loop import runs, table
+    from rasura.pipeline.loop.state import Loop
+
+    loaded = Loop.open(place)
+    if json:
+        import json as encoder
+
+        typer.echo(encoder.dumps(runs.to_json(loaded), indent=1))
+        return
+    from rich.console import Console
+
+    from rasura.pipeline.run.accounting import compute_accounting, render_tables
+
+    typer.echo(table.format_text(loaded))
+    console = Console()
+    for _, run in runs.list_runs(loaded):
+        typer.echo("")
+        for line in render_tables(compute_accounting(run), console.width):
+            console.print(line, crop=False)
+
+
+def verify_loop(place: str) -> None:
+    """Check every run of a loop as `rasura verify` does, and print what is wrong."""
+    from rasura.pipeline.loop import runs
+    from rasura.pipeline.loop.state import Loop
+    from rasura.pipeline.run.verify import verify
+
+    wrong, names = 0, []
+    for name, run in runs.list_runs(Loop.open(place)):
+        faults, _ = verify(run, lambda rows: None)
+        names.append(name)
+        for fault in faults:
+            typer.echo(f"{name}: {fault}")
+        wrong += len(faults)
+    if wrong:
+        typer.echo(f"{wrong} faults in {place}")
+        raise typer.Exit(1)
+    typer.echo(f"{place}: all is well ({', '.join(names)})")

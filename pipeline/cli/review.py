@@ -237,7 +237,7 @@ def check(run: RunArgument, database: DatabaseOption = None) -> None:
 def export_votes(
     run: RunArgument,
     out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Folder for votes.parquet, votes.jsonl, verdicts.parquet.")
+        str, typer.Option(metavar="URI", help="Folder or bucket for votes.parquet, votes.jsonl, verdicts.parquet.")
     ],
     database: DatabaseOption = None,
     weighted: Annotated[
@@ -250,13 +250,16 @@ def export_votes(
     from rasura.annotator.exchange.votes_file import export_votes
     from rasura.annotator.server.images import PictureReader
     from rasura.annotator.store.items import check_opened
-    from rasura.manifests.storage import Store
+    from rasura.manifests.storage import Store, is_remote
 
     with open_database(run, database, create=False) as review_database, review_database.read() as connection:
         check_opened(connection, run)
-        result = export_votes(connection, Store(str(out)), weighted)
+        result = export_votes(connection, Store(out), weighted)
         if label_studio:
-            count = export_label_studio(connection, out, PictureReader(Store(run)))
+            if is_remote(out):
+                message = f"'{out}' is no folder of this machine, where Label Studio's pictures are written"
+                raise typer.BadParameter(message, param_hint="--out")
+            count = export_label_studio(connection, Path(out), PictureReader(Store(run)))
             typer.echo(f"{out}/label-studio.json: {format_count(count, 'task')}")
     entries, items = format_count(result.entries, "entry of the log"), format_count(result.verdicts, "item")
     typer.echo(f"{out}: {entries}, {items} with a verdict")

@@ -7,12 +7,19 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import rasura
+from rasura.networks.cards import are_cards_hidden
+from rasura.pipeline.engine.nodes import GPU, Node
+from rasura.pipeline.engine.placement import place_flow
 from rasura.pipeline.recipe.schema import EngineSettings
+from rasura.pipeline.recipe.specs import FlowPlan
+
+GPU_DEVICES = ("/dev/nvidia0", "/proc/driver/nvidia/gpus", "/dev/dxg", "/dev/kfd")
+"""Files that a machine with GPUs has: of NVIDIA, of Windows' subsystem for Linux, of AMD."""
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -22,7 +29,8 @@ QUIET = {
     # nobody looks at its metrics here, and on two cores collecting them is felt
     "RAY_enable_metrics_collection": "0",
     "RAY_task_events_report_interval_ms": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # a worker that asked for no GPU sees none; where a cluster's nodes do not set this, workers see to it themselves
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     # one worker a core, one thread each: else one "CPU" uses two
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -76,16 +84,19 @@ def cluster(engine: EngineSettings) -> Iterator[None]:
     os.environ["PYTHONPATH"] = os.pathsep.join(list_import_paths())
     import ray
 
-    address = os.environ.get("RAY_ADDRESS")
+    address = find_address()
     try:
         with _keep_sigterm_handler():
-            if address and address != "local":
+            if address is not None:
                 ray.init(address=address, log_to_driver=False, logging_level="ERROR")
             else:
+                custom = parse_resources(os.environ.get("RASURA_RESOURCES", ""))
+                gpus = custom.pop(GPU, None)
                 ray.init(
                     address="local",
                     num_cpus=engine.workers or os.cpu_count() or 1,
-                    resources=_custom_resources(),
+                    num_gpus=None if gpus is None else int(gpus),
+                    resources=custom,
                     object_store_memory=engine.object_store_mb * 2**20,
                     include_dashboard=False,
                     log_to_driver=False,
@@ -115,7 +126,48 @@ def _keep_sigterm_handler() -> Iterator[None]:
             signal.signal(signal.SIGTERM, handler)
 
 
-def _custom_resources() -> dict[str, float]:
-    """Custom resources of this machine, from RASURA_RESOURCES (`name=amount,…`), for stages that ask for them."""
-    text = os.environ.get("RASURA_RESOURCES", "")
+def is_started() -> bool:
+    """Return True where this process is connected to a Ray. Ray is not imported for it: it reads `QUIET` then."""
+    ray: Any = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
+def find_address() -> str | None:
+    """Return the address of the cluster to join; None where Ray is started on this machine."""
+    address = os.environ.get("RAY_ADDRESS")
+    return address if address and address != "local" else None
+
+
+def describe_machine(engine: EngineSettings) -> Node | None:
+    """Describe this machine as a Ray that is started on it will see it; None where its GPUs cannot be counted."""
+    custom = parse_resources(os.environ.get("RASURA_RESOURCES", ""))
+    gpus = custom.pop(GPU, None)
+    if gpus is None:
+        gpus = None if any(Path(path).exists() for path in GPU_DEVICES) and not are_cards_hidden() else 0
+    if gpus is None:
+        return None
+    return Node(cpus=engine.workers or os.cpu_count() or 1, gpus=gpus, custom=custom)
+
+
+def check_machine(flows: Iterable[FlowPlan], engine: EngineSettings) -> None:
+    """Check before Ray is started that this machine has what the flows ask for, as far as that is known by now.
+
+    Raises:
+        CannotPlace: a stage asks for more; the text names its place in the recipe.
+    """
+    if is_started() or find_address() is not None or (machine := describe_machine(engine)) is None:
+        return
+    for flow in flows:
+        place_flow(flow, [machine], engine.workers)
+
+
+def parse_resources(text: str) -> dict[str, float]:
+    """Parse the resources of this machine that RASURA_RESOURCES adds, for stages that ask for them.
+
+    `GPU` replaces the number of GPUs that Ray finds.
+
+    Examples:
+        >>> parse_resources("device=1,GPU=2")
+        {'device': 1.0, 'GPU': 2.0}
+    """
     return {name: float(amount) for name, _, amount in (part.partition("=") for part in text.split(",")) if name}

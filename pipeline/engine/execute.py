@@ -4,7 +4,6 @@ One bad row costs one row: an exception fails the record it belongs to; a batch 
 that runs out of GPU memory is halved.
 """
 
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import pyarrow as pa
 from rasura.manifests.ids import assign_split, is_split_name
 from rasura.manifests.schemas import Kind, encode_records
 from rasura.manifests.shards import RejectedRow, StageCount
+from rasura.networks.batches import free_gpu_memory, is_out_of_memory
 from rasura.pipeline.engine.outputs import find_output_fault
 from rasura.pipeline.recipe.specs import Group, StageSpec
 from rasura.stages.stage import Kept, Outcome, Record, Rejected, Stage
@@ -60,22 +60,6 @@ class ActivityMonitor:
 NO_QUARANTINE, NO_MONITOR = Quarantine(), ActivityMonitor()
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return True for a GPU's out-of-memory error of torch or ONNX Runtime."""
-    name, text = type(error).__name__, str(error)
-    return (
-        name == "OutOfMemoryError"
-        or "CUDA out of memory" in text
-        or "CUDA error: out of memory" in text
-        or ("onnxruntime" in type(error).__module__ and "Failed to allocate memory" in text)
-    )
-
-
-def _free_gpu_memory() -> None:
-    if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
 def _attempt(
     name: str, stage: Stage, batch: Sequence[Record], limit_s: float, monitor: ActivityMonitor
 ) -> list[Outcome]:
@@ -105,7 +89,7 @@ def run_batch(
         if len(batch) == 1:
             return [error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")]
         if is_out_of_memory(error):
-            _free_gpu_memory()
+            free_gpu_memory()
             half = len(batch) // 2
             parts = (batch[:half], batch[half:])
         else:

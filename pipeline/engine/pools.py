@@ -2,19 +2,20 @@
 
 import contextlib
 import heapq
-import math
+import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rasura.manifests.errors import RunError
 from rasura.pipeline.engine.crash_marks import CrashMark, read_mark, take_mark
+from rasura.pipeline.engine.nodes import Slot
 from rasura.pipeline.engine.worker import Worker
-from rasura.stages.stage import Resources
+from rasura.pipeline.recipe.specs import Demand
 
 
 @dataclass
@@ -44,6 +45,7 @@ class WorkerHandle:
     """A worker, and its tasks in the order in which it runs them."""
 
     actor: Any
+    slot: Slot  # what it holds, with a count of one
     starting: Any  # reference of what it does before it is ready, None once it is
     node: str = ""
     mark: str = ""
@@ -62,9 +64,9 @@ class WorkerHandle:
 
 @dataclass
 class Pool:
-    """Workers that hold the same resources. Groups that ask for the same resources share one pool."""
+    """Workers that run the same groups: groups that ask for the same share one pool."""
 
-    resources: Resources
+    demand: Demand
     handles: list[WorkerHandle] = field(default_factory=list)
     waiting: list[Task] = field(default_factory=list)
 
@@ -82,165 +84,72 @@ class Pool:
         return min(ready, key=lambda h: len(h.running)) if ready and self.waiting else None
 
 
-class NotEnoughResources(RunError):
-    """A stage asks for more than the cluster has.
-
-    Args:
-        resources: what a worker of the stage holds.
-        cluster: the cluster's resources in Ray's names.
-    """
-
-    def __init__(self, resources: Resources, cluster: Mapping[str, float]) -> None:
-        super().__init__(
-            f"a stage asks for {describe_resources(resources)}; the cluster has {_describe_cluster(cluster)}"
-        )
-        self.resources = resources
-
-
-def _list_scarce(resources: Resources) -> dict[str, float]:
-    """List what a pool asks for beside CPUs, in Ray's names."""
-    return {name: amount for name, amount in {"GPU": resources.gpus, **resources.custom}.items() if amount > 0}
-
-
-def _round_down(amount: float) -> int:
-    return math.floor(amount + 1e-9)
-
-
-def allocate_workers(demands: Sequence[Resources], cluster: Mapping[str, float], workers: int | None) -> list[int]:
-    """Decide how many workers each pool gets.
-
-    Pools that need GPUs or custom resources share those evenly and take their CPUs; the others share what is left.
-
-    Args:
-        demands: what one worker of each pool holds.
-        cluster: the cluster's resources in Ray's names ("CPU", "GPU", …).
-        workers: most CPU workers; None for as many as fit.
-
-    Returns:
-        The number of workers of each pool, at least 1.
-
-    Raises:
-        NotEnoughResources: the cluster has no room for one worker of each pool.
-
-    Examples:
-        >>> allocate_workers([Resources(), Resources(gpus=0.5)], {"CPU": 8, "GPU": 1}, None)
-        [6, 2]
-    """
-    left = dict(cluster)
-    result = [0] * len(demands)
-    special = [index for index, resources in enumerate(demands) if _list_scarce(resources)]
-    plain = [index for index, resources in enumerate(demands) if not _list_scarce(resources)]
-    for position, index in enumerate(special):
-        resources = demands[index]
-        counts = []
-        for name, amount in _list_scarce(resources).items():
-            sharers = sum(name in _list_scarce(demands[other]) for other in special[position:])
-            counts.append(
-                max(_round_down(left.get(name, 0) / sharers / amount), min(1, _round_down(left.get(name, 0) / amount)))
-            )
-        if resources.cpus > 0:
-            spare = left.get("CPU", 0) - (1 if plain else 0)  # leave a core to the pools that have nothing else
-            counts.append(_round_down(spare / resources.cpus))
-        result[index] = _reserve(left, resources, min(counts), cluster)
-    for position, index in enumerate(plain):
-        resources, cpus = demands[index], left.get("CPU", 0)
-        share = cpus / (len(plain) - position)
-        if resources.cpus > 0:
-            count = max(_round_down(share / resources.cpus), min(1, _round_down(cpus / resources.cpus)))
-        else:
-            count = _round_down(max(share, 1))
-        result[index] = _reserve(left, resources, min(count, workers or count), cluster)
-    return result
-
-
-def _reserve(left: dict[str, float], resources: Resources, count: int, cluster: Mapping[str, float]) -> int:
-    """Take what `count` workers hold from what is left; return the count."""
-    if count < 1:
-        raise NotEnoughResources(resources, cluster)
-    for name, amount in {"CPU": resources.cpus, **_list_scarce(resources)}.items():
-        left[name] = left.get(name, 0) - count * amount
-    return count
-
-
-def describe_resources(resources: Resources) -> str:
-    """Write resources as a person reads them.
-
-    Examples:
-        >>> describe_resources(Resources(gpus=0.5))
-        '1 CPUs, 0.5 GPUs'
-    """
-    parts = {"CPUs": resources.cpus, "GPUs": resources.gpus, **resources.custom}
-    return ", ".join(f"{amount:g} {name}" for name, amount in parts.items() if amount) or "nothing"
-
-
-def _describe_cluster(cluster: Mapping[str, float]) -> str:
-    internal = ("node:", "memory", "object_store")
-    return ", ".join(f"{amount:g} {name}" for name, amount in cluster.items() if not name.startswith(internal))
-
-
 class WorkerPools:
     """The pools of an engine: its workers are started, set up and ended here.
 
     Args:
         run_uri: the run that the workers commit to.
-        workers: most CPU workers; None for as many as fit.
     """
 
-    def __init__(self, run_uri: str, workers: int | None) -> None:
-        self.run_uri, self.workers = run_uri, workers
-        self.pools: dict[Resources, Pool] = {}
+    def __init__(self, run_uri: str) -> None:
+        self.run_uri = run_uri
+        self.pools: dict[Demand, Pool] = {}
         self._driver_node = ray.get_runtime_context().get_node_id()
 
     def __iter__(self) -> Iterator[Pool]:
         return iter(self.pools.values())
 
-    def __getitem__(self, resources: Resources) -> Pool:
-        return self.pools[resources]
+    def __getitem__(self, demand: Demand) -> Pool:
+        return self.pools[demand]
 
     @property
     def handles(self) -> list[WorkerHandle]:
         """All workers of all pools."""
         return [handle for pool in self for handle in pool.handles]
 
-    def resize(self, demands: Sequence[Resources]) -> None:
-        """Give each pool the workers that the cluster has room for now; pools that nobody needs are released.
+    def resize(self, placement: Mapping[Demand, Sequence[Slot]]) -> None:
+        """Give each pool its workers: those that are missing are started, idle ones that are too many are released.
 
-        Raises:
-            NotEnoughResources: no worker is left, and the cluster has no room for one of each pool.
+        Args:
+            placement: the slots of each pool; pools that are not in it are released.
         """
-        distinct = list(dict.fromkeys(demands))
-        for resources in [other for other in self.pools if other not in distinct]:
-            for handle in self.pools.pop(resources).handles:
+        for demand in [other for other in self.pools if other not in placement]:
+            for handle in self.pools.pop(demand).handles:
                 self.release(handle)
-        try:
-            counts = allocate_workers(distinct, ray.cluster_resources(), self.workers)
-        except NotEnoughResources:
-            if self.handles:
-                return  # nodes have left for the moment; the workers that remain go on
-            raise
-        pools = [self.pools.setdefault(resources, Pool(resources)) for resources in distinct]
-        for pool, count in zip(pools, counts, strict=True):
-            idle = [handle for handle in pool.handles if not handle.running]
-            for handle in idle[: max(0, len(pool.handles) - count)]:  # another pool needs what they hold
-                pool.handles.remove(handle)
-                self.release(handle)
-        for pool, count in zip(pools, counts, strict=True):
-            for _ in range(count - len(pool.handles)):
-                pool.handles.append(self._start(pool.resources))
+        missing: list[list[tuple[Pool, Slot]]] = []
+        for demand, slots in placement.items():
+            pool = self.pools.setdefault(demand, Pool(demand))
+            wanted = Counter({replace(slot, count=1): slot.count for slot in slots})
+            for handle in sorted(pool.handles, key=lambda handle: not handle.running):  # those at work stay
+                if wanted[handle.slot] > 0:
+                    wanted[handle.slot] -= 1
+                elif not handle.running:  # another pool needs what it holds
+                    pool.handles.remove(handle)
+                    self.release(handle)
+                else:  # it ends the shards that it has; until then one of the new ones waits for its place
+                    wanted[next(iter(+wanted), handle.slot)] -= 1
+            missing.append([(pool, slot) for slot in (+wanted).elements()])
+        # in turn: Ray fills a card before it opens the next one, so that each card gets a worker of each pool
+        for turn in itertools.zip_longest(*missing):
+            for pool, slot in filter(None, turn):
+                pool.handles.append(self._start(slot))
 
-    def _start(self, resources: Resources) -> WorkerHandle:
+    def _start(self, slot: Slot) -> WorkerHandle:
+        where = NodeAffinitySchedulingStrategy(node_id=slot.node, soft=False) if slot.node is not None else "DEFAULT"
         actor = (
             ray.remote(Worker)
             .options(
-                num_cpus=resources.cpus,
-                num_gpus=resources.gpus,
-                resources=dict(resources.custom) or None,
+                num_cpus=slot.cpus,
+                num_gpus=slot.gpus,
+                memory=slot.memory or None,
+                resources=dict(slot.custom) or None,
+                scheduling_strategy=where,
                 max_restarts=0,
                 max_task_retries=0,
             )
             .remote(self.run_uri)
         )
-        return WorkerHandle(actor, actor.locate.remote())
+        return WorkerHandle(actor, slot, actor.locate.remote())
 
     def find_pool(self, handle: WorkerHandle) -> Pool | None:
         """Return the pool of a worker; None where it has been removed."""

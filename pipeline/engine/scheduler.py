@@ -7,7 +7,7 @@ that ends its worker `tries` times fails, and costs no other record. A dead node
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -18,9 +18,14 @@ from rasura.manifests.shards import CommitRecord
 from rasura.manifests.storage import Store
 from rasura.pipeline.engine.crash_marks import CrashMark
 from rasura.pipeline.engine.execute import Quarantine
-from rasura.pipeline.engine.pools import NotEnoughResources, Pool, Task, WorkerHandle, WorkerPools, describe_resources
+from rasura.pipeline.engine.measured import Figures, apply_figures, find_file, read_figures, write_figures
+from rasura.pipeline.engine.nodes import Node, NotEnoughResources
+from rasura.pipeline.engine.placement import FlowPlacement, place_flow, place_workers
+from rasura.pipeline.engine.pools import Pool, Task, WorkerHandle, WorkerPools
+from rasura.pipeline.engine.survey import Survey
+from rasura.pipeline.recipe.describe import describe_demand
 from rasura.pipeline.recipe.schema import EngineSettings
-from rasura.pipeline.recipe.specs import FlowPlan, Shard
+from rasura.pipeline.recipe.specs import FlowPlan, Group, Shard
 
 RESIZE_S = 5.0
 START_LIMIT_S = 180.0
@@ -78,6 +83,7 @@ class FlowExecution:
     """The state of one flow while its shards are carried out."""
 
     flow: FlowPlan
+    groups: Sequence[Group]  # the flow's, as they were placed
     shards: Sequence[Shard]
     on_commit: OnCommit
     crashes: CrashTracker
@@ -95,10 +101,18 @@ class Engine:
     """Carries out flows on a Ray that is initialised. Workers stay between flows that ask for the same resources."""
 
     def __init__(self, run: Store, settings: EngineSettings) -> None:
-        self.run, self.settings = run, settings
-        self.pools = WorkerPools(run.__getstate__()["uri"], settings.workers)
+        self.settings = settings
+        self.set_run(run)
+        self.pools = WorkerPools(self.run_uri)
+        self.survey = Survey(settings.gpu_memory_gb)
+        self.figures: Figures = read_figures(find_file())
+        self._measured: Figures = {}
         self.deaths = 0
         self._resized = 0.0
+
+    def set_run(self, run: Store) -> None:
+        """Have the flows that follow read from and commit to this run."""
+        self.run_uri = run.location
 
     def run_flow(
         self, flow: FlowPlan, shards: Sequence[Shard], on_commit: OnCommit, on_activity: OnActivity | None = None
@@ -109,10 +123,14 @@ class Engine:
             Seconds from the first shard handed out to the last commit.
 
         Raises:
-            RunFailed: a stage cannot be set up, nothing can be written, the cluster is gone or too small.
+            CannotPlace: the cluster is too small; nothing was started.
+            RunFailed: a stage cannot be set up, nothing can be written, the cluster is gone.
         """
-        state = FlowExecution(flow, shards, on_commit, CrashTracker(self.settings.tries), len(shards))
-        self._resize(state)
+        placement = self.place(flow)
+        tracker = CrashTracker(self.settings.tries)
+        state = FlowExecution(flow, placement.groups, shards, on_commit, tracker, len(shards))
+        self._resized = time.monotonic()
+        self.pools.resize(placement.pools)
         for pool in self.pools:
             for handle in pool.handles:
                 if handle.starting is None:  # it has served another flow
@@ -126,24 +144,41 @@ class Engine:
                 on_activity(activity)
         return state.working_s
 
+    def place(self, flow: FlowPlan) -> FlowPlacement:
+        """Decide where the stages of a flow run on the cluster as it is now.
+
+        Raises:
+            CannotPlace: a stage asks for more than the cluster has.
+        """
+        nodes = self._list_nodes(flow.groups)
+        cards = {node.card: node.card_bytes for node in nodes if node.gpus >= 1}
+        groups = tuple(apply_figures(group, self.figures, cards) for group in flow.groups)
+        return place_flow(replace(flow, groups=groups), nodes, self.settings.workers)
+
+    def _list_nodes(self, groups: Sequence[Group]) -> list[Node]:
+        memories = [group.demand.memory for group in groups if group.demand.memory is not None]
+        on_cards = [memory.libraries for memory in memories if memory.device != "cpu"]
+        return self.survey.list_nodes(frozenset().union(*on_cards) if on_cards else None)
+
     def _resize(self, state: FlowExecution) -> None:
+        """Give the pools the workers that the cluster has room for now."""
         self._resized = time.monotonic()
+        demands = list(dict.fromkeys(group.demand for group in state.groups))
         try:
-            self.pools.resize([group.resources for group in state.flow.groups])
+            slots = place_workers(demands, self._list_nodes(state.groups), self.settings.workers)
         except NotEnoughResources as error:
-            stages = [
-                spec for group in state.flow.groups if group.resources == error.resources for spec in group.stages
-            ]
-            names = ", ".join(spec.name for spec in stages)
-            raise RunFailed(f"{stages[0].place}: flow '{state.flow.name}', {names}: {error}") from None
+            if not self.pools.handles:
+                raise RunFailed(f"flow '{state.flow.name}': {error}; run the same command again to go on") from None
+            return  # nodes have left for the moment; the workers that remain go on
+        self.pools.resize(dict(zip(demands, slots, strict=True)))
 
     def _prepare(self, state: FlowExecution, pool: Pool, handle: WorkerHandle) -> None:
         """Have a worker set up the stages that its pool runs in this flow; it gets shards when that is done."""
-        groups = [group for group in state.flow.groups if group.resources == pool.resources]
-        handle.starting = handle.actor.prepare.remote(state.flow.name, groups)
+        groups = [group for group in state.groups if group.demand == pool.demand]
+        handle.starting = handle.actor.prepare.remote(self.run_uri, state.flow.name, groups)
 
     def _find_pool(self, state: FlowExecution, group: int) -> Pool:
-        return self.pools[state.flow.groups[group].resources]
+        return self.pools[state.groups[group].demand]
 
     # --- shards out and in
 
@@ -161,16 +196,16 @@ class Engine:
         self._find_pool(state, 0).push(Task(shard, 0, state.shards[shard].items))
 
     def _assign(self, state: FlowExecution, handle: WorkerHandle, task: Task) -> None:
-        flow, group = state.flow, state.flow.groups[task.group]
+        flow, group = state.flow, state.groups[task.group]
         state.first_task = state.first_task or time.monotonic()
         quarantine = state.crashes.quarantine()
-        if task.group == len(flow.groups) - 1:
+        if task.group == len(state.groups) - 1:
             shard = state.shards[task.shard].id
             method = handle.actor.run_last.options(num_returns=2)
-            references = method.remote(flow.name, group, task.work, quarantine, flow.splits, shard, flow.part)
+            references = method.remote(self.run_uri, flow, group, task.work, quarantine, shard)
         else:
             method = handle.actor.run_group.options(num_returns=2)
-            references = method.remote(flow.name, group, task.work, quarantine, flow.splits)
+            references = method.remote(self.run_uri, flow.name, group, task.work, quarantine, flow.splits)
         handle.add(task, *references)
 
     def _collect(self, state: FlowExecution) -> None:
@@ -191,7 +226,7 @@ class Engine:
             for reference in ready:
                 self._handle_result(state, owners[reference], reference)
         elif time.monotonic() - state.last_progress > START_LIMIT_S and not any(h.mark for h in owners.values()):
-            demands = "; ".join(describe_resources(pool.resources) for pool in self.pools)
+            demands = "; ".join(describe_demand(pool.demand) for pool in self.pools)
             raise RunFailed(f"no worker could be started in {START_LIMIT_S:.0f} s (asked for: {demands})")
         if not ready:
             _check_cluster()
@@ -233,7 +268,10 @@ class Engine:
     def _finish_task(self, state: FlowExecution, handle: WorkerHandle, report: Any, value: dict[str, Any]) -> None:
         running = handle.take(report)
         shard, group = running.task.shard, running.task.group
-        if group + 1 < len(state.flow.groups):
+        if size := value.pop("card_bytes", 0):
+            cards = self._measured.setdefault(state.groups[group].demand.key, {})
+            cards[value["card"]] = max(size, cards.get(value["card"], 0))
+        if group + 1 < len(state.groups):
             self._find_pool(state, group + 1).push(Task(shard, group + 1, running.shard))
             return
         state.in_flight -= 1
@@ -274,8 +312,10 @@ class Engine:
                 )
 
     def close(self) -> None:
-        """End all workers."""
+        """End all workers, and remember the memory that their networks took on cards."""
         self.pools.close()
+        if self._measured:
+            write_figures(find_file(), self._measured)
 
 
 def _describe_task_error(error: RayTaskError) -> str:

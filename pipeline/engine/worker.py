@@ -1,6 +1,7 @@
 """The actor: one process that runs groups of stages on shards and commits them."""
 
 import contextlib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,9 +9,10 @@ from rasura.manifests.run_layout import table_path
 from rasura.manifests.shards import commit
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
+from rasura.networks.cards import hide_cards
 from rasura.pipeline.engine.crash_marks import MarkFile
 from rasura.pipeline.engine.execute import PartialShard, Quarantine, encode_shard, run_group
-from rasura.pipeline.recipe.specs import Group
+from rasura.pipeline.recipe.specs import FlowPlan, Group
 from rasura.stages.stage import Record, Source, Stage
 
 
@@ -22,11 +24,33 @@ class CommitFailed(RuntimeError):
     """A shard could not be written: not a record's fault, so the run stops."""
 
 
+def list_gpu_ids() -> list[str]:
+    """List the ids of the GPUs that Ray gave to this worker."""
+    import ray
+
+    return [str(id) for id in ray.get_runtime_context().get_accelerator_ids().get("GPU", [])]
+
+
+def keep_to_given_cards() -> None:
+    """Hide all GPUs from a worker that Ray gave none: without this it would see all of the machine's."""
+    if not list_gpu_ids():
+        hide_cards()
+
+
+def measure_card() -> dict[str, Any]:
+    """Measure the most that this process's tensors took on its card, bytes; empty where it has none, or no torch."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+        return {}
+    return {"card_bytes": torch.cuda.max_memory_allocated(), "card": torch.cuda.get_device_name()}
+
+
 class Worker:
     """One process of a pool; made into a Ray actor by the engine. Its stages are set up when first asked for."""
 
     def __init__(self, run_uri: str) -> None:
-        self.run = Store(run_uri)
+        keep_to_given_cards()
+        self.run_uri, self.run = run_uri, Store(run_uri)
         self.marks = MarkFile()
         self.tables = Tables(self.run)
         self._groups: dict[str, list[Stage]] = {}
@@ -41,8 +65,15 @@ class Worker:
 
         return ray.get_runtime_context().get_node_id(), self.marks.path
 
-    def prepare(self, flow: str, groups: Sequence[Group]) -> None:
-        """Set up the stages of a flow's groups before the first shard comes."""
+    def _open_run(self, run_uri: str) -> None:
+        """Work for a run from now on. Each call names it: a worker that starts late has been told of an earlier one."""
+        if run_uri != self.run_uri:
+            self.run_uri, self.run, self._groups = run_uri, Store(run_uri), {}
+            self.tables = Tables(self.run)
+
+    def prepare(self, run_uri: str, flow: str, groups: Sequence[Group]) -> None:
+        """Set up the stages of a flow's groups before the first shard comes; the flow may be of another run."""
+        self._open_run(run_uri)
         for group in groups:
             self._stages(flow, group)
 
@@ -57,7 +88,7 @@ class Worker:
                 try:
                     stage = spec.make()
                     if isinstance(stage, Source):
-                        stage.tables = self.tables
+                        stage.tables, stage.columns = self.tables, tuple(spec.columns)
                     stage.on_progress = self.marks.report
                     stage.setup()
                 except Exception as error:
@@ -71,6 +102,7 @@ class Worker:
 
     def run_group(
         self,
+        run_uri: str,
         flow: str,
         group: Group,
         work: PartialShard | Sequence[Record],
@@ -82,29 +114,30 @@ class Worker:
         Returns:
             A small report for the driver, and the shard so far, which stays in shared memory.
         """
+        self._open_run(run_uri)
         stages = self._stages(flow, group)
         shard = work if isinstance(work, PartialShard) else PartialShard(list(work), len(work))
         result = run_group(group, stages, shard, quarantine, self.marks, splits)
-        return {"seconds": result.seconds, "rows": len(result.records)}, result
+        measured = measure_card() if group.demand.memory and "onnx" not in group.demand.memory.libraries else {}
+        return {"seconds": result.seconds, "rows": len(result.records), **measured}, result
 
     def run_last(
         self,
-        flow: str,
+        run_uri: str,
+        flow: FlowPlan,
         group: Group,
         work: PartialShard | Sequence[Record],
         quarantine: Quarantine,
-        splits: Mapping[str, float],
         shard_id: str,
-        part: str,
     ) -> tuple[dict[str, Any], None]:
         """Run a shard through the last group and commit it."""
-        report, shard = self.run_group(flow, group, work, quarantine, splits)
-        table, failed, count = encode_shard(shard, group.stages[-1].columns, quarantine, self.marks)
+        report, shard = self.run_group(run_uri, flow.name, group, work, quarantine, flow.splits)
+        table, failed, count = encode_shard(shard, flow.columns, quarantine, self.marks)
         try:
             line = commit(
-                self.run.sub(table_path(flow)),
+                self.run.sub(table_path(flow.name)),
                 shard_id,
-                part,
+                flow.part,
                 shard.inputs,
                 table,
                 [*shard.dropped, *failed],

@@ -36,6 +36,9 @@ USES: Mapping[str, Sequence[str]] = {
     "discriminator.precision_target": DISCRIMINATOR,
     "discriminator.confidence": DISCRIMINATOR,
     "discriminator.thresholds": (*DISCRIMINATOR, "add"),
+    "discriminator.remover_share": ("add",),
+    "discriminator.unchecked": ("add",),
+    **{f"discriminator.{name}": DISCRIMINATOR for name in ("backend", "url", "model", "prompt", "weights")},
     "discriminator.shares": DISCRIMINATOR,
     "discriminator.start": DISCRIMINATOR,
     "discriminator.pretrain_scenes": ("pretrain",),
@@ -49,6 +52,7 @@ USES: Mapping[str, Sequence[str]] = {
     "enough": ("votes",),
     "keep": ("inpaint", "add"),
     "measures": ("test",),
+    "final": ("final",),
 }
 """Keys of a recipe, and the names of the steps whose result follows from their value. The order of steps is compared
 by itself."""

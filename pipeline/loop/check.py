@@ -13,7 +13,6 @@ from rasura.manifests.extras import can_import, describe_missing
 from rasura.manifests.spelling import format_count
 from rasura.manifests.storage import Store
 from rasura.networks.pretrained import list_diffusers_files
-from rasura.pipeline.loop.measures import MeasureNetworks
 from rasura.pipeline.loop.recipe import LoopRecipe
 from rasura.pipeline.loop.selection import Selection, find_row_faults, select_rows
 from rasura.pipeline.loop.state import list_steps
@@ -23,6 +22,7 @@ from rasura.pipeline.training.remover import CURRENT, find_files
 from rasura.pipeline.training.rows import RowReader
 from rasura.removers import rorem
 from rasura.removers.registry import ModelParams, open_remover
+from rasura.stages.judging.measure import Measure, MeasureParams
 
 NEEDED_MODULES = ("torch", "diffusers", "accelerate", "sqlalchemy")
 """Modules that every loop imports: those of a training, and those that list candidates and votes."""
@@ -94,7 +94,8 @@ def _find_wrong_networks(recipe: LoopRecipe) -> Iterator[Fault]:
         attempts += [(("discriminator", "base"), lambda: list_diffusers_files(base / "vae"))]
     if start := discriminator.start:
         attempts.append((("discriminator", "start"), lambda: discriminators.list_files(start, base)))
-    attempts.append((("measures",), lambda: MeasureNetworks(recipe.measures)))
+    measures = MeasureParams.model_validate(recipe.measures.list_files())
+    attempts.append((("measures",), lambda: Measure(measures).setup()))
     for path, attempt in attempts:
         try:
             attempt()

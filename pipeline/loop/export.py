@@ -12,7 +12,7 @@ from rasura.manifests.tables import NoTable, Table, Tables
 from rasura.pipeline.loop.results import AddResult, InitialResult, VotesResult
 from rasura.pipeline.loop.state import SCORES, Loop, local_run, round_path
 from rasura.pipeline.training.rows import RowReader, RowRef
-from rasura.pipeline.training.votes import index_candidates, read_votes_folder, tally_votes
+from rasura.pipeline.training.votes import index_candidates, tally_votes
 
 Annotations = Mapping[str, Mapping[str, Any]]
 """Columns to set in rows, by their ids: the score or the verdict with which they were chosen."""
@@ -95,7 +95,7 @@ def collect_votes(loop: Loop) -> LoopTables:
     for number, entry in enumerate(loop.recipe.rounds, 1):
         if entry.kind != "human" or loop.read_result(VotesResult, number) is None:
             continue
-        tallies = tally_votes(read_votes_folder(loop.votes_folder(number), loop.recipe.reviewers))
+        tallies = tally_votes(loop.read_votes(number))
         for item, row in index_candidates(loop.open_round(number)).items():
             tally = tallies.get(item)
             if tally is not None and tally["yes"] != tally["no"]:
@@ -118,10 +118,10 @@ def open_flow(loop: Loop, flow: str) -> LoopTables:
     if flow not in FLOWS:
         raise NoTable(f"a loop has no flow '{flow}'; it has {', '.join(FLOWS)}")
     if loop.read_result(InitialResult, 0) is None:
-        raise NoTable(f"the loop in '{loop.folder}' has not begun: run its recipe first")
+        raise NoTable(f"the loop in '{loop.store.uri}' has not begun: run its recipe first")
     tables = FLOWS[flow](loop)
     if not tables.names():
-        raise NoTable(f"the loop in '{loop.folder}' has no {flow} yet: `rasura loop status` says what comes next")
+        raise NoTable(f"the loop in '{loop.store.uri}' has no {flow} yet: `rasura loop status` says what comes next")
     return tables
 
 

@@ -1,22 +1,11 @@
-"""The measures of a loop's test set: PSNR, means with their errors, and the networks of LPIPS and ReMOVE."""
+"""The measures of a loop's test set: their settings, and means with their errors."""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
-
-from rasura.networks.metrics.lpips import Lpips
-from rasura.networks.metrics.remove_score import Features
-from rasura.networks.onnx import open_session
-from rasura.networks.weights import BadWeights
-from rasura.pipeline.recipe.specs import file_sha256
-from rasura.stages.segmenters import sam_onnx
-
-MOST_PSNR = 60.0
-"""PSNR of a perfect picture, dB, so that a mean is finite."""
 
 
 class Measures(BaseModel):
@@ -28,55 +17,15 @@ class Measures(BaseModel):
         None, description="torchvision's AlexNet or VGG-16, .pth or .safetensors: LPIPS, where there is a true target."
     )
     remove: Path | None = Field(None, description="SAM's image encoder, .onnx: ReMOVE, which needs no truth.")
+    rc_s: Path | None = Field(None, description="DINOv2, .onnx: RC-S, which needs no truth.")
     candidates: bool = Field(
-        False, description="Keep the filled test pictures as a run, rounds/<n>/test, so that people can judge them."
+        False, description="Has no effect any more: the test pictures are always a run, which people can judge."
     )
 
-
-class MeasureNetworks:
-    """The networks of the measures that a recipe has.
-
-    lpips, features: None where the recipe has no such measure. weights: sha256 of their files. reasons: of measures
-    that are missing, by name.
-
-    Raises:
-        BadWeights: a file is missing or is no such network.
-    """
-
-    def __init__(self, measures: Measures) -> None:
-        self.lpips = Lpips(measures.lpips) if measures.lpips else None
-        self.features = load_sam_features(measures.remove) if measures.remove else None
-        paths = {"lpips": measures.lpips, "remove": measures.remove}
-        self.weights = {name: file_sha256(path) for name, path in paths.items() if path}
-        self.reasons = {name: f"the recipe has no measures.{name}" for name, path in paths.items() if not path}
-
-
-def load_sam_features(path: Path) -> Features:
-    """Load SAM's image encoder as a function from a picture (h, w, 3) uint8 to features (c, gh, gw).
-
-    The cells of SAM's padding are cut off.
-
-    Raises:
-        BadWeights: it is not there, or no SAM encoder.
-    """
-    if not path.is_file():
-        raise BadWeights(f"there is no file '{path}': ReMOVE needs SAM's image encoder as ONNX (measures.remove)")
-    encoder = open_session(path)
-    first = encoder.get_inputs()[0]
-    if list(first.shape[1:]) != [3, sam_onnx.SIDE, sam_onnx.SIDE]:
-        raise BadWeights(
-            f"'{path}': input {first.shape} is not (n, 3, {sam_onnx.SIDE}, {sam_onnx.SIDE}): no SAM encoder"
-        )
-
-    def compute_features(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        features = np.asarray(encoder.run(None, {first.name: sam_onnx.prepare_input(picture)})[0][0], np.float32)
-        height, width = (
-            max(1, round(cells * side / max(picture.shape[:2])))
-            for cells, side in zip(features.shape[1:], picture.shape[:2], strict=True)
-        )
-        return features[:, :height, :width]
-
-    return compute_features
+    def list_files(self) -> dict[str, str]:
+        """Return the networks' files by the names of the measures that need them."""
+        files = {"lpips": self.lpips, "remove": self.remove, "rc_s": self.rc_s}
+        return {name: str(file) for name, file in files.items() if file}
 
 
 def compute_mean(values: Sequence[float]) -> tuple[float | None, float | None]:
@@ -91,7 +40,7 @@ def compute_mean(values: Sequence[float]) -> tuple[float | None, float | None]:
     return float(np.mean(values)), float(np.std(values) / math.sqrt(len(values)))
 
 
-def compute_share(values: Sequence[bool]) -> tuple[float | None, float | None]:
+def compute_share(values: Sequence[float]) -> tuple[float | None, float | None]:
     """Compute a share in percent and its standard error; None and None without values.
 
     Examples:

@@ -12,12 +12,14 @@ from rasura.pipeline.recipe import load as recipes
 from rasura.pipeline.recipe.former_names import dump_former_names
 from rasura.pipeline.recipe.overrides import Overrides
 from rasura.pipeline.recipe.positions import KeyPath
-from rasura.pipeline.recipe.schema import RecipeModel, RootModel
+from rasura.pipeline.recipe.schema import EngineSettings, RecipeModel, RootModel
 from rasura.pipeline.training.settings import (
     DiscriminatorSettings,
+    FinalSettings,
     FlowRows,
     RemoverSettings,
     find_discriminator_faults,
+    find_final_faults,
     find_remover_faults,
 )
 from rasura.removers.registry import REMOVERS, ModelParams
@@ -28,6 +30,12 @@ class RoundSettings(RecipeModel):
 
     kind: Literal["human", "auto"]
     count: int = Field(ge=1, description="Scenes whose candidates are made.")
+    spot_check: int | None = Field(
+        None,
+        ge=10,
+        description="Of an automatic round: people's votes, at most, on a sample of what would be kept; they certify "
+        "how many of the best candidates are. Null: the calibrated threshold decides.",
+    )
 
 
 class LoopRecipe(RootModel):
@@ -50,6 +58,7 @@ class LoopRecipe(RootModel):
     remover: RemoverSettings
     discriminator: DiscriminatorSettings = DiscriminatorSettings()
     rounds: list[RoundSettings] = Field(min_length=1)
+    final: FinalSettings | None = Field(None, description="A last training after all rounds.")
     keep: Literal["precision_target", "everything", "humans", "nothing"] = Field(
         "precision_target",
         description="What joins the training set: what people accept, and what the discriminator accepts at the "
@@ -65,6 +74,7 @@ class LoopRecipe(RootModel):
     dilation: int = Field(8, ge=0, le=256, description="Px by which masks grow before they are filled.")
     context: float = Field(0.75, ge=0, le=10)
     shard_scenes: int = Field(16, ge=1, description="Scenes whose candidates are committed together.")
+    engine: EngineSettings = EngineSettings()
 
     def find_faults(self) -> Iterator[tuple[KeyPath, str]]:
         """Yield the faults that concern more than one value, each with its place."""
@@ -74,32 +84,56 @@ class LoopRecipe(RootModel):
                 yield ("removers", index), f"no remover called '{name}'; {suggest(name, names)} (or module:Class)"
             if name in self.removers[:index]:
                 yield ("removers", index), f"'{name}' is there twice: its candidates would be the same"
-        if self.discriminator.preset == "sdxl" and self.discriminator.base is None:
+        yield from self._find_backend_faults()
+        if (self.discriminator.backend, self.discriminator.preset) == (
+            "network",
+            "sdxl",
+        ) and not self.discriminator.base:
             yield ("discriminator",), "the preset sdxl builds on SDXL-inpainting: name its folder under `base`"
         automatic = self.rounds[0].kind == "auto" and self.keep == "precision_target"
         if automatic and not self.discriminator.pretrain_scenes:
             message = "the first round is automatic, and nobody has voted yet: begin with a human round"
             yield ("rounds", 0, "kind"), message
+        for index, entry in enumerate(self.rounds):
+            if entry.spot_check and entry.kind == "human":
+                yield ("rounds", index, "spot_check"), "people vote on all of a human round: leave it out"
         shares = self.discriminator.shares
         if set(shares) != {"calibrate", "learn"}:
             yield ("discriminator", "shares"), f"the shares are calibrate and learn, not {', '.join(shares) or 'none'}"
         elif min(shares.values()) <= 0 or abs(sum(shares.values()) - 1) > 1e-9:
             message = f"both shares must be above 0 and sum to 1, they are {shares['calibrate']:g} and"
             yield ("discriminator", "shares"), f"{message} {shares['learn']:g}"
+        final = find_final_faults(self.remover, self.final, self.seed) if self.final else ()
         for part, faults in (
             ("remover", find_remover_faults(self.remover, self.seed)),
             ("discriminator", find_discriminator_faults(self.discriminator, self.seed)),
+            ("final", final),
         ):
             for path, message in faults:
                 yield (part, *path), message
 
+    def _find_backend_faults(self) -> Iterator[tuple[KeyPath, str]]:
+        """Yield the faults of a discriminator that is not trained."""
+        config = self.discriminator
+        required = {"vlm": ("url", "model"), "remove": ("weights",), "rc_s": ("weights",)}.get(config.backend, ())
+        for name in required:
+            if not getattr(config, name):
+                yield ("discriminator", name), f"the backend {config.backend} needs a value here"
+        if config.backend != "network" and config.pretrain_scenes:
+            yield ("discriminator", "pretrain_scenes"), f"the backend {config.backend} is not trained: leave it out"
+
     def identify(self) -> dict[str, Any]:
-        """Return what makes it this loop and no other: all but on how many workers it trains."""
-        return self.model_dump(mode="json", exclude={"remover": {"workers"}, "vars": True})
+        """Return what makes it this loop and no other: all but how the work is done."""
+        return self.model_dump(mode="json", exclude={"remover": {"workers"}, "vars": True, "engine": True})
+
+    @property
+    def last(self) -> int:
+        """Number of the last remover: of the last round, or one more where there is a last training."""
+        return len(self.rounds) + (self.final is not None)
 
     def dump_former(self) -> dict[str, Any]:
         """Return the recipe with the names that its keys had first, for `loop.json` and for hashes."""
-        return dump_former_names(self, exclude={"vars": True})
+        return dump_former_names(self, exclude={"vars": True, "engine": True})
 
 
 def load(file: str | Path, overrides: Overrides = ()) -> LoopRecipe:

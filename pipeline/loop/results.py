@@ -102,6 +102,16 @@ class TrainingResult(StepResult):
 
 
 @dataclass(frozen=True)
+class FinalResult(StepResult):
+    """The last training of the remover: triplets that it learned from, and its steps."""
+
+    step: ClassVar[str] = "final"
+
+    triplets: int
+    steps: int
+
+
+@dataclass(frozen=True)
 class DistillationResult(StepResult):
     """The distillation of the last remover into a folder of the loop."""
 
@@ -124,13 +134,14 @@ class DrawResult(StepResult):
 
 @dataclass(frozen=True)
 class InpaintResult(StepResult):
-    """Scenes of a round, candidates made of them, and scenes whose mask cannot be filled."""
+    """Scenes of a round, candidates made of them, scenes whose mask cannot be filled, and those that failed."""
 
     step: ClassVar[str] = "inpaint"
 
     scenes: int = json_field("drawn")
     candidates: int = json_field()
     unfillable: int = json_field()
+    failed: int | None = json_field(optional=True)
 
 
 @dataclass(frozen=True)
@@ -227,7 +238,7 @@ class TestResult(StepResult):
 
     count: rows of the test set.
     success: percent by the oracle, of rows with a true target. psnr, psnr_background: dB in the hole and around it.
-    lpips: of the whole picture. remove_score: ReMOVE.
+    lpips: of the whole picture. remove_score: ReMOVE. rc_s: RC-S.
     discriminator: the newest one's name. mean_probability: percent by it. accepted: percent above its threshold.
     weights: sha256 of the files of the measures' networks. reasons: of measures that are None.
     yes: the oracle's verdict on each row; None without a true target.
@@ -247,6 +258,8 @@ class TestResult(StepResult):
     lpips_error: float | None = None
     remove_score: float | None = json_field("remove", default=None)
     remove_score_error: float | None = json_field("remove_error", default=None)
+    rc_s: float | None = None
+    rc_s_error: float | None = None
     discriminator: str | None = json_field("judge", default=None)
     mean_probability: float | None = json_field("judged", default=None)
     mean_probability_error: float | None = json_field("judged_error", default=None)

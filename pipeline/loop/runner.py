@@ -7,47 +7,64 @@ of a training.
 
 import json
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
+from rasura.manifests.extras import can_import
 from rasura.manifests.run_layout import PLAN, read_plan
+from rasura.manifests.storage import Store
 from rasura.networks.trainer import OnProgress
 from rasura.pipeline.loop.changes import find_used_changes
+from rasura.pipeline.loop.check import check_loop
+from rasura.pipeline.loop.engine import LoopEngine
 from rasura.pipeline.loop.recipe import LoopRecipe
 from rasura.pipeline.loop.results import InitialResult
 from rasura.pipeline.loop.state import RECIPE, Loop, OtherLoop, Step, list_steps, parse_recipe
 from rasura.pipeline.loop.steps import STEPS
+from rasura.pipeline.recipe.positions import Positions
+from rasura.pipeline.run.events import EventLog
 
 
 def run_loop(
     recipe: LoopRecipe,
-    folder: Path,
+    place: Store | str,
     say: Callable[[str], None] = print,
     on_progress: OnProgress | None = None,
+    positions: Positions | None = None,
 ) -> Loop:
     """Run a loop, or continue it where it was left.
 
     Args:
+        place: folder or URI of the loop.
         say: receives a line when a step begins.
         on_progress: receives done, total and a note as often as a step makes some progress: scenes that were inpainted,
             steps of a training. Each step counts from 0.
+        positions: places of the recipe's values; its inputs are checked first where they are given.
 
     Raises:
+        RecipeError: something that the recipe names is not there.
         OtherLoop: the folder has a run, or a loop of another recipe.
         Waiting: a human round waits for votes.
         RunLocked: another process owns the loop.
     """
-    loop = Loop(recipe, folder)
-    with loop.store.lock():
+    loop = Loop(recipe, place)
+    # what a loop that was begun has used up may be gone
+    to_check = positions if check_folder(loop) else None
+    if to_check is not None and can_import("torch"):
+        check_loop(recipe, to_check)
+    with LoopEngine(recipe.engine, on_progress) as engine, loop.store.lock():
+        if to_check is not None and not can_import("torch"):  # the workers have it
+            engine.run_task(partial(check_loop, recipe, to_check))
         check_folder(loop)
         loop.store.clear_temporary(["steps", "rounds"])
         _write_recipe(loop)
+        log = EventLog(loop.store)
         for step in list_steps(recipe):
             if loop.has_result(step):
                 continue
             say(str(step))
-            with (folder / "begun.log").open("a") as log:
-                log.write(f"{step.file}\n")
-            result = STEPS[step.name](loop, step.round, on_progress)
+            log.add("step", step=step.file)
+            log.flush()
+            result = STEPS[step.name](loop, step.round, engine)
             text = json.dumps(result.to_json(), indent=1, allow_nan=False)
             loop.store.create(f"steps/{step.file}", f"{text}\n".encode())
     return loop
@@ -68,14 +85,14 @@ def check_folder(loop: Loop) -> bool:
     if not loop.store.exists(RECIPE):
         if loop.store.exists(PLAN):
             raise OtherLoop(
-                f"'{loop.folder}' has a run ('{read_plan(loop.store).name}') in it, where no loop can be: choose "
+                f"'{loop.store.uri}' has a run ('{read_plan(loop.store).name}') in it, where no loop can be: choose "
                 "another folder with --into"
             )
         return True
     if changes := find_used_changes(loop, parse_recipe(loop.store.read(RECIPE))):
         raise OtherLoop(
-            f"'{loop.folder}' has a loop of another recipe (it differs in {'; '.join(changes)}): choose another folder "
-            "with --into, or set back what was changed"
+            f"'{loop.store.uri}' has a loop of another recipe (it differs in {'; '.join(changes)}): choose another "
+            "folder with --into, or set back what was changed"
         )
     return not loop.has_result(Step(InitialResult.step, 0))
 

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 from rasura.manifests.errors import RasuraError
 from rasura.manifests.run_layout import NoRun
-from rasura.pipeline.loop.candidates import draw_rows
 from rasura.pipeline.loop.recipe import LoopRecipe
 from rasura.pipeline.recipe.load import Fault, raise_faults
-from rasura.pipeline.recipe.positions import Positions
+from rasura.pipeline.recipe.positions import KeyPath, Positions
 from rasura.pipeline.training.rows import PICTURES, TRIPLET, RowReader, RowRef
 from rasura.pipeline.training.settings import FlowRows
 
@@ -69,26 +68,30 @@ def select_rows(recipe: LoopRecipe, positions: Positions, reader: RowReader) -> 
 
 def find_row_faults(recipe: LoopRecipe, reader: RowReader) -> Iterator[Fault]:
     """Yield a fault for every entry of a recipe that names no rows, or rows that cannot be used."""
-    entries: list[tuple[str, int, FlowRows]] = [
-        (part, index, entry) for part in sorted(COLUMNS) for index, entry in enumerate(getattr(recipe, part))
+    entries: list[tuple[KeyPath, FlowRows, Sequence[str]]] = [
+        ((part, index), entry, COLUMNS[part])
+        for part in sorted(COLUMNS)
+        for index, entry in enumerate(getattr(recipe, part))
     ]
-    for part, index, entry in entries:
+    final = recipe.final.rows if recipe.final else []
+    entries += [(("final", "rows", index), entry, TRIPLET) for index, entry in enumerate(final)]
+    for place, entry, columns in entries:
         try:
-            table = reader.open_flow(entry.run, entry.flow, COLUMNS[part])
+            table = reader.open_flow(entry.run, entry.flow, columns)
         except NoRun as error:
-            yield (part, index, "run"), str(error)
+            yield (*place, "run"), str(error)
             continue
         except (RasuraError, OSError) as error:
-            yield (part, index, "flow"), str(error)
+            yield (*place, "flow"), str(error)
             continue
         splits = Counter(row.get("split") or "none" for row in table.read_light(("split",)).to_pylist())
         if not splits:
-            yield (part, index, "flow"), f"the flow '{entry.flow}' of {entry.run} has no rows"
+            yield (*place, "flow"), f"the flow '{entry.flow}' of {entry.run} has no rows"
         elif entry.split is not None and entry.split not in splits:
             counts = ", ".join(f"{count} in '{name}'" for name, count in sorted(splits.items()))
             message = f"'{entry.flow}' of {entry.run} has no rows in the split '{entry.split}'; it has {counts}"
             remedy = "name another split, or leave `split` out to take rows of all"
-            yield (part, index, "split"), f"{message}: {remedy}"
+            yield (*place, "split"), f"{message}: {remedy}"
 
 
 def _describe_empty(part: str, owners: Sequence[str]) -> str:
@@ -107,3 +110,33 @@ def _describe_used_up(recipe: LoopRecipe, pool: Sequence[RowRef], drawn: Sequenc
     text = f"no scene is left for this round: the pool has {len({ref.scene for ref in pool})} scenes, earlier rounds"
     text += f" draw {sum(drawn)}" + (f" and {excluded} have a label that is excluded" if excluded else "")
     return f"{text}; lower the `count` of earlier rounds, or add flows to `pool`"
+
+
+def draw_rows(
+    pool: Sequence[RowRef], used_scenes: set[str], count: int, cap: int, exclude: Sequence[str]
+) -> list[RowRef]:
+    """Draw the next scenes of a pool, in its order.
+
+    Args:
+        used_scenes: scenes that are not drawn again.
+        count: scenes that are drawn, or as many as there are.
+        cap: scenes of one label at most.
+        exclude: labels that are not drawn.
+
+    Examples:
+        >>> pool = [RowRef("run", "flow", "shard", n, str(n), scene, "dog") for n, scene in enumerate("aabcd")]
+        >>> [ref.scene for ref in draw_rows(pool, {"b"}, 5, 2, [])]
+        ['a', 'c']
+    """
+    drawn: list[RowRef] = []
+    labels: Counter[str | None] = Counter()
+    scenes = set(used_scenes)
+    for ref in pool:
+        if len(drawn) == count:
+            break
+        if ref.scene in scenes or ref.label in exclude or labels[ref.label] >= cap:
+            continue
+        drawn.append(ref)
+        scenes.add(ref.scene)
+        labels[ref.label] += 1
+    return drawn

@@ -1,16 +1,19 @@
 """A loop in its folder: the steps of its recipe, and the paths and results of those that are done.
 
-A loop is a folder. `loop.json` has its recipe, `steps/<round>-<step>.json` the result of each finished step:
+A loop is a folder or a bucket prefix. `loop.json` has its recipe, `steps/<round>-<step>.json` the result of each
+finished step:
 
-    loop.json  steps/  codec.safetensors  removers/<round>/  removers/lcm/  judges/<round>/
-    rounds/<round>/ (a run, with votes/, scenes.json, scores.json, truth.json and kept.json)
+    loop.json  steps/  log/  codec.safetensors  removers/<round>/  removers/lcm/  judges/<round>/
+    rounds/<round>/ (a run, with votes/, scenes.json, decisions.json, scores.json, truth.json and kept.json)
+    rounds/<round>/test/ (the run of the test pictures)
+
+What is stored goes through `manifests.storage.Store` alone, so that a loop may be at any URI.
 """
 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rasura.manifests.errors import RunError, StorageError
 from rasura.manifests.run_layout import LOOP
@@ -18,10 +21,16 @@ from rasura.manifests.storage import Store
 from rasura.pipeline.loop.recipe import LoopRecipe
 from rasura.pipeline.loop.results import DiscriminatorResult, StepResult
 from rasura.pipeline.training.rows import LOCAL, RowRef
+from rasura.pipeline.training.votes import read_votes_folder
+
+if TYPE_CHECKING:
+    from rasura.annotator.exchange.vote_rows import VoteRow
 
 RECIPE = LOOP
 SCORES = "scores.json"
 """In a round: the discriminator's probabilities of its candidates, by item."""
+DECISIONS = "decisions.json"
+"""In a round: what was decided about each of its candidates, by id."""
 TITLES = {"judge": "discriminator"}
 """Names of steps as they are shown, where they have others on disk."""
 TRUTH = "truth.json"
@@ -85,8 +94,10 @@ def list_steps(recipe: LoopRecipe) -> list[Step]:
             if recipe.keep == "precision_target":
                 steps.append(Step("judge" if entry.kind == "human" else "score", number))
         steps += [Step("add", number), Step("tune", number), Step("test", number)]
+    if recipe.final:
+        steps += [Step("final", recipe.last), Step("test", recipe.last)]
     if recipe.remover.distill:
-        steps.append(Step("distill", len(recipe.rounds)))
+        steps.append(Step("distill", recipe.last))
     return steps
 
 
@@ -99,63 +110,73 @@ def keeps_nothing(recipe: LoopRecipe, number: int) -> bool:
 
 
 class Loop:
-    """A loop in its folder."""
+    """A loop in its folder, or below its URI."""
 
-    def __init__(self, recipe: LoopRecipe, folder: Path) -> None:
-        self.recipe, self.folder, self.store = recipe, folder, Store(folder)
+    def __init__(self, recipe: LoopRecipe, place: Store | str) -> None:
+        self.recipe = recipe
+        self.store = place if isinstance(place, Store) else Store(str(place))
 
     @classmethod
-    def open(cls, folder: Path) -> "Loop":
+    def open(cls, place: Store | str) -> "Loop":
         """Open a loop that was begun.
 
         Raises:
             NoLoop: there is none in the folder.
         """
-        if not (folder / RECIPE).is_file():
-            raise NoLoop(f"there is no loop in '{folder}': it has no {RECIPE}; `rasura loop RECIPE` begins one")
-        return cls(parse_recipe((folder / RECIPE).read_bytes()), folder)
+        store = place if isinstance(place, Store) else Store(str(place))
+        try:
+            document = store.read(RECIPE)
+        except (FileNotFoundError, NotADirectoryError):
+            message = f"there is no loop in '{store.uri}': it has no {RECIPE}; `rasura loop RECIPE` begins one"
+            raise NoLoop(message) from None
+        return cls(parse_recipe(document), store)
+
+    def locate(self, path: str) -> str:
+        """Return the path or URI of something in the loop, which is the same from every folder."""
+        return f"{self.store.location}/{path}"
 
     def read_result(self, result: type[Result], number: int) -> Result | None:
         """Read the result of a step in a round; None where the step is not done."""
-        path = self.folder / "steps" / Step(result.step_name(number), number).file
-        return result.from_json(json.loads(path.read_text())) if path.is_file() else None
+        try:
+            document = self.store.read(f"steps/{Step(result.step_name(number), number).file}")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return result.from_json(json.loads(document))
 
     def has_result(self, step: Step) -> bool:
         """Return True where a step is done: its result is on disk."""
-        return (self.folder / "steps" / step.file).is_file()
+        return self.store.exists(f"steps/{step.file}")
 
     def list_done_steps(self) -> Iterator[Step]:
         """Yield the steps that are done."""
         return (step for step in list_steps(self.recipe) if self.has_result(step))
 
-    def remover_folder(self, number: int) -> Path:
-        """Return the folder of the remover after a round."""
-        return self.folder / "removers" / f"{number:02d}"
-
-    @property
-    def distilled_folder(self) -> Path:
-        """Folder of the last remover, distilled to four steps."""
-        return self.folder / "removers" / "lcm"
-
     def open_round(self, number: int) -> Store:
         """Open the run of a round; 0 is the discriminator's training before any vote."""
-        return self.store.sub(f"rounds/{number:02d}")
+        return self.store.sub(round_path(number))
 
-    def votes_folder(self, number: int) -> Path:
-        """Return the folder of the votes of a round."""
-        return self.folder / "rounds" / f"{number:02d}" / "votes"
+    def open_test_run(self, number: int) -> Store:
+        """Open the run of a round's test pictures."""
+        return self.store.sub(f"{round_path(number)}/test")
 
-    def discriminator_folder(self, number: int) -> Path:
-        """Return the folder of the discriminator that a round trains."""
-        return self.folder / "judges" / f"{number:02d}"
-
-    def find_discriminator(self, number: int) -> Path | None:
-        """Return the folder of the newest discriminator up to a round; None where there is none yet."""
+    def find_discriminator(self, number: int) -> str | None:
+        """Return the place in the loop of the newest discriminator up to a round; None where there is none yet."""
         for earlier in range(number, -1, -1):
             result = self.read_result(DiscriminatorResult, earlier)
             if result is not None and result.folder:
-                return self.folder / result.folder
+                return result.folder
         return None
+
+    def read_votes(self, number: int) -> "list[VoteRow]":
+        """Read a round's votes, of the reviewers that the recipe names and no others."""
+        return read_votes_folder(self.open_round(number).sub("votes"), self.recipe.reviewers)
+
+    def read_json(self, path: str, default: Any) -> Any:
+        """Read a JSON file of the loop; the default where it is not there."""
+        try:
+            return json.loads(self.store.read(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return default
 
     def read_rows(self, name: str) -> list[RowRef]:
         """Read a list of rows that an earlier step wrote: `initial`, `pool`, `test`, `rounds/<round>/kept`, …"""
@@ -169,6 +190,25 @@ class Loop:
 def parse_recipe(document: bytes) -> LoopRecipe:
     """Parse the recipe in a loop's `loop.json`, which an older version may have written."""
     return LoopRecipe.model_validate(json.loads(document)["recipe"])
+
+
+def remover_path(number: int) -> str:
+    """Return the path below its loop of the remover after a round.
+
+    Examples:
+        >>> remover_path(3)
+        'removers/03'
+    """
+    return f"removers/{number:02d}"
+
+
+DISTILLED = "removers/lcm"
+"""The last remover, distilled to four steps."""
+
+
+def discriminator_path(number: int) -> str:
+    """Return the path below its loop of the discriminator that a round trains."""
+    return f"judges/{number:02d}"
 
 
 def round_path(number: int) -> str:

@@ -1,12 +1,12 @@
 """A loop's rounds in the form of RORem's Table 1, further measures, and both loops side by side as a chart."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from rasura.discriminator.binomial import compute_interval
 from rasura.pipeline.loop.measure import PeopleSuccess, count_people_votes
-from rasura.pipeline.loop.results import AddResult, DistillationResult, InitialResult, TestResult
+from rasura.pipeline.loop.results import AddResult, DistillationResult, FinalResult, InitialResult, TestResult
 from rasura.pipeline.loop.state import Loop, list_steps
 from rasura.pipeline.report import loop_charts
 
@@ -30,6 +30,7 @@ ROREM = (
     RoremRow("auto 2", 80_000, 51_099, 144_488, 67.2, 28.75),
     RoremRow("human 3", 10_000, 6_133, 150_621, 71.8, 28.77),
     RoremRow("auto 3", 95_204, 49_313, 199_934, 75.4, 28.78),
+    RoremRow("final", None, 1_200, 201_134, 76.2, 31.10),
 )
 MEASURES: Mapping[str, str] = {
     "success": "success",
@@ -37,6 +38,7 @@ MEASURES: Mapping[str, str] = {
     "psnr_background": "PSNR around",
     "lpips": "LPIPS",
     "remove": "ReMOVE",
+    "rc_s": "RC-S",
     "judged": "mean score",
     "judged_kept": "accepted",
 }
@@ -106,6 +108,10 @@ def build_rows(loop: Loop) -> list[RoundRow]:
         tally[entry.kind] += 1
         total += added.kept
         rows.append(_build_row(loop, number, f"{entry.kind} {tally[entry.kind]}", total, added))
+    final = loop.read_result(FinalResult, loop.recipe.last)
+    if final is not None:
+        own = final.triplets - (total if loop.recipe.final and loop.recipe.final.rounds else 0)
+        rows.append(replace(_build_row(loop, loop.recipe.last, "final", total + own, None), selected=own))
     return rows
 
 
@@ -182,6 +188,7 @@ FURTHER: Columns = {
     "PSNR around": lambda row: _format_error(row.test.psnr_background, row.test.psnr_background_error, 2),
     "LPIPS": lambda row: _format_error(row.test.lpips, row.test.lpips_error, 4),
     "ReMOVE": lambda row: _format_error(row.test.remove_score, row.test.remove_score_error, 4),
+    "RC-S": lambda row: _format_error(row.test.rc_s, row.test.rc_s_error, 4),
 }
 
 
@@ -232,8 +239,8 @@ def describe_progress(loop: Loop) -> str:
     done = f"{len(steps) - len(remaining)} of {len(steps)} steps done"
     if remaining:
         return f"{done}; next: round {remaining[0].round}, {remaining[0].title}."
-    distilled = loop.read_result(DistillationResult, len(loop.recipe.rounds))
-    return f"{done}; finished" + (f"; in four steps: {loop.folder / distilled.remover}." if distilled else ".")
+    distilled = loop.read_result(DistillationResult, loop.recipe.last)
+    return f"{done}; finished" + (f"; in four steps: {loop.locate(distilled.remover)}." if distilled else ".")
 
 
 def describe_reviewers(loop: Loop) -> str:
@@ -291,7 +298,7 @@ def _name_rounds(rows: Sequence[RoundRow]) -> tuple[list[str], str]:
     same = [row.name for row in rows] == [row.name for row in ROREM][: len(rows)]
     count = max(len(rows), len(ROREM))
     names = [row.name for row in ROREM] if same else ["initialisation", *(f"round {n}" for n in range(1, count))]
-    short = ["init", *(f"{name.split()[0][:1]}{name.split()[1]}" for name in names[1:count])]
+    short = ["init", *("".join([*name[:1], *name.split()[1:]]) if " " in name else name for name in names[1:count])]
     return short, "h: human round, a: automatic" if same else "round"
 
 

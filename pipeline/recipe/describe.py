@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from rasura.manifests.spelling import format_count
 from rasura.pipeline.recipe.plan import Plan
-from rasura.pipeline.recipe.specs import FlowPlan
+from rasura.pipeline.recipe.specs import Demand, FlowPlan
 from rasura.stages.stage import Resources, Source
 
 INDENT = "    "
@@ -37,7 +37,7 @@ def _describe_flow(flow: FlowPlan, source: Source, inputs: int | None) -> Iterat
     yield f"{flow.name}: {describe_inputs(source, inputs)}, in shards of {flow.shard_rows}"
     for group in flow.groups:
         names = " → ".join(spec.name for spec in group.stages)
-        yield f"{INDENT}{names}  ({describe_resources(group.resources)} a worker)"
+        yield f"{INDENT}{names}  ({describe_demand(group.demand)} a worker)"
     for spec in flow.stages:
         for name, sha256 in spec.weights.items():
             yield f"{INDENT}weights of {spec.name}: {name}, sha256 {sha256[:12]}"
@@ -53,6 +53,33 @@ def describe_inputs(source: Source, inputs: int | None) -> str:
         return format_count(inputs, source.input_noun) + place
     count = getattr(source.params, "count", None)
     return f"source {source.name}" if count is None else format_count(count, "input") + place
+
+
+def describe_demand(demand: Demand) -> str:
+    """Describe what a worker asks for; where it holds networks, their memory on a GPU and without one.
+
+    Examples:
+        >>> from rasura.networks.memory import NetworkMemory
+        >>> describe_demand(Demand(memory=NetworkMemory(10_400_000_000, 20_100_000_000)))
+        '10.4 GB of a GPU, or 1 CPU and 20.1 GB of memory'
+    """
+    if demand.memory is None:
+        return describe_resources(demand.resources)
+    choices = {
+        "cuda": f"{format_gigabytes(demand.memory.gpu_bytes)} of a GPU",
+        "cpu": f"{describe_resources(demand.resources)} and {format_gigabytes(demand.memory.cpu_bytes)} of memory",
+    }
+    return choices.get(demand.memory.device) or f"{choices['cuda']}, or {choices['cpu']}"
+
+
+def format_gigabytes(count: int) -> str:
+    """Write a number of bytes in GB.
+
+    Examples:
+        >>> format_gigabytes(9_840_000_000)
+        '9.8 GB'
+    """
+    return f"{count / 1e9:.1f} GB"
 
 
 def describe_resources(resources: Resources) -> str:

@@ -6,6 +6,7 @@ Everything that can be known before the start is checked here: names, parameters
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -13,54 +14,39 @@ from pydantic import ValidationError
 from rasura.manifests.errors import RasuraError, RecipeError
 from rasura.manifests.extras import describe_missing
 from rasura.manifests.ids import hash_json
-from rasura.manifests.schemas import PROVENANCE, Kind
+from rasura.manifests.schemas import PICTURES, PROVENANCE, Kind
 from rasura.manifests.spelling import suggest
-from rasura.manifests.tables import REFERENCE
+from rasura.manifests.tables import REFERENCE, RUN_REFERENCE
 from rasura.pipeline.recipe.former_names import dump_former_names, rename_keys
 from rasura.pipeline.recipe.load import Fault, FaultyRecipe, describe_faults, load
 from rasura.pipeline.recipe.missing import count_inputs, find_givers, find_missing, find_value
 from rasura.pipeline.recipe.overrides import Overrides
 from rasura.pipeline.recipe.positions import KeyPath, Positions
-from rasura.pipeline.recipe.schema import Recipe, StageEntry
-from rasura.pipeline.recipe.specs import FlowPlan, StageSpec, file_sha256, group_stages
+from rasura.pipeline.recipe.resolve import (
+    ResolvedStage,
+    ask_for_pictures,
+    has_candidates,
+    replace_weights,
+    specify_stage,
+)
+from rasura.pipeline.recipe.schema import Flow, Recipe, StageEntry
+from rasura.pipeline.recipe.specs import FlowPlan, StageSpec, group_stages
 from rasura.stages.registry import UnknownStage, describe_schema_fault, find_source, find_stage
-from rasura.stages.stage import MissingColumns, Resources, Source, Stage, UnfitParameter
+from rasura.stages.stage import MissingColumns, Source, Stage, UnfitParameter
 
 FORMAT = 1  # of what is on disk; part of every hash
 TRIPLET_COLUMNS = ("source", "mask", "target")
 """Columns that the rows of a dataset must have."""
 
 
-@dataclass(frozen=True)
-class ResolvedStage:
-    """A stage of a flow that was made for the plan.
-
-    Attributes:
-        entry: the stage in the recipe.
-        stage: the stage itself, with its parameters and weights checked.
-        path: its place in the recipe.
-        inputs: of a source, the number of what it will read; None where that is unknown.
-    """
-
-    entry: StageEntry
-    stage: Stage
-    path: KeyPath
-    inputs: int | None = None
-
-    @property
-    def params_path(self) -> KeyPath:
-        """Place of its parameters."""
-        return (*self.path, self.entry.name)
-
-
 class _Planner:
     """Resolves the flows of a recipe and collects all faults, so that they are reported at once."""
 
-    def __init__(self, recipe: Recipe, positions: Positions) -> None:
+    def __init__(self, recipe: Recipe, positions: Positions, tables: Mapping[str, FlowPlan]) -> None:
         self.recipe, self.positions = recipe, positions
         self.faults: list[str] = []
         self.stages: dict[KeyPath, ResolvedStage | None] = {}  # by place: each is made, and warned of, once
-        self.plans: dict[str, FlowPlan] = {}
+        self.plans: dict[str, FlowPlan] = dict(tables)
         self.sources: dict[str, Source] = {}
         self.inputs: dict[str, int | None] = {}
         self.circles: set[frozenset[str]] = set()
@@ -116,8 +102,8 @@ class _Planner:
         chain = [source, *(stage for stage in stages if stage is not None)]
         if upstream is None or len(chain) <= len(stages):
             return None
-        _ask_for_pictures(source.stage, [resolved.stage for resolved in chain[1:]])
-        specs = self._specify(chain, dict(upstream[0].full_columns) if upstream else {})
+        ask_for_pictures(source.stage, [resolved.stage for resolved in chain[1:]])
+        specs = self._specify(chain, dict(upstream[0].full_columns) if upstream else {}, flow)
         if specs is None:
             return None
         columns = specs[-1].columns
@@ -127,20 +113,21 @@ class _Planner:
             return None
         full_columns = columns
         if "ref_table" in columns:
-            added = {column: kind for column, kind in columns.items() if column not in REFERENCE}
-            full_columns = {**upstream[0].full_columns, **added}
+            added = {column: kind for column, kind in columns.items() if column not in RUN_REFERENCE}
+            referenced = upstream[0].full_columns if upstream else source.stage.referenced_columns()
+            full_columns = {**referenced, **added}
         self.sources[name] = source.stage
         self.inputs[name] = source.inputs
         self.plans[name] = FlowPlan(
             name=name,
-            part=self._hash_part(specs, [resolved.stage for resolved in chain], upstream),
+            part=self._hash_part(flow, specs, [resolved.stage for resolved in chain], upstream),
             groups=group_stages(specs),
             upstream=tuple(plan.name for plan in upstream),
             columns=columns,
             full_columns=full_columns,
             shard_rows=flow.shard_rows or self.recipe.engine.shard_rows,
             splits=self.recipe.splits,
-            has_candidates=_has_candidates([resolved.stage for resolved in chain], upstream),
+            has_candidates=has_candidates([resolved.stage for resolved in chain], upstream),
         )
         return self.plans[name]
 
@@ -149,7 +136,7 @@ class _Planner:
         assert isinstance(source.stage, Source)
         plans: list[FlowPlan] = []
         for other in source.stage.upstream():
-            if other not in self.recipe.flows:
+            if other not in self.recipe.flows and other not in self.plans:
                 path = find_value(source.entry.params, source.params_path, f"'{other}'")
                 self.add_fault(path, f"no flow '{other}'; {suggest(other, self.recipe.flows)}")
                 return None
@@ -170,7 +157,7 @@ class _Planner:
                 return None
         return plans
 
-    def _specify(self, chain: Sequence[ResolvedStage], columns: dict[str, Kind]) -> list[StageSpec] | None:
+    def _specify(self, chain: Sequence[ResolvedStage], columns: dict[str, Kind], flow: Flow) -> list[StageSpec] | None:
         """Specify the stages of a flow, whose columns must fit; None where they do not."""
         specs: list[StageSpec] = []
         for resolved in chain:
@@ -187,10 +174,32 @@ class _Planner:
                 self.add_fault(resolved.path, f"stage '{resolved.entry.name}': what its method schema returns {fault}")
                 return None
             columns = {**PROVENANCE, **added}
-            specs.append(_specify_stage(resolved, columns, self.positions.locate(resolved.path)))
+            if flow.references and not self._keep_references(resolved, columns, resolved is chain[-1]):
+                return None
+            specs.append(specify_stage(resolved, columns, self.positions.locate(resolved.path)))
         return specs
 
-    def _hash_part(self, specs: Sequence[StageSpec], stages: Sequence[Stage], upstream: Sequence[FlowPlan]) -> str:
+    def _keep_references(self, resolved: ResolvedStage, columns: dict[str, Kind], is_last: bool) -> bool:
+        """Have the columns after a stage refer to the pictures of the flow that is read; False where it cannot be."""
+        stage = resolved.stage
+        if isinstance(stage, Source):
+            if not stage.gives_references:
+                message = f"`references` is for rows of another flow, and '{stage.name}' reads none"
+                self.add_fault(resolved.path, message)
+                return False
+            columns |= REFERENCE
+        elif changed := [name for name, kind in stage.gives.items() if kind in PICTURES]:
+            message = f"'{stage.name}' makes {', '.join(changed)}, which a flow with `references` does not store"
+            self.add_fault(resolved.path, message)
+            return False
+        if is_last:
+            for name in [name for name, kind in columns.items() if kind in PICTURES]:
+                del columns[name]
+        return True
+
+    def _hash_part(
+        self, flow: Flow, specs: Sequence[StageSpec], stages: Sequence[Stage], upstream: Sequence[FlowPlan]
+    ) -> str:
         """Hash what makes a flow, with the names that parameters had first."""
         steps = []
         for spec, stage in zip(specs, stages, strict=True):
@@ -199,15 +208,15 @@ class _Planner:
             for folder in {path.parent for path in files}:  # a model's folder is named as a whole
                 entries = [[path.name, sha256] for path, sha256 in files.items() if path.parent == folder]
                 by_path.setdefault(str(folder), hash_json(sorted(entries)))
-            params = _replace_weights(dump_former_names(stage.params), by_path)
+            params = replace_weights(dump_former_names(stage.params), by_path)
             steps.append([spec.name, spec.version, params, dict(spec.weights)])
         splits = list(self.recipe.splits.items())
-        return hash_json([FORMAT, self.recipe.seed, splits, steps, [plan.part for plan in upstream]])
+        kept = ["references"] if flow.references else []
+        return hash_json([FORMAT, self.recipe.seed, splits, steps, [plan.part for plan in upstream], *kept])
 
     def _list_origins(self, name: str) -> Iterator[str]:
         """Yield the flows of which a flow only selects rows, the nearest first."""
-        source, *stages = self.plans[name].stages
-        if source.name == "flow" and not any(find_stage(spec.name).pictures for spec in stages):
+        if "ref_table" in self.plans[name].columns and self.plans[name].upstream:
             yield self.plans[name].upstream[0]
             yield from self._list_origins(self.plans[name].upstream[0])
 
@@ -246,50 +255,6 @@ class _Planner:
         if settings.candidates:
             return names
         return [name for name in names if name in self.plans and not self.plans[name].has_candidates]
-
-
-def _has_candidates(chain: Sequence[Stage], upstream: Sequence[FlowPlan]) -> bool:
-    """Return whether the rows after a chain of stages are candidates that nobody has accepted."""
-    candidates = chain[0].name == "flow" and any(plan.has_candidates for plan in upstream)
-    for stage in chain:
-        candidates = stage.makes_candidates or (candidates and not stage.accepts_candidates())
-    return candidates
-
-
-def _ask_for_pictures(source: Source, stages: Sequence[Stage]) -> None:
-    """Have a source that can leave out pictures give them where one of the stages uses them."""
-    if stages and "pictures" in source.params.model_fields_set | set(type(source.params).model_fields):
-        pictures = any(stage.pictures for stage in stages)
-        source.params = source.params.model_copy(update={"pictures": pictures})
-
-
-def _specify_stage(resolved: ResolvedStage, columns: Mapping[str, Kind], place: str) -> StageSpec:
-    entry, stage = resolved.entry, resolved.stage
-    resources = stage.resources
-    if entry.resources:
-        resources = Resources(cpus=entry.resources.cpus, gpus=entry.resources.gpus, custom=entry.resources.custom)
-    return StageSpec(
-        name=entry.name,
-        params=stage.params.model_dump(mode="json"),
-        seed=stage.seed,
-        version=stage.version,
-        batch_size=entry.batch_size or stage.batch_size,
-        time_limit_s=entry.time_limit_s or stage.time_limit_s,
-        resources=resources,
-        columns=columns,
-        weights={name: file_sha256(path) for name, path in stage.weights().items()},
-        is_source=isinstance(stage, Source),
-        place=place,
-    )
-
-
-def _replace_weights(params: Any, weights: Mapping[str, str]) -> Any:
-    """Replace the paths of weights by their hashes: moving a file changes nothing."""
-    if isinstance(params, Mapping):
-        return [[key, _replace_weights(value, weights)] for key, value in params.items()]  # their order may matter
-    if isinstance(params, list | tuple):
-        return [_replace_weights(value, weights) for value in params]
-    return f"sha256:{weights[params]}" if isinstance(params, str) and params in weights else params
 
 
 @dataclass(frozen=True)
@@ -339,19 +304,22 @@ class Plan:
         return recipe
 
 
-def plan(recipe: Recipe, positions: Positions, only: str | None = None) -> Plan:
+def plan(
+    recipe: Recipe, positions: Positions, only: str | None = None, tables: Mapping[str, FlowPlan] = MappingProxyType({})
+) -> Plan:
     """Resolve a recipe: stages found, parameters valid, weights and inputs there, columns fit.
 
     Args:
         recipe: the recipe.
         positions: places of its values.
         only: a flow, or a stage (`stage` or `flow.stage`): that flow runs only up to it, with what it needs.
+        tables: flows of which the run has the tables; flows of the recipe may read them, and they stay as they are.
 
     Raises:
         RecipeError: all faults, a line each with its place.
     """
     recipe, names = _cut(recipe, only)
-    planner = _Planner(recipe, positions)
+    planner = _Planner(recipe, positions, tables)
     for name in names:
         planner.plan_flow(name)
     planner.check_dataset()
@@ -362,7 +330,8 @@ def plan(recipe: Recipe, positions: Positions, only: str | None = None) -> Plan:
         planner.add_fault(("dataset",), f"{message}; {remedy}")
     if planner.faults:
         raise RecipeError("\n".join(planner.faults))
-    return Plan(recipe, planner.plans, planner.sources, planner.inputs, positions, dataset)
+    flows = {name: flow for name, flow in planner.plans.items() if name not in tables}
+    return Plan(recipe, flows, planner.sources, planner.inputs, positions, dataset)
 
 
 def load_plan(file: str | Path, overrides: Overrides = (), only: str | None = None) -> Plan:

@@ -124,6 +124,10 @@ class Flow(RecipeModel):
     source: Entry
     stages: list[Entry] = Field(default_factory=list)
     shard_rows: int | None = Field(None, ge=1, description="Inputs a shard; the engine's where null.")
+    references: bool = Field(
+        False,
+        description="Store no pictures, which the stages may read but not change: rows refer to the flow that is read.",
+    )
 
     @field_validator("stages", mode="before")
     @classmethod
@@ -148,6 +152,9 @@ class EngineSettings(RecipeModel):
     workers: int | None = Field(None, ge=1, le=4096, description="CPU workers; one a core where null.")
     queue: int = Field(2, ge=1, le=1024, description="Shards handed to a worker at a time.")
     tries: int = Field(3, ge=1, description="Times that a record may end its worker before it is failed.")
+    gpu_memory_gb: float | None = Field(
+        None, gt=0, le=10_000, description="GB of each GPU that the run may use; what the cards have where null."
+    )
     object_store_mb: int = Field(1024, ge=80, le=2**24, description="Ray's shared memory on one machine.")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from rasura.manifests.ids import hash_json
 from rasura.manifests.schemas import Kind
+from rasura.networks.memory import NetworkMemory
 from rasura.stages.registry import find_stage
 from rasura.stages.stage import Record, Resources, Stage
 
@@ -27,6 +28,7 @@ class StageSpec:
         weights: name to sha256 of the files that it loads.
         is_source: it is the first of its flow.
         place: where the recipe names it, for messages.
+        memory: what its networks need; None where it holds none, or the recipe says what a worker holds.
     """
 
     name: str
@@ -40,6 +42,7 @@ class StageSpec:
     weights: Mapping[str, str] = field(default_factory=dict)
     is_source: bool = False
     place: str = ""
+    memory: NetworkMemory | None = None
 
     def make(self) -> Stage:
         """Make the stage; its parameters are validated again."""
@@ -48,11 +51,31 @@ class StageSpec:
 
 
 @dataclass(frozen=True)
-class Group:
-    """Consecutive stages with the same resources: they run in one actor."""
+class Demand:
+    """What one worker of a pool asks for.
 
-    resources: Resources
+    Attributes:
+        resources: as the recipe or the stage has them.
+        memory: of networks whose workers the engine places; None where `resources` is all that counts.
+        key: identity of the stages of such a network, by which a card's own figure is remembered.
+    """
+
+    resources: Resources = field(default_factory=Resources)
+    memory: NetworkMemory | None = None
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Consecutive stages that run in one actor: all ask for the same resources, or one holds networks."""
+
+    demand: Demand
     stages: tuple[StageSpec, ...]
+
+    @property
+    def name(self) -> str:
+        """The stages' names, for messages; the group that only writes has none."""
+        return ", ".join(spec.name for spec in self.stages) or "write"
 
     @property
     def key(self) -> str:
@@ -101,14 +124,23 @@ class FlowPlan:
 
 
 def group_stages(specs: Sequence[StageSpec]) -> tuple[Group, ...]:
-    """Group consecutive stages that have the same resources."""
-    groups: list[list[StageSpec]] = []
+    """Group consecutive stages that ask for the same resources; one that holds networks is a group of its own."""
+    groups: list[Group] = []
     for spec in specs:
-        if groups and groups[-1][-1].resources == spec.resources:
-            groups[-1].append(spec)
+        key = hash_json([spec.name, dict(spec.params), spec.batch_size, dict(spec.weights)]) if spec.memory else ""
+        groups.append(Group(Demand(spec.resources, spec.memory, key), (spec,)))
+    return merge_groups(groups)
+
+
+def merge_groups(groups: Sequence[Group]) -> tuple[Group, ...]:
+    """Merge consecutive groups that ask for the same, without networks that the engine places: one actor runs them."""
+    merged: list[Group] = []
+    for group in groups:
+        if merged and merged[-1].demand == group.demand and group.demand.memory is None:
+            merged[-1] = Group(group.demand, merged[-1].stages + group.stages)
         else:
-            groups.append([spec])
-    return tuple(Group(group[0].resources, tuple(group)) for group in groups)
+            merged.append(group)
+    return tuple(merged)
 
 
 @lru_cache(maxsize=256)

@@ -7,7 +7,6 @@ Everything is read from what the steps have written; nothing is computed by a ne
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from rasura.pipeline.report import html, loop_charts, thumbnails
 from rasura.pipeline.report.html import escape_text, format_count, isolate, render_chart, render_note, render_numbers
 from rasura.pipeline.training import oracle
 from rasura.pipeline.training.discriminator import EVALUATION
-from rasura.pipeline.training.votes import read_votes_folder, tally_votes
+from rasura.pipeline.training.votes import tally_votes
 
 PICTURE_BYTES = 4_000_000
 PICTURES = {name: TRIPLET[name] for name in ("source", "target", "mask")}
@@ -62,7 +61,7 @@ def render(store: Store, rows: int) -> str:
     Raises:
         NoLoop: there is no loop in the folder.
     """
-    loop = Loop.open(store.local or Path(store.uri))
+    loop = Loop.open(store)
     rounds = {number: read_candidates(loop, number) for number in range(1, len(loop.recipe.rounds) + 1)}
     candidates = _render_candidates(loop, rounds, rows) or render_note("No round has candidates yet.")
     sections = {
@@ -123,7 +122,7 @@ def _read_json(run: Store, name: str, kind: type[Any]) -> Any:
 
 def _describe_votes(loop: Loop, number: int) -> dict[str, str]:
     """Describe the votes that count on each item: `yes`, `2 yes, 1 no`, or a single no with its reason."""
-    rows = read_votes_folder(loop.votes_folder(number), loop.recipe.reviewers)
+    rows = loop.read_votes(number)
     reasons = {row["item"]: row["reason"] for row in rows if row.get("reason")}
     descriptions = {}
     for item, tally in tally_votes(rows).items():
@@ -254,7 +253,7 @@ def _render_discriminators(loop: Loop, rounds: Mapping[int, Sequence[Candidate]]
             parts.append(f"<article>{title}</h3>{note}</article>")
             continue
         votes = f"learned from {format_count(result.learned or 0, 'vote')}, calibrated on {result.calibrated or 0:,}"
-        charts = _render_evaluation(loop, Path(result.folder).name, rounds) or render_note(
+        charts = _render_evaluation(loop, result.folder.rpartition("/")[2], rounds) or render_note(
             "It has not scored any candidates yet that it did not learn from, or their truth is not available."
         )
         thresholds = _render_thresholds(result.thresholds or {})
@@ -275,9 +274,8 @@ def _render_thresholds(thresholds: Mapping[str, ThresholdResult]) -> str:
 
 def _render_evaluation(loop: Loop, name: str, rounds: Mapping[int, Sequence[Candidate]]) -> str:
     """Render a discriminator's charts, of the evaluation in its folder or else of the automatic rounds it scored."""
-    file = loop.folder / "judges" / name / EVALUATION
-    if file.is_file():
-        report = json.loads(file.read_text())
+    report = loop.read_json(f"judges/{name}/{EVALUATION}", None)
+    if report is not None:
         outcome = report.get("promise") or {}
         threshold = (outcome["kept"] / outcome["of"], outcome["precision"]) if outcome.get("kept") else None
         curve = [(point["kept"], point["precision"]) for point in report["curve"]]

@@ -23,7 +23,7 @@ from rasura.manifests.run_layout import shard_path, table_path
 from rasura.manifests.schemas import PICTURES, Kind, Schema, decode_value
 from rasura.manifests.shards import CommitRecord
 from rasura.manifests.storage import Store
-from rasura.manifests.tables import REFERENCE
+from rasura.manifests.tables import RUN_REFERENCE
 
 UNREADABLE = (OSError, ValueError, pa.ArrowException)
 """Errors of a file that is missing, cut short or of another format."""
@@ -167,15 +167,16 @@ def read_examples(run: Store, places: Sequence[Place], columns: Schema, pictures
         pictures: picture columns to read, from the rows or from those that they refer to.
     """
     light = {name: kind for name, kind in columns.items() if kind not in PICTURES}
-    rows: dict[Place, list[dict[str, Any]]] = defaultdict(list)
+    rows: dict[str | None, dict[Place, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for place, raw in read_rows(run, places, light):
         row = {name: decode_value(light[name], value) if name in light else value for name, value in raw.items()}
         if row.get("ref_shard") is not None:
             place = (row["ref_table"], row["ref_shard"], row["ref_row"])
-        rows[place].append({name: value for name, value in row.items() if name not in REFERENCE})
-    for place, raw in read_rows(run, rows, pictures):
-        for row in rows[place]:
-            yield raw | row
+        rows[row.get("ref_run")][place].append({key: row[key] for key in row if key not in RUN_REFERENCE})
+    for other, chosen in rows.items():
+        for place, raw in read_rows(run if other is None else Store(other), chosen, pictures):
+            for row in chosen[place]:
+                yield raw | row
 
 
 @dataclass(frozen=True)
@@ -387,7 +388,7 @@ def measure_areas(
     result: dict[str, list[float]] = {"mask": [], "foreground_mask": []}
     columns = {name: full_columns[name] for name in result if name in full_columns}
     for raw in read_examples(
-        run, places, {name: kind for name, kind in own_columns.items() if name in REFERENCE}, columns
+        run, places, {name: kind for name, kind in own_columns.items() if name in RUN_REFERENCE}, columns
     ):
         for name in columns:
             cell = raw.get(name)

@@ -198,7 +198,7 @@ def render_tables(accounting: RunAccounting, width: int) -> Iterator[Any]:
     """
     from rich.markup import escape
 
-    yield f"[bold]{accounting.name}[/bold] (recipe {accounting.recipe[:12]})"
+    yield f"[bold]{accounting.name}[/bold]{'' if not accounting.recipe else f' (recipe {accounting.recipe[:12]})'}"
     for flow in accounting.flows:
         yield from _render_narrow(flow) if width < NARROW else [_render_wide(flow)]
         if flow.passed_over:

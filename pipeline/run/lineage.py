@@ -11,9 +11,9 @@ from rasura.manifests.errors import StorageError, UnknownNameError
 from rasura.manifests.run_layout import read_plan
 from rasura.manifests.schemas import PICTURES, PROVENANCE, TRIPLET, Kind
 from rasura.manifests.storage import Store
-from rasura.manifests.tables import REFERENCE, Table, Tables
+from rasura.manifests.tables import RUN_REFERENCE, Table, Tables
 
-HIDDEN_COLUMNS = {*PROVENANCE, *REFERENCE, "bytes", "shard", "row"}
+HIDDEN_COLUMNS = {*PROVENANCE, *RUN_REFERENCE, "bytes", "shard", "row"}
 
 
 class UnknownId(UnknownNameError):

@@ -96,36 +96,68 @@ class _Attempt:
     store: Store
     progress: Progress
     log: EventLog
-    engine: "_EngineStarter"
+    engine: "EngineStarter"
 
 
-class _EngineStarter:
-    """Starts Ray and the engine when the first shard has to be made, and not at all when none has."""
+class EngineStarter:
+    """Starts Ray and the engine when they are needed for the first time, and not at all when they are not.
 
-    def __init__(self, store: Store, settings: EngineSettings, log: EventLog) -> None:
-        self.store, self.settings, self.log = store, settings, log
+    Several runs, one after another, may share the engine and its workers.
+    """
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self.settings = settings
         self._stack = contextlib.ExitStack()
         self._engine: Engine | None = None
 
-    def __enter__(self) -> "_EngineStarter":
+    def __enter__(self) -> "EngineStarter":
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.release()
         self._stack.close()
 
-    def get(self) -> "Engine":
-        """Return the engine."""
-        if self._engine is None:
-            from rasura.pipeline.engine.cluster import cluster
+    def start_ray(self) -> None:
+        """Start Ray, or join the cluster that there is."""
+        from rasura.pipeline.engine.cluster import cluster, is_started
 
-            start = time.perf_counter()
+        if not is_started():
             self._stack.enter_context(cluster(self.settings))
+
+    def get(self, store: Store, log: EventLog, flows: Sequence[FlowPlan] = ()) -> "Engine":
+        """Return the engine, for flows of a run.
+
+        Args:
+            flows: that are still to be made; where the engine starts, it checks that all of them can be placed.
+
+        Raises:
+            CannotPlace: a stage of one asks for more than there is.
+        """
+        if self._engine is None:
+            from rasura.pipeline.engine.cluster import check_machine
+
+            check_machine(flows, self.settings)
+            start = time.perf_counter()
+            self.start_ray()
             from rasura.pipeline.engine.scheduler import Engine
 
-            self._engine = Engine(self.store, self.settings)
-            self._stack.callback(self._engine.close)
-            self.log.add("start", seconds=round(time.perf_counter() - start, 3))
+            self._engine = Engine(store, self.settings)
+            for flow in flows:
+                self._engine.place(flow)
+            log.add("start", seconds=round(time.perf_counter() - start, 3))
+        self._engine.set_run(store)
         return self._engine
+
+    @property
+    def has_workers(self) -> bool:
+        """Whether the engine has workers at the moment."""
+        return self._engine is not None
+
+    def release(self) -> None:
+        """End the engine's workers, so that others may use what they hold; Ray stays."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
 
 
 def run(
@@ -164,24 +196,35 @@ def _carry_out(resolved: Plan, store: Store, progress: Progress, is_partial: boo
         check_target(store.sub(DATASET))
     _write_description(resolved, store, is_partial)
     log = EventLog(store)
-    outcomes: dict[str, FlowOutcome] = {}
-    try:
-        with _EngineStarter(store, resolved.recipe.engine, log) as engine:
-            attempt = _Attempt(resolved, store, progress, log, engine)
-            for flow in resolved.flows.values():
-                outcomes[flow.name] = _make_table(attempt, flow)
-    finally:
-        log.flush()
+    with EngineStarter(resolved.recipe.engine) as engine:
+        outcomes = make_tables(resolved, store, progress, engine, log)
     dataset, count = _write_dataset(resolved, store, progress)
     log.add("end", dataset_rows=count)
     log.flush()
     return RunResult(store.uri, outcomes, dataset, count)
 
 
-def _write_description(resolved: Plan, store: Store, is_partial: bool) -> None:
-    """Write the resolved recipe and the description of its flows; a part of a recipe leaves the rest as it was."""
-    recipe = resolved.recipe
-    flows = {
+def make_tables(
+    resolved: Plan, store: Store, progress: Progress, engine: EngineStarter, log: EventLog
+) -> dict[str, FlowOutcome]:
+    """Bring the tables of a plan's flows to what the recipe and their inputs say.
+
+    Returns:
+        What became of the inputs of each flow.
+
+    Raises:
+        RunFailed, StoreError, MissingInput: the run cannot go on; what was committed is whole.
+    """
+    attempt = _Attempt(resolved, store, progress, log, engine)
+    try:
+        return {flow.name: _make_table(attempt, flow) for flow in resolved.flows.values()}
+    finally:
+        log.flush()
+
+
+def describe_flows(resolved: Plan) -> dict[str, FlowDescription]:
+    """Describe the flows of a plan as `plan.json` has them."""
+    return {
         flow.name: FlowDescription(
             part=flow.part,
             upstream=flow.upstream,
@@ -190,6 +233,11 @@ def _write_description(resolved: Plan, store: Store, is_partial: bool) -> None:
         )
         for flow in resolved.flows.values()
     }
+
+
+def _write_description(resolved: Plan, store: Store, is_partial: bool) -> None:
+    """Write the resolved recipe and the description of its flows; a part of a recipe leaves the rest as it was."""
+    recipe, flows = resolved.recipe, describe_flows(resolved)
     if is_partial and store.exists(PLAN):
         before = read_plan(store)
         write_plan(store, RunPlan(before.name, before.recipe, {**before.flows, **flows}, before.dataset))
@@ -264,7 +312,10 @@ def _list_inputs(attempt: _Attempt, flow: FlowPlan) -> list[Shard]:
 
 def _make_shards(attempt: _Attempt, flow: FlowPlan, todo: Sequence[Shard], records: dict[str, CommitRecord]) -> None:
     """Have the engine make shards; their commit records are added to `records`."""
-    engine = attempt.engine.get()
+    flows = list(attempt.plan.flows.values())
+    engine = attempt.engine.get(attempt.store, attempt.log, flows[flows.index(flow) :])
+    for line in engine.place(flow).lines:
+        attempt.progress.print(line)
     inputs = sum(len(shard.items) for shard in todo)
     attempt.progress.start(flow.name, inputs)
     start = time.perf_counter()

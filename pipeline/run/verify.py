@@ -29,7 +29,7 @@ from rasura.manifests.run_layout import (
 from rasura.manifests.schemas import TRIPLET, Kind, decode_value, read_schema
 from rasura.manifests.shards import CommitRecord, DamagedFile, read_manifest
 from rasura.manifests.storage import Store
-from rasura.manifests.tables import REFERENCE, NoTable, Tables
+from rasura.manifests.tables import RUN_REFERENCE, NoTable, Tables
 from rasura.pipeline.run.leaks import SplitPicture, find_leaks
 
 BATCH_ROWS = 16
@@ -226,16 +226,19 @@ def _find_reference_faults(run: Store, data: bytes) -> Iterator[str]:
     with pq.ParquetFile(io.BytesIO(data), pre_buffer=False) as source:
         if "ref_shard" not in source.schema_arrow.names:
             return
-        table: pa.Table = source.read(columns=["id", *REFERENCE], use_threads=False)
+        names = [name for name in ("id", *RUN_REFERENCE) if name in source.schema_arrow.names]
+        table: pa.Table = source.read(columns=names, use_threads=False)
     tables = Tables(run)
     for raw in table.to_pylist():
         try:
-            target = tables.row(raw["ref_table"], raw["ref_shard"], raw["ref_row"], ["id"])["id"]
+            place = (raw["ref_table"], raw["ref_shard"], raw["ref_row"])
+            target = tables.open_run(raw.get("ref_run")).row(*place, ["id"])["id"]
         except (NoTable, DamagedFile, IndexError):
             target = None
         if target != raw["id"]:
-            place = f"{raw['ref_table']}/{raw['ref_shard']} row {raw['ref_row']}"
-            yield f"row {raw['id']}: refers to {place}, where it is not"
+            run_name = f"{raw['ref_run']}: " if raw.get("ref_run") else ""
+            text = f"{run_name}{raw['ref_table']}/{raw['ref_shard']} row {raw['ref_row']}"
+            yield f"row {raw['id']}: refers to {text}, where it is not"
 
 
 def _read_rorem_targets(dataset: Store, manifest: Mapping[str, Any]) -> Iterator[SplitPicture]:

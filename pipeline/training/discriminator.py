@@ -19,6 +19,11 @@ from rasura.discriminator.calibration import Rule
 from rasura.discriminator.crops import cut_crop
 from rasura.discriminator.dataset import AnyExample
 from rasura.discriminator.evaluation import SingleClassVotes
+from rasura.discriminator.judges import battery as batteries
+from rasura.discriminator.judges.base import Judge
+from rasura.discriminator.judges.battery import Battery, TrueTriplet
+from rasura.discriminator.judges.ensemble import Ensemble
+from rasura.discriminator.judges.folder import create_ensemble, open_judge
 from rasura.discriminator.model import Discriminator
 from rasura.discriminator.network import Config, WrongDiscriminator
 from rasura.discriminator.train import Settings
@@ -38,8 +43,8 @@ SIDES = "votes.json"
 EVALUATION, CHART = "evaluation.json", "evaluation.svg"
 
 
-def open_discriminator(folder: Path, base: Path | None) -> Discriminator:
-    """Open a trained discriminator for candidates that come in a fixed order.
+def open_discriminator(folder: Path, base: Path | None) -> Judge:
+    """Open a discriminator of any backend for candidates that come in a fixed order.
 
     A tiny one takes many of them at a time: on a CPU that is four times as fast as one by one, and because the batches
     are always the same, so are the scores.
@@ -47,8 +52,10 @@ def open_discriminator(folder: Path, base: Path | None) -> Discriminator:
     Raises:
         WrongDiscriminator: the folder has no discriminator, or one of another base.
     """
-    discriminator = judges.load(folder, base)
-    return replace(discriminator, batch=BATCH_ROWS) if discriminator.config.preset == "tiny" else discriminator
+    judge = open_judge(folder, base)
+    if isinstance(judge, Discriminator) and judge.config.preset == "tiny":
+        return replace(judge, batch=BATCH_ROWS)
+    return judge
 
 
 def create_discriminator(
@@ -74,7 +81,16 @@ def create_discriminator(
         raise WrongDiscriminator(
             f"a discriminator of preset '{config.preset}' builds on SDXL-inpainting: name its folder with --base"
         )
+    config = replace(config, unet=_read_shape(config.unet, base))
     return judges.create_on_base(config, base, _load_prompt(base, prompts), seed=seed)
+
+
+def _read_shape(unet: Mapping[str, Any], base: Path) -> dict[str, Any]:
+    """Return the shape of a UNet with the values of the base's own, so that a smaller base is a base too."""
+    file = base / "unet" / "config.json"
+    values = json.loads(file.read_text()) if file.is_file() else {}
+    shape = {name: values.get(name, value) for name, value in unet.items()}
+    return {name: tuple(value) if isinstance(unet[name], tuple) else value for name, value in shape.items()}
 
 
 def _load_prompt(base: Path, prompts: Path | None) -> dict[str, Any]:
@@ -126,9 +142,7 @@ def train(
         raise
 
 
-def compute_logits(
-    discriminator: Discriminator, votes: Sequence[AnyExample], on_progress: OnProgress | None = None
-) -> Array:
+def compute_logits(discriminator: Judge, votes: Sequence[AnyExample], on_progress: OnProgress | None = None) -> Array:
     """Compute the logits (n,) of candidates, whose pictures are read a few at a time.
 
     Args:
@@ -157,7 +171,7 @@ def _columns(votes: Sequence[AnyExample]) -> tuple[Array, Array, list[str], list
 
 
 def calibrate(
-    discriminator: Discriminator,
+    discriminator: Judge,
     folder: Path,
     votes: Sequence[AnyExample],
     method: Literal["temperature", "scaling", "isotonic"] = "scaling",
@@ -178,15 +192,16 @@ def calibrate(
     examples.check_examples(votes, "votes to calibrate on")
     shares, weights, removers, scenes = _columns(votes)
     logits = compute_logits(discriminator, votes, on_progress)
+    complete = np.array([vote.complete for vote in votes])
     rule = calibration.calibrate(
-        logits, shares, removers, scenes if best else None, method, precision_target, confidence, weights
+        logits, shares, removers, scenes if best else None, method, precision_target, confidence, weights, complete
     )
     calibration.write_rule(rule, folder)
     return rule
 
 
 def evaluate(
-    discriminator: Discriminator,
+    discriminator: Judge,
     rule: Rule,
     votes: Sequence[AnyExample],
     out: Path,
@@ -206,7 +221,7 @@ def evaluate(
     """
     examples.check_examples(votes, "votes to evaluate on")
     shares, _, removers, scenes = _columns(votes)
-    probabilities = rule.calibration(compute_logits(discriminator, votes, on_progress))
+    probabilities = rule.calibration(compute_logits(discriminator, votes, on_progress), removers)
     report = evaluation.evaluate(probabilities, shares, removers)
     picked = calibration.pick_best_of_scenes(probabilities, scenes) if rule.picked else np.arange(len(shares))
     decisions = np.array([rule.decide(float(probabilities[k]), removers[k], overall) for k in picked])
@@ -233,3 +248,45 @@ def evaluate(
         part.write_text(text)
         part.replace(out / name)
     return report
+
+
+def combine(
+    members: Sequence[Path],
+    base: Path | None,
+    votes: Sequence[AnyExample],
+    out: Path,
+    on_progress: OnProgress | None = None,
+) -> list[float]:
+    """Create an ensemble whose weights are fitted to votes that neither calibrate nor evaluate it later.
+
+    Returns:
+        The weight of each member.
+
+    Raises:
+        SingleClassVotes: nothing can be fitted to the votes.
+        WrongDiscriminator: a member is no judge.
+    """
+    examples.check_examples(votes, "votes to fit the weights to")
+    judge = Ensemble([open_discriminator(member, base) for member in members], [1.0] * len(members))
+    logits = []
+    for start in range(0, len(votes), BATCH_ROWS):
+        batch = [vote.load() for vote in votes[start : start + BATCH_ROWS]]
+        crops = [judge.preprocess(example.source, example.target, example.mask) for example in batch]
+        logits.append(judge.compute_member_logits(crops))
+        if on_progress:
+            on_progress(start + len(batch), len(votes), "")
+    shares, weights, _, _ = _columns(votes)
+    return create_ensemble(out, members, np.concatenate(logits), shares, weights)
+
+
+def check(
+    folder: Path, base: Path | None, triplets: Sequence[TrueTriplet], on_progress: OnProgress | None = None
+) -> Battery:
+    """Run the battery of a discriminator of any backend, and put the result into its folder.
+
+    Raises:
+        FailedCheck: there are too few triplets.
+    """
+    battery = batteries.run_battery(open_discriminator(folder, base), triplets, on_progress)
+    batteries.write_battery(battery, folder)
+    return battery

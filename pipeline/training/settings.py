@@ -80,11 +80,33 @@ class RemoverSettings(RecipeModel):
         return self
 
 
+class FinalSettings(RecipeModel):
+    """A last training after all rounds, for example on triplets of high resolution."""
+
+    rows: list[FlowRows] = Field(min_length=1, description="Triplets that it learns from.")
+    rounds: bool = Field(False, description="Learn from the triplets of the rounds, too.")
+    steps: int | None = Field(None, ge=1, description="As many as after a round where null.")
+    settings: dict[str, Any] = Field(
+        default_factory=dict,
+        description="More of `rasura.removers.training.train.Settings`, where it differs from those after rounds.",
+    )
+
+
 class DiscriminatorSettings(RecipeModel):
     """The discriminator of the automatic rounds, trained after each human one."""
 
     former_names: ClassVar[Mapping[str, str]] = {"precision_target": "promise"}
 
+    backend: Literal["network", "vlm", "remove", "rc_s"] = Field(
+        "network",
+        description="A network that is trained on the votes; a VLM behind a server; ReMOVE or RC-S. The last three "
+        "learn nothing: all votes calibrate them, and they keep nothing unless they pass the battery.",
+    )
+    url: str | None = Field(None, description="vlm: an OpenAI-compatible API, as http://localhost:8000/v1.")
+    model: str | None = Field(None, description="vlm: the model's name on that server.")
+    prompt: str = Field("removal-1", description="vlm: the question, one of Rasura's or a text file.")
+    weights: Path | None = Field(None, description="remove: SAM's image encoder, rc_s: DINOv2's, as ONNX.")
+    unchecked: bool = Field(False, description="Keep by a judge that has failed its battery.")
     preset: Literal["tiny", "sdxl"] = "sdxl"
     base: Path | None = None
     prompts: Path | None = None
@@ -95,6 +117,9 @@ class DiscriminatorSettings(RecipeModel):
     thresholds: Literal["remover", "overall"] = Field(
         "remover",
         description="A threshold for each remover, the others' candidates are left to people; or one for all.",
+    )
+    remover_share: float = Field(
+        1.0, gt=0, le=1, description="Of what an automatic round keeps, at most so much is of one remover."
     )
     shares: dict[str, float] = Field(
         default_factory=lambda: {"calibrate": 0.45, "learn": 0.55}, description="What a scene's votes are for."
@@ -130,6 +155,26 @@ def build_training_settings(config: RemoverSettings, seed: int, tune: bool) -> S
     settings, faults = _change_training(config, seed, tune)
     raise_faults(faults, Positions("remover"))
     return settings
+
+
+def build_final_settings(config: RemoverSettings, final: FinalSettings, seed: int) -> Settings:
+    """Build the settings of the last training of a remover: those after a round, with the changes of `final`.
+
+    Raises:
+        RecipeError: a setting with an unknown name, or a value that it cannot have.
+    """
+    settings, faults = _change_final(config, final, seed)
+    raise_faults(faults, Positions("final"))
+    return settings
+
+
+def find_final_faults(config: RemoverSettings, final: FinalSettings, seed: int) -> Iterator[Fault]:
+    """Yield the faults in the settings of the last training, with their places in its part of the recipe."""
+    settings, faults = _change_final(config, final, seed)
+    yield from faults
+    if config.workers and settings.batch % config.workers:
+        message = f"a batch of {settings.batch} cannot be divided evenly among {config.workers} workers"
+        yield ("settings", "batch"), message
 
 
 def build_distillation_settings(config: RemoverSettings, seed: int) -> Distillation:
@@ -208,6 +253,13 @@ def _change_training(config: RemoverSettings, seed: int, tune: bool) -> tuple[Se
         (settings,), more = _change([replace(settings, steps=steps, rate=rate)], config.tune, "tune")
         faults = [*faults, *more]
     return settings, faults
+
+
+def _change_final(config: RemoverSettings, final: FinalSettings, seed: int) -> tuple[Settings, list[Fault]]:
+    settings, _ = _change_training(config, seed, tune=True)
+    settings = replace(settings, steps=final.steps or settings.steps)
+    (changed,), faults = _change([settings], final.settings, "settings")
+    return changed, faults
 
 
 def _change_distillation(config: RemoverSettings, seed: int) -> tuple[Distillation, list[Fault]]:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from rasura.discriminator.dataset import StoredExample, compute_opinion
 from rasura.manifests.errors import ReviewError
 from rasura.manifests.ids import assign_split
+from rasura.manifests.remote_files import fetch
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
 from rasura.pipeline.training import oracle
+from rasura.stages.judging.truth import find_effects
 
 if TYPE_CHECKING:
     from rasura.annotator.exchange.vote_rows import VoteRow
@@ -57,9 +59,11 @@ def read_votes_files(files: Sequence[Path], reviewers: Reviewers | None = None) 
     return sorted(rows, key=lambda row: (row["time"], row.get("seq") or 0)), sort
 
 
-def read_votes_folder(folder: Path, reviewers: Reviewers) -> "list[VoteRow]":
+def read_votes_folder(folder: Store, reviewers: Reviewers) -> "list[VoteRow]":
     """Read the votes of one sort in a folder's `*.jsonl`, oldest first and each entry once; [] without a folder."""
-    rows, _ = read_votes_files(sorted(folder.glob("*.jsonl")), reviewers)
+    names = [name for name in folder.files() if name.endswith(".jsonl")]
+    files = [folder.local / name if folder.local else fetch(f"{folder.uri}/{name}") for name in names]
+    rows, _ = read_votes_files(files, reviewers)
     return list({row["nonce"]: row for row in rows}.values())
 
 
@@ -119,19 +123,22 @@ def load_examples(run: Store, rows: Sequence[Mapping[str, Any]], flows: Sequence
             "the votes are of another run, or its candidates were made again"
         )
     examples = []
+    inclusion = {row["item"]: (row.get("inclusion") or 1.0, row.get("complete") is not False) for row in rows}
     for item in sorted(tallies, key=lambda item: (candidates[item].place, item)):
         row, tally = candidates[item], tallies[item]
         share = compute_opinion(tally["yes"], tally["no"], tally["unsure"])
         if share is not None:
             read = partial(_read_pictures, tables, row.place)
-            examples.append(StoredExample(read, share.vote, row.scene, row.remover or "", share.weight))
+            probability, complete = inclusion[item]
+            weight = share.weight / probability
+            examples.append(StoredExample(read, share.vote, row.scene, row.remover or "", weight, complete))
     return examples
 
 
 def _read_pictures(tables: Tables, place: tuple[str, str, int]) -> dict[str, Any]:
-    pictures = tables.row(place[0], place[1], place[2], ("source", "target", "mask", "foreground_mask"))
-    foreground = pictures.pop("foreground_mask", None)
-    return pictures if foreground is None else pictures | {"effects": foreground & ~pictures["mask"]}
+    row = tables.row(*place, ("source", "target", "mask", "foreground_mask", "foreground_visible"))
+    pictures, effects = {name: row[name] for name in ("source", "target", "mask")}, find_effects(row)
+    return pictures if effects is None else pictures | {"effects": effects}
 
 
 def divide_examples(

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
+from rasura.manifests.storage import Store, is_remote
 from rasura.networks.checkpoint import TrainingFailed
 from rasura.networks.trainer import OnProgress
 from rasura.pipeline.engine.cluster import cluster
@@ -65,8 +66,18 @@ class ProgressFile:
             report()
 
 
+def find_rank() -> int:
+    """Return the number of this process among those of a training; 0 outside of Ray Train."""
+    import ray.train
+
+    try:
+        return int(ray.train.get_context().get_world_rank())
+    except RuntimeError:
+        return 0
+
+
 def run_training(
-    work: Callable[..., object], workers: int, out: Path, gpus: bool, on_progress: OnProgress | None = None
+    work: Callable[..., object], workers: int, out: Path | Store, gpus: bool, on_progress: OnProgress | None = None
 ) -> None:
     """Run a training: in this process where `workers` is 0, else in so many workers at once.
 
@@ -87,11 +98,16 @@ def run_training(
     with contextlib.ExitStack() as stack:
         if not ray.is_initialized():
             stack.enter_context(cluster(EngineSettings(workers=workers)))
-        _run_workers(work, workers, out.absolute(), gpus and ray.cluster_resources().get("GPU", 0) > 0, on_progress)
+        place = out if isinstance(out, Path) else out.local
+        if place is None:  # Ray Train's own files go where the training's are
+            assert isinstance(out, Store)
+            _run_workers(work, workers, out.uri, gpus and ray.cluster_resources().get("GPU", 0) > 0, None)
+            return
+        _run_workers(work, workers, place.absolute(), gpus and ray.cluster_resources().get("GPU", 0) > 0, on_progress)
 
 
 def _run_workers(
-    work: Callable[..., object], workers: int, out: Path, use_gpu: bool, on_progress: OnProgress | None
+    work: Callable[..., object], workers: int, out: Path | str, use_gpu: bool, on_progress: OnProgress | None
 ) -> None:
     import logging
 
@@ -104,7 +120,7 @@ def _run_workers(
     available = ray.cluster_resources().get(device, 0)
     if "RAY_ADDRESS" not in os.environ and available < workers:  # a cluster may grow, one machine does not
         raise TrainingFailed(f"{workers} workers need {workers} {device}s, this machine has {available:.0f}")
-    home, file = Path.cwd(), ProgressFile(out / SCRATCH / "progress.json")
+    home, file = Path.cwd(), ProgressFile(Path(out) / SCRATCH / "progress.json")
     if on_progress:
         work = partial(work, on_progress=file.write)
 
@@ -114,12 +130,13 @@ def _run_workers(
         work()
 
     logging.getLogger("ray.train").setLevel(logging.ERROR)
-    out.mkdir(parents=True, exist_ok=True)
-    scratch = out / SCRATCH
+    scratch = f"{out}/{SCRATCH}"
+    if isinstance(out, Path):
+        out.mkdir(parents=True, exist_ok=True)
     trainer = TorchTrainer(
         work_at_home,
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu),
-        run_config=RunConfig(name="train", storage_path=str(scratch)),
+        run_config=RunConfig(name="train", storage_path=scratch),
     )
     try:
         with _interruptible(), file.watch(on_progress) if on_progress else contextlib.nullcontext():
@@ -131,10 +148,22 @@ def _run_workers(
     except TrainingFailedError as error:
         raise TrainingFailed(" ".join(str(error).split())) from None
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        _remove(scratch)
 
 
-def _find_cause(failures: Mapping[int, BaseException], workers: int, out: Path) -> BaseException:
+def _remove(folder: str) -> None:
+    """Remove the folder of Ray Train's own files, on this machine or in a remote store."""
+    if is_remote(folder):
+        import fsspec
+
+        fs, path = fsspec.core.url_to_fs(folder)
+        with contextlib.suppress(FileNotFoundError):
+            fs.rm(path, recursive=True)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _find_cause(failures: Mapping[int, BaseException], workers: int, out: Path | str) -> BaseException:
     """Return the cause of a training's failure: the error that it raised, or the loss of a worker."""
     raised = dict(sorted(failures.items()))
     # errors of the training are passed on unchanged; errors of Ray mean that the worker is gone

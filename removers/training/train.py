@@ -8,7 +8,7 @@ weights, bit for bit (same machine type, same threads, as many workers).
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -59,6 +59,7 @@ class Settings:
         with a grey hole, the whole source, or the source with its hole filled from the rim.
     crop: the hole with `context` hole sizes around it, as a remover is run later; or the whole picture, resized.
     dilate: px (at `size`) by which masks grow at most; drawn again each time.
+    large: side of the pictures of every other step, as RORem's mixed training has 512 and 1024; 0: all are of `size`.
     inside, outside: weight of the loss in the hole and around it.
     mask_loss: weight of ObjectClear's loss on the attention to the prompt's `token` (`attention_loss.py`); 0.01 there.
     """
@@ -75,6 +76,7 @@ class Settings:
     rank: Count = 64
     source: Literal["masked", "whole", "prefilled"] = "masked"
     size: Side = 512
+    large: WholeNumber = 0
     crop: Literal["hole", "whole"] = "hole"
     context: Number = 0.75
     flip: bool = True
@@ -139,10 +141,11 @@ def train(
         learner.unet.requires_grad_(True)
 
     def compute_loss(network: Any, step: int, rank: int, world: int) -> "torch.Tensor":
-        crops, positions = draw_batch(items, settings, step, rank, world)
+        size = settings.large if settings.large and step % 2 else settings.size
+        crops, positions = draw_batch(items, replace(settings, size=size), step, rank, world)
         noisy, condition, times, truth, weight = prepare_inputs(learner, settings, crops, positions)
         with attention_loss.record_attention(learner.unet, settings.token, settings.mask_loss > 0) as recorders:
-            predicted = predict(network, learner, settings.size, noisy, condition, times)
+            predicted = predict(network, learner, size, noisy, condition, times)
             loss: torch.Tensor
             if settings.objective == "energy":
                 first, second = predicted.float().chunk(2)
@@ -176,11 +179,12 @@ def fit(
     if settings.save_memory:
         learner.unet.enable_gradient_checkpointing()
     triplets = hash_json([item.id for item in items])
-    identity = {"settings": asdict(settings), "triplets": triplets, "start": dict(learner.about)}
+    values = {name: value for name, value in asdict(settings).items() if name != "large" or value}
+    identity = {"settings": values, "triplets": triplets, "start": dict(learner.about)}
     trainer = Trainer(learner.unet, settings, out, identity, name="remover", device=learner.device, dtype=learner.dtype)
     trainer.fit(compute_loss, log_every=settings.log_every, on_progress=on_progress)
 
-    about = {"steps": settings.steps, "triplets": len(items), "settings": asdict(settings)}
+    about = {"steps": settings.steps, "triplets": len(items), "settings": values}
     tensors = {get_disk_name(name): value.detach() for name, value in trainer.parameters.items()}
     trainer.write(lambda: learner.save(learner, out, tensors, about))
     return about

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from rasura.manifests.ids import compute_seed
 from rasura.manifests.schemas import PICTURES, Kind, Schema
-from rasura.manifests.tables import REFERENCE
+from rasura.manifests.tables import REFERENCE, RUN_REFERENCE
 from rasura.stages import stage
 from rasura.stages.sources.files import RunContext
 from rasura.stages.stage import Kept, MissingColumns, Outcome, Record, Rejected, Source
@@ -50,6 +50,7 @@ class Flow(Source):
     """Rows of another flow."""
 
     name = "flow"
+    gives_references = True
     Params = FlowParams
     params: FlowParams
 
@@ -61,8 +62,10 @@ class Flow(Source):
         if cap and columns.get(cap.column) not in COUNTABLE_KINDS:
             raise MissingColumns(self.name, (f"a column of single values '{cap.column}' to cap",), tuple(columns))
         if self.params.pictures:
-            return {name: kind for name, kind in columns.items() if name not in REFERENCE}
-        return {name: kind for name, kind in columns.items() if kind not in PICTURES} | dict(REFERENCE)
+            return {name: kind for name, kind in columns.items() if name not in RUN_REFERENCE}
+        return {name: kind for name, kind in columns.items() if kind not in PICTURES and name != "ref_run"} | dict(
+            REFERENCE
+        )
 
     def items(self, run: RunContext) -> list[Record]:
         table, cap = run.tables.table(self.params.of), self.params.cap
@@ -82,5 +85,8 @@ class Flow(Source):
                 f"{self.params.cap.column} over its cap", f"{item['over']}: {self.params.cap.most} are taken"
             )
         if self.params.pictures:
-            return Kept([self.tables.row(self.params.of, item["shard"], item["row"])])
+            place = self.params.of, item["shard"], item["row"]
+            return Kept(
+                [self.tables.row(*place, self.columns) | (self.tables.locate(*place) if self.references else {})]
+            )
         return Kept([self.tables.read_light_row(self.params.of, item["shard"], item["row"])])

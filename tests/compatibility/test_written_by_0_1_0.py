@@ -144,6 +144,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(old: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 @pytest.mark.torch
 def test_a_loop_goes_on_in_the_middle_of_its_round(old: Path) -> None:
     """A loop that waited for votes still waits, says what for, and with the votes runs to its end: no finished step is

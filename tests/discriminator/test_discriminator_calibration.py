@@ -1,17 +1,23 @@
 """Calibration and evaluation are arithmetic: known values, and the promise under simulation."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from rasura.discriminator import binomial, calibration, evaluation
-from rasura.discriminator.calibration import Isotonic, Rule, Scaling, Threshold, calibrate, find_threshold
+from rasura.discriminator.calibration import Rule, Threshold, calibrate, find_threshold
 from rasura.discriminator.evaluation import SingleClassVotes
+from rasura.discriminator.scaling import Isotonic, Scaling, fit_isotonic, fit_scaling, parse_calibration, sigmoid
 
 
 def votes_of(probabilities, seed=0):
     return (np.random.default_rng(seed).random(len(probabilities)) < probabilities).astype(float)
+
+
+def apply(mapping, logits):
+    return mapping(logits, ["x"] * len(logits))
 
 
 def test_auc_is_the_share_of_pairs_in_order():
@@ -77,32 +83,32 @@ def test_scaling_finds_the_temperature_and_the_shift():
     weights count as the same number of single votes."""
     rng = np.random.default_rng(0)
     truth = rng.normal(0, 1.5, 8000)
-    votes = votes_of(calibration.sigmoid(truth), 1)
+    votes = votes_of(sigmoid(truth), 1)
     logits = 2.5 * (truth - 1)
-    scaling = calibration.fit_scaling(logits, votes)
+    scaling = fit_scaling(logits, votes)
     assert scaling.temperature == pytest.approx(2.5, rel=0.1)
     assert scaling.shift == pytest.approx(1, abs=0.1)
-    assert evaluation.compute_expected_error(scaling(logits), votes) < 0.02
-    assert evaluation.compute_expected_error(calibration.sigmoid(logits), votes) > 0.1
-    assert (np.diff(scaling(np.linspace(-9, 9, 50))) > 0).all()
-    alone = calibration.fit_scaling(2.5 * truth, votes, shift=False)
+    assert evaluation.compute_expected_error(apply(scaling, logits), votes) < 0.02
+    assert evaluation.compute_expected_error(sigmoid(logits), votes) > 0.1
+    assert (np.diff(apply(scaling, np.linspace(-9, 9, 50))) > 0).all()
+    alone = fit_scaling(2.5 * truth, votes, shift=False)
     assert alone.temperature == pytest.approx(2.5, rel=0.1)
     assert alone.shift == 0
-    pooled = calibration.fit_scaling(np.array([-1.0, 0.7]), np.array([0.25, 0.5]), np.array([4.0, 2.0]))
-    single = calibration.fit_scaling(np.array([-1.0] * 4 + [0.7] * 2), np.array([1, 0, 0, 0, 1, 0]))
+    pooled = fit_scaling(np.array([-1.0, 0.7]), np.array([0.25, 0.5]), np.array([4.0, 2.0]))
+    single = fit_scaling(np.array([-1.0] * 4 + [0.7] * 2), np.array([1, 0, 0, 0, 1, 0]))
     assert pooled.temperature == pytest.approx(single.temperature, rel=1e-4)
     with pytest.raises(SingleClassVotes):
-        calibration.fit_scaling(logits, np.ones_like(votes))
+        fit_scaling(logits, np.ones_like(votes))
     with pytest.raises(ValueError, match="not finite"):
-        calibration.fit_scaling(np.array([np.nan, 0.1]), np.array([0, 1]))
+        fit_scaling(np.array([np.nan, 0.1]), np.array([0, 1]))
 
 
 def test_scores_that_say_the_opposite_say_nothing():
     """Where high logits go with no, the order is not turned round: everybody gets the base rate."""
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 2, 2000)
-    scaling = calibration.fit_scaling(logits, votes_of(calibration.sigmoid(-logits - 1)))
-    assert np.ptp(scaling(logits)) < 0.01
+    scaling = fit_scaling(logits, votes_of(sigmoid(-logits - 1)))
+    assert np.ptp(apply(scaling, logits)) < 0.01
 
 
 def test_softplus_networks_are_calibrated_with_a_shift():
@@ -110,20 +116,20 @@ def test_softplus_networks_are_calibrated_with_a_shift():
     rng = np.random.default_rng(2)
     logits = rng.normal(-0.43, 1, 8000)
     votes = votes_of(np.clip(np.log1p(np.exp(logits)), 0, 1), 3)
-    shifted, alone = (calibration.fit_scaling(logits, votes, shift=shift) for shift in (True, False))
-    left = [evaluation.compute_expected_error(one(logits), votes) for one in (shifted, alone)]
+    shifted, alone = (fit_scaling(logits, votes, shift=shift) for shift in (True, False))
+    left = [evaluation.compute_expected_error(apply(one, logits), votes) for one in (shifted, alone)]
     assert left[0] < 0.06 < left[1]
-    isotonic = calibration.fit_isotonic(logits, votes)
-    assert evaluation.compute_expected_error(isotonic(logits), votes) < 0.01
+    isotonic = fit_isotonic(logits, votes)
+    assert evaluation.compute_expected_error(apply(isotonic, logits), votes) < 0.01
 
 
 def test_isotonic_pools_what_falls():
     """By hand: votes 0, 1, 0, 1 at rising scores become 0, .5, .5, 1; equal scores are one; outside it is flat."""
-    isotonic = calibration.fit_isotonic(np.array([1.0, 2, 3, 4]), np.array([0, 1, 0, 1]))
-    assert isotonic(np.array([1, 2, 3, 4])).tolist() == [0, 0.5, 0.5, 1]
-    assert isotonic(np.array([0, 9])).tolist() == [0, 1]
-    tied = calibration.fit_isotonic(np.array([1.0, 1, 2]), np.array([0, 1, 1]))
-    assert tied(np.array([1, 2])).tolist() == [0.5, 1]
+    isotonic = fit_isotonic(np.array([1.0, 2, 3, 4]), np.array([0, 1, 0, 1]))
+    assert apply(isotonic, np.array([1, 2, 3, 4])).tolist() == [0, 0.5, 0.5, 1]
+    assert apply(isotonic, np.array([0, 9])).tolist() == [0, 1]
+    tied = fit_isotonic(np.array([1.0, 1, 2]), np.array([0, 1, 1]))
+    assert apply(tied, np.array([1, 2])).tolist() == [0.5, 1]
 
 
 def test_the_promise_holds_under_simulation():
@@ -133,12 +139,12 @@ def test_the_promise_holds_under_simulation():
     broken, chosen = 0, 0
     for seed in range(60):
         rng = np.random.default_rng(seed)
-        probability = calibration.sigmoid(rng.normal(0.5, 3, 400))
+        probability = sigmoid(rng.normal(0.5, 3, 400))
         choice = find_threshold(probability, votes_of(probability, seed))
         if choice.threshold is None:
             continue
         chosen += 1
-        fresh = calibration.sigmoid(rng.normal(0.5, 3, 20000))
+        fresh = sigmoid(rng.normal(0.5, 3, 20000))
         broken += fresh[fresh > choice.threshold].mean() < 0.9
         assert choice.low >= 0.9
         assert choice.precision == choice.yes / choice.count
@@ -164,7 +170,7 @@ def test_the_best_of_several_keeps_the_promise_too():
             return truth, truth + rng.normal(0, 1, count * 5), [str(k) for k in np.repeat(np.arange(count), 5)]
 
         truth, logits, scenes = world(500)
-        rule = calibrate(logits, votes_of(calibration.sigmoid(truth), seed), ["x"] * len(logits), scenes)
+        rule = calibrate(logits, votes_of(sigmoid(truth), seed), ["x"] * len(logits), scenes)
         assert rule.picked
         if rule.overall.threshold is None:
             continue
@@ -172,8 +178,8 @@ def test_the_best_of_several_keeps_the_promise_too():
         fresh, seen, scenes = world(3000)
         best = calibration.pick_best_of_scenes(seen, scenes)
         assert len(best) == 3000
-        kept = best[rule.calibration(seen[best]) > rule.overall.threshold]
-        broken += calibration.sigmoid(fresh[kept]).mean() < 0.9
+        kept = best[rule.calibration(seen[best], ["x"] * len(best)) > rule.overall.threshold]
+        broken += sigmoid(fresh[kept]).mean() < 0.9
     assert chosen >= 15
     assert broken <= 2
 
@@ -184,7 +190,7 @@ def test_rules_go_to_disk_and_decide_by_remover():
     rng = np.random.default_rng(0)
     good = rng.normal(2, 2, 800)
     scores = np.concatenate([good, rng.normal(0, 1, 800), good[:30]])
-    votes = np.concatenate([votes_of(calibration.sigmoid(good), 1), votes_of(np.full(800, 0.3), 2), np.ones(30)])
+    votes = np.concatenate([votes_of(sigmoid(good), 1), votes_of(np.full(800, 0.3), 2), np.ones(30)])
     names = ["good"] * 800 + ["bad"] * 800 + ["new"] * 30
     for method in ("scaling", "temperature", "isotonic"):
         rule = calibrate(scores, votes, names, method=method)
@@ -197,9 +203,64 @@ def test_rules_go_to_disk_and_decide_by_remover():
         assert rule.decide(0.999, "never seen") == "people"
         assert rule.decide(0.999, None) == "people"
     assert Threshold(None).threshold is None
-    assert isinstance(calibration.parse_calibration({"kind": "scaling", "temperature": 2, "shift": 0}), Scaling)
-    assert isinstance(
-        calibration.parse_calibration({"kind": "isotonic", "logits": [0], "probabilities": [1]}), Isotonic
-    )
+    assert isinstance(parse_calibration({"kind": "scaling", "temperature": 2, "shift": 0}), Scaling)
+    assert isinstance(parse_calibration({"kind": "isotonic", "logits": [0], "probabilities": [1]}), Isotonic)
     with pytest.raises(ValueError, match="2 votes"):
         calibrate(np.ones(3), np.ones(2), ["a"] * 3)
+
+
+def test_offsets_correct_each_remover_and_are_shrunken_where_votes_are_few():
+    """An overrated remover is lowered by what its votes show, one with few votes by less, one without by nothing."""
+    rng = np.random.default_rng(11)
+    removers = np.repeat(["fair", "overrated", "few"], [2000, 2000, 4])
+    logits = rng.normal(0, 1.5, len(removers))
+    true = {"fair": 0.0, "overrated": -2.0, "few": -2.0}
+    votes = votes_of(sigmoid(logits + np.array([true[name] for name in removers])), 12)
+    mapping = fit_scaling(logits, votes, removers=removers.tolist())
+    offsets = mapping.offsets
+    assert offsets["overrated"] - offsets["fair"] == pytest.approx(-2, abs=0.25)
+    assert abs(offsets["few"]) < abs(offsets["overrated"])
+    level = mapping(np.zeros(4), ["fair", "overrated", "never seen", None])
+    assert level[0] > 0.4
+    assert level[1] < 0.2
+    assert level[2] == level[3]
+    assert parse_calibration(json.loads(json.dumps(asdict(mapping)))) == mapping
+    with pytest.raises(ValueError, match="broadcast"):
+        mapping(np.zeros(3), ["fair"] * 2)
+
+
+def test_offsets_keep_the_promise_and_rank_better():
+    """Of scenes with two candidates, one by an overrated remover: with offsets more is kept, and it is right."""
+    broken, kept, plain = 0, [], []
+    for seed in range(20):
+        rng = np.random.default_rng([7, seed])
+        removers = np.array(["fair", "overrated"] * 600)
+        scenes = [str(k // 2) for k in range(len(removers))]
+        logits = rng.normal(0.5, 3, len(removers))
+        truth = sigmoid(logits - 4.0 * (removers == "overrated"))
+        rule = calibrate(logits, votes_of(truth, [8, seed]), removers.tolist(), scenes)
+        alone = calibrate(logits, votes_of(truth, [8, seed]), removers.tolist(), scenes, "temperature")
+        fresh = rng.normal(0.5, 3, 4000)
+        names = np.array(["fair", "overrated"] * 2000)
+        chance = sigmoid(fresh - 4.0 * (names == "overrated"))
+        for one, shares in ((rule, kept), (alone, plain)):
+            scores = one.calibration(fresh, names.tolist())
+            best = calibration.pick_best_of_scenes(scores, [str(k // 2) for k in range(4000)])
+            limit = one.overall.threshold
+            chosen = best[scores[best] > limit] if limit is not None else best[:0]
+            shares.append(len(chosen) / len(best))
+            broken += one is rule and len(chosen) > 0 and chance[chosen].mean() < 0.9
+    assert broken <= 2
+    assert np.mean(kept) > 1.3 * np.mean(plain)
+
+
+def test_candidates_of_incomplete_scenes_choose_no_threshold():
+    """Votes of scenes that were asked until the first yes calibrate with their weights, and choose no threshold."""
+    rng = np.random.default_rng(3)
+    logits = rng.normal(1, 2, 1000)
+    votes = votes_of(sigmoid(logits), 4)
+    complete = np.arange(1000) < 500
+    rule = calibrate(logits, votes, ["x"] * 1000, complete=complete)
+    assert rule.overall.count <= 500
+    assert rule.overall.threshold is not None
+    assert calibrate(logits, votes, ["x"] * 1000, complete=np.zeros(1000, bool)).overall.threshold is None

@@ -20,6 +20,7 @@ from rasura.discriminator.augment import Case
 from rasura.discriminator.crops import Crop
 from rasura.discriminator.dataset import Example, StoredExample
 from rasura.discriminator.evaluation import SingleClassVotes
+from rasura.discriminator.scaling import Scaling
 from rasura.discriminator.train import Settings
 from rasura.networks import lora
 from rasura.networks.checkpoint import TrainingFailed
@@ -263,7 +264,7 @@ def test_the_stages_score_and_keep(codec, votes, tmp_path):
         calibration.Threshold(0.4, 90, 95, 0.9),
         calibration.Threshold(None, count=500, why="no threshold holds"),
     )
-    rule = calibration.Rule(calibration.Scaling(2.0, 0.1), 0.9, 0.95, low, {"good": low, "bad": high})
+    rule = calibration.Rule(Scaling(2.0, 0.1), 0.9, 0.95, low, {"good": low, "bad": high})
     calibration.write_rule(rule, tmp_path / "judge")
     score = Score(ScoreParams(discriminator=str(tmp_path / "judge"), device="cpu"))
     assert "calibration.json" in score.weights()

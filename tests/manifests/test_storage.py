@@ -1,7 +1,6 @@
 """A store writes complete files or none, the first writer wins, and errors are clear, on a disk and on S3."""
 
 import multiprocessing
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 from conftest import digest, environment, rasura, write_recipe
 from support.engine_recipes import build_recipe_keys
+from support.s3_server import serve_bucket
 
 from rasura.manifests.storage import RunLocked, Store, StoreError
 from rasura.manifests.tables import Tables
@@ -94,39 +94,8 @@ def test_a_read_only_target_fails_loudly(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def s3() -> Iterator[dict[str, str]]:
     """A bucket of a local S3 server."""
-    server = pytest.importorskip("moto.server")
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    del server
-    import time
-    import urllib.request
-
-    url = f"http://127.0.0.1:{port}"
-    for _ in range(3000):
-        try:
-            urllib.request.urlopen(f"{url}/moto-api/", timeout=30).close()
-            break
-        except OSError:
-            time.sleep(0.1)
-    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
-    keys["AWS_ENDPOINT_URL"] = url
-    os.environ.update(keys)
-    import s3fs
-
-    s3fs.S3FileSystem().mkdir("rasura-test")
-    yield keys
-    for key in keys:
-        del os.environ[key]
-    process.terminate()
-    process.wait()
+    with serve_bucket() as keys:
+        yield keys
 
 
 @pytest.mark.ray

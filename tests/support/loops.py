@@ -1,13 +1,18 @@
 """Loops of thirty tiny scenes: their run, their recipe, and short trainings."""
 
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from support.annotator.runs import CAPTURED, Run, row
 
+from rasura.pipeline.engine.cluster import cluster
 from rasura.pipeline.loop.recipe import LoopRecipe
 from rasura.pipeline.loop.runner import run_loop
 from rasura.pipeline.loop.state import Loop
+from rasura.pipeline.recipe.schema import EngineSettings
 
 REMOVER = {"preset": "tiny", "steps": 2, "tune_steps": 2, "settings": {"batch": 2, "checkpoint_every": 1}}
 DISCRIMINATOR = {
@@ -45,10 +50,23 @@ def build_recipe(scenes: str, **changes: Any) -> dict[str, Any]:
         "reviewers": "oracle",
         "dilation": 2,
         "shard_scenes": 3,
+        "engine": {"workers": 1},
     }
     return recipe | changes
 
 
-def run_silently(recipe: LoopRecipe | dict[str, Any], folder: Path) -> Loop:
+def run_silently(recipe: LoopRecipe | dict[str, Any], folder: Path | str) -> Loop:
     """Run a loop, or continue it, without printing anything."""
-    return run_loop(LoopRecipe.model_validate(recipe), folder, lambda line: None)
+    return run_loop(LoopRecipe.model_validate(recipe), str(folder), lambda line: None)
+
+
+@contextlib.contextmanager
+def share_ray(workers: int = 2) -> Iterator[None]:
+    """Ray for all loops of a context: it starts once. The environment is afterwards as it was."""
+    before = dict(os.environ)
+    try:
+        with cluster(EngineSettings(workers=workers)):
+            yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

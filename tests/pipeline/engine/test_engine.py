@@ -227,13 +227,18 @@ def test_two_drivers_do_not_share_a_run(undisturbed: Path) -> None:
 
 
 def test_asking_for_what_the_cluster_lacks_is_told_at_once(tmp_path: Path) -> None:
-    """A stage that wants a GPU where there is none ends the run with what was asked for and what there is."""
+    """A stage that wants a GPU where there is none ends the run with what was asked for and what there is; on one
+    machine before Ray is started, and before the flows ahead of it are made."""
     stage = {"synthetic:SmallGpu": {"resources": {"gpus": 64}}}
-    flows = {"made": {"source": {"synthetic:Numbers": {"count": 3}}, "stages": [stage]}}
-    done = rasura("run", write_recipe(tmp_path, flows=flows), "--into", tmp_path / "run", check=False)
+    first = {"source": {"synthetic:Numbers": {"count": 3}}}
+    flows = {"first": first, "made": {"source": {"flow": {"of": "first"}}, "stages": [stage]}}
+    recipe = write_recipe(tmp_path, flows=flows)
+    done = rasura("run", recipe, "--into", tmp_path / "run", check=False)
     assert done.returncode == 1
-    assert "flow 'made', synthetic:SmallGpu: a stage asks for 1 CPUs, 64 GPUs; the cluster has" in done.stderr
+    assert "flow 'made', synthetic:SmallGpu: a stage asks for 1 CPU, 64 GPU; the cluster has" in done.stderr
     assert "recipe.yaml:" in done.stderr
+    assert not list((tmp_path / "run").glob("tables/*/lines/*"))
+    assert not list((tmp_path / "run").glob("log/*"))
 
 
 def test_interrupted_it_says_how_to_go_on(undisturbed: Path, tmp_path: Path) -> None:

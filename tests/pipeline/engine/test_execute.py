@@ -1,4 +1,4 @@
-"""What a worker does with records, and how pools are cut, without Ray."""
+"""What a worker does with records, without Ray."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,6 @@ from synthetic import SmallGpu, Triplet
 
 from rasura.manifests.schemas import Kind
 from rasura.pipeline.engine.execute import ActivityMonitor, Quarantine, run_batch, run_stage, split_batches
-from rasura.pipeline.engine.pools import NotEnoughResources, allocate_workers
 from rasura.pipeline.recipe.specs import StageSpec
 from rasura.stages.stage import Kept, Outcome, Params, Record, Rejected, Resources, Stage
 
@@ -146,26 +145,6 @@ def test_children_know_their_parents_and_the_input_they_descend_from() -> None:
     kept, dropped, _ = run_stage(spec(**columns), Twins(Params()), kept, dead, ActivityMonitor(), {})
     assert (dropped[0].id, dropped[0].input_id, dropped[0].reason) == ("0001.1", "0001", "TimedOut")
     assert dropped[0].detail == "the record took longer than 10 s, at every try"
-
-
-def test_pools_share_what_there_is() -> None:
-    """GPU pools take what the cards allow and their CPUs, CPU pools share the rest; too much asked is told, with what
-    there is."""
-    cpu, gpu, half = Resources(), Resources(cpus=1, gpus=1), Resources(cpus=0, gpus=0.5)
-    assert allocate_workers([cpu], {"CPU": 2.0}, None) == [2]
-    assert allocate_workers([cpu], {"CPU": 8.0}, 3) == [3]
-    assert allocate_workers([cpu, gpu], {"CPU": 8.0, "GPU": 2.0}, None) == [6, 2]
-    assert allocate_workers([cpu, half], {"CPU": 2.0, "GPU": 1.0}, None) == [2, 2]
-    assert allocate_workers([cpu, Resources(cpus=2)], {"CPU": 6.0}, None) == [3, 1]
-    two = [Resources(cpus=0, gpus=0.5), Resources(cpus=2, gpus=0.5)]
-    assert allocate_workers(two, {"CPU": 8.0, "GPU": 1.0}, None) == [1, 1]
-    with pytest.raises(NotEnoughResources):
-        allocate_workers([Resources(gpus=1), Resources(gpus=1, cpus=2)], {"CPU": 8.0, "GPU": 1.0}, None)
-    assert allocate_workers([cpu, Resources(cpus=0, custom={"device": 1})], {"CPU": 2.0, "device": 1.0}, None) == [2, 1]
-    with pytest.raises(NotEnoughResources, match="asks for 1 CPUs, 1 GPUs; the cluster has 2 CPU"):
-        allocate_workers([gpu], {"CPU": 2.0}, None)
-    with pytest.raises(NotEnoughResources, match="asks for 4 CPUs"):
-        allocate_workers([Resources(cpus=4)], {"CPU": 2.0}, None)
 
 
 def test_the_example_in_the_documentation_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,19 +1,16 @@
 """The loop: killed at every step boundary it continues to the same end, no step is done twice; human rounds wait."""
 
 import json
-import signal
-import subprocess
-import sys
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ASSETS, DATA, ROOT, environment
+from conftest import ASSETS, DATA, ROOT
 from support import tiny_models
 from support.annotator.runs import row
-from support.loops import DISCRIMINATOR, REMOVER, build_recipe, run_silently, write_scenes
+from support.loops import DISCRIMINATOR, REMOVER, build_recipe, run_silently, share_ray, write_scenes
 from typer.testing import CliRunner
 
 pytest.importorskip("torch")
@@ -28,7 +25,7 @@ from benchmarks import loop_removers, loop_scenes
 from rasura.manifests.errors import RecipeError
 from rasura.manifests.storage import Store
 from rasura.pipeline.cli import loop as loop_cli
-from rasura.pipeline.loop import candidates, table
+from rasura.pipeline.loop import table
 from rasura.pipeline.loop.recipe import LoopRecipe, load
 from rasura.pipeline.loop.results import (
     DiscriminatorResult,
@@ -38,7 +35,8 @@ from rasura.pipeline.loop.results import (
     VotesResult,
 )
 from rasura.pipeline.loop.runner import run_loop
-from rasura.pipeline.loop.state import Loop, NoLoop, OtherLoop, Step, list_steps
+from rasura.pipeline.loop.state import DISTILLED, Loop, NoLoop, OtherLoop, Step, list_steps, remover_path
+from rasura.pipeline.run.events import EventLog, read_events
 from rasura.pipeline.training import oracle
 from rasura.pipeline.training.settings import build_training_settings
 from rasura.removers import rorem
@@ -50,80 +48,70 @@ pytestmark = [pytest.mark.ray, pytest.mark.torch]
 torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def ray():
+    """One Ray for all loops of this file."""
+    with share_ray():
+        yield
+
+
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
     """A run with captured rows of thirty scenes, ten of them for testing."""
     return write_scenes(tmp_path_factory.mktemp("scenes") / "run").store.uri
 
 
-KILLER = """
-import json, os, signal, sys
-import torch, torch.utils.tensorboard
-from accelerate import Accelerator  # here once, not in each of the processes that are killed
-from diffusers import UNet2DConditionModel
-torch.set_num_threads(1)
-from pathlib import Path
-from rasura.manifests.storage import Store
-from rasura.pipeline.loop.recipe import load
-from rasura.pipeline.loop.runner import run_loop
-from rasura.pipeline.loop.state import list_steps
+class Killed(BaseException):
+    """The end of a driver in the middle of a step: nothing of it is carried out after that."""
 
-recipe, folder = load(sys.argv[1]), Path(sys.argv[2])
-real = Store.create
 
-def dies(when):
+def die_once(monkeypatch, when):
+    """Have the next mark of a finished step end the driver: before it is there, or right after."""
+    real, calls = Store.create, []
+
     def create(self, path, data):
-        if not path.startswith("steps/"):
+        if not path.startswith("steps/") or calls:
             return real(self, path, data)
+        calls.append(path)
         if when == "after":
             real(self, path, data)
-        os.kill(os.getpid(), signal.SIGKILL)
-    return create
+        raise Killed
 
-ends = []
-for turn in range(2 * len(list_steps(recipe)) + 1):
-    pid = os.fork()
-    if not pid:
-        Store.create = dies(("before", "after")[turn % 2])
-        run_loop(recipe, folder, lambda line: None)
-        os._exit(0)
-    ends.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-print(json.dumps(ends))
-"""
+    monkeypatch.setattr(Store, "create", create)
+
+
+def list_begun(folder):
+    """The steps that were begun, in order, by the loop's log."""
+    return [event["step"] for event in sorted(read_events(Store(folder)), key=lambda event: event["time"])]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file of a loop that must not depend on what happened to it."""
-    skip = {".lock", "begun.log", "log.jsonl", "loop.json", "checkpoint.json", "optimizer.pt"}
+    skip = {".lock", "log.jsonl", "loop.json", "checkpoint.json", "optimizer.pt"}
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in skip]
+    files = [path for path in files if path.parent.name != "log"]
     files = [path for path in files if not path.name.startswith("events.out.")]  # TensorBoard's, with the time in them
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def test_killed_at_every_boundary_it_ends_the_same_and_does_no_step_twice(scenes, tmp_path):
-    """One loop is killed with SIGKILL before and after each of its steps is marked done, in turn. Each step is begun
-    at most twice, never once it was marked, and all that is on disk in the end is what an undisturbed loop has."""
-    file = tmp_path / "recipe.yaml"
-    file.write_text(yaml.safe_dump(build_recipe(scenes)))
-    undisturbed = run_silently(load(file), tmp_path / "whole")
-    done = subprocess.run(
-        [sys.executable, "-c", KILLER, str(file), str(tmp_path / "killed")],
-        capture_output=True,
-        text=True,
-        env=environment(OMP_NUM_THREADS="1"),
-        timeout=1200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+def test_killed_at_every_boundary_it_ends_the_same_and_does_no_step_twice(scenes, tmp_path, monkeypatch):
+    """One loop is ended before and after each of its steps is marked done, in turn. Each step is begun at most twice,
+    never once it was marked, and all that is on disk in the end is what an undisturbed loop has."""
+    recipe = LoopRecipe.model_validate(build_recipe(scenes))
+    undisturbed = run_silently(recipe, tmp_path / "whole")
+    for when in ("before", "after") * len(list_steps(recipe)):
+        with monkeypatch.context() as killing:
+            die_once(killing, when)
+            with pytest.raises(Killed):
+                run_silently(recipe, tmp_path / "killed")
+    run_silently(recipe, tmp_path / "killed")
     steps = list_steps(undisturbed.recipe)
-    assert json.loads(done.stdout.splitlines()[-1]) == [-signal.SIGKILL] * (2 * len(steps)) + [0]
-    begun = (tmp_path / "killed" / "begun.log").read_text().split()
-    assert begun == [step.file for step in steps for _ in range(2)]
+    assert list_begun(tmp_path / "killed") == [step.file for step in steps for _ in range(2)]
     ours, theirs = contents(tmp_path / "whole"), contents(tmp_path / "killed")
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if ours[name] != theirs[name]] == []
-    assert (tmp_path / "whole" / "begun.log").read_text().split() == [step.file for step in steps]
-    again = run_loop(load(file), tmp_path / "whole", lambda text: pytest.fail(text))
+    assert list_begun(tmp_path / "whole") == [step.file for step in steps]
+    again = run_loop(recipe, str(tmp_path / "whole"), lambda text: pytest.fail(text))
     assert undisturbed.read_result(DiscriminatorResult, 1).folder == "judges/01"
     assert undisturbed.read_result(ScoreResult, 2).scored == 9
     rows = table.build_rows(again)
@@ -138,22 +126,24 @@ def test_killed_at_every_boundary_it_ends_the_same_and_does_no_step_twice(scenes
 
 
 def test_a_killed_round_keeps_the_candidates_it_committed(scenes, tmp_path, monkeypatch):
-    """Killed between two shards of candidates, a round makes only the others anew."""
-    batches = []
-
-    def counting(remover, pictures, *arguments):
-        batches.append(len(pictures))
-        if len(batches) == 4:
-            raise KeyboardInterrupt
-        return real(remover, pictures, *arguments)
-
+    """Ended after its first shard of candidates, a round makes only the others anew, and has the same tables."""
     recipe = LoopRecipe.model_validate(build_recipe(scenes, keep="everything", rounds=[{"kind": "auto", "count": 6}]))
-    real = candidates.remove
-    monkeypatch.setattr(candidates, "remove", counting)
-    with pytest.raises(KeyboardInterrupt):
+    real, commits = EventLog.add, []
+
+    def count(self, kind, **fields):
+        real(self, kind, **fields)
+        if kind == "commit" and fields["flow"] == "candidates" and self.run.uri.endswith("rounds/01"):
+            commits.append(fields["shard"])
+            if len(commits) == 1:
+                raise Killed
+
+    monkeypatch.setattr(EventLog, "add", count)
+    with pytest.raises(Killed):
         run_silently(recipe, tmp_path / "loop")
+    committed = (tmp_path / "loop/rounds/01/tables/candidates/lines").iterdir()
     run_silently(recipe, tmp_path / "loop")
-    assert batches == [3] * 4 + [3] * 3  # three removers: one shard whole, one begun and made again
+    assert len(commits) + len([path for path in committed if path.stem not in commits]) == 2
+    assert len(set(commits)) == len(commits)
 
 
 def test_a_human_round_waits_for_people_and_goes_on_with_their_votes(scenes, tmp_path):
@@ -177,7 +167,7 @@ def test_a_human_round_waits_for_people_and_goes_on_with_their_votes(scenes, tmp
     people = [{**vote, "reviewer": "Ann", "nonce": f"ann {k}"} for k, vote in enumerate(rows)]
     (folder / "rounds" / "01" / "votes" / "ann.jsonl").write_text("".join(json.dumps(vote) + "\n" for vote in people))
     assert "finished" in call(file, "--into", folder)
-    result = Loop.open(folder).read_result(VotesResult, 1)
+    result = Loop.open(str(folder)).read_result(VotesResult, 1)
     assert (result.voted, result.reviewers) == (15, "people")
     assert "Votes by people" in call("status", folder, "--chart", tmp_path / "chart.svg")
     assert len(json.loads(call("status", folder, "--json"))) == 2
@@ -190,7 +180,7 @@ def test_progress_is_reported(scenes, tmp_path):
     recipe = LoopRecipe.model_validate(build_recipe(scenes))
     run_loop(
         recipe,
-        tmp_path / "loop",
+        str(tmp_path / "loop"),
         lambda step: reports.setdefault(step, []),
         lambda done, total, note: reports[list(reports)[-1]].append((done, total)),
     )
@@ -235,7 +225,7 @@ def test_other_recipes_and_mistakes_are_reported(scenes, tmp_path):
     with pytest.raises(OtherLoop, match="differs in seed"):
         run_silently(first.model_copy(update={"seed": 4}), tmp_path / "loop")
     with pytest.raises(NoLoop, match=r"no loop\.json"):
-        Loop.open(tmp_path)
+        Loop.open(str(tmp_path))
     for changes, message in (
         ({"rounds": [{"kind": "auto", "count": 4}]}, "begin with a human round"),
         ({"removers": ["lama"]}, "no remover called 'lama'"),
@@ -259,23 +249,25 @@ def test_the_first_discriminator_may_go_on_from_one_that_was_trained_elsewhere(s
     """With `discriminator.start` the first training begins at that discriminator's weights: without a step that moves
     them, the loop's discriminator is that one."""
     loop = run_silently(build_recipe(scenes), tmp_path / "one")
-    start = loop.find_discriminator(1)
+    start = tmp_path / "one" / loop.find_discriminator(1)
     settings = DISCRIMINATOR["settings"] | {"rate": 1e-12, "steps": 1, "held": 0.0}
     still = DISCRIMINATOR | {"start": str(start), "settings": settings}
     rounds = [{"kind": "human", "count": 8}]
     other = run_silently(build_recipe(scenes, discriminator=still, rounds=rounds, seed=4), tmp_path / "two")
-    ours, theirs = (load_file(folder / "weights.safetensors") for folder in (other.find_discriminator(1), start))
+    ours, theirs = (
+        load_file(folder / "weights.safetensors") for folder in (tmp_path / "two" / other.find_discriminator(1), start)
+    )
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-6) for name in theirs)
 
 
 def test_the_repositorys_loops_are_valid():
     """Both recipes are read whole, and the settings they give have names that there are."""
-    for name in ("loop-demo", "rorem-loop"):
+    for name in ("loop-demo", "rorem"):
         recipe = load(ROOT / "recipes" / f"{name}.yaml")
         assert recipe.name == name
         assert build_training_settings(recipe.remover, recipe.seed, tune=True).rate > 0
         last = "distill" if recipe.remover.distill else "test"
-        assert list_steps(recipe)[-1] == Step(last, len(recipe.rounds))
+        assert list_steps(recipe)[-1] == Step(last, recipe.last)
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -300,10 +292,14 @@ def test_the_last_remover_is_distilled_and_its_folder_runs(scenes, tmp_path):
     assert list_steps(recipe)[-1] == Step("distill", 1)
     result = loop.read_result(DistillationResult, 1)
     assert (result.remover, result.steps) == ("removers/lcm", 2)
-    record = json.loads((loop.distilled_folder / "training.json").read_text())
-    assert record["unet"] == str(loop.remover_folder(1) / "unet")
+    record = json.loads((tmp_path / "loop" / DISTILLED / "training.json").read_text())
+    assert record["unet"] == str((tmp_path / "loop" / remover_path(1)) / "unet")
     assert record["settings"]["size"] == 64
-    files = Files(base, unet=loop.remover_folder(1) / "unet", lora=loop.distilled_folder / "lora.safetensors")
+    files = Files(
+        base,
+        unet=(tmp_path / "loop" / remover_path(1)) / "unet",
+        lora=tmp_path / "loop" / DISTILLED / "lora.safetensors",
+    )
     options = replace(rorem.LCM_OPTIONS, size=64, device="cpu")
     scene, fills = row(0, "captured", 48), []
     for lora in (files.lora, None):

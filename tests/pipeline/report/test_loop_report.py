@@ -3,6 +3,7 @@
 import base64
 import json
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ pytest.importorskip("accelerate")
 
 import numpy as np
 import torch
-from support.loops import DISCRIMINATOR, build_recipe, run_silently, write_scenes
+from support.loops import DISCRIMINATOR, build_recipe, run_silently, share_ray, write_scenes
 from support.report_pages import Page, count_panels
 from typer.testing import CliRunner
 
@@ -39,6 +40,13 @@ torch.set_num_threads(1)
 ROUNDS = [{"kind": "human", "count": 8}, {"kind": "auto", "count": 4}]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def ray() -> Iterator[None]:
+    """One Ray for all loops of this file."""
+    with share_ray():
+        yield
+
+
 @pytest.fixture(scope="module")
 def loop(tmp_path_factory: pytest.TempPathFactory) -> Loop:
     """A loop of a human round and an automatic one whose precision target is so small that it keeps something."""
@@ -61,10 +69,10 @@ def test_the_page_shows_the_loop(loop: Loop) -> None:
     """`rasura report LOOP` writes one page: the table's figures, the charts as pictures of their own, the precision
     target with its outcome, every discriminator with its thresholds, candidates that joined and that did not with score
     and verdict; it fetches nothing, and the same loop gives the same bytes."""
-    place = Path(write(Store(loop.folder), None, 3))
-    assert place == loop.folder / "report.html"
+    place = Path(write(Store(loop.store.local), None, 3))
+    assert place == loop.store.local / "report.html"
     page = Page(place.read_text())
-    assert place.read_text() == loop_page.render(Store(loop.folder), 3)
+    assert place.read_text() == loop_page.render(Store(loop.store.local), 3)
     kept = [loop.read_result(AddResult, number).kept for number in (1, 2)]
     assert kept[1] > 0
     for row in table.build_rows(loop):
@@ -103,7 +111,7 @@ def test_the_page_shows_the_loop(loop: Loop) -> None:
 def test_status_shows_further_measures_when_asked(loop: Loop) -> None:
     """`rasura loop status LOOP --all` has the second table, without `--all` only RORem's; `--json` has every figure."""
     outputs = {
-        option: CliRunner().invoke(loop_cli.loop, ["status", str(loop.folder), *option.split()]).output
+        option: CliRunner().invoke(loop_cli.loop, ["status", str(loop.store.local), *option.split()]).output
         for option in ("", "--all", "--json")
     }
     assert "mean score %" not in outputs[""]
@@ -118,7 +126,7 @@ def test_a_loop_in_any_state_is_shown(loop: Loop, tmp_path: Path) -> None:
     """A loop that waits for people, one that has only begun, one whose discriminator could not be trained, a control, a
     shard of candidates that is cut short, a truth that is not available, a discriminator with an evaluation: each has
     its page."""
-    recipe = json.loads((loop.folder / "loop.json").read_text())["recipe"]
+    recipe = json.loads((loop.store.local / "loop.json").read_text())["recipe"]
     begun = tmp_path / "begun"
     begun.mkdir()
     (begun / "loop.json").write_text(json.dumps({"recipe": {**recipe, "keep": "everything"}}))
@@ -141,18 +149,18 @@ def test_a_loop_in_any_state_is_shown(loop: Loop, tmp_path: Path) -> None:
     assert ", 9 cannot be read" in render_page(tmp_path / "waits").words
     with pytest.raises(NoLoop):
         loop_page.render(Store(tmp_path / "nothing"), 3)
-    step = loop.folder / "steps" / "01-judge.json"
+    step = loop.store.local / "steps" / "01-judge.json"
     text, truth = step.read_text(), loop.open_round(2).read(TRUTH)
     try:
         loop.open_round(2).delete(TRUTH)
-        assert "their truth is not available" in render_page(loop.folder).words
+        assert "their truth is not available" in render_page(loop.store.local).words
         told_of = evaluation.evaluate(np.linspace(0.1, 0.9, 20), np.arange(20) % 3 > 0, ["telea"] * 20)
-        file = loop.folder / "judges" / "01" / "evaluation.json"
+        file = loop.store.local / "judges" / "01" / "evaluation.json"
         file.write_text(json.dumps(told_of | {"promise": {"of": 20, "kept": 5, "precision": 0.8}}))
-        assert "on 20 held-out votes" in render_page(loop.folder).words
+        assert "on 20 held-out votes" in render_page(loop.store.local).words
         file.unlink()
         step.write_text(json.dumps({"judge": None, "why": "all 3 votes are <no>"}))
-        assert "No discriminator: all 3 votes are <no>." in render_page(loop.folder).words
+        assert "No discriminator: all 3 votes are <no>." in render_page(loop.store.local).words
     finally:
         step.write_text(text)
         loop.open_round(2).write(TRUTH, truth)
@@ -172,7 +180,7 @@ def test_its_triplets_are_one_dataset(loop: Loop, tmp_path: Path) -> None:
     many runs as they lie in, in every layout, each picture as it is there; a human round's rows have their verdict, an
     automatic one's their score. The judged candidates are a dataset too, with yes and no as RORem's discriminator
     learns them. The card says whose verdicts they are."""
-    manifest = export_run(Store(loop.folder), Store(tmp_path / "plain"))
+    manifest = export_run(Store(loop.store.local), Store(tmp_path / "plain"))
     expected = {ref.id for name in ("initial", "rounds/01/kept", "rounds/02/kept") for ref in loop.read_rows(name)}
     import pyarrow.parquet as pq
 
@@ -190,13 +198,13 @@ def test_its_triplets_are_one_dataset(loop: Loop, tmp_path: Path) -> None:
     assert {(row["verdict"], row["score"] is None) for row in rows if row["round"] == 1} == {("yes", True)}
     assert {(row["verdict"], row["score"]) for row in rows if row["round"] is None} == {(None, None)}
 
-    manifest = export_run(Store(loop.folder), Store(tmp_path / "rorem"), "rorem")
+    manifest = export_run(Store(loop.store.local), Store(tmp_path / "rorem"), "rorem")
     assert manifest["rows"] == len(expected)
     assert find_faults(Store(tmp_path / "rorem"), manifest) == []
-    manifest = export_run(Store(loop.folder), Store(tmp_path / "votes"), "rorem", ["votes"])
+    manifest = export_run(Store(loop.store.local), Store(tmp_path / "votes"), "rorem", ["votes"])
     entries = json.loads((tmp_path / "votes" / "train" / "meta.json").read_text())
     result = loop.read_result(VotesResult, 1)
     assert [sum(entry["score"] for entry in entries), len(entries)] == [result.yes, result.voted]
     for flows, message in ((["other"], "it has triplets, votes"), (["triplets", "votes"], "name one")):
         with pytest.raises(NoTable, match=message):
-            export_run(Store(loop.folder), Store(tmp_path / "other"), flows=flows)
+            export_run(Store(loop.store.local), Store(tmp_path / "other"), flows=flows)

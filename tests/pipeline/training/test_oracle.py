@@ -13,6 +13,7 @@ from rasura.annotator.store.enums import Reason, Verdict
 from rasura.annotator.store.items import compute_item_id
 from rasura.manifests.storage import Store
 from rasura.pipeline.training import oracle
+from rasura.stages.judging.truth import review_candidate
 
 
 def scene(side, number=0):
@@ -51,7 +52,7 @@ def test_verdicts_and_reasons_hold_at_every_size(side):
     elsewhere = truth.copy()
     elsewhere[: side // 8, : side // 8] = 255 - elsewhere[: side // 8, : side // 8]
     opinions = {
-        name: oracle.review_candidate(candidate, truth, source, hole, effects)
+        name: review_candidate(candidate, truth, source, hole, effects)
         for name, candidate in {
             "truth": truth,
             "noisy": noisy,
@@ -79,8 +80,8 @@ def test_a_shadow_inside_the_hole_counts_as_one():
     known it is the object."""
     truth, source, ball, effects = scene(64)
     left = np.where(effects[..., None], source, truth)
-    assert oracle.review_candidate(left, truth, source, ball | effects, effects) == ("no", Reason.SHADOW)
-    assert oracle.review_candidate(truth, truth, source, effects, effects) == ("yes", None)
+    assert review_candidate(left, truth, source, ball | effects, effects) == ("no", Reason.SHADOW)
+    assert review_candidate(truth, truth, source, effects, effects) == ("yes", None)
 
 
 @pytest.mark.parametrize(
@@ -102,12 +103,12 @@ def test_photographs_are_judged_alike_when_they_are_larger(folder):
         source = np.where(hole[..., None], rng.integers(0, 255, 3), truth).astype(np.uint8)
         for flag in (cv2.INPAINT_TELEA, cv2.INPAINT_NS):
             candidate = cv2.inpaint(source, hole.astype(np.uint8), 3, flag)
-            small = oracle.review_candidate(candidate, truth, source, hole)
+            small = review_candidate(candidate, truth, source, hole)
             large = [
                 cv2.resize(picture, (512, 512), interpolation=cv2.INTER_CUBIC) for picture in (candidate, truth, source)
             ]
             wide = cv2.resize(hole.astype(np.uint8), (512, 512), interpolation=cv2.INTER_NEAREST) > 0
-            same += oracle.review_candidate(*large, wide).verdict == small.verdict
+            same += review_candidate(*large, wide).verdict == small.verdict
             total += 1
     assert same >= 0.85 * total
 
@@ -115,9 +116,9 @@ def test_photographs_are_judged_alike_when_they_are_larger(folder):
 def test_what_cannot_be_reviewed_is_refused():
     truth, source, hole, _ = scene(64)
     with pytest.raises(ValueError, match="empty"):
-        oracle.review_candidate(truth, truth, source, np.zeros_like(hole))
+        review_candidate(truth, truth, source, np.zeros_like(hole))
     with pytest.raises(ValueError, match="do not fit"):
-        oracle.review_candidate(truth[:32], truth, source, hole)
+        review_candidate(truth[:32], truth, source, hole)
 
 
 @pytest.fixture

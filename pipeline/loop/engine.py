@@ -1,0 +1,134 @@
+"""The engine of a loop: it carries out the flows of the loop's runs, and runs its trainings as tasks of the cluster."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Self, TypeVar
+
+from rasura.manifests.run_layout import LISTINGS, LOG, PLAN, TABLES, RunPlan, read_plan, write_plan
+from rasura.manifests.storage import Store
+from rasura.networks.trainer import OnProgress
+from rasura.pipeline.loop.rounds import Flows
+from rasura.pipeline.recipe.plan import Plan, plan
+from rasura.pipeline.recipe.positions import Positions
+from rasura.pipeline.recipe.resolve import read_flow_plans
+from rasura.pipeline.recipe.schema import EngineSettings, Recipe
+from rasura.pipeline.run.events import EventLog
+from rasura.pipeline.run.outcome import FlowOutcome, check_flows
+from rasura.pipeline.run.progress import Progress
+from rasura.pipeline.run.run import EngineStarter, describe_flows, make_tables
+from rasura.pipeline.training.tasks import NO_RESOURCES, run_task
+from rasura.stages.stage import Resources
+
+T = TypeVar("T")
+
+
+class LoopEngine:
+    """Carries out flows and tasks on one Ray, which starts when it is first needed.
+
+    Nothing here opens a network: the driver of a loop needs no torch.
+    """
+
+    def __init__(self, settings: EngineSettings, on_progress: OnProgress | None = None) -> None:
+        self.settings, self.on_progress = settings, on_progress
+        self._starter = EngineStarter(settings)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._starter.__exit__()
+
+    def run_task(self, work: Callable[..., T], resources: Resources = NO_RESOURCES, reports: bool = False) -> T:
+        """Run a function on a worker of the cluster.
+
+        A task without a GPU runs on a core that the workers of flows hold, where there are any: they have nothing to do
+        meanwhile, and are there again for the next flow. For a GPU they end.
+
+        Args:
+            reports: the function takes `on_progress`.
+
+        Raises:
+            TrainingFailed: the worker died again and again.
+            Exception: what the function itself raises.
+        """
+        self._starter.start_ray()
+        on_progress, threads = self.on_progress if reports else None, max(1, int(resources.cpus))
+        if self._starter.has_workers and not resources.gpus:
+            resources = NO_RESOURCES
+        return run_task(work, resources, on_progress, self._starter.release, threads)
+
+    def release(self) -> None:
+        """End the workers of flows, so that a training on several workers has their resources."""
+        self._starter.release()
+
+    def count_gpus(self) -> float:
+        """Return the number of GPUs of the cluster."""
+        import ray
+
+        self._starter.start_ray()
+        return float(ray.cluster_resources().get("GPU", 0))
+
+    def make_flows(self, run: Store, name: str, seed: int, flows: Flows) -> dict[str, FlowOutcome]:
+        """Carry out flows of a run; others of its tables, which they may read, stay as they are.
+
+        Args:
+            name: of the run.
+            seed: of everything that is random.
+
+        Returns:
+            What became of the inputs of each flow.
+
+        Raises:
+            AllInputsFailed: a flow has nothing but failed inputs.
+            RunFailed, StoreError, MissingInput: it cannot go on; what was committed is whole.
+        """
+        run.clear_temporary([TABLES, LISTINGS, LOG])
+        engine = self.settings.model_dump()
+        values = {
+            "name": name,
+            "seed": seed,
+            "flows": {key: dict(flow) for key, flow in flows.items()},
+            "engine": engine,
+        }
+        resolved = self.run_task(_PlanFlows(values, run))
+        before = read_plan(run).flows if run.exists(PLAN) else {}
+        write_plan(run, RunPlan(name, "", {**before, **describe_flows(resolved)}))
+        outcomes = make_tables(resolved, run, _Progress(self.on_progress), self._starter, EventLog(run))
+        check_flows(run.uri, outcomes)
+        return outcomes
+
+
+class _PlanFlows:
+    """The planning of flows as a task: workers have the networks' files, whose hashes it needs."""
+
+    def __init__(self, recipe: Mapping[str, Any], run: Store) -> None:
+        self.recipe, self.run = recipe, run
+
+    def __call__(self) -> Plan:
+        recipe = Recipe.model_validate(self.recipe)
+        tables = read_flow_plans(self.run) if self.run.exists(PLAN) else {}
+        present = {name: flow for name, flow in tables.items() if name not in recipe.flows}
+        return plan(recipe, Positions(recipe.name), None, present)
+
+
+class _Progress(Progress):
+    """The progress of flows, passed on as a step's."""
+
+    def __init__(self, on_progress: OnProgress | None) -> None:
+        super().__init__(quiet=True)
+        self.on_progress, self.done, self.total, self.flow = on_progress, 0, 0, ""
+
+    def print(self, text: str) -> None:
+        """Print nothing: the loop has lines of its own."""
+
+    def start(self, name: str, total: float, unit: str = "rows") -> None:
+        """Begin a flow."""
+        self.flow, self.done, self.total = name, 0, int(total)
+
+    def advance(self, amount: float, note: str = "") -> None:
+        """Report rows that are done."""
+        self.done += int(amount)
+        if self.on_progress:
+            self.on_progress(self.done, self.total, f"{self.flow}: {note}" if note else self.flow)
+
+    def show_activity(self, text: str) -> None:
+        """Show nothing."""

@@ -1,0 +1,79 @@
+"""The decision about an automatic round: by score alone, or certified by votes on a sample of what would be kept."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+
+from rasura.discriminator.calibration import Rule
+from rasura.discriminator.selection import Candidate as Scored
+from rasura.discriminator.selection import Selection, select_candidates
+from rasura.manifests.storage import Store
+from rasura.pipeline.loop.decide import Candidate, Decision, Decisions
+from rasura.pipeline.loop.state import Loop, Waiting
+from rasura.pipeline.training import oracle
+from rasura.pipeline.training import votes as vote_logs
+
+RESULT = "spot_check.json"
+"""In a round's run: votes that its spot check has used, and how many of the best candidates they certified."""
+
+
+def decide_by_score(
+    loop: Loop,
+    number: int,
+    candidates: Sequence[Candidate],
+    items: Mapping[str, str],
+    rule: Rule,
+    export_review: Callable[[Store], None],
+) -> Decisions:
+    """Decide about an automatic round's candidates, and ask for the votes that its spot check needs.
+
+    Args:
+        items: id of the item that people vote on, by the candidate's id.
+        export_review: copies the votes of a run's review into its `votes/`.
+
+    Raises:
+        Waiting: votes of people are missing.
+    """
+    from rasura.annotator.store.items import ASKED
+
+    run = loop.open_round(number)
+    selection = _select(loop, number, candidates, items, rule)
+    while selection.waiting:
+        asked = [items[id] for id in (*selection.voted, *selection.waiting)]
+        run.write(ASKED, json.dumps(sorted(asked)).encode())
+        if loop.recipe.reviewers == "oracle":
+            oracle.write_votes([row for row in oracle.list_votes(run) if row["item"] in set(asked)], run.sub("votes"))
+        else:
+            export_review(run)
+        before, selection = selection, _select(loop, number, candidates, items, rule)
+        if selection.waiting == before.waiting:
+            raise Waiting(
+                f"round {number} waits for the votes of its spot check: {len(selection.voted)} of "
+                f"{loop.recipe.rounds[number - 1].spot_check} are there, {len(selection.waiting)} are asked for now. "
+                f"Review with: rasura review {run.uri} (or put votes.jsonl into {run.uri}/votes); then give the same "
+                "command again"
+            )
+    result = {"votes": len(selection.voted), "certified": selection.certified, "kept": len(selection.kept)}
+    run.write(RESULT, json.dumps(result).encode())
+    unscored = {row.id: Decision(False, "no score") for row in candidates if row.score is None}
+    return unscored | {id: Decision(*decision) for id, decision in selection.decisions.items()}
+
+
+def _select(
+    loop: Loop, number: int, candidates: Sequence[Candidate], items: Mapping[str, str], rule: Rule
+) -> Selection:
+    """Select what the votes so far allow. A candidate has a yes where it has more of them than of any other verdict."""
+    recipe, settings = loop.recipe, loop.recipe.rounds[number - 1]
+    tallies = vote_logs.tally_votes(loop.read_votes(number)) if settings.spot_check else {}
+    votes = {
+        id: 2 * tallies[item]["yes"] > sum(tallies[item].values()) for id, item in items.items() if item in tallies
+    }
+    scored = [Scored(row.id, row.scene, row.remover, row.score) for row in candidates if row.score is not None]
+    return select_candidates(
+        scored,
+        rule,
+        overall=recipe.discriminator.thresholds == "overall",
+        remover_share=recipe.discriminator.remover_share,
+        spot_check=settings.spot_check,
+        votes=votes,
+        seed=recipe.seed,
+    )

@@ -1,0 +1,118 @@
+"""A function on a worker of the cluster, with the resources that it declares; its progress comes back while it runs."""
+
+import contextlib
+import pickle
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, TypeVar, cast
+
+from rasura.networks.checkpoint import TrainingFailed
+from rasura.networks.trainer import OnProgress
+from rasura.pipeline.engine.worker import keep_to_given_cards
+from rasura.stages.stage import Resources
+
+T = TypeVar("T")
+
+TRIES = 3
+"""Workers that a task may lose before it fails. A training goes on from its last checkpoint."""
+NO_RESOURCES = Resources(cpus=0)
+"""Of a task that is short, or that only waits for others."""
+
+
+def run_task(
+    work: Callable[..., T],
+    resources: Resources = NO_RESOURCES,
+    on_progress: OnProgress | None = None,
+    make_room: Callable[[], object] | None = None,
+    threads: int = 1,
+) -> T:
+    """Run a function on a worker of the Ray that is initialised, and return what it returns.
+
+    Args:
+        work: can be pickled, as can what it returns and raises.
+        resources: that the worker holds meanwhile.
+        on_progress: `work` is called with an argument of this name, from which it comes here.
+        make_room: called where the resources are not free at the moment.
+        threads: of libraries in the worker, so that results do not depend on the machine's number of cores.
+
+    Raises:
+        TrainingFailed: the worker died again and again.
+        Exception: what the function itself raises.
+    """
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+
+    demand = {"CPU": resources.cpus, "GPU": resources.gpus, **resources.custom}
+    available = ray.available_resources()
+    if make_room and any(available.get(name, 0) < amount for name, amount in demand.items() if amount):
+        make_room()
+    task = ray.remote(_carry_out).options(
+        num_cpus=resources.cpus,
+        num_gpus=resources.gpus,
+        resources=dict(resources.custom) or None,
+        max_retries=0,
+        num_returns="streaming",
+    )
+    for attempt in range(TRIES):
+        try:
+            for reference in task.remote(work, threads, on_progress is not None):
+                kind, value = ray.get(reference)
+                if kind == "progress" and on_progress:
+                    on_progress(*value)
+                elif kind == "error":
+                    raise value
+                elif kind == "result":
+                    return cast(T, value)
+        except RayTaskError as error:
+            raise RuntimeError(str(error)) from error
+        except RayError as error:
+            if attempt + 1 == TRIES:
+                raise TrainingFailed(
+                    f"the worker of a task died {TRIES} times ({' '.join(str(error).split())[:200]}); the same command "
+                    "goes on from the last checkpoint"
+                ) from None
+    raise AssertionError("a task ends with a result or an error")
+
+
+def _carry_out(work: Callable[..., Any], threads: int, reports: bool) -> Iterator[tuple[str, Any]]:
+    """Yield the progress of a function, and in the end its result or error; this runs on the worker."""
+    keep_to_given_cards()
+    _limit_threads(threads)
+    messages: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+
+    def report(done: int, total: int, note: str) -> None:
+        messages.put(("progress", (done, total, note)))
+
+    def call() -> None:
+        try:
+            messages.put(("result", (partial(work, on_progress=report) if reports else work)()))
+        except BaseException as error:
+            messages.put(("error", _make_picklable(error)))
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    while True:
+        kind, value = messages.get()
+        yield kind, value
+        if kind != "progress":
+            return
+
+
+def _limit_threads(count: int) -> None:
+    import cv2
+
+    cv2.setNumThreads(count)
+    with contextlib.suppress(ImportError):
+        import torch
+
+        torch.set_num_threads(count)
+
+
+def _make_picklable(error: BaseException) -> BaseException:
+    try:
+        pickle.loads(pickle.dumps(error))
+        return error
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
