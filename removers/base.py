@@ -30,6 +30,8 @@ class Capability:
         both sides multiples of 16, and returns itself where it changed something.
     name: of the model. steps: runs of its network for one picture; None where it is no network or the number is not
         fixed. needs_weights: it reads weights from files.
+    parameters: of all networks that are in memory while it runs. Times the bytes of one, it is the accelerator memory
+        that the weights take.
     """
 
     role: Literal["remover", "inserter"]
@@ -41,6 +43,7 @@ class Capability:
     name: str = ""
     steps: int | None = None
     needs_weights: bool = False
+    parameters: int = 0
 
 
 class Filled(NamedTuple):
