@@ -251,7 +251,8 @@ class _Planner:
 def _has_candidates(chain: Sequence[Stage], upstream: Sequence[FlowPlan]) -> bool:
     """Return whether the rows after a chain of stages are candidates that nobody has accepted."""
     candidates = chain[0].name == "flow" and any(plan.has_candidates for plan in upstream)
-    for stage in chain:
+    candidates |= isinstance(chain[0], Source) and chain[0].lists_candidates()
+    for stage in chain[1:]:
         candidates = stage.makes_candidates or (candidates and not stage.accepts_candidates())
     return candidates
 
@@ -358,7 +359,7 @@ def plan(recipe: Recipe, positions: Positions, only: str | None = None) -> Plan:
     dataset = planner.choose_dataset_flows()
     if dataset == [] and not planner.faults:
         message = "no flow has triplets that somebody has accepted: results of removers are candidates"
-        remedy = "select them by score or verdict, or set `candidates: true`"
+        remedy = "select them by score, verdict or kind, or set `candidates: true`"
         planner.add_fault(("dataset",), f"{message}; {remedy}")
     if planner.faults:
         raise RecipeError("\n".join(planner.faults))
