@@ -15,6 +15,7 @@ from rasura.stages.imaging.components import (
     select_components,
 )
 from rasura.stages.imaging.filters import Floats, blur, channel_max, channel_mean, estimate_gradient
+from rasura.stages.imaging.memory import remember_last_pair
 from rasura.stages.imaging.morphology import dilate, erode, morph
 
 LOG_OFFSET = 0.01  # of white, added before the logarithm: near black, ratios are noise
@@ -45,6 +46,7 @@ def linearize(picture: RGB) -> Floats:
     return np.asarray((blur(picture, 1.0) / 255) ** 2.2, np.float32)
 
 
+@remember_last_pair
 def find_unshadowlike(source: RGB, clean: RGB, noise: float) -> tuple[Mask, Mask]:
     """Find the pixels whose log ratio r = log(source / clean), in linear light, is not that of a shadow.
 
