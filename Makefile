@@ -12,7 +12,7 @@ PYTEST := $(ENV) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-demo: $(VENV)/.demo ## run, verify and report on rendered scenes (a few minutes on two cores)
+demo: $(VENV)/.demo ## run, verify and report on rendered scenes (half a minute on two cores)
 	$(ENV) $(BIN)/rasura run recipes/demo.yaml --into runs/demo
 	$(ENV) $(BIN)/rasura verify runs/demo
 	$(ENV) $(BIN)/rasura report runs/demo

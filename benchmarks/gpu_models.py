@@ -284,7 +284,7 @@ def measure_rorem_scores(setup: Setup, inputs: Inputs, models: RoremModels) -> d
 
     from rasura.discriminator import network
     from rasura.networks.pca_codec import encode_pixels
-    from rasura.removers import sdxl
+    from rasura.removers.diffusion import loop
 
     device, dtype = setup.device, setup.rorem_dtype
     head: Literal["rorem", "pooled"] = "rorem" if setup.size == 512 else "pooled"
@@ -298,10 +298,10 @@ def measure_rorem_scores(setup: Setup, inputs: Inputs, models: RoremModels) -> d
         with torch.inference_mode():
             states = models.encode_prompt(inputs.ids)
             pictures = (inputs.sources[0], inputs.targets[0])
-            pixels = [sdxl.to_tensor([picture], device, torch.float32) for picture in pictures]
+            pixels = [loop.to_tensor([picture], device, torch.float32) for picture in pictures]
             source, target = (encode_pixels(models.vae, part).to(dtype) for part in pixels)
             hole = torch.from_numpy(inputs.masks[0][None, None]).to(device, dtype)
-            hole = sdxl.resize_hole(hole, source.shape[2:])
+            hole = loop.resize_hole(hole, source.shape[2:])
             module(target, hole, source, torch.cat(states, dim=-1), pooled).item()
         return 1
 
@@ -321,12 +321,12 @@ def measure_candidates(setup: Setup, inputs: Inputs, models: RoremModels, peak: 
     import torch
     from diffusers import EulerDiscreteScheduler, LCMScheduler
 
-    from rasura.removers import rorem, sdxl
-    from rasura.removers.conditioning import Conditioning
+    from rasura.removers.diffusion import loop, rorem
+    from rasura.removers.diffusion.conditioning import Conditioning
 
     tokens, pooled = inputs.tokens, inputs.pooled
     conditioning = Conditioning(tokens, pooled, torch.zeros_like(tokens), torch.zeros_like(pooled))
-    ways: dict[int, tuple[Any, sdxl.Options]] = {
+    ways: dict[int, tuple[Any, loop.Options]] = {
         4: (LCMScheduler, rorem.LCM_OPTIONS),
         50: (EulerDiscreteScheduler, rorem.ROREM_OPTIONS),
     }
@@ -334,11 +334,11 @@ def measure_candidates(setup: Setup, inputs: Inputs, models: RoremModels, peak: 
     def make_fill(steps: int, count: int, dtype: Any, vae_dtype: Any, prepare: Callable[[], Any]) -> Callable[[], int]:
         unet, vae = models.unet.to(dtype), models.vae.to(vae_dtype)
         scheduler, options = ways[steps]
-        parts = sdxl.Parts(unet, vae, scheduler(), conditioning.to(setup.device, dtype), setup.device, dtype)
+        parts = loop.Parts(unet, vae, scheduler(), conditioning.to(setup.device, dtype), setup.device, dtype)
 
         def fill() -> int:
             prepare()
-            sdxl.fill(parts, options, inputs.sources[:count], inputs.masks[:count], list(range(count)))
+            loop.fill(parts, options, inputs.sources[:count], inputs.masks[:count], list(range(count)))
             return count
 
         return fill

@@ -77,7 +77,7 @@ def write_model(setup: Setup, folder: Path) -> Path:
     import torch
     from diffusers import AutoencoderKL, LCMScheduler, UNet2DConditionModel
 
-    from rasura.removers import conditioning
+    from rasura.removers.diffusion import conditioning
 
     build_module(UNet2DConditionModel, setup.unet, setup.device, setup.dtype).save_pretrained(folder / "unet")
     build_module(AutoencoderKL, setup.vae, setup.device, setup.dtype).save_pretrained(folder / "vae")
@@ -95,8 +95,9 @@ def measure_halving(setup: Setup, folder: Path) -> dict[str, Any]:
     """Fill more pictures at once than the card holds; return the batch that was asked for and the one that fitted."""
     import torch
 
-    from rasura.removers import rorem
-    from rasura.removers.sdxl import Files, Options
+    from rasura.removers.diffusion import rorem
+    from rasura.removers.diffusion.loop import Options
+    from rasura.removers.diffusion.remover import Files
 
     memory = torch.cuda.get_device_properties(0).total_memory if setup.cuda else 0
     count = max(3, int(1.5 * memory / PICTURE_BYTES))

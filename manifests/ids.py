@@ -102,6 +102,20 @@ def is_split_name(name: object) -> bool:
     return isinstance(name, str) and len(name) <= 64 and re.fullmatch(r"\w+", name) is not None
 
 
+def find_equal_splits(names: Iterable[str | None]) -> tuple[str, str] | None:
+    """Find two names of splits that differ in upper and lower case only: on some file systems they are one file.
+
+    Examples:
+        >>> find_equal_splits(["train", "test", "Train"]), find_equal_splits(["train", None])
+        (('Train', 'train'), None)
+    """
+    by_key: dict[str, str] = {}
+    for name in sorted({name for name in names if name is not None}):
+        if (other := by_key.setdefault(name.casefold(), name)) != name:
+            return other, name
+    return None
+
+
 def assign_split(scene_id: str, shares: Mapping[str, float]) -> str:
     """Assign a scene to a split, by a hash of its id alone: data that is added later moves no scene.
 

@@ -32,6 +32,8 @@ Depth = npt.NDArray[np.uint16]  # (height, width)
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # a JPEG with several pictures (MPO) opens as its first
 MAX_PIXELS = 64_000_000
 WEBP_MAX_SIDE = 16_383
+ANIMATED = ("PNG", "WEBP")
+TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MAX_PAGES = 256  # of a TIFF that are looked at
 SUBFILE_TYPE, REDUCED, MASK_PAGE = 254, 1, 4  # TIFF 6.0, NewSubfileType and its bits
 
@@ -83,7 +85,7 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         NotAnImage: it has none of the formats `FORMATS`.
         TruncatedImage: its header cannot be read.
         TooManyPixels: it is over the limit.
-        UnclearImage: it has several pages that could be the picture.
+        UnclearImage: it has several pages or frames that could be the picture, or pixels of an unknown kind.
     """
     if not data:
         raise EmptyFile("the file has zero bytes")
@@ -91,6 +93,10 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         head = data[:8].hex(" ")
+        if data.startswith(TIFF_HEADS):
+            raise UnclearImage(
+                "a TIFF of a kind that is not read, as floats in colour; export it with 8 or 16 bits"
+            ) from None
         raise NotAnImage(
             f"no picture in an allowed format ({', '.join(FORMATS)}); it starts with bytes {head}"
         ) from None
@@ -98,6 +104,8 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise TruncatedImage(f"the header cannot be read: {error}") from None
     if image.format == "TIFF":
         _select_page(image)
+    elif image.format in ANIMATED and (frames := getattr(image, "n_frames", 1)) > 1:
+        raise UnclearImage(f"it holds {frames} frames of an animation; one picture a file is read")
     width, height = image.size
     if width * height > max_pixels:
         raise TooManyPixels(f"{width} x {height} = {width * height / 1e6:.0f} megapixels, limit {max_pixels / 1e6:.0f}")

@@ -18,6 +18,7 @@ from rasura.manifests.images import MAX_PIXELS, BadImage, Mask, UnclearImage, lo
 Values = npt.NDArray[Any]
 
 SMALL_RANGE = 31  # up to here whole numbers are labels, not levels of grey
+MIN_LABEL_AREA = 0.002  # share of the picture that is a label and no edge
 MAX_LABELS = 24  # levels of a picture of labels; a soft gradient has more
 SOLID_SHARE = 0.3  # of the pixels of a value that have equal neighbours: a level, not noise along an edge
 MIN_STEP = 1 / 8  # of the range by which a level of grey differs from the background
@@ -31,6 +32,10 @@ class EmptyMask(BadImage):
 
 class NotAMask(BadImage):
     """A picture of many values, in which nothing can be marked."""
+
+
+class UnclearLabels(NotAMask):
+    """Several labels and no 0: which of them is the background is unknown."""
 
 
 class MaskReading(NamedTuple):
@@ -86,7 +91,7 @@ def read_mask(data: bytes, max_pixels: int = MAX_PIXELS) -> MaskReading:
     """
     image = open_image(data, max_pixels)
     try:
-        facts = read_facts(image, data)
+        facts = read_facts(image, data, is_mask=True)
     except UnclearColours as error:
         raise UnclearImage(str(error)) from None
     image = load_upright(image)
@@ -156,6 +161,8 @@ def _read_palette(image: Image.Image) -> MaskReading:
         return _read_colours(palette[indices])  # made from colours: index 0 is some of them
     if len(used) == 1:
         raise EmptyMask(f"empty mask: {text}")
+    if len(used) > 2 and used[0] > 0:
+        raise UnclearLabels(f"no mask: {text}, of which none is 0: which of them is the background is unknown")
     return MaskReading(indices != 0, (indices == 0,), text)
 
 
@@ -175,7 +182,14 @@ def _read_colours(pixels: Values) -> MaskReading:
     else:
         coarse = (levels >> 3).reshape(-1, 3).astype(np.int32)
         codes = coarse[:, 0] << 10 | coarse[:, 1] << 5 | coarse[:, 2]
-        code = int(np.bincount(codes).argmax())
+        sizes = np.bincount(codes)
+        areas = sizes[sizes >= MIN_LABEL_AREA * codes.size]
+        if 2 < len(areas) <= MAX_LABELS and areas.sum() >= 0.98 * codes.size:
+            raise UnclearLabels(
+                f"no mask: {len(areas)} colours, of which none is black or white: which of them is the background is "
+                "unknown"
+            )
+        code = int(sizes.argmax())
         background = np.array([code >> 10, code >> 5 & 31, code & 31], np.int16) * 8 + 4
     distance = np.abs(levels - background).max(axis=2)
     reading = split_levels(distance, f"colours on {tuple(background.tolist())}, difference")
@@ -205,6 +219,8 @@ def split_levels(values: Values, text: str) -> MaskReading:
     text = f"{text}, values {_describe_range(values, levels)}"
     if levels.different == 1:
         raise EmptyMask(f"empty mask: {text}")
+    if levels.labels and levels.low > 0 and (levels.high < WHITE or levels.last <= SMALL_RANGE):
+        raise UnclearLabels(f"no mask: {text}, labels of which none is 0: which of them is the background is unknown")
     if levels.between > MAX_BETWEEN:
         raise NotAMask(f"no mask: {text}, {levels.between:.0%} of its pixels are at none of its levels")
     white = values > (levels.low + levels.first) / 2

@@ -1,12 +1,12 @@
 """Pretrained models of transformers and diffusers, opened from local folders; nothing is looked up anywhere."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rasura.networks.weights import BadWeights, check_names, list_model_files, pick_device, shorten
+from rasura.networks.weights import BadWeights, check_names, list_model_files, pick_device, read_tensors, shorten
 
 
 class MissingWeights(BadWeights):
@@ -77,6 +77,55 @@ def open_diffusers(kind: str, folder: Path, dtype: Any) -> Any:
     if report["missing_keys"]:
         raise MissingWeights(f"{folder} lacks tensors of a {kind}, {report['missing_keys'][0]} for one")
     return model.eval().requires_grad_(False)
+
+
+def open_unet(path: Path, config_folder: Path, dtype: Any) -> Any:
+    """Open a UNet from its folder, or from a file of tensors alone, with the configuration of another folder.
+
+    Args:
+        path: a folder in diffusers' layout; or a file of tensors, named as diffusers or as the CompVis checkpoints of
+            Stable Diffusion do (`model.diffusion_model.…`).
+        config_folder: the folder whose `config.json` a file alone has.
+
+    Raises:
+        MissingWeights: missing, or of another network.
+    """
+    if not path.is_file():
+        return open_diffusers("UNet2DConditionModel", path, dtype)
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    config = read_config(config_folder)
+    cls: Any = UNet2DConditionModel
+    with torch.device("meta"):
+        unet = cls.from_config(config)
+    tensors = read_tensors(path)
+    if any(name.startswith("model.diffusion_model.") for name in tensors):
+        from diffusers.loaders import single_file_utils
+
+        convert: Any = single_file_utils.convert_ldm_unet_checkpoint
+        tensors = convert(tensors, dict(unet.config))
+    return fill_module(unet, tensors, path, dtype)
+
+
+def fill_module(module: Any, tensors: Mapping[str, Any], path: Path, dtype: Any, spare: Sequence[str] = ()) -> Any:
+    """Fill a torch module, which may be on the meta device, with all its tensors; in evaluation mode, on the CPU.
+
+    Args:
+        path: of the tensors, for the error.
+        spare: beginnings of names that the module need not use.
+
+    Raises:
+        MissingWeights: a tensor is missing, left over, or of another shape.
+    """
+    name = type(module).__name__
+    shapes = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    check_names(path, name, sorted(shapes.keys() - tensors.keys()), sorted(tensors.keys() - shapes.keys()), spare)
+    for key, shape in shapes.items():
+        if tuple(tensors[key].shape) != shape:
+            raise MissingWeights(f"'{path}' is not this {name}: '{key}' is {tuple(tensors[key].shape)}, not {shape}")
+    module.load_state_dict({key: tensors[key].to(dtype) for key in shapes}, strict=True, assign=True)
+    return module.eval().requires_grad_(False)
 
 
 def open_transformers(cls: Any, folder: Path, kinds: Sequence[str], spare: Sequence[str] = ()) -> Any:

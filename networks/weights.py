@@ -220,6 +220,27 @@ def read_pickle(path: Path) -> Any:
     raise BadWeights(f"'{path}' cannot be opened as weights: {' '.join(reason.split())[:150]}")
 
 
+def convert_pickle(source: Path, target: Path) -> int:
+    """Write the tensors of a pickle as a safetensors file, whole or not at all; return how many there are.
+
+    Raises:
+        BadWeights: the pickle holds more than tensors, or the target is no new `.safetensors` file.
+    """
+    from safetensors.torch import save_file
+
+    if target.suffix != ".safetensors" or target.exists():
+        fault = "is there already" if target.exists() else "should end in .safetensors"
+        raise BadWeights(f"'{target}' {fault}: name a new file, such as {source.with_suffix('.safetensors').name}")
+    if not source.is_file():
+        raise BadWeights(f"there is no file '{source}'")
+    tensors = {name: value.contiguous().clone() for name, value in read_tensors(source).items()}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.part")
+    save_file(tensors, part)
+    part.replace(target)
+    return len(tensors)
+
+
 def load_state(model: Any, state: Mapping[str, Any], path: Path, spare: Sequence[str] = ()) -> Any:
     """Fill a torch module with all its tensors from `state`, and return it in evaluation mode, on the device.
 

@@ -32,6 +32,7 @@ class Capability:
     name: of the model. steps: runs of its network for one picture; None where it is no network or the number is not
         fixed. needs_weights: it reads weights from files. memory: what its network needs, by which the engine gives its
         workers GPUs; None where it is no network.
+    parameters: of all networks that are in memory while it runs, as published.
     """
 
     role: Literal["remover", "inserter"]
@@ -44,6 +45,7 @@ class Capability:
     steps: int | None = None
     needs_weights: bool = False
     memory: NetworkMemory | None = None
+    parameters: int = 0
 
 
 class Filled(NamedTuple):

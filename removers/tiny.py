@@ -177,7 +177,7 @@ def fill_in_one_step(
     """
     import torch
 
-    from rasura.removers.sdxl import draw_noise, resize_hole, to_pictures
+    from rasura.removers.diffusion.loop import draw_noise, resize_hole, to_pictures
 
     with torch.inference_mode():
         masks = torch.from_numpy(np.stack(holes)[:, None]).to(learner.device, learner.dtype)

@@ -103,7 +103,7 @@ class Audit(Stage):
     """Measure whether a pair's change is one object; needs `segment` for effects, `detect` for what the object is."""
 
     name = "audit"
-    version = "2"
+    version = "3"
     needs = {"input": Kind.RGB, "gt": Kind.RGB, "foreground_mask": Kind.MASK}
     gives = {
         "audit_objects": Kind.INT,

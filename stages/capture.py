@@ -12,6 +12,7 @@ from pydantic import Field
 from rasura.manifests.images import RGB, Mask
 from rasura.manifests.schemas import Kind
 from rasura.stages.imaging.comparison import compute_difference
+from rasura.stages.imaging.detail import measure_fill
 from rasura.stages.imaging.filters import Floats
 from rasura.stages.imaging.morphology import compute_distance_inside, dilate, disc
 from rasura.stages.registration.noise import estimate_noise
@@ -94,7 +95,7 @@ class Capture(Stage):
     """Turn a pair with its masks into a triplet."""
 
     name = "capture"
-    version = "2"
+    version = "3"
     needs = {"input": Kind.RGB, "gt": Kind.RGB, "object_mask": Kind.MASK, "foreground_mask": Kind.MASK}
     gives = {
         "kind": Kind.STRING,
@@ -105,8 +106,11 @@ class Capture(Stage):
         "foreground_visible": Kind.MASK,
         "capture_seam": Kind.FLOAT,
         "capture_drift": Kind.FLOAT,
+        "capture_detail": Kind.FLOAT,  # of gt where the object was: below 0 less than around it, above 0 more
+        "capture_flat": Kind.FLOAT,  # share of pixels without any detail there, less the share around it
+        "mask_area": Kind.FLOAT,  # share of the picture
     }
-    drops = frozenset({"input", "gt", "object_mask"})
+    drops = frozenset({"input", "gt", "object_mask", "given_kind"})
     Params = CaptureParams
     params: CaptureParams
 
@@ -124,8 +128,9 @@ class Capture(Stage):
             offset = estimate_rim_offset(source, clean, wide, noise, drift)
             filled = np.clip(np.rint(clean + offset), 0, 255).astype(np.uint8)
         target = blend_target(source, filled, wide, object_mask, self.params.feather)
+        fill = measure_fill(clean, wide, object_mask)
         triplet = {
-            "kind": "captured",
+            "kind": record.get("given_kind") or "captured",
             "source": source,
             "target": target,
             "mask": object_mask,
@@ -133,5 +138,8 @@ class Capture(Stage):
             "foreground_visible": visible,
             "capture_seam": measure_seam(target, clean, wide),
             "capture_drift": drift,
+            "capture_detail": fill.detail,
+            "capture_flat": fill.flat,
+            "mask_area": float(object_mask.mean()),
         }
         return Kept([{name: value for name, value in record.items() if name not in self.drops} | triplet])

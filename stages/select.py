@@ -10,6 +10,7 @@ from rasura.manifests.spelling import suggest
 from rasura.stages import stage
 from rasura.stages.stage import Kept, Outcome, Record, Rejected, Stage, UnfitParameter
 
+EDITED = "edited"  # kind of what a remover made
 NUMBERS = (Kind.INT, Kind.FLOAT, Kind.BOOL)
 COMPARABLE = {"min": NUMBERS, "max": NUMBERS, "any_of": (Kind.STRING,), "none_of": (Kind.STRING,)}
 """Kinds of columns that each condition can be applied to."""
@@ -116,7 +117,12 @@ class Select(Stage):
         return columns
 
     def accepts_candidates(self) -> bool:
-        score, verdict = self.params.keep.get("score"), self.params.keep.get("verdict")
+        """Return whether only rows are kept that a score or a person accepted, or that no remover made."""
+        score, verdict, kind = (self.params.keep.get(column) for column in ("score", "verdict", "kind"))
+        if kind is not None and not kind.missing and EDITED not in (kind.any_of or [EDITED]):
+            return True
+        if kind is not None and EDITED in (kind.none_of or ()):
+            return True
         by_score = score is not None and score.min is not None and not score.missing
         return by_score or (verdict is not None and verdict.any_of == ["yes"] and not verdict.missing)
 

@@ -383,12 +383,12 @@ class Source(Stage):
         return {}
 
     def list_inputs(self) -> Sequence[Any] | None:
-        """List the files, or the like, that `items` will read, without reading them; None where that is unknown.
-
-        They are listed before the run starts: a `RasuraError` that this raises is reported with its place in the
-        recipe, and `rasura check` shows their number.
-        """
+        """List the files, or the like, that `items` will read, before the run starts; None where that is unknown."""
         return None
+
+    def lists_candidates(self) -> bool:
+        """Return whether its rows include candidates, which a dataset leaves out; asked before the run starts."""
+        return self.makes_candidates
 
     def items(self, run: Any) -> list[Record]:
         """Return the items in any order; two with one id have the same content."""

@@ -30,6 +30,7 @@ _SRGB = ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06))
 _D65 = (0.3127, 0.3290)
 _ADOBE_GAMMA = 563 / 256  # Adobe RGB (1998) Color Image Encoding, section 4.3.1.2
 _P3_PRIMARIES, _SRGB_PRIMARIES, _SRGB_TRANSFERS = 12, 1, (1, 6, 13)  # ITU-T H.273
+_GAMMA_SLACK, _CHROMATICITY_SLACK = 0.01, 0.004  # by which programs round
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 
 
@@ -53,13 +54,13 @@ class FileFacts(NamedTuple):
     convert: Callable[[Bytes], Bytes] | None = None
 
 
-def read_facts(image: Any, data: bytes) -> FileFacts:
-    """Read what an opened file, whose contents are `data`, says of its numbers.
+def read_facts(image: Any, data: bytes, is_mask: bool = False) -> FileFacts:
+    """Read what an opened file, whose contents are `data`, says of its numbers; of a mask, colours mean nothing.
 
     Raises:
         UnclearColours: the transfer function is one of HDR, or is unknown here.
     """
-    convert = None if image.info.get("icc_profile") else find_colour_space(image, data)
+    convert = None if is_mask or image.info.get("icc_profile") else find_colour_space(image, data)
     if image.format == "PNG":
         return FileFacts(data[24], _read_orientation(image) if data[24] > 8 else 1, False, convert)
     tags = getattr(image, "tag_v2", {})
@@ -75,17 +76,17 @@ def _read_orientation(image: Image.Image) -> int:
         return 1  # broken EXIF data are no reason to lose the picture
 
 
-def read_cicp(data: bytes) -> tuple[int, int] | None:
-    """Read primaries and transfer (ITU-T H.273) of a PNG's cICP chunk; None where it has none before its pixels."""
+def read_chunks(data: bytes) -> dict[bytes, bytes]:
+    """Read the chunks of a PNG before its pixels, the first one of each kind; none of another format."""
+    chunks: dict[bytes, bytes] = {}
     start = 8
     while data.startswith(b"\x89PNG") and start + 12 <= len(data):
         length, kind = int.from_bytes(data[start : start + 4]), data[start + 4 : start + 8]
         if kind == b"IDAT":
-            return None
-        if kind == b"cICP" and length == 4:
-            return data[start + 8], data[start + 9]
+            break
+        chunks.setdefault(kind, data[start + 8 : start + 8 + length])
         start += length + 12
-    return None
+    return chunks
 
 
 def convert_to_srgb(image: Image.Image, facts: FileFacts, data: bytes) -> Image.Image:
@@ -127,6 +128,8 @@ def convert_to_srgb(image: Image.Image, facts: FileFacts, data: bytes) -> Image.
         colours = Image.fromarray(deep)
     if alpha is None:
         return colours
+    if alpha.getextrema()[1] == 0:
+        raise UnclearColours("every pixel is transparent; nothing of the picture is to be seen")
     white = Image.new("RGB", colours.size, (255, 255, 255))
     white.paste(colours, mask=alpha)
     return white
@@ -236,18 +239,22 @@ def find_colour_space(image: Image.Image, data: bytes) -> Callable[[Bytes], Byte
     """Return the conversion to sRGB of a picture without a profile; None where nothing says that it needs one.
 
     Adobe RGB of cameras: ColorSpace 0xFFFF with the interoperability index R03 (DCF 2.0, the DCF optional colour
-    space), or ColorSpace 2, which some cameras write. A PNG's cICP chunk names primaries and transfer by ITU-T H.273.
+    space), or ColorSpace 2, which some cameras write. A PNG's cICP chunk names primaries and transfer by ITU-T H.273;
+    without it and sRGB's chunk, gAMA and cHRM say what its numbers are.
 
     Raises:
         UnclearColours: the transfer function is one of HDR, or is unknown here.
     """
-    if (chunk := read_cicp(data)) is not None:
-        primaries, transfer = chunk
+    chunks = read_chunks(data)
+    if len(chunk := chunks.get(b"cICP", b"")) == 4:
+        primaries, transfer = chunk[:2]
         if transfer in _HDR_TRANSFERS:
             raise UnclearColours(f"the transfer function is {_HDR_TRANSFERS[transfer]}, of HDR; export it as SDR")
         if primaries not in (_P3_PRIMARIES, _SRGB_PRIMARIES) or transfer not in _SRGB_TRANSFERS:
             raise UnclearColours(f"cICP names primaries {primaries} and transfer {transfer}, which are not known here")
         return convert_display_p3 if primaries == _P3_PRIMARIES else None
+    if b"sRGB" not in chunks and {b"gAMA", b"cHRM"} & set(chunks):
+        return find_chromaticities(chunks.get(b"gAMA", b""), chunks.get(b"cHRM", b""))
     try:
         exif = image.getexif()
         space = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace)
@@ -256,6 +263,46 @@ def find_colour_space(image: Image.Image, data: bytes) -> Callable[[Bytes], Byte
         return None  # broken EXIF data are no reason to lose the picture
     text = index.decode("ascii", "replace") if isinstance(index, bytes) else str(index)
     return convert_adobe_rgb if space == 2 or (space == 0xFFFF and text.startswith("R03")) else None
+
+
+def find_chromaticities(gamma: bytes, primaries: bytes) -> Callable[[Bytes], Bytes] | None:
+    """Return the conversion to sRGB of a PNG with gAMA and cHRM; None where these are sRGB's, or broken.
+
+    gAMA of 1 / 2.2 is written for sRGB's own curve; what another one means for dark levels, programs disagree on.
+
+    Args:
+        gamma: contents of the chunk gAMA; empty where there is none.
+        primaries: of cHRM: white, red, green, blue, (x, y) each.
+
+    Raises:
+        UnclearColours: the exponent is not that of sRGB, or white is not that of daylight.
+
+    Examples:
+        >>> find_chromaticities((45455).to_bytes(4), b"") is None
+        True
+    """
+    if len(gamma) == 4 and (exponent := int.from_bytes(gamma) / 100_000) and abs(exponent - 1 / 2.2) > _GAMMA_SLACK:
+        raise UnclearColours(
+            f"gAMA says {exponent:g}, where sRGB has 0.45455: its numbers are not those of a screen; export it as sRGB "
+            "or with a profile"
+        )
+    if len(primaries) != 32:
+        return None
+    white, *colours = np.array(struct.unpack(">8I", primaries)).reshape(4, 2) / 100_000
+    if np.abs(white - _D65).max() > _CHROMATICITY_SLACK:
+        raise UnclearColours(f"cHRM names white {white.tolist()}, not that of daylight (0.3127, 0.329)")
+    if np.abs(np.array(colours) - _SRGB).max() <= _CHROMATICITY_SLACK:
+        return None
+    if min(float(y) for _, y in colours) <= 0:
+        raise UnclearColours(f"cHRM names primaries that are no colours: {np.array(colours).tolist()}")
+    named = tuple((float(x), float(y)) for x, y in colours)
+    return lambda pixels: _convert_primaries(pixels, _compute_srgb_light(), named)
+
+
+def _compute_srgb_light() -> npt.NDArray[np.float64]:
+    """Return the linear light of sRGB's 256 levels (IEC 61966-2-1)."""
+    level = np.arange(256) / 255
+    return np.where(level <= 0.04045, level / 12.92, ((level + 0.055) / 1.055) ** 2.4)
 
 
 def convert_adobe_rgb(pixels: Bytes) -> Bytes:
@@ -271,9 +318,7 @@ def convert_adobe_rgb(pixels: Bytes) -> Bytes:
 
 def convert_display_p3(pixels: Bytes) -> Bytes:
     """Convert (h, w, 3) uint8 of Display P3 to sRGB."""
-    level = np.arange(256) / 255
-    linear = np.where(level <= 0.04045, level / 12.92, ((level + 0.055) / 1.055) ** 2.4)
-    return _convert_primaries(pixels, linear, _DISPLAY_P3)
+    return _convert_primaries(pixels, _compute_srgb_light(), _DISPLAY_P3)
 
 
 def _convert_primaries(pixels: Bytes, linear: Numbers, primaries: tuple[tuple[float, float], ...]) -> Bytes:

@@ -11,7 +11,7 @@ _CARD = """---
 {front}---
 # {name}
 
-{rows} removal triplets: `source` (the picture with the object), `mask` (the object, white), `target` (the picture
+{rows} {noun}: `source` (the picture with the object), `mask` (the object, white), `target` (the picture
 without it; the kind of a row says how it was made). Outside `foreground_mask` (object and effects; null where it is
 not known) source and target are equal, pixel by pixel. Made by Rasura from the recipe `{name}` (hash `{recipe}`).
 

@@ -6,9 +6,10 @@ of the columns, plain or as COCO's text (pycocotools, `rleFrString`).
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -56,7 +57,25 @@ class CocoPicture:
     objects: Sequence[CocoObject]
 
 
-def parse_coco(data: bytes, where: str) -> list[CocoPicture]:
+class CocoFile(NamedTuple):
+    """The contents of a file.
+
+    Attributes:
+        pictures: in the order of the file.
+        orphans: number of annotations whose picture is not among them.
+    """
+
+    pictures: Sequence[CocoPicture]
+    orphans: int
+
+
+def _parse_float(text: str) -> float | str:
+    """Parse a number; one that is not finite stays text, so that only its own segmentation is wrong."""
+    value = float(text)
+    return value if math.isfinite(value) else text
+
+
+def parse_coco(data: bytes, where: str) -> CocoFile:
     """Parse the pictures of a file with their objects.
 
     Args:
@@ -64,25 +83,37 @@ def parse_coco(data: bytes, where: str) -> list[CocoPicture]:
         where: the file, for messages.
 
     Raises:
-        NotCoco: it is not JSON, or lacks `images` or `annotations`.
+        NotCoco: it is not JSON, lacks `images` or `annotations`, or two pictures have one id.
     """
     try:
-        values = json.loads(data)
+        values = json.loads(data, parse_float=_parse_float, parse_constant=str)
     except ValueError as error:
         raise NotCoco(f"'{where}' is not JSON: {error}") from None
     if not isinstance(values, dict) or not all(isinstance(values.get(key), list) for key in ("images", "annotations")):
         raise NotCoco(f"'{where}' holds no lists `images` and `annotations`, as COCO's files do")
     try:
         labels = {entry["id"]: str(entry["name"]) for entry in values.get("categories") or []}
-        objects: dict[Any, list[CocoObject]] = {entry["id"]: [] for entry in values["images"]}
+        pictures: dict[Any, Any] = {}
+        for entry in values["images"]:
+            other = pictures.setdefault(entry["id"], entry)
+            if other["file_name"] != entry["file_name"]:
+                names = f"'{other['file_name']}' and '{entry['file_name']}'"
+                raise NotCoco(
+                    f"'{where}': {names} have the id {entry['id']!r}, so their annotations cannot be told apart"
+                )
+        orphans = 0
+        objects: dict[Any, list[CocoObject]] = {id: [] for id in pictures}
         for number, entry in enumerate(values["annotations"]):
-            if entry["image_id"] in objects:
+            if entry["image_id"] not in objects:
+                orphans += 1
+            else:
                 label = labels.get(entry.get("category_id"))
                 crowd, id = bool(entry.get("iscrowd")), str(entry.get("id", number))
                 objects[entry["image_id"]].append(CocoObject(id, label, entry.get("segmentation"), crowd))
-        return [
-            CocoPicture(str(entry["file_name"]), _parse_size(entry), objects[entry["id"]]) for entry in values["images"]
+        named = [
+            CocoPicture(str(entry["file_name"]), _parse_size(entry), objects[id]) for id, entry in pictures.items()
         ]
+        return CocoFile(named, orphans)
     except (KeyError, TypeError, AttributeError) as error:
         raise NotCoco(f"'{where}' is not in COCO's form: {error!r}") from None
 
@@ -139,8 +170,10 @@ def fill_polygon(points: Any, size: tuple[int, int]) -> Mask:
         (height, width) bool.
     """
     width, height = size
-    if len(points) < 3 or not np.isfinite(points).all():
+    if len(points) < 3:
         raise BadSegmentation(f"a polygon of {len(points)} points")
+    if not np.isfinite(points).all():
+        raise BadSegmentation("a polygon with a coordinate that is not finite")
     crossings = np.zeros((height, width + 1), np.int32)  # edges that a row crosses left of each pixel's centre
     ends = np.roll(points, -1, axis=0)
     for (x0, y0), (x1, y1) in zip(points.tolist(), ends.tolist(), strict=True):
@@ -160,7 +193,9 @@ def _draw_runs(segmentation: Any, size: tuple[int, int]) -> Mask:
         raise BadSegmentation(f"run lengths of {segmentation['size']} (height, width), picture {[height, width]}")
     counts = segmentation["counts"]
     runs = parse_run_lengths(counts) if isinstance(counts, str | bytes) else [int(count) for count in counts]
-    if min(runs, default=0) < 0 or sum(runs) != width * height:
+    if min(runs, default=0) < 0:
+        raise BadSegmentation(f"run lengths of which one is negative ({min(runs)})")
+    if sum(runs) != width * height:
         raise BadSegmentation(f"run lengths of {sum(runs)} pixels, picture {width * height}")
     values = np.arange(len(runs)) % 2 == 1
     return np.repeat(values, runs).reshape(width, height).T

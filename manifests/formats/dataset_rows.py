@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from rasura.manifests.errors import InputError
-from rasura.manifests.ids import is_split_name
+from rasura.manifests.ids import find_equal_splits, is_split_name
 from rasura.manifests.tables import Table, Tables
 
 KINDS: Mapping[str | None, str] = {
@@ -78,12 +78,18 @@ class DatasetSummary:
         """Number of rows."""
         return sum(rows for rows, _ in self.splits.values())
 
+    @property
+    def noun(self) -> str:
+        """Noun for all rows: candidates are no triplets, or not before they are accepted."""
+        return "rows" if self.kinds.get("edited") else "removal triplets"
+
     def format(self, card: str, **values: str) -> str:
         """Fill in the text of a card: its figures and `values`."""
         return card.format(
             name=self.name,
             recipe=self.recipe_hash,
             rows=self.rows,
+            noun=self.noun,
             splits="\n".join(f"| {split} | {rows} | {size} |" for split, (rows, size) in self.splits.items()),
             kinds=render_kinds(self.kinds),
             licences=", ".join(self.licences) or "none given",
@@ -118,6 +124,10 @@ def list_rows(tables: Sequence[Table]) -> list[DatasetRow]:
             rows.append(
                 DatasetRow(raw["id"], raw["split"], raw["bytes"] or 0, raw["kind"], raw["licence"], *place, scene)
             )
+    if equal := find_equal_splits(row.split for row in rows):
+        raise NotTriplets(
+            f"splits '{equal[0]}' and '{equal[1]}' differ in their letters' case only; rename one of them"
+        )
     rows.sort(key=lambda row: (row.id, row.table))
     for before, after in pairwise(rows):
         if before.id == after.id:

@@ -11,6 +11,8 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote, unquote
 
+import pyarrow as pa
+
 from rasura.manifests.parquet import RowReader, iterate_rows, open_parquet
 from rasura.manifests.schemas import Kind, Schema
 
@@ -94,6 +96,16 @@ def list_rows(path: str) -> Iterator[ListedRow]:
             name = (row["input"] or {}).get("path") if isinstance(row["input"], Mapping) else None
             pictures = tuple(_get_bytes(row[column]) for column in PICTURES)
             yield ListedRow(parse_scene(name) if name else "", row["subset"], row["split"], pictures)
+
+
+def list_subsets(path: str) -> set[str]:
+    """List the subsets that rows of a file are in, without reading pictures; none of a file that cannot be read."""
+    try:
+        with open_parquet(path) as source:
+            rows = iterate_rows(source, ["subset"]) if "subset" in source.schema_arrow.names else ()
+            return {row["subset"] for row in rows if isinstance(row["subset"], str)}
+    except (OSError, pa.ArrowException):
+        return set()
 
 
 class OberReader:

@@ -174,6 +174,29 @@ def stages(
 
 
 @app.command()
+def removers(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One remover; all where left out.")] = None,
+) -> None:
+    """List the removers that a recipe can name: role, size, steps, memory, licence; and with NAME the keys of one."""
+    from rasura.pipeline.cli.removers import describe_remover, describe_removers
+
+    for line in describe_remover(name) if name else describe_removers():
+        typer.echo(line)
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="A pickle of tensors: .bin, .pt, .pth or .ckpt.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The safetensors file to write.")],
+) -> None:
+    """Write a pickle's tensors as safetensors. Nothing in it is run; one that holds more than tensors is refused."""
+    from rasura.networks.weights import convert_pickle
+
+    count = convert_pickle(source, out)
+    typer.echo(f"{out}: {format_count(count, 'tensor')}")
+
+
+@app.command()
 def verify(
     where: Annotated[
         str, typer.Argument(metavar="RUN|LOOP|DATASET", help="A run, a loop, or a dataset that a run wrote.")
@@ -215,10 +238,12 @@ def verify(
 def report(
     run: Annotated[str, typer.Argument(metavar="RUN|LOOP", help="A run, or a loop's folder.")],
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="The page; <RUN>/report.html by default.")] = None,
-    rows: Annotated[int, typer.Option(min=1, help="Pictures of each flow.")] = 12,
+    rows: Annotated[
+        int, typer.Option(min=1, help="Rows shown of each flow: those nearest to a limit, and a sample.")
+    ] = 12,
     sheet: Annotated[int, typer.Option(min=0, help="Simulated triplets on the contact sheet.")] = 40,
 ) -> None:
-    """Write one self-contained HTML page: pictures, a contact sheet, the dataset's composition, and the funnel."""
+    """Write one self-contained HTML page: pictures, what was rejected, measures with their limits, and the funnel."""
     from rasura.manifests.storage import Store
     from rasura.pipeline.report.run_page import write
 

@@ -20,7 +20,7 @@ from rasura.pipeline.recipe.load import Fault, raise_faults
 from rasura.pipeline.recipe.positions import KeyPath, Positions
 from rasura.pipeline.training.remover import CURRENT, find_files
 from rasura.pipeline.training.rows import RowReader
-from rasura.removers import rorem
+from rasura.removers.diffusion import rorem
 from rasura.removers.registry import ModelParams, open_remover
 from rasura.stages.judging.measure import Measure, MeasureParams
 

@@ -29,7 +29,7 @@ def describe_left_out(plan: Plan) -> str:
     names = f"flow{'s' if len(plan.left_out) > 1 else ''} {', '.join(plan.left_out)}"
     return (
         f"the dataset is without {names}: these rows are candidates, results of removers that nobody has accepted; "
-        "select them by score or verdict, or set `candidates: true` under `dataset`"
+        "select them by score, verdict or kind, or set `candidates: true` under `dataset`"
     )
 
 

@@ -326,7 +326,7 @@ def plan(
     dataset = planner.choose_dataset_flows()
     if dataset == [] and not planner.faults:
         message = "no flow has triplets that somebody has accepted: results of removers are candidates"
-        remedy = "select them by score or verdict, or set `candidates: true`"
+        remedy = "select them by score, verdict or kind, or set `candidates: true`"
         planner.add_fault(("dataset",), f"{message}; {remedy}")
     if planner.faults:
         raise RecipeError("\n".join(planner.faults))

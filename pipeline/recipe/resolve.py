@@ -40,6 +40,7 @@ class ResolvedStage:
 def has_candidates(chain: Sequence[Stage], upstream: Sequence[FlowPlan]) -> bool:
     """Return whether the rows after a chain of stages are candidates that nobody has accepted."""
     candidates = chain[0].name == "flow" and any(plan.has_candidates for plan in upstream)
+    candidates |= isinstance(chain[0], Source) and chain[0].lists_candidates()
     for stage in chain:
         candidates = stage.makes_candidates or (candidates and not stage.accepts_candidates())
     return candidates

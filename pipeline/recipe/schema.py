@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from rasura.annotator.store.policy import Policy
+from rasura.manifests.ids import find_equal_splits
 from rasura.manifests.spelling import suggest
 from rasura.pipeline.recipe.positions import KeyPath
 from rasura.stages.stage import Params
@@ -182,6 +183,8 @@ class Recipe(RootModel):
     def _check_shares(cls, value: dict[str, float]) -> dict[str, float]:
         if invalid := [name for name in value if not re.fullmatch(r"\w+", name)]:
             raise ValueError(f"split '{invalid[0]}': letters, digits and _ only")
+        if equal := find_equal_splits(value):
+            raise ValueError(f"splits '{equal[0]}' and '{equal[1]}' differ in their letters' case only")
         if negative := [name for name, share in value.items() if share < 0]:
             raise ValueError(f"split '{negative[0]}': a share cannot be negative (it is {value[negative[0]]:g})")
         if not value or abs(sum(value.values()) - 1) > 1e-9:

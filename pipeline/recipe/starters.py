@@ -52,13 +52,20 @@ flows:
             pair_motion: {max: 1.0} # px: the camera stood still
             pair_gain_max: {max: 1.3} # both shots have one exposure and one colour space
             effects_area: {max: 0.4} # share of the picture that changed
-            segment_score: {min: 0.5} # certainty of the object mask
+            segment_score: {min: 0.6} # certainty of the object mask
             audit_evidence: {min: 0.3} # share of the object mask that no shadow explains
             audit_missed: {max: 0.13} # areas of the object mask: parts of the object outside of it
             audit_moving: {max: 0.00035} # share of the picture: leaves or tape that moved between the shots
             audit_outside: {max: 0.02} # areas of the object mask: shadow of what stands outside of the picture
             effects_left: {max: 25} # grey levels of the strongest part of the object that stays in the target
             capture_seam: {max: 4} # grey levels of the step along the mask's rim in the target
+            pair_psnr: {min: 22} # dB where nothing changed: both pictures are whole and of one place
+            pair_sharpness: {min: -0.22, max: 0.3} # gt is as sharp as input (log2 of the contrast of its details)
+            pair_grain: {min: -0.35} # and was not denoised
+            pair_blocks: {max: 0.12} # nor compressed more
+            mask_area: {max: 0.4} # share of the picture that the object covers
+            capture_detail: {min: -0.25, max: 1} # where the object was, gt has details like those around it
+            capture_flat: {max: 0.2} # and is not painted over
 
 splits: {test: 0.1, train: 0.9} # a scene is in one split only
 dataset: {flows: [captured]}
@@ -104,6 +111,10 @@ flows:
             audit_outside: {max: 0.02} # areas of the object mask: shadow of what stands outside of the picture
             effects_left: {max: 25} # grey levels of the strongest part of the object that stays in the target
             capture_seam: {max: 4} # grey levels of the step along the mask's rim in the target
+            pair_psnr: {min: 22} # dB where nothing changed: both pictures are whole and of one place
+            mask_area: {max: 0.4} # share of the picture that the object covers
+            capture_detail: {min: -0.25, max: 1} # where the object was, gt has details like those around it
+            capture_flat: {max: 0.2} # and is not painted over
 
 splits: {test: 0.1, train: 0.9} # a scene is in one split only
 dataset: {flows: [captured]}

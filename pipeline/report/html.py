@@ -50,18 +50,26 @@ OUTLINES = {
     "ground": ("ground plane", "M2 2H24V10H2Z"),
 }
 """Outlines that are drawn over pictures: name, and SVG path of the sample in the legend."""
+HIDDEN = {"ground"}
+"""Outlines that hide what is below them: not drawn until their box is ticked."""
+TEXT_LENGTH = 400
+"""Letters of a text from data that are shown."""
 
 
 def render_legend(outlines: Sequence[str] = tuple(OUTLINES)) -> str:
-    """Render the legend of some outlines, and how to use the pictures."""
+    """Render the legend of some outlines, with a box that shows or hides each, and how to use the pictures.
+
+    The boxes work without a script.
+    """
     keys = "".join(
-        f'<li><svg viewBox="0 0 26 12" aria-hidden="true"><path class="{kind}" d="{OUTLINES[kind][1]}"/></svg>'
-        f"{OUTLINES[kind][0]}</li>"
+        f'<li><label><input type="checkbox" id="show-{kind}"{"" if kind in HIDDEN else " checked"}>'
+        f'<svg viewBox="0 0 26 12" aria-hidden="true"><path class="{kind}" d="{OUTLINES[kind][1]}"/></svg>'
+        f"{OUTLINES[kind][0]}</label></li>"
         for kind in outlines
     )
     return (
         f'<ul class="legend">{keys}<li><span class="ramp"></span>difference: none to large</li>'
-        "<li>Point at or hold a source to see its target. Click to enlarge.</li></ul>"
+        "<li>Point at a source, or hold it, for its target</li></ul>"
     )
 
 
@@ -98,8 +106,12 @@ def escape_text(value: object) -> str:
 
 
 def isolate(value: object) -> str:
-    """Escape data within a sentence, isolated so that a name written right to left does not reorder the sentence."""
-    return f"<bdi>{escape_text(value)}</bdi>"
+    """Escape data within a sentence, isolated so that a name written right to left does not reorder the sentence.
+
+    Of a long text, only the first `TEXT_LENGTH` letters are shown.
+    """
+    text = str(value)
+    return f"<bdi>{escape_text(text if len(text) <= TEXT_LENGTH else f'{text[:TEXT_LENGTH]}…')}</bdi>"
 
 
 def render_note(sentence: str) -> str:
@@ -143,7 +155,7 @@ def format_share(value: float) -> str:
 
 
 def format_value(value: Any) -> str:
-    """Format a column's value as text, not escaped."""
+    """Format a column's value as text, neither escaped nor shortened."""
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, Mapping):
@@ -246,8 +258,12 @@ def render_histogram(title: str, shares: Sequence[float], total: int) -> str:
     )
 
 
-def render_card(example: Example) -> str:
-    """Render an example: its pictures side by side, its key measurements, and all other values folded away."""
+def render_card(example: Example, measures: Sequence[str] | None = None) -> str:
+    """Render an example: its pictures side by side, its key measurements, and all other values folded away.
+
+    Args:
+        measures: HTML in place of the key measurements.
+    """
     row = example.row
     id = str(row.get("id", ""))
     panels = "".join(_render_panel(panel, row) for panel in example.panels)
@@ -262,8 +278,10 @@ def render_card(example: Example) -> str:
     ]
     areas = sorted(example.areas.items(), reverse=True)
     chips += [f"<span>{AREAS[key]} {format_share(area)}</span>" for key, area in areas]
-    keys = [key for key in KEY_COLUMNS if isinstance(row.get(key), float)][:4]
-    chips += [f"<span>{_name_column(key)} {row[key]:.3g} {UNITS.get(key, '')}</span>" for key in keys]
+    if measures is None:
+        keys = [key for key in KEY_COLUMNS if isinstance(row.get(key), float)][:4]
+        measures = [f"{name_column(key)} {row[key]:.3g} {UNITS.get(key, '')}" for key in keys]
+    chips += [f"<span>{measure}</span>" for measure in measures]
     values = [(key, value) for key, value in row.items() if value is not None and value != [] and key != "bytes"]
     values.sort(key=lambda item: (item[0] in PROVENANCE and item[0] != "id", item[0] != "id"))
     entries = "".join(f"<dt>{escape_text(key)}</dt><dd>{isolate(format_value(value))}</dd>" for key, value in values)
@@ -274,25 +292,29 @@ def render_card(example: Example) -> str:
     )
 
 
-def render_tile(example: Example, number: int, chips: Sequence[str] = ()) -> str:
+def render_tile(example: Example, number: int | None, chips: Sequence[str] = ()) -> str:
     """Render an example on a contact sheet: its pictures, its number, its label and some chips.
 
     Args:
+        number: None: it has none.
         chips: HTML.
     """
     id = str(example.row.get("id", ""))
-    panels = "".join(_render_panel(panel, example.row, f"{number}: ") for panel in example.panels)
+    prefix = f"{number}: " if number else "rejected: "
+    panels = "".join(_render_panel(panel, example.row, prefix) for panel in example.panels)
     if example.fault:
         panels += render_note(f"Its pictures cannot be read: {isolate(example.fault)}")
     label = f"<span>{isolate(example.row['label'])}</span>" if example.row.get("label") else ""
     label += "".join(f"<span>{chip}</span>" for chip in chips)
+    number_html = f"<b>{number}</b>" if number else ""
     return (
-        f'<article class="card tile"><div class="panels">{panels}</div><div class="caption"><b>{number}</b>{label}'
+        f'<article class="card tile"><div class="panels">{panels}</div><div class="caption">{number_html}{label}'
         f'<code title="{escape_text(id)}">{escape_text(shorten_id(id))}</code></div></article>'
     )
 
 
-def _name_column(column: str) -> str:
+def name_column(column: str) -> str:
+    """Write a column's name as words."""
     return column.replace("_", " ").replace("psnr", "PSNR")
 
 
@@ -314,7 +336,7 @@ def _compute_aspect(panel: Panel) -> float:
 
 def _render_panel(panel: Panel, row: Mapping[str, Any], prefix: str = "") -> str:
     description = ALT.get(panel.name, panel.name.replace("_", " "))
-    label = f" ({row['label']})" if row.get("label") else ""
+    label = f" ({str(row['label'])[:80]})" if row.get("label") else ""
     alt = f"{prefix}{panel.name} of {shorten_id(str(row.get('id', '')))}{label}: {description}"
     paths = "".join(f'<path class="{kind}" d="{path}"/>' for kind, path in panel.paths.items() if path)
     over = f'<svg viewBox="0 0 {panel.width} {panel.height}" aria-hidden="true">{paths}</svg>' if paths else ""

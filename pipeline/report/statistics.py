@@ -5,12 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from rasura.manifests.run_layout import table_path
 from rasura.manifests.shards import CommitRecord
 from rasura.manifests.storage import Store
-from rasura.pipeline.report.thumbnails import UNREADABLE
+from rasura.pipeline.report.flows import iterate_light
 
 DIRECTIONS = 8
 """Bins of 45 degrees, centred on 0, 45, …: those of the shadow stage's clusters."""
@@ -54,18 +51,7 @@ def count_spread(run: Store, flows: Iterable[tuple[str, Sequence[CommitRecord]]]
     """Count over the tables of some flows, one shard at a time. Shards that cannot be read are left out."""
     spread = Spread()
     for flow, commits in flows:
-        for record in commits:
-            if record.data is None:
-                continue
-            try:
-                with (
-                    run.open(f"{table_path(flow)}/{record.data.name}") as source,
-                    pq.ParquetFile(source, pre_buffer=False) as file,
-                ):
-                    names = [name for name in COLUMNS if name in file.schema_arrow.names]
-                    rows = file.read(columns=names, use_threads=False).to_pylist()
-            except UNREADABLE:
-                continue  # the survey has the fault
-            for row in rows:
-                spread.add(row, "shadow_azimuth" in names)
+        for _, table in iterate_light(run, flow, commits, COLUMNS):
+            for row in table.to_pylist():
+                spread.add(row, "shadow_azimuth" in table.column_names)
     return spread

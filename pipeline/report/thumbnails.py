@@ -1,100 +1,42 @@
-"""The pictures of a report: rows evenly spread over a table, read in small batches, as thumbnails with outlines.
+"""The pictures of a report: rows read in small batches, as thumbnails with outlines.
 
 No shard is loaded as a whole: only the columns that are shown are read, and of these one row group at a time.
 """
 
 import base64
 import io
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any
 
 import cv2
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
 from rasura.manifests.images import RGB, Mask, decode_mask
 from rasura.manifests.run_layout import shard_path, table_path
 from rasura.manifests.schemas import PICTURES, Kind, Schema, decode_value
-from rasura.manifests.shards import CommitRecord
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import RUN_REFERENCE
 
 UNREADABLE = (OSError, ValueError, pa.ArrowException)
 """Errors of a file that is missing, cut short or of another format."""
-COUNTED_COLUMNS = ("split", "kind", "label", "licence", "remover")
 BATCH_ROWS = 4
 MASKS = ("mask", "object_mask", "given_mask", "true_object_mask")
 FOREGROUNDS = ("foreground_mask", "true_foreground_mask")
 LIGHT = "foreground_light"
+CUT_OUT_OBJECT = "foreground_object"
 BRIGHTEST = 16
 """The light of reflections, which is so weak that it is shown up to 16 times as bright as it is."""
+DARK = 10
+"""Mean grey level below which brightened light is not shown."""
 QUALITY = 80
 BYTES_PER_PIXEL = 0.16  # of photographs as WebP at that quality, measured; detailed ones have twice that
 
 Place = tuple[str, str, int]  # table, shard, row
-
-
-@dataclass
-class Survey:
-    """Counts over all rows of a table.
-
-    weights: rows by (name, sha256). shards: (id, rows) of those that can be read. scenes: where removers made the rows,
-    the shard, the first row and the number of rows of each scene. faults: of the shards that cannot be read.
-    """
-
-    rows: int = 0
-    bytes: int = 0
-    counts: dict[str, Counter[str | None]] = field(
-        default_factory=lambda: {name: Counter() for name in COUNTED_COLUMNS}
-    )
-    weights: Counter[tuple[str, str]] = field(default_factory=Counter)
-    shards: list[tuple[str, int]] = field(default_factory=list)
-    scenes: list[tuple[str, int, int]] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
-
-
-def survey_table(run: Store, flow: str, commits: Sequence[CommitRecord]) -> Survey:
-    """Count over a table, one shard at a time. A shard that cannot be read is noted as a fault and left out."""
-    survey = Survey()
-    for record in commits:
-        if record.data is None:
-            continue
-        try:
-            with run.open(f"{table_path(flow)}/{record.data.name}") as source:
-                file = pq.ParquetFile(source, pre_buffer=False)
-                columns = ("id", *COUNTED_COLUMNS, "bytes", "weights")
-                names = [name for name in columns if name in file.schema_arrow.names]
-                light = file.read(columns=names, use_threads=False)
-        except UNREADABLE as error:
-            survey.faults.append(f"{record.data.name}: {error}")
-            continue
-        survey.rows += light.num_rows
-        survey.shards.append((record.shard, light.num_rows))
-        for name in COUNTED_COLUMNS:
-            column = light[name] if name in names else pa.nulls(light.num_rows, pa.string())
-            survey.counts[name].update({e["values"]: e["counts"] for e in pc.value_counts(column).to_pylist()})
-        if "remover" in names and light["remover"].null_count < light.num_rows:
-            survey.scenes += _group_by_scene(record.shard, light["id"].to_pylist())
-        if "bytes" in names:
-            survey.bytes += pc.sum(light["bytes"]).as_py() or 0
-        if "weights" in names:
-            flat = pc.list_flatten(light["weights"]).to_pylist()
-            survey.weights.update((entry["name"], entry["value"]) for entry in flat)
-    return survey
-
-
-def _group_by_scene(shard: str, ids: Sequence[str]) -> Iterator[tuple[str, int, int]]:
-    """Yield shard, first row and number of rows of each scene: consecutive ids `<scene>.<remover>`."""
-    start = 0
-    for _, group in groupby(ids, lambda id: id.rpartition(".")[0] or id):
-        yield shard, start, (count := len(list(group)))
-        start += count
 
 
 def space_evenly(total: int, count: int) -> list[int]:
@@ -106,19 +48,6 @@ def space_evenly(total: int, count: int) -> list[int]:
     """
     count = min(total, count)
     return [(2 * index + 1) * total // (2 * count) for index in range(count)]
-
-
-def choose_places(flow: str, survey: Survey, count: int) -> list[Place]:
-    """Choose the places of rows that are evenly spread over a table; all removers of a scene, or none."""
-    if survey.scenes:
-        most = max(rows for _, _, rows in survey.scenes)
-        scenes = [survey.scenes[index] for index in space_evenly(len(survey.scenes), max(1, count // most))]
-        return [(flow, shard, row) for shard, start, rows in scenes for row in range(start, start + rows)][:count]
-    positions, result, start = space_evenly(survey.rows, count), [], 0
-    for shard, rows in survey.shards:
-        result += [(flow, shard, index - start) for index in positions if start <= index < start + rows]
-        start += rows
-    return result
 
 
 def read_rows(run: Store, places: Iterable[Place], columns: Schema) -> Iterator[tuple[Place, dict[str, Any]]]:
@@ -159,24 +88,26 @@ def _iterate_rows(source: Any, positions: Iterable[int], columns: Schema) -> Ite
         start = end
 
 
-def read_examples(run: Store, places: Sequence[Place], columns: Schema, pictures: Schema) -> Iterator[dict[str, Any]]:
-    """Yield rows with light values decoded and pictures encoded, in the order of their shards; references are followed.
+def read_examples(run: Store, places: Sequence[Place], columns: Schema, pictures: Schema) -> list[dict[str, Any]]:
+    """Read rows with light values decoded and pictures encoded, in the order of their places; references are followed.
 
     Args:
         columns: of the table itself.
         pictures: picture columns to read, from the rows or from those that they refer to.
     """
     light = {name: kind for name, kind in columns.items() if kind not in PICTURES}
-    rows: dict[str | None, dict[Place, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    rows: dict[Place, dict[str, Any]] = {}
+    referring: dict[str | None, dict[Place, list[Place]]] = defaultdict(lambda: defaultdict(list))
     for place, raw in read_rows(run, places, light):
         row = {name: decode_value(light[name], value) if name in light else value for name, value in raw.items()}
-        if row.get("ref_shard") is not None:
-            place = (row["ref_table"], row["ref_shard"], row["ref_row"])
-        rows[row.get("ref_run")][place].append({key: row[key] for key in row if key not in RUN_REFERENCE})
-    for other, chosen in rows.items():
-        for place, raw in read_rows(run if other is None else Store(other), chosen, pictures):
-            for row in chosen[place]:
-                yield raw | row
+        stored = (row["ref_table"], row["ref_shard"], row["ref_row"]) if row.get("ref_shard") is not None else place
+        referring[row.get("ref_run")][stored].append(place)
+        rows[place] = {name: value for name, value in row.items() if name not in RUN_REFERENCE}
+    for other, chosen in referring.items():
+        for stored, raw in read_rows(run if other is None else Store(other), chosen, pictures):
+            for place in chosen[stored]:
+                rows[place] = raw | rows[place]
+    return [rows[place] for place in places]
 
 
 @dataclass(frozen=True)
@@ -299,10 +230,12 @@ def _make_panel(name: str, pixels: RGB, side: int, paths: Mapping[str, str] | No
     return Panel(name, uri, image.width, image.height, paths or {})
 
 
-def _make_light_panel(light: RGB, side: int) -> Panel:
-    """Make the picture of a cut-out's light, brightened, with the factor in its name."""
+def _make_light_panel(light: RGB, side: int) -> Panel | None:
+    """Make the picture of a cut-out's light, brightened, with the factor in its name; None where it would be black."""
     factor = min(BRIGHTEST, 255 // max(1, int(np.percentile(light, 99.9))))
     bright = np.minimum(light.astype(np.uint16) * factor, 255).astype(np.uint8)
+    if bright.max(axis=2).mean() < DARK:
+        return None
     return _make_panel(f"{LIGHT} × {factor}" if factor > 1 else LIGHT, bright, side)
 
 
@@ -331,15 +264,22 @@ def build_example(raw: Mapping[str, Any], roles: Roles, side: int) -> Example:
 
 
 def _add_panels(result: Example, pictures: Mapping[str, Any], roles: Roles, side: int) -> None:
+    cut_out = pictures.get(roles.cut_out or "")
+    if cut_out is not None and not roles.source:
+        result.panels.append(_make_panel("cut-out", cut_out, side, _trace_object(pictures, cut_out, side)))
     for name in roles.others:
         if name == LIGHT and pictures[name] is not None:
-            result.panels.append(_make_light_panel(pictures[name], side))
+            result.panels += filter(None, [_make_light_panel(pictures[name], side)])
+        elif name == CUT_OUT_OBJECT and cut_out is not None:
+            continue  # its outline is over the cut-out
         elif pictures[name] is not None:
             result.panels.append(_make_panel(name, _convert_picture(roles.columns[name], pictures[name]), side))
     source = pictures.get(roles.source or "")
     if source is not None:
         (height, width), thumbnail_size = source.shape[:2], fit_size(source, side)
         paths = _trace_paths(result, pictures, (width, height), thumbnail_size)
+        if roles.target:
+            result.areas.pop("ground", None)  # of a triplet, it says little
         box = result.row.get("box")
         if box and len(box) == 4:
             x, y = thumbnail_size[0] / width, thumbnail_size[1] / height
@@ -351,8 +291,16 @@ def _add_panels(result: Example, pictures: Mapping[str, Any], roles: Roles, side
         result.panels.append(_make_panel("target", target, side))
         if source is not None and source.shape == target.shape:
             result.panels.append(_make_panel("difference", draw_difference(source, target), side))
-    if roles.cut_out and pictures[roles.cut_out] is not None:
-        result.panels.append(_make_panel("cut-out", pictures[roles.cut_out], side))
+    if cut_out is not None and roles.source:
+        result.panels.append(_make_panel("cut-out", cut_out, side))
+
+
+def _trace_object(pictures: Mapping[str, Any], cut_out: RGB, side: int) -> dict[str, str]:
+    """Trace the object within a cut-out."""
+    mask: Mask | None = pictures.get(CUT_OUT_OBJECT)
+    if mask is None or mask.shape != cut_out.shape[:2]:
+        return {}
+    return {"object": trace_outline(mask, fit_size(cut_out, side))}
 
 
 def _trace_paths(

@@ -96,11 +96,11 @@ def _read_shape(unet: Mapping[str, Any], base: Path) -> dict[str, Any]:
 def _load_prompt(base: Path, prompts: Path | None) -> dict[str, Any]:
     import torch
 
-    from rasura.removers import conditioning
+    from rasura.removers.diffusion import conditioning
 
     cpu = torch.device("cpu")
     encoded = conditioning.load(prompts) if prompts else conditioning.encode(base, "", None, cpu, torch.float32)
-    return {"tokens": encoded.tokens, "pooled": encoded.pooled}
+    return {"tokens": encoded.tokens, "pooled": encoded.get_pooled()[0]}
 
 
 def crop_source(config: Config, example: examples.Example) -> Array:

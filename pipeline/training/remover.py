@@ -12,10 +12,11 @@ from rasura.networks.pretrained import MissingWeights
 from rasura.networks.trainer import OnProgress
 from rasura.pipeline.training.rows import RowReader, RowRef
 from rasura.pipeline.training.settings import DistillSettings, RemoverSettings, build_training_settings
-from rasura.removers import rorem, tiny
+from rasura.removers import tiny
 from rasura.removers.base import Remover, resize
+from rasura.removers.diffusion import rorem
+from rasura.removers.diffusion.remover import Files
 from rasura.removers.registry import ModelParams, open_remover
-from rasura.removers.sdxl import Files
 from rasura.removers.training import distill, sdxl
 from rasura.removers.training import train as trainer
 from rasura.removers.training.distill import Distillation

@@ -15,7 +15,8 @@ from rasura.networks.checkpoint import TrainingFailed
 from rasura.pipeline.recipe.load import Fault, describe_faults, raise_faults
 from rasura.pipeline.recipe.positions import Positions
 from rasura.pipeline.recipe.schema import RecipeModel
-from rasura.removers import rorem, tiny
+from rasura.removers import tiny
+from rasura.removers.diffusion import rorem
 from rasura.removers.training.distill import Distillation
 from rasura.removers.training.train import Settings
 
@@ -41,7 +42,8 @@ class DistillSettings(RecipeModel):
     prompt: str = Field(rorem.PROMPT, description="Prompt that the teacher is guided to.")
     negative: str = Field(rorem.NEGATIVE, description="Prompt that the teacher is guided away from.")
     teacher_prompts: Path | None = Field(
-        None, description="The embeddings of both, in place of text encoders (`rasura.removers.conditioning.save`)."
+        None,
+        description="The embeddings of both, in place of text encoders (`removers.diffusion.conditioning.save`).",
     )
     settings: dict[str, Any] = Field(
         default_factory=dict, description="More of `rasura.removers.training.distill.Distillation`."

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rasura.removers.objectclear import AttentionRecorder
+from rasura.removers.diffusion.objectclear import AttentionRecorder
 
 if TYPE_CHECKING:
     import torch

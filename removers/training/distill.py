@@ -17,7 +17,7 @@ from rasura.networks.checkpoint import TrainingFailed
 from rasura.networks.lora import RANK, RECIPE_TARGETS, add_lora, disable_lora
 from rasura.networks.setting_types import Batch, Count, Number, PositiveNumber
 from rasura.networks.trainer import OnProgress
-from rasura.removers.conditioning import Conditioning
+from rasura.removers.diffusion.conditioning import Conditioning
 from rasura.removers.training.train import (
     Item,
     Learner,
@@ -102,8 +102,8 @@ def distill(
     if learner.lora:
         raise TrainingFailed("the teacher is a UNet with a LoRA: fold it in first (removers.training.sdxl.fuse_lora)")
     teachers = (
-        replace(learner, tokens=guidance.tokens, pooled=guidance.pooled),
-        replace(learner, tokens=guidance.negative_tokens, pooled=guidance.negative_pooled),
+        replace(learner, tokens=guidance.tokens, pooled=guidance.get_pooled()[0]),
+        replace(learner, tokens=guidance.negative_tokens, pooled=guidance.get_pooled()[1]),
     )
     alphas = learner.alphas.to(learner.device)
     solver_times = list_solver_times(len(alphas), settings.solver_steps).to(learner.device)

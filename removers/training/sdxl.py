@@ -10,9 +10,10 @@ from rasura.networks import lora
 from rasura.networks.pca_codec import Vae, open_vae
 from rasura.networks.pretrained import MissingWeights, open_diffusers, read_config
 from rasura.networks.weights import pick_device_and_dtype
-from rasura.removers import conditioning
-from rasura.removers.conditioning import Conditioning
-from rasura.removers.sdxl import HOLE_AND_SOURCE, Files
+from rasura.removers.diffusion import conditioning
+from rasura.removers.diffusion.conditioning import Conditioning
+from rasura.removers.diffusion.loop import HOLE_AND_SOURCE
+from rasura.removers.diffusion.remover import Files
 from rasura.removers.training.train import Learner, write_unet
 
 LORA_FILE, RECORD = "lora.safetensors", "training.json"
@@ -41,7 +42,7 @@ def open_learner(files: Files, device: str = "auto", dtype: str = "auto", prompt
     about = {"base": str(files.base), "unet": str(unet_folder)} | ({"lora": str(files.lora)} if files.lora else {})
     alphas = open_scheduler(files.base).alphas_cumprod
     return Learner(
-        unet, vae, alphas, embeddings.tokens, embeddings.pooled, torch_device, torch_dtype, save, about, start
+        unet, vae, alphas, embeddings.tokens, embeddings.get_pooled()[0], torch_device, torch_dtype, save, about, start
     )
 
 

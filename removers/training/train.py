@@ -245,7 +245,7 @@ def encode_batch(
     """Return latents of the target (n, c, h, w), the hole (n, 1, h, w) and latents of the source (n, c, h, w)."""
     import torch
 
-    from rasura.removers.sdxl import resize_hole, to_tensor
+    from rasura.removers.diffusion.loop import resize_hole, to_tensor
 
     device, dtype = learner.device, learner.dtype
     holes = torch.from_numpy(np.stack([crop.mask for crop in crops])[:, None]).to(device, dtype)
@@ -319,7 +319,7 @@ def prepare_source(
     sources: Sequence[Array], holes: "torch.Tensor", how: str, device: Any, dtype: Any
 ) -> "torch.Tensor":
     """Return the pixels (n, 3, h, w) that the last channels are encoded from; see `Settings.source`."""
-    from rasura.removers.sdxl import prefill, to_tensor
+    from rasura.removers.diffusion.loop import prefill, to_tensor
 
     if how == "prefilled":
         masks = [hole[0].cpu().numpy() > 0 for hole in holes.float()]

@@ -18,6 +18,7 @@ DETAIL_SIDE = 15  # px of the median that details are compared with: what is nar
 MIN_DETAIL = 0.5  # of the log brightness, all channels together: a detail of clean that everybody sees
 MAX_REMAINDER = 0.4  # of a detail's contrast: with less of it in source, the detail is not there
 MIN_DETAIL_CHANGE, MIN_DETAIL_AREA = 20.0, 8  # grey levels of a 3 × 3 mean; px
+THIN_PART = 7  # px across
 SMALLEST_SIDE = 300  # px of the longer side, down to which pictures are halved in the search for larger details
 LOG_RANGE = (2.0, 5.6)  # of the log brightness that the median covers, with 8 grey levels added
 DARKER = -0.12  # log ratio of brightness below which a person sees shadow
@@ -85,7 +86,9 @@ def find_vanished_details(source: RGB, clean: RGB) -> Mask:
 def measure_moving_details(source: RGB, clean: RGB, foreground: Mask, objects: Mask) -> float:
     """Measure which share of the picture is, in M_fg and beside M_o, small things that only `clean` shows there.
 
-    Details of each size are looked for in the picture and its halves; the largest share counts.
+    Details of each size are looked for in the picture and its halves; the largest share counts. Parts of M_o thinner
+    than `THIN_PART` hide no such thing whole: where they seem to, they are the moving thing itself, a tape that hung
+    elsewhere.
 
     Args:
         source, clean: (h, w, 3) uint8, registered and of one exposure.
@@ -93,7 +96,7 @@ def measure_moving_details(source: RGB, clean: RGB, foreground: Mask, objects: M
     """
     share = 0.0
     while min(foreground.shape) > 2 * DETAIL_SIDE:
-        area = dilate(foreground, 3) & ~dilate(objects, 2)
+        area = dilate(foreground, 3) & ~dilate(morph(objects, cv2.MORPH_OPEN, THIN_PART), 3)
         share = max(share, float((find_vanished_details(source, clean) & area).mean()))
         if max(foreground.shape) <= 2 * SMALLEST_SIDE:
             break

@@ -15,6 +15,7 @@ from rasura.stages.imaging.components import (
     select_components,
 )
 from rasura.stages.imaging.filters import Floats, blur, channel_max, channel_mean, estimate_gradient
+from rasura.stages.imaging.memory import remember_last_pair
 from rasura.stages.imaging.morphology import dilate, erode, morph
 
 LOG_OFFSET = 0.01  # of white, added before the logarithm: near black, ratios are noise
@@ -45,6 +46,7 @@ def linearize(picture: RGB) -> Floats:
     return np.asarray((blur(picture, 1.0) / 255) ** 2.2, np.float32)
 
 
+@remember_last_pair
 def find_unshadowlike(source: RGB, clean: RGB, noise: float) -> tuple[Mask, Mask]:
     """Find the pixels whose log ratio r = log(source / clean), in linear light, is not that of a shadow.
 
@@ -73,12 +75,11 @@ def find_clean_only_blobs(source: RGB, clean: RGB, core: Mask) -> Mask:
     """Return (h, w) bool: the blobs of the core whose outline is in `clean` and not in `source`.
 
     Something that only the second shot has differs as an object does. Its edge votes: within 3 px of a blob's rim the
-    squared gradient of log brightness (blurred by 2 px) sums up to less than half of clean's.
+    squared gradient of the channels' logs (blurred by 2 px) sums up to less than half of clean's. All channels count:
+    a green beam before bricks that are as bright has edges in its hue alone.
     """
-    across, down = zip(
-        *(estimate_gradient(np.log(blur(channel_mean(p), 2.0) + 4)) for p in (source, clean)), strict=True
-    )
-    energy = [a * a + d * d for a, d in zip(across, down, strict=True)]
+    across, down = zip(*(estimate_gradient(np.log(blur(p, 2.0) + 4)) for p in (source, clean)), strict=True)
+    energy = [(a * a + d * d).sum(axis=-1) for a, d in zip(across, down, strict=True)]
     count, labels, _ = label_components(core)
     flags = np.zeros(count, bool)
     for k in range(count):

@@ -9,6 +9,7 @@ import numpy as np
 
 from rasura.manifests.images import RGB, Mask
 from rasura.stages.imaging.filters import Floats, blur, box_mean, channel_mean
+from rasura.stages.imaging.memory import remember_last_pair
 from rasura.stages.imaging.morphology import morph
 
 LOG_RANGE, RATIO_RANGE = (1.3, 5.6), (-1.8, 1.0)  # of the log brightness, and of its difference, that medians cover
@@ -35,6 +36,7 @@ def take_median(values: Floats, low: float, high: float, side: int) -> Floats:
     return np.asarray(cv2.medianBlur(steps, side).astype(np.float32) * ((high - low) / 255) + low, np.float32)
 
 
+@remember_last_pair
 def compare_texture(source: RGB, clean: RGB) -> tuple[Floats, Floats]:
     """Compare what the two pictures show in detail, whatever the light on it.
 

@@ -33,7 +33,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Array = npt.NDArray[Any]
-Point = tuple[float, float]
+Number = Annotated[float, Field(strict=True)]  # and no text that reads as one
+Point = tuple[Number, Number]
 Polygon = Annotated[tuple[Point, ...], Field(min_length=3)]
 
 SUFFIX = ".ground.json"
@@ -41,6 +42,11 @@ MAX_BYTES = 4_000_000  # of a file: more is no drawing
 MAX_ASPECT_ERROR = 0.02  # by which the photograph's proportions may differ from the drawing's
 MIN_FLOOR_AREA = 1e-4  # of the picture
 MAX_ROLL = 30.0  # degrees of a horizon
+MAX_HORIZON = 4.0  # heights of the picture that a horizon may be away from its middle
+HORIZON_SLACK = 0.02  # of the height by which a floor may reach above the horizon
+MAX_PITCH_CONFLICT = 5.0  # degrees by which a horizon and the pitch may disagree
+WIDEST, NARROWEST = 140.0, 10.0  # degrees of a field of view
+MAX_CORNERS = 2000  # of a polygon
 
 
 class BadDrawing(ValueError):
@@ -53,7 +59,7 @@ class Upright(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=False)
     foot: Point
     top: Point
-    metres: float = Field(gt=0.02, lt=100)
+    metres: Number = Field(gt=0.02, lt=100)
 
     @model_validator(mode="after")
     def _check_direction(self) -> "Upright":
@@ -67,15 +73,15 @@ class GroundDrawing(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     version: Literal[1]
-    width: int = Field(ge=1, le=100_000)
-    height: int = Field(ge=1, le=100_000)
+    width: int = Field(ge=1, le=100_000, strict=True)
+    height: int = Field(ge=1, le=100_000, strict=True)
     floor: tuple[Polygon, ...] = ()
     not_floor: tuple[Polygon, ...] = ()
     horizon: tuple[Point, Point] | None = None
     uprights: tuple[Upright, ...] = ()
-    camera_height: float | None = Field(None, gt=0.02, lt=1000)
-    camera_pitch: float | None = Field(None, ge=-60, lt=90)
-    field_of_view: float | None = Field(None, gt=10, lt=140)
+    camera_height: Number | None = Field(None, gt=0.02, lt=200)
+    camera_pitch: Number | None = Field(None, ge=-60, lt=90)
+    field_of_view: Number | None = Field(None, gt=NARROWEST, lt=WIDEST)
     floor_class: str | None = Field(None, min_length=1, max_length=80)
 
     @model_validator(mode="after")
@@ -91,13 +97,46 @@ class GroundDrawing(BaseModel):
                 outside = [p for p in polygon if not (-1 <= p[0] <= self.width + 1 and -1 <= p[1] <= self.height + 1)]
                 if outside:
                     raise ValueError(f"{name}[{number}]: {list(outside[0])} is outside {self.width} x {self.height}")
+                if len(polygon) > MAX_CORNERS:
+                    raise ValueError(f"{name}[{number}]: {len(polygon)} corners; it may have {MAX_CORNERS}")
+                if (crossing := find_crossing(np.array(polygon))) is not None:
+                    first, second = (list(polygon[index]) for index in crossing)
+                    raise ValueError(f"{name}[{number}]: its edges from {first} and from {second} cross each other")
         if self.not_floor and not self.floor:
             raise ValueError("not_floor: it is cut out of a floor, and there is none")
         if self.floor:
             area = self.paint_floor((self.height, self.width)).mean()
             if area < MIN_FLOOR_AREA:
                 raise ValueError("floor: it has no area")
+        self._check_horizon()
         return self
+
+    def _check_horizon(self) -> None:
+        """Check that the horizon is possible, above the floor, and not contradicted by the pitch."""
+        horizon = self.scale_horizon((self.height, self.width))
+        if horizon is None:
+            return
+        row, roll = horizon
+        above = self.height / 2 - row  # px by which it is above the middle
+        if abs(above) > MAX_HORIZON * self.height:
+            raise ValueError(f"horizon: row {row:.0f} is more than {MAX_HORIZON:g} heights from the picture's middle")
+        slope, slack = np.tan(np.deg2rad(roll)), HORIZON_SLACK * self.height
+        for number, polygon in enumerate(self.floor):
+            for x, y in polygon:
+                if y < (line := row + slope * (x - self.width / 2)) - slack:
+                    raise ValueError(
+                        f"floor[{number}]: {[x, y]} is above the horizon, which is at row {line:.0f} there"
+                    )
+        if self.camera_pitch is None:
+            return
+        views = (self.field_of_view, self.field_of_view) if self.field_of_view else (WIDEST, NARROWEST)
+        focal_lengths = [self.width / 2 / np.tan(np.deg2rad(view) / 2) for view in views]
+        low, high = sorted(float(np.rad2deg(np.arctan(above / focal_length))) for focal_length in focal_lengths)
+        if not low - MAX_PITCH_CONFLICT <= self.camera_pitch <= high + MAX_PITCH_CONFLICT:
+            text = f"{low:.0f}" if self.field_of_view else f"{low:.0f} to {high:.0f}, by the field of view"
+            raise ValueError(
+                f"camera_pitch: {self.camera_pitch:g} degrees contradict the horizon, which says {text}; keep one"
+            )
 
     def paint_floor(self, shape: tuple[int, int]) -> Array:
         """Paint the floor into a picture of (height, width), (h, w) bool."""
@@ -117,6 +156,34 @@ class GroundDrawing(BaseModel):
         (x0, y0), (x1, y1) = np.array(self.horizon) * scale
         slope = (y1 - y0) / (x1 - x0)
         return float(y0 + slope * (shape[1] / 2 - x0)), float(np.rad2deg(np.arctan(slope)))
+
+
+def find_crossing(corners: Array) -> tuple[int, int] | None:
+    """Find two edges of a closed polygon (n, 2) that cross; the indices of their first corners, None where none do.
+
+    Examples:
+        >>> find_crossing(np.array([[0, 0], [2, 0], [2, 2], [0, 2]])) is None
+        True
+        >>> find_crossing(np.array([[0, 0], [2, 2], [2, 0], [0, 2]]))
+        (0, 2)
+    """
+    starts = corners.astype(np.float64)
+    ends = np.roll(starts, -1, axis=0)
+
+    def measure_sides(points: Array, start: Array, along: Array) -> Array:
+        return np.asarray(np.sign(along[0] * (points[:, 1] - start[1]) - along[1] * (points[:, 0] - start[0])))
+
+    for index in range(len(starts) - 2):
+        last = len(starts) - (index == 0)  # the last edge ends where the first begins
+        others = np.arange(index + 2, last)
+        along = ends[index] - starts[index]
+        apart = measure_sides(starts[others], starts[index], along) * measure_sides(ends[others], starts[index], along)
+        for other in others[apart < 0].tolist():
+            pair = np.stack([starts[index], ends[index]])
+            sides = measure_sides(pair, starts[other], ends[other] - starts[other])
+            if sides[0] * sides[1] < 0:
+                return index, other
+    return None
 
 
 def parse_drawing(text: str | bytes, name: str) -> GroundDrawing:

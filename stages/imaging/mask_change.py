@@ -7,16 +7,21 @@ import cv2
 import numpy as np
 
 from rasura.manifests.images import RGB, Mask
-from rasura.stages.imaging.filters import Floats
+from rasura.stages.imaging.filters import Floats, blur, convert_to_grey
 
 Polarity = Literal["auto", "white", "black"]
 
 SIDE = 512  # px of the longer side at which pictures are compared
 LEAST_LEVEL = 8.0  # grey levels of a 3 x 3 mean below which nothing counts as change
+MOST_LEVEL = 24.0  # above which everything does: a median above a quarter of that is no noise, but another picture
 NOISE_FACTOR = 4.0  # of the median difference, which is noise where most of the picture has not changed
 MIN_AGREEMENT = 0.08  # phi below which a mask explains nothing
 MIN_INVERTED = 0.15  # phi from which the other polarity is believed although nobody has said it,
 MIN_INVERTED_CHANGED = 0.5  # and share of such a mask that has to have changed
+
+
+MOST_CHANGED, MIN_LIKENESS = 0.3, 0.15
+"""Share of a picture from which a change is looked at outside of the mask, and the likeness that is needed there."""
 
 
 class MaskChange(NamedTuple):
@@ -74,7 +79,8 @@ def find_change(source: RGB, clean: RGB) -> Mask:
     if usable.sum() >= 200:
         second = second * np.median(first[usable] / second[usable], axis=0)
     difference = np.abs(first - np.minimum(second, 255)).max(axis=2)
-    return np.asarray(difference > max(LEAST_LEVEL, NOISE_FACTOR * float(np.median(difference))), bool)
+    noise = min(MOST_LEVEL, NOISE_FACTOR * float(np.median(difference)))
+    return np.asarray(difference > max(LEAST_LEVEL, noise), bool)
 
 
 def measure_mask_change(mask: Mask, change: Mask) -> MaskChange:
@@ -130,6 +136,43 @@ def choose_polarity(white: Mask, black: Sequence[Mask], change: Mask, polarity: 
             f"{values.changed:.0%} of the mask changed, with {name} as the object"
         )
     return PolarityChoice(best[1], best[0], best[2])
+
+
+def _shrink(picture: RGB, size: Sequence[int]) -> RGB:
+    return np.asarray(cv2.resize(picture, tuple(size), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def check_rest(source: RGB, clean: RGB, mask: Mask, change: Mask) -> None:
+    """Check that, where much of a picture changed, two pictures show the same things outside of the mask.
+
+    Shadows leave the things that they fall on; where another picture, or a moved one, was given, the change has
+    nothing to do with the mask, though all of the mask changed.
+
+    Args:
+        source, clean: (h, w, 3) uint8.
+        mask: (h, w) bool.
+        change: as `find_change` returns it.
+
+    Raises:
+        NoExplanation: they do not. The text has the values.
+    """
+    if change.mean() <= MOST_CHANGED:
+        return
+    size = change.shape[::-1]
+    near = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_AREA)
+    outside = np.asarray(cv2.dilate(near, np.ones((25, 25), np.uint8))) == 0
+    first, second = (
+        blur(grey, 2.0) - blur(grey, 8.0)
+        for grey in (convert_to_grey(_shrink(picture, size)) for picture in (source, clean))
+    )
+    one, two = first[outside].astype(np.float64), second[outside].astype(np.float64)
+    power = float(np.sqrt((one @ one) * (two @ two)))
+    likeness = float(one @ two) / power if power > 0 else 0.0
+    if likeness < MIN_LIKENESS:
+        raise NoExplanation(
+            f"{change.mean():.0%} of the picture changed, and outside of the mask the two pictures show other things "
+            f"(correlation {likeness:.2f})"
+        )
 
 
 def score_mask(measured: MaskChange) -> float:

@@ -1,14 +1,20 @@
 """Exposure of a pair: the gain a channel between two pictures of one scene."""
 
+import cv2
 import numpy as np
 
 from rasura.manifests.images import RGB
 from rasura.stages.imaging.comparison import find_unchanged_pixels
 from rasura.stages.imaging.filters import Floats, box_mean, channel_max, channel_mean, convert_to_grey
+from rasura.stages.imaging.morphology import compute_distance_to
 
 Gains = tuple[float, float, float]
 
 UNSHADED_PERCENTILE = 80  # of the brightness ratio, at which no shadow is left: see `estimate_gain`
+SPREADS = 3.0  # times the ratio's spread above that percentile, within which a gain is as likely none
+MAX_FADED = 0.6  # of the ratio in the nearest third of the pixels, what is left in the farthest where it fades
+MAX_TINT_SHARE = 0.5  # of the gain: light that an object keeps off has a hue, too, but less of it than brightness
+MAX_UNCERTAIN = 0.02  # of the gain's logarithm: a larger one is a change of exposure, whatever the spread
 IDENTITY: Gains = (1.0, 1.0, 1.0)
 
 
@@ -33,6 +39,23 @@ def estimate_modal_gain(source: Floats, clean: Floats) -> float:
     return float(np.exp(centre))
 
 
+def _is_uneven(ratio: Floats, distance: Floats, level: float, upper: float, top: float) -> bool:
+    """Return whether a log ratio spreads so much that it is rather none, since a gain is the same everywhere.
+
+    Above 1, it is a drift of the camera that differs between places. Below, it is the light that a large object keeps
+    off a whole room where it never comes to 1 (`top`) and fades with the distance from what changed.
+
+    Args:
+        ratio, distance: (n,) log ratio of brightness, and px to the nearest pixel that changed.
+        level, upper, top: the ratio's 80th, 95th and 99th percentile.
+    """
+    if abs(level) > SPREADS * (upper - level):
+        return False
+    first, second = np.percentile(distance, (33, 67))
+    near, far = np.median(ratio[distance <= first]), np.median(ratio[distance >= second])
+    return level > 0 or bool(top < 0 and far > MAX_FADED * near)
+
+
 def estimate_gain(source: RGB, clean: RGB, dead_zone: float = 0.0035, margin: int = 20) -> Gains:
     """Estimate the gain a channel that brings `clean` (registered) to `source`'s exposure: source ≈ gain · clean.
 
@@ -40,8 +63,8 @@ def estimate_gain(source: RGB, clean: RGB, dead_zone: float = 0.0035, margin: in
     is read from the unshaded part: the 80th percentile of log(source / clean) over wide means, of pixels at least
     `margin` px from large changes; a mode or median would be in the shade, 0.3 % too dark. Channels differ from that
     by their median there. Exactly (1, 1, 1) when every channel is within the dead zone, or where an unchanged exposure
-    fits as well (1 is between the 45th and the 95th percentile, and no channel stands out): correcting nothing is
-    better than half a level of made-up light all over the picture.
+    fits as well (`_is_uneven`, or 1 is between the 45th and the 95th percentile) and no channel stands out: correcting
+    nothing is better than half a level of made-up light all over the picture.
 
     Args:
         source, clean: (h, w, 3) uint8, registered.
@@ -60,11 +83,13 @@ def estimate_gain(source: RGB, clean: RGB, dead_zone: float = 0.0035, margin: in
         return IDENTITY
     first, second = first[pixels], second[pixels]
     ratio = np.log((first @ np.ones(3, np.float32)) / (second @ np.ones(3, np.float32)))
-    lower, level, upper = (float(v) for v in np.percentile(ratio, (45, UNSHADED_PERCENTILE, 95)))
+    lower, level, upper, top = (float(v) for v in np.percentile(ratio, (45, UNSHADED_PERCENTILE, 95, 99)))
     near = np.abs(ratio - level) < 0.01
     tints = np.median(np.log((first[near] + 1) / (second[near] + 1)) - ratio[near, None], axis=0)
     gains = np.exp(level + tints)
-    fits = lower <= 0 <= upper and bool((np.abs(tints) < dead_zone).all()) and abs(level) < 0.015
+    near_one = lower <= 0 <= upper or _is_uneven(ratio, compute_distance_to(~pixels)[pixels], level, upper, top)
+    tinted = bool((np.abs(tints) >= max(dead_zone, MAX_TINT_SHARE * abs(level))).any())
+    fits = near_one and not tinted and abs(level) < MAX_UNCERTAIN
     if dead_zone and (fits or (np.abs(gains - 1) < dead_zone).all()):
         return IDENTITY
     return float(gains[0]), float(gains[1]), float(gains[2])
@@ -77,6 +102,17 @@ def apply_gain(picture: RGB, gains: Gains) -> RGB:
         >>> apply_gain(np.array([[[100, 100, 200]]], np.uint8), (1.0, 1.1, 1.5))
         array([[[100, 110, 255]]], dtype=uint8)
     """
-    if gains == IDENTITY:
-        return picture
-    return np.asarray(np.clip(np.rint(picture * np.array(gains, np.float32)), 0, 255), np.uint8)
+    return picture if gains == IDENTITY else apply_tone(picture, gains, np.zeros((256, 3), np.float32))
+
+
+def apply_tone(picture: RGB, gains: Gains, curve: Floats) -> RGB:
+    """Return `picture` with a curve added to its levels, then times a gain a channel, rounded once, clipped to uint8.
+
+    Args:
+        picture: (h, w, 3) uint8.
+        gains: a factor a channel.
+        curve: (256, 3) grey levels to add, by level and channel.
+    """
+    table = (np.arange(256, dtype=np.float32)[:, None] + curve) * np.array(gains, np.float32)
+    table = np.clip(np.rint(table), 0, 255).astype(np.uint8)
+    return np.asarray(cv2.LUT(np.ascontiguousarray(picture), table[:, None]), np.uint8)

@@ -86,7 +86,8 @@ def compute_content_ids(
         compute_id: of a path (a list of ids as JSON, for a file of many rows); by default, the id of its bytes. A file
             that cannot be read gets the id of its path: the fault will name its row when it is loaded.
     """
-    ids = remember(files, context, compute_id or _compute_file_id)
+    compute = compute_id or _compute_file_id
+    (ids,) = remember(files, context, lambda path: (compute(path),), ("",))
     return {path: id or make_unreadable_id(path) for path, id in ids.items()}
 
 
@@ -95,42 +96,49 @@ def _compute_file_id(path: str) -> str:
 
 
 def remember(
-    files: Sequence[SourceFile], context: RunContext, compute: Callable[[str], str], listing_suffix: str = ""
-) -> dict[str, str | None]:
-    """Return a text for each file, by path. A file whose size and stamp the run has listed is not read again.
+    files: Sequence[SourceFile],
+    context: RunContext,
+    compute: Callable[[str], tuple[str, ...]],
+    listing_suffixes: Sequence[str],
+) -> list[dict[str, str | None]]:
+    """Return some texts for each file, by path. A file whose size and stamp the run has listed is not read again.
 
     Args:
         files: to list.
         context: the run, which remembers the texts.
-        compute: the text of a path.
-        listing_suffix: of the name of the listing.
+        compute: the texts of a path, as many as there are listings: each file is read once.
+        listing_suffixes: of the names of the listings.
 
     Returns:
-        None for a file that cannot be read; that is not remembered, since it may be readable the next time.
+        A mapping a listing. None for a file that cannot be read; that is not remembered, since it may be readable the
+        next time.
     """
-    place = f"{LISTINGS}/{context.flow}{listing_suffix}.json"
-    listing: Mapping[str, Sequence[str]] = {}
-    if context.run.exists(place):
-        listing = _parse_listing(context.run.read(place))
+    places = [f"{LISTINGS}/{context.flow}{suffix}.json" for suffix in listing_suffixes]
+    listings: list[Mapping[str, Sequence[str]]] = [
+        _parse_listing(context.run.read(place)) if context.run.exists(place) else {} for place in places
+    ]
 
-    def look_up(file: SourceFile) -> str | None:
-        entry = listing.get(file.path)
-        if entry and file.stamp and entry[:2] == [str(file.size), file.stamp]:
-            return entry[2]
+    def look_up(file: SourceFile) -> tuple[str | None, ...]:
+        entries = [listing.get(file.path) for listing in listings]
+        if file.stamp and all(entry and list(entry[:2]) == [str(file.size), file.stamp] for entry in entries):
+            return tuple(entry[2] for entry in entries if entry)
         try:
             return compute(file.path)
         except MissingInput:
             raise
         except (OSError, pa.ArrowException):
-            return None
+            return (None,) * len(places)
 
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as threads:
-        texts = dict(zip((file.path for file in files), threads.map(look_up, files), strict=True))
-    entries = {file.path: [str(file.size), file.stamp, text] for file in files if (text := texts[file.path])}
-    merged = {**listing, **entries}
-    if merged != listing:
-        context.run.write(place, json.dumps(merged, ensure_ascii=True).encode())
-    return texts
+        texts = list(threads.map(look_up, files))
+    for place, listing, column in zip(places, listings, zip(*texts, strict=True), strict=False):
+        entries = {
+            file.path: [str(file.size), file.stamp, text] for file, text in zip(files, column, strict=True) if text
+        }
+        merged = {**listing, **entries}
+        if merged != listing:
+            context.run.write(place, json.dumps(merged, ensure_ascii=True).encode())
+    return [{file.path: row[k] for file, row in zip(files, texts, strict=True)} for k in range(len(places))]
 
 
 def _parse_listing(data: bytes) -> dict[str, list[str]]:

@@ -7,28 +7,24 @@ from typing import Literal, cast
 
 from pydantic import Field
 
-from rasura.manifests.formats.ober import NEEDED_COLUMNS, PICTURES, OberReader, list_rows
-from rasura.manifests.ids import compute_content_id, is_split_name
+from rasura.manifests.formats.dataset_rows import KINDS
+from rasura.manifests.formats.ober import NEEDED_COLUMNS, PICTURES, OberReader, list_rows, list_subsets
+from rasura.manifests.ids import compute_content_id, find_equal_splits, is_split_name
 from rasura.manifests.images import MAX_PIXELS, decode_image
 from rasura.manifests.parquet import iterate_rows, open_parquet
 from rasura.manifests.schemas import PROVENANCE, Kind, Schema
 from rasura.stages import stage
 from rasura.stages.imaging.mask_change import Polarity
-from rasura.stages.sources.files import (
-    ChangedInput,
-    InputPath,
-    RunContext,
-    compute_content_ids,
-    format_origin,
-    make_unreadable_id,
-)
+from rasura.stages.sources.files import ChangedInput, InputPath, RunContext, format_origin, make_unreadable_id, remember
 from rasura.stages.sources.listing import MissingInput, SourceFile, find_files
 from rasura.stages.sources.parquet_rows import CellCheck, check_columns, check_files
 from rasura.stages.sources.photos import shrink_to_fit
 from rasura.stages.sources.provided_masks import MASK_COLUMNS, NO_MASK, POLARITY, load_mask
+from rasura.stages.sources.scenes import LISTING_SUFFIXES, read_fingerprint
 from rasura.stages.stage import Kept, Outcome, Record, Rejected, Source
 
 PAIR_COLUMNS: Schema = {"input": Kind.RGB, "gt": Kind.RGB, "given_mask": Kind.MASK, "given_foreground_mask": Kind.MASK}
+GIVEN_KIND: Schema = {"given_kind": Kind.STRING}  # of triplets that are given as pairs: what `capture` makes of them
 TRIPLET_COLUMNS: Schema = {
     "kind": Kind.STRING,
     "source": Kind.RGB,
@@ -37,7 +33,6 @@ TRIPLET_COLUMNS: Schema = {
     "foreground_mask": Kind.MASK,
     "label": Kind.STRING,
 }
-KINDS = ("captured", "simulated", "edited")
 
 
 class OberParams(stage.Params):
@@ -55,30 +50,33 @@ class OberParams(stage.Params):
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="pictures with more pixels are refused undecoded")
 
 
-def _describe_rows(path: str) -> str:
-    """Return a JSON list of (content id, scene, subset, split) of a file's rows."""
+def _describe_rows(path: str) -> tuple[str, str]:
+    """Return JSON lists of (content id, scene, subset, split) of a file's rows, and of their fingerprints."""
     with open_parquet(path) as source:
         present = check_columns(path, source, NEEDED_COLUMNS, PICTURES)
         first = next(iterate_rows(source, present), None)
         if first is not None:
             CellCheck(path, present).check(first, 0)
-    return json.dumps(
-        [[compute_content_id(*row.pictures), row.scene, row.subset, row.split] for row in list_rows(path)]
-    )
+    details, fingerprints = [], []
+    for row in list_rows(path):
+        pictures = dict(zip(PICTURES, row.pictures, strict=True))
+        details.append([compute_content_id(*row.pictures), row.scene, row.subset, row.split])
+        fingerprints.append(read_fingerprint(pictures["gt"] or b""))
+    return json.dumps(details), json.dumps(fingerprints)
 
 
 class Ober(Source):
     """Rows of a dataset in OBER's layout."""
 
     name = "ober"
-    version = "2"
+    version = "3"
     input_paths = ("path",)
-    gives = {**PROVENANCE, **PAIR_COLUMNS, "subset": Kind.STRING, **MASK_COLUMNS}
+    gives = {**PROVENANCE, **PAIR_COLUMNS, **GIVEN_KIND, "subset": Kind.STRING, **MASK_COLUMNS}
     Params = OberParams
     params: OberParams
 
     def schema(self, columns: Schema) -> Schema:
-        pictures = PAIR_COLUMNS if self.params.give == "pairs" else TRIPLET_COLUMNS
+        pictures = {**PAIR_COLUMNS, **GIVEN_KIND} if self.params.give == "pairs" else TRIPLET_COLUMNS
         return {**PROVENANCE, **pictures, "subset": Kind.STRING, **MASK_COLUMNS}
 
     def list_inputs(self, passed_over: Counter[str] | None = None) -> Sequence[SourceFile]:
@@ -89,17 +87,26 @@ class Ober(Source):
         """
         return check_files(find_files(self.params.path, "*.parquet", passed_over), NEEDED_COLUMNS, PICTURES)
 
+    def lists_candidates(self) -> bool:
+        """Return whether rows of the chosen subsets are what a remover made; the layout has no verdicts."""
+        chosen = self.params.subsets
+        if chosen is not None and "edited" not in chosen:
+            return False
+        return any("edited" in list_subsets(file.path) for file in self.list_inputs())
+
     def items(self, run: RunContext) -> list[Record]:
         files = self.list_inputs(run.passed_over)
-        listings = compute_content_ids(files, run, _describe_rows)
+        listings, fingerprints = remember(files, run, _describe_rows, LISTING_SUFFIXES)
         items: list[Record] = []
         splits: dict[str, tuple[str | None, str]] = {}
         for file in files:
-            if listings[file.path] == make_unreadable_id(file.path):
-                origin = format_origin(file.path)
-                items.append({"id": listings[file.path], "origin": origin, "path": file.path, "row": 0})
+            details, texts = listings[file.path], fingerprints[file.path]
+            if details is None or texts is None:
+                unreadable = {"id": make_unreadable_id(file.path), "origin": format_origin(file.path)}
+                items.append({**unreadable, "path": file.path, "row": 0})
                 continue
-            for row, (id, scene, subset, split) in enumerate(json.loads(listings[file.path])):
+            rows = zip(json.loads(details), json.loads(texts), strict=True)
+            for row, ((id, scene, subset, split), fingerprint) in enumerate(rows):
                 if self.params.subsets is not None and subset not in self.params.subsets:
                     continue
                 if self.params.splits is not None and split not in self.params.splits:
@@ -112,9 +119,16 @@ class Ober(Source):
                         "origin": f"{format_origin(file.path)}#{row}",
                         "path": file.path,
                         "row": row,
-                        "row_details": [scene, subset, split],
+                        "scene_id": scene,
+                        "row_details": [subset, split],
+                        "fingerprint": fingerprint,
                     }
                 )
+        if self.params.keep_split and (equal := find_equal_splits(split for split, _ in splits.values())):
+            raise MissingInput(
+                f"'{self.params.path}': splits '{equal[0]}' and '{equal[1]}' differ in their letters' case only; "
+                "rename one of them, or set keep_split: false"
+            )
         return items
 
     def _check_split(
@@ -140,7 +154,7 @@ class Ober(Source):
         for name in ("input", "gt"):
             if data[name] is None:
                 return Rejected("no partner", f"there is no {name} in {item['origin']}")
-        scene, subset, split = item["row_details"]
+        subset, split = item["row_details"]
         if self.params.keep_split and split is not None and not is_split_name(split):
             return Rejected("split is no word", f"{split!r} in {item['origin']}; keep_split: false leaves it out")
         source, clean = (decode_image(cast(bytes, data[name]), self.params.max_pixels) for name in ("input", "gt"))
@@ -167,7 +181,7 @@ class Ober(Source):
                 {
                     "id": item["id"],
                     "origin": item["origin"],
-                    "scene_id": scene,
+                    "scene_id": item["scene_id"],
                     "split": split if self.params.keep_split else None,
                     "licence": self.params.licence,
                     "parents": [],
@@ -181,7 +195,8 @@ class Ober(Source):
     def _name_pictures(self, pictures: Record, subset: str | None) -> Record:
         if self.params.give == "pairs":
             names = dict(zip(pictures, PAIR_COLUMNS, strict=True))
-            return {names[name]: picture for name, picture in pictures.items()}
+            kind = subset if subset in KINDS else None
+            return {"given_kind": kind} | {names[name]: picture for name, picture in pictures.items()}
         kind = subset if subset in KINDS else "captured"
         columns = dict(zip(("source", "target", "mask", "foreground_mask"), pictures.values(), strict=True))
         return {"kind": kind, "label": None, **columns}

@@ -28,24 +28,17 @@ from rasura.stages.sources.files import (
     read_and_verify,
 )
 from rasura.stages.sources.listing import MissingInput, SourceFile, expand_path, find_files, normalize_name
-from rasura.stages.sources.parquet_rows import (
-    PictureRows,
-    check_files,
-    is_empty_cell,
-    is_parquet,
-    list_row_ids,
-    list_row_items,
-    read_cell,
-)
+from rasura.stages.sources.parquet_rows import PictureRows, check_files, is_empty_cell, is_parquet, read_cell
 from rasura.stages.sources.photos import shrink_to_fit
 from rasura.stages.sources.provided_masks import MASK_COLUMNS, NO_MASK, POLARITY, load_mask
-from rasura.stages.sources.scenes import fingerprint_files, fingerprint_tables
+from rasura.stages.sources.scenes import list_pictures, list_tables
 from rasura.stages.stage import Kept, Outcome, Record, Rejected, Source
 
 PAIR = ("input", "gt")
 PARTS = (*PAIR, "mask")
+TWICE = "twice"
 FilesByName = Mapping[str, Mapping[str, str]]
-"""Paths by part, and there by the pair's name."""
+"""Paths by part, and there by the pair's name; in `TWICE`, names that two files of a part have."""
 
 
 class Endings(stage.Params):
@@ -117,7 +110,7 @@ def group_by_folder(files: Sequence[SourceFile], root: str, passed_over: Counter
         passed_over: to which the number of files outside these folders is added.
 
     Raises:
-        MissingInput: input or gt has no file, or two files of one folder differ in their suffix only.
+        MissingInput: input or gt has no file.
     """
     by_part: dict[str, list[tuple[str, str]]] = {part: [] for part in PARTS}
     for file in files:
@@ -131,7 +124,7 @@ def group_by_folder(files: Sequence[SourceFile], root: str, passed_over: Counter
     for part in PAIR:
         if not by_part[part]:
             raise MissingInput(_describe_missing(root, part))
-    return {part: _index_by_name(by_part[part]) for part in PARTS}
+    return _index_by_name(by_part, passed_over)
 
 
 def _describe_missing(root: str, part: str) -> str:
@@ -156,7 +149,7 @@ def group_by_ending(
         passed_over: to which the number of files without such an ending is added.
 
     Raises:
-        MissingInput: two files have one name and differ in their suffix only, or none has such an ending.
+        MissingInput: none has such an ending.
     """
     by_part: dict[str, list[tuple[str, str]]] = {part: [] for part in PARTS}
     by_ending = {part: ending for part in PARTS if (ending := getattr(endings, part))}
@@ -172,18 +165,20 @@ def group_by_ending(
     if not by_part["input"] and not by_part["gt"]:
         endings_text = f"{by_ending['input']} or {by_ending['gt']}"
         raise MissingInput(f"'{root}' has no file whose name ends in {endings_text} before its suffix")
-    return {part: _index_by_name(by_part[part]) for part in PARTS}
+    return _index_by_name(by_part, passed_over)
 
 
-def _index_by_name(entries: list[tuple[str, str]]) -> dict[str, str]:
-    by_name: dict[str, str] = {}
-    for name, path in entries:
-        if other := by_name.get(name):
-            raise MissingInput(
-                f"'{other}' and '{path}' have one name, so their partners are ambiguous; rename one of them"
-            )
-        by_name[name] = path
-    return by_name
+def _index_by_name(by_part: Mapping[str, list[tuple[str, str]]], passed_over: Counter[str] | None) -> FilesByName:
+    """Index the files of each part by name; of two that differ in their suffix only, which one is meant is unknown."""
+    indexed: dict[str, dict[str, str]] = {part: {} for part in (*PARTS, TWICE)}
+    for part in PARTS:
+        for name, path in by_part[part]:
+            other = indexed[part].setdefault(name, path)
+            if other != path:
+                indexed[TWICE][name] = f"'{format_origin(other)}' and '{format_origin(path)}' have one name"
+                if passed_over is not None:
+                    passed_over["second file of one name"] += 1
+    return indexed
 
 
 class Pairs(Source):
@@ -203,7 +198,7 @@ class Pairs(Source):
         """List the pairs of the folders, or the files of rows.
 
         Raises:
-            MissingInput: a folder is not there or has no file, a file has another form, or partners are ambiguous.
+            MissingInput: a folder is not there or has no file, or a file has another form.
         """
         files, names = self._find_inputs(Counter())
         self.input_noun = "file" if names is None else "pair"
@@ -229,18 +224,13 @@ class Pairs(Source):
     def items(self, run: RunContext) -> list[Record]:
         files, names = self._find_inputs(run.passed_over)
         if names is None:
-            ids = compute_content_ids(files, run, lambda path: list_row_ids(path, PAIR, self._columns()))
-            fingerprints = fingerprint_tables(files, run, "gt")
-            items = [
-                item for file in files for item in list_row_items(file.path, ids[file.path], fingerprints[file.path])
-            ]
-            return self._name_scenes(items)
+            return self._name_scenes(list_tables(files, run, PAIR, self._columns(), "gt"))
         pairs = match_partners(names)
         used = {path for pair in pairs for path in pair.values()}
-        ids = compute_content_ids([file for file in files if file.path in used], run)
         by_path = {path: name for part in PARTS for name, path in names[part].items()}
-        clean_files = [file for file in files if file.path in {pair["gt"] for pair in pairs}]
-        clean = fingerprint_files(clean_files, run)
+        clean_paths = {pair["gt"] for pair in pairs}
+        ids, fingerprints = list_pictures([file for file in files if file.path in clean_paths], run)
+        ids |= compute_content_ids([file for file in files if file.path in used - clean_paths], run)
         items = []
         for pair in pairs:
             contents = {part: ids[path] if path else None for part, path in pair.items()}
@@ -254,7 +244,8 @@ class Pairs(Source):
                     "paths": pair,
                     "contents": contents,
                     "similar": similar and format_origin(similar),
-                    "fingerprint": clean.get(pair["gt"] or ""),
+                    "twice": names[TWICE].get(by_path[present]),
+                    "fingerprint": fingerprints.get(pair["gt"] or ""),
                 }
             )
         return self._name_scenes(items)
@@ -280,6 +271,8 @@ class Pairs(Source):
         }
 
     def process_one(self, item: Record) -> Outcome:
+        if item.get("twice"):
+            return Rejected("ambiguous partners", f"{item['twice']}; remove or rename one of them")
         data, params = self._bytes(item), self.params
         for part in ("input", "gt"):
             if data[part] is None:

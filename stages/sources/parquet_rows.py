@@ -3,7 +3,7 @@
 import base64
 import binascii
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -112,7 +112,7 @@ def check_columns(path: str, source: Any, needed: Sequence[str], columns: Sequen
 
 
 def check_files(files: Sequence[SourceFile], needed: Sequence[str], columns: Sequence[str]) -> Sequence[SourceFile]:
-    """Return the files, where each local Parquet file among them passes `check_columns`.
+    """Return the files, where each local Parquet file among them passes `check_columns`, and its first row `CellCheck`.
 
     Raises:
         MissingInput: one does not. A file that cannot be read is a row that fails, and no fault of all.
@@ -122,7 +122,9 @@ def check_files(files: Sequence[SourceFile], needed: Sequence[str], columns: Seq
             continue
         try:
             with open_parquet(file.path) as source:
-                check_columns(file.path, source, needed, columns)
+                present = check_columns(file.path, source, needed, columns)
+                if (first := next(iterate_rows(source, present), None)) is not None:
+                    CellCheck(file.path, present).check(first, 0)
         except MissingInput:
             raise
         except (OSError, pa.ArrowException):
@@ -168,23 +170,23 @@ def _may_hold_pictures(kind: Any) -> bool:
     return bool(binary or pa.types.is_binary_view(kind) or pa.types.is_null(kind))
 
 
-def list_row_ids(path: str, needed: Sequence[str], columns: Sequence[str]) -> str:
-    """Return a JSON list of the content ids of a Parquet file's rows, of the picture columns taken together.
+def iterate_picture_rows(
+    path: str, needed: Sequence[str], columns: Sequence[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the rows of a Parquet file with their content ids, of the picture columns taken together.
 
     A row in which nothing is a picture has an id of its own: empty rows are no duplicates of each other.
 
     Raises:
         MissingInput: as `check_columns`; or the first cell that is not empty holds no picture.
     """
-    ids: list[str] = []
     with open_parquet(path) as source:
         present = check_columns(path, source, needed, columns)
         cell_check = CellCheck(path, present)
         for number, row in enumerate(iterate_rows(source, present)):
             cell_check.check(row, number)
             cells = [read_cell(row[column]) for column in present]
-            ids.append(compute_content_id(*cells) if any(cells) else compute_row_id(path, number))
-    return json.dumps(ids)
+            yield compute_content_id(*cells) if any(cells) else compute_row_id(path, number), row
 
 
 def compute_row_id(path: str, row: int) -> str:
@@ -192,25 +194,19 @@ def compute_row_id(path: str, row: int) -> str:
     return compute_content_id(b"no picture", path.encode(errors="surrogateescape"), str(row).encode())
 
 
-def list_row_items(path: str, ids: str, fingerprints: Sequence[str] = ()) -> list[Record]:
+def list_row_items(path: str, ids: str) -> list[Record]:
     """Return the items of a Parquet file's rows; one for a file that cannot be read, which fails where it is loaded.
 
     Args:
         path: of the file.
-        ids: of its rows, by `list_row_ids`.
-        fingerprints: of its rows' clean pictures, where they are of use.
+        ids: of its rows, as a JSON list.
     """
     if ids == make_unreadable_id(path):
         return [{"id": ids, "origin": format_origin(path), "path": path, "row": 0}]
-    items: list[Record] = [
+    return [
         {"id": id, "origin": f"{format_origin(path)}#{row}", "path": path, "row": row}
         for row, id in enumerate(json.loads(ids))
     ]
-    return (
-        [item | {"fingerprint": text} for item, text in zip(items, fingerprints, strict=True)]
-        if fingerprints
-        else items
-    )
 
 
 class PictureRows:

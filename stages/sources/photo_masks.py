@@ -1,8 +1,9 @@
 """Masks of photographs: a file beside each photo, a folder beside the photos, a column, or COCO's annotations."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -18,7 +19,7 @@ from rasura.manifests.ids import hash_json
 from rasura.manifests.images import RGB, Mask
 from rasura.stages import stage
 from rasura.stages.imaging.mask_change import Polarity
-from rasura.stages.sources.files import RunContext, compute_content_ids, read_file
+from rasura.stages.sources.files import RunContext, compute_content_ids, format_origin, read_file
 from rasura.stages.sources.listing import MissingInput, SourceFile, expand_path, find_files, normalize_name
 from rasura.stages.sources.provided_masks import NO_MASK, POLARITY, shrink_mask
 from rasura.stages.stage import Record, Rejected
@@ -54,7 +55,7 @@ class PhotoMasks(stage.Params):
 
 def match_masks(
     files: Sequence[SourceFile], root: str, masks: PhotoMasks, passed_over: Counter[str]
-) -> tuple[list[SourceFile], dict[str, SourceFile]]:
+) -> tuple[list[SourceFile], dict[str, SourceFile], dict[str, str]]:
     """Separate photographs from masks, and find the mask of each photograph.
 
     Args:
@@ -64,7 +65,7 @@ def match_masks(
         passed_over: to which the number of masks without a photograph is added.
 
     Returns:
-        The photographs, and the mask by the photograph's path.
+        The photographs, the mask by the photograph's path, and by the same, why it is ambiguous.
     """
     mask_files: dict[str, list[SourceFile]] = {}
     photos: dict[str, SourceFile] = {}
@@ -72,7 +73,12 @@ def match_masks(
         folder = expand_path(masks.folder).rstrip("/")
         beside = [file for file in files if not file.path.startswith(f"{folder}/")]
         keys = {file.path: _make_key(file.path, root) for file in beside}
-        for file in find_files(folder, passed_over=Counter()):
+        try:
+            listed = find_files(folder, passed_over=Counter())
+        except MissingInput as error:
+            below = f"{root.rstrip('/')}/{masks.folder}"
+            raise MissingInput(f"{error}; it is not looked for in `path`: write '{below}' for that") from None
+        for file in listed:
             mask_files.setdefault(_make_key(file.path, folder), []).append(file)
         photos = {file.path: file for file in beside}
     else:
@@ -83,12 +89,19 @@ def match_masks(
                 mask_files.setdefault(key.removesuffix(ending), []).append(file)
             else:
                 photos[file.path], keys[file.path] = file, key
-    if twice := [entries for entries in mask_files.values() if len(entries) > 1]:
-        raise MissingInput(f"'{twice[0][0].path}' and '{twice[0][1].path}' have one name; rename one of them")
+    twice = {key: entries for key, entries in mask_files.items() if len(entries) > 1}
+    ambiguous = {
+        path: f"{' and '.join(repr(format_origin(file.path)) for file in twice[key])} have its name; remove all but one"
+        for path, key in keys.items()
+        if key in twice
+    }
+    if twice:
+        passed_over["mask of one name with another"] += sum(map(len, twice.values()))
+        mask_files = {key: entries for key, entries in mask_files.items() if key not in twice}
     found = {path: mask_files[key][0] for path, key in keys.items() if key in mask_files}
     if spare := len(mask_files) - len({file.path for file in found.values()}):
         passed_over["mask of no photo"] += spare
-    return list(photos.values()), found
+    return list(photos.values()), found, ambiguous
 
 
 def _make_key(path: str, root: str) -> str:
@@ -99,7 +112,11 @@ def _make_key(path: str, root: str) -> str:
 
 
 def list_mask_items(
-    files: Sequence[SourceFile], ids: Mapping[str, str], found: Mapping[str, SourceFile], run: RunContext
+    files: Sequence[SourceFile],
+    ids: Mapping[str, str],
+    found: Mapping[str, SourceFile],
+    ambiguous: Mapping[str, str],
+    run: RunContext,
 ) -> list[Record]:
     """List the items of photographs with the path and the content of their masks; None where one has no mask."""
     mask_ids = compute_content_ids(list(found.values()), run) if found else {}
@@ -113,71 +130,135 @@ def list_mask_items(
                 "path": file.path,
                 "photo": ids[file.path],
                 "mask": None if mask is None else [mask.path, content],
+                "ambiguous": ambiguous.get(file.path),
             }
         )
     return items
 
 
-def match_annotations(files: Sequence[SourceFile], root: str, masks: PhotoMasks) -> dict[str, CocoPicture]:
-    """Find the annotations of each photograph in COCO's file, by the photograph's path.
+class Annotations(NamedTuple):
+    """The annotations of photographs, by their paths.
+
+    Attributes:
+        pictures: entries of the file that name the photograph.
+        ambiguous: of a photograph whose entry could be that of another one, which they are.
+    """
+
+    pictures: Mapping[str, Sequence[CocoPicture]] = MappingProxyType({})
+    ambiguous: Mapping[str, str] = MappingProxyType({})
+
+
+def match_annotations(
+    files: Sequence[SourceFile], root: str, masks: PhotoMasks, passed_over: Counter[str]
+) -> Annotations:
+    """Find the annotations of each photograph in COCO's file.
+
+    An entry names the photograph whose path below the root is the entry's name; else the one whose path ends with it;
+    else the one with whose path below the root it ends. Where that is more than one, none of them gets it.
 
     Args:
         files: the photographs.
         root: path of the source.
         masks: with COCO's file.
+        passed_over: to which the number of annotations of no photograph is added.
 
     Raises:
         MissingInput: the file is not in COCO's form, or names none of the photographs.
     """
     place = expand_path(masks.coco or "")
     try:
-        pictures = parse_coco(read_file(place), place)
+        contents = parse_coco(read_file(place), place)
     except NotCoco as error:
         raise MissingInput(str(error)) from None
     except FileNotFoundError:
         raise MissingInput(f"there is no file '{place}'") from None
-    by_name = _index_pictures(pictures)
-    found: dict[str, CocoPicture] = {}
+    by_last_part: dict[str, list[SourceFile]] = {}
     for file in files:
-        below = normalize_name(file.path.removeprefix(root.rstrip("/")).lstrip("/"))
-        if picture := by_name.get(below) or by_name.get(below.rpartition("/")[2]):
-            found[file.path] = picture
-    if not found:
+        by_last_part.setdefault(normalize_name(file.path.rpartition("/")[2]), []).append(file)
+    matches = [(picture, *_find_photos(picture.file_name, by_last_part, root)) for picture in contents.pictures]
+    annotations = _assign_pictures(matches)
+    if not annotations.pictures and not annotations.ambiguous:
         raise MissingInput(f"'{place}' names none of the {len(files)} files at '{root}'")
-    return found
+    assigned = {id(picture) for pictures in annotations.pictures.values() for picture in pictures}
+    for picture, _, paths in matches:
+        if id(picture) not in assigned:
+            reason = "annotation whose photo is ambiguous" if paths else "annotation of a photo that is not there"
+            passed_over[reason] += len(picture.objects)
+    passed_over["annotation of no photo in `images`"] += contents.orphans
+    for reason in [reason for reason, count in passed_over.items() if not count]:
+        del passed_over[reason]
+    return annotations
 
 
-def list_coco_items(
-    files: Sequence[SourceFile], ids: Mapping[str, str], found: Mapping[str, CocoPicture]
-) -> list[Record]:
+EXACT, END, BEGINNING = range(3)  # how an entry's name fits a photograph's path, the surest first
+
+
+def _find_photos(
+    file_name: str, by_last_part: Mapping[str, Sequence[SourceFile]], root: str
+) -> tuple[int, Sequence[str]]:
+    """Find the photographs that the name of an entry fits best; how, and their paths."""
+    name = normalize_name(file_name.replace("\\", "/")).removeprefix("./")
+    fits: dict[int, list[str]] = {EXACT: [], END: [], BEGINNING: []}
+    for file in by_last_part.get(name.rpartition("/")[2], ()):
+        below = normalize_name(file.path.removeprefix(root.rstrip("/")).lstrip("/"))
+        if below == name:
+            fits[EXACT].append(file.path)
+        elif normalize_name(f"/{file.path}").endswith(f"/{name}"):
+            fits[END].append(file.path)
+        elif name.endswith(f"/{below}") and ".." not in name.split("/"):
+            fits[BEGINNING].append(file.path)
+    best = next((rank for rank, paths in fits.items() if paths), BEGINNING)
+    return best, fits[best]
+
+
+def _assign_pictures(matches: Sequence[tuple[CocoPicture, int, Sequence[str]]]) -> Annotations:
+    """Assign entries to photographs, the surest first; what fits several ones, or the like, is ambiguous."""
+    certain: dict[str, list[CocoPicture]] = {}
+    ambiguous: dict[str, str] = {}
+    for rank in (EXACT, END):
+        for picture, _, paths in (match for match in matches if match[1] == rank):
+            if rank == EXACT or len(paths) == 1:
+                for path in paths:
+                    certain.setdefault(path, []).append(picture)
+            else:
+                text = f"'{picture.file_name}' could be {' or '.join(sorted(paths))}"
+                ambiguous |= {path: text for path in paths if path not in certain}
+    loose: dict[str, list[CocoPicture]] = {}
+    for picture, _, paths in (match for match in matches if match[1] == BEGINNING):
+        for path in paths:
+            loose.setdefault(path, []).append(picture)
+    shared = Counter(id(picture) for pictures in loose.values() for picture in pictures)
+    for path, pictures in loose.items():
+        if path in certain or path in ambiguous:
+            continue
+        if len(pictures) == 1 and shared[id(pictures[0])] == 1:
+            certain[path] = pictures
+        else:
+            names = " and ".join(sorted(f"'{picture.file_name}'" for picture in pictures))
+            ambiguous[path] = f"{names} could be this one or another of its name"
+    return Annotations(certain, {path: text for path, text in ambiguous.items() if path not in certain})
+
+
+def list_coco_items(files: Sequence[SourceFile], ids: Mapping[str, str], annotations: Annotations) -> list[Record]:
     """List an item for each object of each photograph, and one for each photograph without objects.
 
     Args:
         files: the photographs.
         ids: content ids, by path.
-        found: annotations, by path.
+        annotations: of the photographs.
     """
     items: list[Record] = []
     for file in files:
-        picture = found.get(file.path)
-        common = {"path": file.path, "photo": ids[file.path], "size": picture and picture.size}
-        for entry in picture.objects if picture else ():
-            id = hash_json([entry.id, entry.label, entry.segmentation])[:8]
-            items.append(common | {"id": f"{ids[file.path]}.{id}", "object": vars(entry)})
-        if picture is None or not picture.objects:
-            items.append(common | {"id": ids[file.path], "object": None})
+        common = {"path": file.path, "photo": ids[file.path], "size": None, "object": None}
+        pictures = annotations.pictures.get(file.path, ())
+        for picture in pictures:
+            for entry in picture.objects:
+                id = hash_json([entry.id, entry.label, entry.segmentation])[:8]
+                row = {"id": f"{ids[file.path]}.{id}", "object": vars(entry), "size": picture.size}
+                items.append(common | row)
+        if not any(picture.objects for picture in pictures):
+            items.append(common | {"id": ids[file.path], "ambiguous": annotations.ambiguous.get(file.path)})
     return items
-
-
-def _index_pictures(pictures: Iterable[CocoPicture]) -> dict[str, CocoPicture]:
-    """Index pictures by their names, and by the last part of their names where no other has it."""
-    by_name: dict[str, CocoPicture] = {}
-    short: dict[str, list[CocoPicture]] = {}
-    for picture in pictures:
-        name = normalize_name(picture.file_name.replace("\\", "/")).removeprefix("./")
-        by_name[name] = picture
-        short.setdefault(name.rpartition("/")[2], []).append(picture)
-    return {name: entries[0] for name, entries in short.items() if len(entries) == 1} | by_name
 
 
 def draw_object(item: Record, source: RGB, masks: PhotoMasks, max_side: int | None) -> tuple[Mask, Record] | Rejected:
@@ -192,6 +273,8 @@ def draw_object(item: Record, source: RGB, masks: PhotoMasks, max_side: int | No
     Returns:
         (h', w') bool with its label and `MASK_COLUMNS`; or why there is none.
     """
+    if item.get("ambiguous"):
+        return Rejected("annotations ambiguous", item["ambiguous"])
     if item["object"] is None:
         return Rejected("no mask", "the annotations name no object in it")
     entry = CocoObject(**item["object"])

@@ -12,30 +12,14 @@ import cv2
 from pydantic import Field
 
 from rasura.manifests.camera_tags import CAMERA_COLUMNS, read_camera
-from rasura.manifests.formats.coco import CocoPicture
 from rasura.manifests.images import MAX_PIXELS, RGB, decode_image
 from rasura.manifests.schemas import PROVENANCE, Kind, Schema
 from rasura.stages import stage
-from rasura.stages.sources.files import (
-    InputPath,
-    Pattern,
-    RunContext,
-    compute_content_ids,
-    extract_scene_id,
-    format_origin,
-    read_and_verify,
-)
+from rasura.stages.sources.files import InputPath, Pattern, RunContext, extract_scene_id, format_origin, read_and_verify
 from rasura.stages.sources.listing import MissingInput, SourceFile, expand_path, find_files
-from rasura.stages.sources.parquet_rows import (
-    PictureRows,
-    check_files,
-    is_empty_cell,
-    is_parquet,
-    list_row_ids,
-    list_row_items,
-    read_cell,
-)
+from rasura.stages.sources.parquet_rows import PictureRows, check_files, is_empty_cell, is_parquet, read_cell
 from rasura.stages.sources.photo_masks import (
+    Annotations,
     PhotoMasks,
     draw_object,
     list_coco_items,
@@ -44,7 +28,7 @@ from rasura.stages.sources.photo_masks import (
     match_masks,
 )
 from rasura.stages.sources.provided_masks import MASK_COLUMNS, load_mask
-from rasura.stages.sources.scenes import fingerprint_files, fingerprint_tables
+from rasura.stages.sources.scenes import list_pictures, list_tables
 from rasura.stages.stage import Kept, Outcome, Record, Rejected, Source
 
 
@@ -93,7 +77,8 @@ class PhotoInputs(NamedTuple):
     photos: Sequence[SourceFile]
     tables: Sequence[SourceFile]
     masks: Mapping[str, SourceFile] = MappingProxyType({})
-    annotations: Mapping[str, CocoPicture] = MappingProxyType({})
+    ambiguous: Mapping[str, str] = MappingProxyType({})
+    annotations: Annotations = Annotations()
 
 
 class Photos(Source):
@@ -104,7 +89,7 @@ class Photos(Source):
     """
 
     name = "photos"
-    version = "2"
+    version = "3"
     input_paths = ("path",)
     gives = {
         **PROVENANCE,
@@ -145,35 +130,31 @@ class Photos(Source):
         root = expand_path(params.path)
         if params.masks.coco:  # it often lies beside the photos
             photos = [file for file in photos if file.path != expand_path(params.masks.coco or "")]
-            return PhotoInputs(photos, tables, annotations=match_annotations(photos, root, params.masks))
-        found: Mapping[str, SourceFile] = {}
+            return PhotoInputs(photos, tables, annotations=match_annotations(photos, root, params.masks, passed_over))
         if photos:
-            photos, found = match_masks(photos, root, params.masks, passed_over)
-        return PhotoInputs(photos, tables, found)
+            photos, found, ambiguous = match_masks(photos, root, params.masks, passed_over)
+            return PhotoInputs(photos, tables, found, ambiguous)
+        return PhotoInputs(photos, tables)
 
     def items(self, run: RunContext) -> list[Record]:
         masks = self.params.masks
-        photos, tables, found, annotations = self._find_inputs(run.passed_over)
+        photos, tables, found, ambiguous, annotations = self._find_inputs(run.passed_over)
         items: list[Record] = []
         if photos:
-            ids = compute_content_ids(photos, run)
+            ids, fingerprints = list_pictures(photos, run)
             if masks and masks.coco:
                 items = list_coco_items(photos, ids, annotations)
             elif masks:
-                items = list_mask_items(photos, ids, found, run)
+                items = list_mask_items(photos, ids, found, ambiguous, run)
             else:
                 items = [{"id": ids[file.path], "path": file.path} for file in photos]
-            fingerprints = fingerprint_files(photos, run)
             items = [
                 item | {"origin": format_origin(item["path"]), "fingerprint": fingerprints[item["path"]]}
                 for item in items
             ]
         if tables:
             columns = self._columns()
-            ids = compute_content_ids(tables, run, lambda path: list_row_ids(path, columns, columns))
-            row_fingerprints = fingerprint_tables(tables, run, self.params.column)
-            for file in tables:
-                items += list_row_items(file.path, ids[file.path], row_fingerprints[file.path])
+            items += list_tables(tables, run, columns, columns, self.params.column)
         for item in items:
             item["scene_id"] = extract_scene_id(item["origin"], self.params.scene, item.get("photo") or item["id"])
         return items
@@ -198,6 +179,8 @@ class Photos(Source):
         if params.masks:
             if params.masks.coco:
                 outcome = draw_object(item, picture, params.masks, params.max_side)
+            elif item.get("ambiguous"):
+                return Rejected("ambiguous masks", item["ambiguous"])
             elif encoded is None:
                 return Rejected("no mask", f"there is no mask for {item['origin']}")
             else:

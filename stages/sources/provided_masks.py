@@ -9,7 +9,14 @@ from pydantic import Field
 from rasura.manifests.images import RGB, Mask
 from rasura.manifests.masks import EmptyMask, MaskReading, NotAMask, read_mask
 from rasura.manifests.schemas import Kind, Schema
-from rasura.stages.imaging.mask_change import NoExplanation, Polarity, PolarityChoice, choose_polarity, find_change
+from rasura.stages.imaging.mask_change import (
+    NoExplanation,
+    Polarity,
+    PolarityChoice,
+    check_rest,
+    choose_polarity,
+    find_change,
+)
 from rasura.stages.stage import Record, Rejected
 
 MASK_COLUMNS: Schema = {
@@ -58,7 +65,9 @@ def load_mask(
         return Rejected("mask of another size", f"mask {size}, picture {expected}")
     if clean is not None and clean.shape == source.shape:
         try:
-            chosen = choose_polarity(reading.white, reading.black, find_change(source, clean), polarity)
+            change = find_change(source, clean)
+            chosen = choose_polarity(reading.white, reading.black, change, polarity)
+            check_rest(source, clean, chosen.mask, change)
         except NoExplanation as error:
             return Rejected("mask explains no change", f"{error}; its file: {reading.values}")
     else:

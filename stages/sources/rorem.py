@@ -16,7 +16,6 @@ from rasura.stages.sources.files import (
     InputPath,
     Pattern,
     RunContext,
-    compute_content_ids,
     extract_scene_id,
     format_origin,
     read_and_verify,
@@ -25,7 +24,7 @@ from rasura.stages.sources.files import (
 from rasura.stages.sources.listing import MissingInput, SourceFile, expand_path, find_files, normalize_name
 from rasura.stages.sources.photos import shrink_to_fit
 from rasura.stages.sources.provided_masks import MASK_COLUMNS, POLARITY, load_mask
-from rasura.stages.sources.scenes import fingerprint_files
+from rasura.stages.sources.scenes import list_pictures
 from rasura.stages.stage import Kept, Outcome, Record, Rejected, Source
 
 TRIPLET_COLUMNS: Schema = {
@@ -81,6 +80,17 @@ class Rorem(Source):
         """
         return [entry for _, entries in self._read_lists() for entry in entries]
 
+    def lists_candidates(self) -> bool:
+        """Return whether rows are what a remover made and have no score of 1: nobody has said yes to them."""
+        for path, entries in self._read_lists():
+            details = _read_row_details(path)
+            for entry in entries:
+                row = details.get(get_entry_name(entry.paths.get("source") or ""), {})
+                kind = row.get("kind") or self.params.kind
+                if entry.fault is None and kind == "edited" and convert_score(entry.score) != "yes":
+                    return True
+        return False
+
     def _read_lists(self) -> list[tuple[str, list[Entry]]]:
         root = expand_path(self.params.path)
         lists = find_files(root, "*.json" if root.endswith(".json") else "meta*.json")
@@ -97,9 +107,8 @@ class Rorem(Source):
         listed = {_normalize_path(path) for path, _ in entries}
         if unused := sum(place not in places | listed and not place.endswith(f"/{ABOUT}") for place in files):
             run.passed_over["in no entry of a meta.json"] += unused
-        ids = compute_content_ids([files[place] for place in sorted(places)], run)
+        ids, fingerprints = list_pictures([files[place] for place in sorted(places)], run)
         contents = {place: ids[files[place].path] for place in places}
-        fingerprints = fingerprint_files([files[place] for place in sorted(places)], run)
         items: list[Record] = []
         for (path, list_entries), list_places in zip(entries, located, strict=True):
             row_details = _read_row_details(path)

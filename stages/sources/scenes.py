@@ -8,13 +8,17 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from rasura.manifests.fingerprints import compute_fingerprint, group_near_duplicates
+from rasura.manifests.ids import compute_content_id
 from rasura.manifests.images import BadImage, decode_image, open_image
-from rasura.manifests.parquet import iterate_rows, open_parquet
-from rasura.stages.sources.files import RunContext, read_file, remember
+from rasura.stages.sources.files import RunContext, make_unreadable_id, read_file, remember
 from rasura.stages.sources.listing import SourceFile
-from rasura.stages.sources.parquet_rows import read_cell
+from rasura.stages.sources.parquet_rows import iterate_picture_rows, list_row_items, read_cell
 from rasura.stages.stage import Record
 
+Texts = Mapping[str, str | None]
+"""A text a path; None where the file cannot be read."""
+
+LISTING_SUFFIXES = ("", ".fingerprints")  # of the names of the listings: ids, and fingerprints
 _DRAFT_SIDE = 256  # px: a JPEG need not be decoded at a larger size
 _NONE = "-"  # of a picture that cannot be read: its row will say why
 
@@ -38,20 +42,46 @@ def read_fingerprint(data: bytes) -> str:
         return _NONE
 
 
-def fingerprint_files(files: Sequence[SourceFile], context: RunContext) -> Mapping[str, str | None]:
-    """Return the fingerprint of each picture, by path; those that the run has listed are not read again."""
-    return remember(files, context, lambda path: read_fingerprint(read_file(path)), ".fingerprints")
+def list_pictures(files: Sequence[SourceFile], context: RunContext) -> tuple[dict[str, str], Texts]:
+    """Return the content id and the fingerprint of each picture, by path. A file is read once, and not again later."""
+
+    def read(path: str) -> tuple[str, str]:
+        data = read_file(path)
+        return compute_content_id(data), read_fingerprint(data)
+
+    ids, fingerprints = remember(files, context, read, LISTING_SUFFIXES)
+    return {path: id or make_unreadable_id(path) for path, id in ids.items()}, fingerprints
 
 
-def fingerprint_tables(files: Sequence[SourceFile], context: RunContext, column: str) -> Mapping[str, Sequence[str]]:
-    """Return the fingerprints of the rows of each Parquet file, by path; none for a file that cannot be read."""
+def list_tables(
+    files: Sequence[SourceFile], context: RunContext, needed: Sequence[str], columns: Sequence[str], clean: str
+) -> list[Record]:
+    """Return the items of the rows of Parquet files, with the fingerprints of one column. A file is read once.
 
-    def read(path: str) -> str:
-        with open_parquet(path) as source:
-            return json.dumps([read_fingerprint(read_cell(row[column])) for row in iterate_rows(source, [column])])
+    Args:
+        files: to list.
+        context: the run, which remembers them.
+        needed: columns that each file must have.
+        columns: all with pictures.
+        clean: the column of the clean pictures.
 
-    texts = remember(files, context, read, ".fingerprints")
-    return {path: json.loads(text) if text else [] for path, text in texts.items()}
+    Raises:
+        MissingInput: as `iterate_picture_rows`.
+    """
+
+    def read(path: str) -> tuple[str, str]:
+        rows = [
+            (id, read_fingerprint(read_cell(row[clean]))) for id, row in iterate_picture_rows(path, needed, columns)
+        ]
+        return json.dumps([id for id, _ in rows]), json.dumps([fingerprint for _, fingerprint in rows])
+
+    ids, fingerprints = remember(files, context, read, LISTING_SUFFIXES)
+    items: list[Record] = []
+    for file in files:
+        rows = list_row_items(file.path, ids[file.path] or make_unreadable_id(file.path))
+        texts = json.loads(fingerprints[file.path] or "[]") or [None] * len(rows)
+        items += [item | {"fingerprint": text} for item, text in zip(rows, texts, strict=True)]
+    return items
 
 
 def join_scenes(items: Sequence[Record]) -> None:

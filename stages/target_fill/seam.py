@@ -12,6 +12,8 @@ DRIFT_RING = (0.02, 0.07)  # of the diagonal, distance from M_fg at which the ca
 MIN_REGION_SHARE = 0.02  # of the picture: in a smaller region no drift is measured
 MIN_RING = (12.0, 40.0)  # px, at least
 NO_DRIFT, CERTAIN_DRIFT = 1.0, 1.5  # grey levels: what is left at the rim is the shadow's, is the camera's
+PENUMBRA_SHARE = 0.03  # of the diagonal, from M_fg to where the difference is the camera's alone
+RIM_SIGMA, FAR_SIGMA = 4.0, 8.0  # px of the Gaussian over the difference at the rim, and beyond the penumbra
 DECAY_SHARE = 0.02  # of the diagonal, over which the rest of a penumbra dies away inside
 MAX_RIM_LEVEL, MAX_RIM_SIGMAS = 14.0, 4.0  # a larger difference outside the rim is something else that changed
 RIM_INSIDE, RIM_OUTSIDE = (7.0, 10.0), (2.0, 6.0)  # px from the rim: the bands whose offsets are compared
@@ -21,9 +23,10 @@ RIM_WINDOW = 25  # px, side of the window over which a band is averaged
 def measure_drift(source: RGB, clean: RGB, foreground: Mask) -> float:
     """Measure by how many grey levels the two shots differ where the object's effects have ended.
 
-    A camera that sets its own exposure or white balance shows in all of a ring around M_fg, and as much beyond it: the
-    lower quintile of the 11 × 11 mean difference in the ring, or its median beyond, less where the ring's is larger.
-    The end of a shadow is on one side of the ring, and light that an object keeps off a room fades with distance.
+    A camera that sets its own exposure or white balance shows in all of a ring around M_fg, and as much far away: the
+    lower quintile of the 11 × 11 mean difference in the ring, or its median in the farther half of what is beyond, less
+    where the ring's median is larger. The end of a shadow is on one side of the ring, and light that an object keeps
+    off a room fades with distance.
 
     Args:
         source, clean: (h, w, 3) uint8, registered and of one exposure.
@@ -39,20 +42,31 @@ def measure_drift(source: RGB, clean: RGB, foreground: Mask) -> float:
     )
     if not foreground.any():
         return 0.0
-    ring, beyond = values[(distance >= near) & (distance <= far)], values[distance > far]
+    ring, beyond = values[(distance >= near) & (distance <= far)], distance > far
     smallest = MIN_REGION_SHARE * values.size
-    low = float(np.percentile(ring, 20)) if ring.size > smallest else 0.0
-    if beyond.size <= smallest:
-        return low
-    around, distant = (float(np.median(part)) if part.size > smallest else 0.0 for part in (ring, beyond))
-    return max(low, distant * min(1.0, distant / max(around, 0.1)))
+    if beyond.sum() <= smallest:
+        return float(np.percentile(ring, 20)) if ring.size > smallest else 0.0
+    distant = float(np.median(values[distance > np.median(distance[beyond])]))
+    if ring.size <= smallest:
+        return 0.0
+    fading = min(1.0, distant / max(float(np.median(ring)), 0.1))
+    return fading * max(float(np.percentile(ring, 20)), distant)
+
+
+def _continue_inside(delta: Floats, known: Mask, sigma: float, decay: float | None) -> Floats:
+    """Continue the smoothed (h, w, 3) difference of the known pixels into the others (`solve_membrane`)."""
+    weight = known.astype(np.float32)
+    total = blur(weight, sigma)
+    values = blur(delta * weight[..., None], sigma) / np.maximum(total, 1e-6)[..., None]
+    return solve_membrane(np.asarray(values, np.float32), known & (total > 0.02), decay)
 
 
 def estimate_rim_offset(source: RGB, clean: RGB, foreground: Mask, noise: float, drift: float) -> Floats:
     """Estimate what to add to `clean` inside M_fg, so that it meets `source` at the rim.
 
-    A membrane over M_fg under the smoothed difference outside. Where the camera did not drift, the difference is the
-    rest of a penumbra, which dies away inside (`DECAY_SHARE`): continued unchanged it would bring the shadow back.
+    Where the camera drifted, a membrane over M_fg and a margin around it, under the smoothed difference beyond: what
+    the difference is nearer to M_fg is partly the rest of a penumbra. What remains of it at the rim then dies away
+    inside (`DECAY_SHARE`): continued unchanged it would bring the shadow back.
 
     Args:
         source, clean: (h, w, 3) uint8, registered and of one exposure.
@@ -67,17 +81,19 @@ def estimate_rim_offset(source: RGB, clean: RGB, foreground: Mask, noise: float,
     if not foreground.any() or foreground.all():
         return offset
     diagonal = float(np.hypot(*foreground.shape))
-    margin = 24
+    near = PENUMBRA_SHARE * diagonal
+    margin = 48 + round(near)
     ys, xs = np.flatnonzero(foreground.any(1)), np.flatnonzero(foreground.any(0))
     window = np.s_[max(0, ys[0] - margin) : ys[-1] + margin + 1, max(0, xs[0] - margin) : xs[-1] + margin + 1]
     delta, inside = source[window].astype(np.float32) - clean[window], foreground[window]
     alike = channel_max(np.abs(box_mean(delta, 5))) < max(MAX_RIM_LEVEL, MAX_RIM_SIGMAS * noise)
-    weight = (alike & ~inside).astype(np.float32)
-    total = blur(weight, 4.0)
-    values = blur(delta * weight[..., None], 4.0) / np.maximum(total, 1e-6)[..., None]
-    shadow_share = float(np.clip((CERTAIN_DRIFT - drift) / (CERTAIN_DRIFT - NO_DRIFT), 0, 1))
-    decay = DECAY_SHARE * diagonal / shadow_share if shadow_share else None
-    field = solve_membrane(np.asarray(values, np.float32), ~inside & (total > 0.02), decay)
+    field = np.zeros_like(delta)
+    certainty = float(np.clip((drift - NO_DRIFT) / (CERTAIN_DRIFT - NO_DRIFT), 0, 1))
+    if certainty:
+        far = alike & (compute_distance_to(inside) >= near)
+        if far.mean() > MIN_REGION_SHARE:
+            field = np.float32(certainty) * _continue_inside(delta, far, FAR_SIGMA, None)
+    field += _continue_inside(delta - field, alike & ~inside, RIM_SIGMA, DECAY_SHARE * diagonal)
     offset[window] = field * inside[..., None]
     return offset
 

@@ -93,6 +93,11 @@ SUBSTITUTIONS = (
         "the run needs weights: the demo's run is exported",
     ),
     Substitution(
+        r"rasura export runs/demo --format ober --out published",
+        "rasura export runs/demo --format ober --flow captured --flow simulated --out published",
+        "the demo's run here is of version 0.1.0, whose dataset had candidates in it",
+    ),
+    Substitution(
         r"rasura run recipes/cars.yaml --set vars.assets=FOLDER",
         "rasura check recipes/cars.yaml --set vars.assets=assets",
         NEEDS_WEIGHTS,

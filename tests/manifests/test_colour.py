@@ -178,6 +178,39 @@ def test_png_names_its_colours_by_cicp() -> None:
         decode_image(add_chunk(save(scene), b"cICP", bytes([9, 16, 0, 1])))
 
 
+def test_png_names_its_colours_by_chromaticities() -> None:
+    """cHRM of Display P3 is applied; gAMA of sRGB changes nothing; another one is refused, without sRGB's chunk."""
+    scene = make_scene(36)
+    screen, linear = (b"gAMA", (45_455).to_bytes(4)), (b"gAMA", (100_000).to_bytes(4))
+    p3 = struct.pack(">8I", 31_270, 32_900, 68_000, 32_000, 26_500, 69_000, 15_000, 6_000)
+    srgb = struct.pack(">8I", 31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000)
+    for chunks, space in (([screen], None), ([screen, (b"cHRM", srgb)], None), ([screen, (b"cHRM", p3)], "p3")):
+        data = save(scene)
+        for kind, contents in chunks:
+            data = add_chunk(data, kind, contents)
+        expected = scene if space is None else to_srgb(scene.astype(float), space)
+        assert np.abs(decode_image(data) - expected).max() <= (2 if space else 0)
+    for gamma in (100_000, 55_556):
+        with pytest.raises(UnclearImage, match="gAMA says"):
+            decode_image(add_chunk(save(scene), b"gAMA", gamma.to_bytes(4)))
+    assert (decode_image(add_chunk(add_chunk(save(scene), *linear), b"sRGB", b"\0")) == scene).all()
+    with pytest.raises(UnclearImage, match="white"):
+        decode_image(add_chunk(save(scene), b"cHRM", struct.pack(">8I", 34_570, 35_850, *struct.unpack(">6I", p3[8:]))))
+
+
+def test_what_cannot_be_seen_or_moves_is_no_photograph() -> None:
+    """A picture whose pixels are all transparent, and one of several frames, are refused with the reason."""
+    scene = make_scene(37)
+    with pytest.raises(UnclearImage, match="transparent"):
+        decode_image(save(np.dstack([scene, np.zeros(scene.shape[:2], np.uint8)])))
+    for format in ("PNG", "WEBP"):
+        out = io.BytesIO()
+        frames = [Image.fromarray(scene), Image.fromarray(scene[::-1].copy())]
+        frames[0].save(out, format, save_all=True, append_images=frames[1:], duration=100)
+        with pytest.raises(UnclearImage, match="2 frames"):
+            decode_image(out.getvalue())
+
+
 LEVELS = make_scene(35)[..., 0].astype(float)
 
 

@@ -45,6 +45,14 @@ def test_a_changed_copy_is_a_near_duplicate_of_its_photo_alone(photos, change):
     assert list(find_near_duplicates(fingerprints)) == [(i, i + len(photos)) for i in range(len(photos))]
 
 
+@pytest.mark.parametrize("change", [name for name in CHANGES if not name.startswith("a rim")])
+def test_a_mirrored_copy_is_a_near_duplicate_of_its_photo_alone(photos, change):
+    """A shot of the mirrored place is of the same place: it must not be in another split."""
+    copies = [np.ascontiguousarray(CHANGES[change](photo)[:, ::-1]) for photo in photos]
+    fingerprints = [compute_fingerprint(picture) for picture in photos + copies]
+    assert list(find_near_duplicates(fingerprints)) == [(i, i + len(photos)) for i in range(len(photos))]
+
+
 def test_groups_are_joined_by_chains_and_named_by_their_first_member(photos):
     fingerprints = [compute_fingerprint(picture) for picture in photos]
     copy = compute_fingerprint(CHANGES["JPEG of quality 40"](photos[1]))

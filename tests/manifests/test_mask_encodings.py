@@ -154,3 +154,24 @@ def test_a_page_with_a_thumbnail_before_it_is_the_mask() -> None:
     small = Image.fromarray(mask * np.uint8(255)).resize((16, 12))
     data = save(small, "TIFF", save_all=True, append_images=[Image.fromarray(mask * np.uint8(255))])
     assert (read_mask(data).white == mask).all()
+
+
+@pytest.mark.parametrize("values", [(7, 23, 24), (1, 2, 3), (1, 2, 255), (70, 90, 120)])
+@pytest.mark.parametrize("encode", ["grey", "palette"])
+def test_labels_without_a_0_do_not_say_what_the_background_is(values: tuple[int, int, int], encode: str) -> None:
+    """Of a street, road and sky are labels, too: all but the lowest one together are no object."""
+    labels = np.full((60, 80), values[0], np.uint8)
+    labels[:20], labels[30:50, 20:40] = values[1], values[2]
+    data = save(labels) if encode == "grey" else palette(labels, [channel * 97 % 256 for channel in range(768)])
+    with pytest.raises(NotAMask, match="none is 0"):
+        read_mask(data)
+
+
+def test_three_colours_without_black_or_white_do_not_say_what_the_background_is() -> None:
+    labels = np.full((60, 80, 3), (128, 64, 128), np.uint8)
+    labels[:20], labels[30:50, 20:40] = (70, 130, 180), (220, 20, 60)
+    with pytest.raises(NotAMask, match="3 colours"):
+        read_mask(save(labels))
+    two = np.full((60, 80, 3), (0, 102, 30), np.uint8)
+    two[30:50, 20:40] = (200, 0, 0)
+    assert read_mask(save(two)).white.sum() == 400

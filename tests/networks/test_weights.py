@@ -247,3 +247,28 @@ def test_a_transformers_model_of_another_kind_is_refused(tmp_path):
         open_transformers(SamVisionModel, tmp_path, ["sam_vision_model"])
     with pytest.raises(BadWeights, match=r"no config.json"):
         open_transformers(SamVisionModel, tmp_path.parent, ["sam_vision_model"])
+
+
+def test_a_pickle_is_converted_or_refused_as_a_whole(tmp_path):
+    """Its tensors are written as safetensors to the bit; one that could run code, or a file that is there already, is
+    refused, and nothing is left behind."""
+    import torch
+    from safetensors.torch import load_file
+
+    from rasura.networks.weights import BadWeights, convert_pickle
+
+    tensors = {"a": torch.arange(6.0).view(2, 3).T, "b": torch.ones(2, dtype=torch.float16)}
+    tensors["same"] = tensors["b"]
+    torch.save({"state_dict": tensors}, tmp_path / "model.bin")
+    assert convert_pickle(tmp_path / "model.bin", tmp_path / "new" / "model.safetensors") == 3
+    written = load_file(tmp_path / "new" / "model.safetensors")
+    assert written.keys() == tensors.keys()
+    assert all(torch.equal(value, tensors[name]) for name, value in written.items())
+    torch.save({"a": print}, tmp_path / "code.bin")
+    with pytest.raises(BadWeights, match="could run code"):
+        convert_pickle(tmp_path / "code.bin", tmp_path / "code.safetensors")
+    with pytest.raises(BadWeights, match="is there already"):
+        convert_pickle(tmp_path / "model.bin", tmp_path / "new" / "model.safetensors")
+    with pytest.raises(BadWeights, match=r"should end in \.safetensors"):
+        convert_pickle(tmp_path / "model.bin", tmp_path / "model.out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["code.bin", "model.bin", "new"]

@@ -107,7 +107,7 @@ def test_wrong_options_of_effects(options: dict[str, Any], message: str) -> None
         ({"remover": NoRemover()}, "(NoRemover); give a name"),
         ({"remover": "roren"}, "no remover called 'roren'; did you mean 'rorem'?"),
         ({"remover": "rorem"}, "remover 'rorem' needs weights: give base='FOLDER'"),
-        ({"remover": "rorem", "base": "nowhere"}, "there is no file or folder 'nowhere'"),
+        ({"remover": "rorem", "base": "nowhere", "unet": "nowhere"}, "there is no file or folder 'nowhere'"),
         ({"remover": "rorem", "base": "x", "steps": 0}, "remove(steps=…): expected 1 or more (it is 0)"),
         ({"remover": "telea", "base": "x"}, "remover 'telea' takes no options, but was given base"),
         ({"remover": "json:dumps"}, "remover 'json:dumps' cannot be imported"),

@@ -19,9 +19,9 @@ from safetensors.torch import load_file, save_file
 from rasura.networks import lora
 from rasura.networks.checkpoint import TrainingFailed
 from rasura.networks.pretrained import MissingWeights
-from rasura.removers import conditioning, rorem
 from rasura.removers.base import remove
-from rasura.removers.sdxl import Files
+from rasura.removers.diffusion import conditioning, rorem
+from rasura.removers.diffusion.remover import Files
 from rasura.removers.training import distill, train
 from rasura.removers.training import sdxl as train_sdxl
 from rasura.removers.training.distill import Distillation

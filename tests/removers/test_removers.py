@@ -1,7 +1,5 @@
 """Removers and the wrapper that they share."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -17,7 +15,6 @@ from rasura.removers.base import (
     remove,
 )
 from rasura.removers.registry import NETWORKS, REMOVERS
-from rasura.removers.sdxl import Files
 from rasura.stages.inpaint import Inpaint, InpaintParams
 from rasura.stages.stage import InvalidValues, Kept, Rejected
 
@@ -149,17 +146,26 @@ def test_every_remover_describes_itself():
         capability = create().capability
         assert (capability.name, capability.role, capability.needs_weights) == ("OpenCV", "remover", False)
         assert capability.steps is None
-    files = Files(Path("base"), unet=Path("unet"), lora=Path("lora.safetensors"))
-    capabilities = {
-        name: network.construct(name, files, network.defaults).capability for name, network in NETWORKS.items()
-    }
+    capabilities = {name: network.capability for name, network in NETWORKS.items()}
     assert {name: (one.name, one.role, one.native_size, one.steps) for name, one in capabilities.items()} == {
+        "lama": ("LaMa", "remover", 512, 1),
+        "migan": ("MI-GAN", "remover", 512, 1),
+        "pixelhacker": ("PixelHacker", "remover", 512, 20),
         "sdxl-inpaint": ("SDXL-inpainting", "inserter", 1024, 50),
+        "sd15": ("Stable Diffusion 1.5 inpainting", "inserter", 512, 50),
         "rorem": ("RORem", "remover", 512, 50),
         "rorem-lcm": ("RORem", "remover", 512, 4),
         "objectclear": ("ObjectClear", "remover", 512, 20),
+        "powerpaint": ("PowerPaint", "remover", 640, 45),
+        "powerpaint-v2": ("PowerPaint v2", "remover", 640, 45),
+        "brushnet": ("BrushNet", "inserter", 512, 50),
+        "brushnet-xl": ("BrushNet XL", "inserter", 1024, 50),
+        "image-edits": ("image edits by HTTP", "inserter", 1024, None),
+        "comfyui": ("ComfyUI workflow", "remover", 1024, None),
     }
-    assert all(one.needs_weights and one.licence for one in capabilities.values())
+    remote = {"image-edits", "comfyui"}
+    assert {name for name, one in capabilities.items() if not (one.needs_weights and one.parameters)} == remote
+    assert all(one.licence for one in capabilities.values())
     assert [name for name, one in capabilities.items() if one.effects or one.non_commercial] == ["objectclear"]
     assert (tiny.CAPABILITY.name, tiny.CAPABILITY.steps, tiny.CAPABILITY.needs_weights) == ("tiny", 1, True)
 

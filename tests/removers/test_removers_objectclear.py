@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from rasura.networks.pretrained import MissingWeights
-from rasura.removers import fusion, objectclear, sdxl
 from rasura.removers.base import Filled, compute_native_shape, remove
-from rasura.removers.objectclear import AttentionRecorder
-from rasura.removers.sdxl import Files, Options
+from rasura.removers.diffusion import fusion, loop, objectclear
+from rasura.removers.diffusion.loop import Options
+from rasura.removers.diffusion.objectclear import AttentionRecorder
+from rasura.removers.diffusion.remover import Files
 from rasura.stages.inpaint import Inpaint, InpaintParams
 
 torch.set_num_threads(1)
@@ -266,5 +267,5 @@ def test_it_says_what_it_is_and_what_is_missing(folder, tmp_path):
         objectclear.objectclear("x", Files(tmp_path)).weights()
     with pytest.raises(ValueError, match="too few"):
         objectclear.objectclear("x", Files(folder), Options(steps=1))
-    assert sdxl.Options().source == "masked"
+    assert loop.Options().source == "masked"
     assert objectclear.objectclear("x", Files(folder)).options.source == "whole"

@@ -4,19 +4,20 @@ import json
 
 import numpy as np
 import pytest
-from support import tiny_models
+from support import tiny_models, unet_shapes
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 from safetensors.torch import save_file
 
-from rasura.networks import lora, pca_codec
+from rasura.networks import lora, pca_codec, pretrained
 from rasura.networks.pca_codec import encode_pixels
 from rasura.networks.pretrained import MissingWeights
-from rasura.removers import conditioning, rorem, sdxl
 from rasura.removers.base import Remover, remove
-from rasura.removers.sdxl import Files, Options
+from rasura.removers.diffusion import conditioning, loop, rorem
+from rasura.removers.diffusion.loop import Options
+from rasura.removers.diffusion.remover import Files
 from rasura.stages.inpaint import Inpaint, InpaintParams
 
 torch.set_num_threads(1)
@@ -64,7 +65,7 @@ def test_it_is_what_diffusers_own_pipeline_computes(folder, guidance):
     pipe = StableDiffusionXLInpaintPipeline.from_pretrained(folder, local_files_only=True)
     pipe.set_progress_bar_config(disable=True)
     pictures, holes = zip(*(scene(k) for k in range(2)), strict=True)
-    noise, generators = sdxl.draw_noise([3, 4], (4, SIZE // 8, SIZE // 8))
+    noise, generators = loop.draw_noise([3, 4], (4, SIZE // 8, SIZE // 8))
     theirs = pipe(
         prompt=["abc"] * 2,
         negative_prompt=["x"] * 2,
@@ -83,12 +84,12 @@ def test_it_is_what_diffusers_own_pipeline_computes(folder, guidance):
     mine.setup()
     parts = mine.parts
     with torch.inference_mode():
-        pixels = sdxl.to_tensor(pictures, parts.device, parts.dtype)
+        pixels = loop.to_tensor(pictures, parts.device, parts.dtype)
         mask = torch.from_numpy(np.stack(holes)[:, None]).float()
         source = encode_pixels(parts.vae, pixels * (1 - mask))
         parts.scheduler.set_timesteps(5)
-        hole = sdxl.resize_hole(mask, source.shape[2:])
-        ours = sdxl.denoise(parts, options, noise * parts.scheduler.init_noise_sigma, hole, source, generators)
+        hole = loop.resize_hole(mask, source.shape[2:])
+        ours = loop.denoise(parts, options, noise * parts.scheduler.init_noise_sigma, hole, source, generators)
     assert theirs.abs().max() > 0.5
     assert (ours - theirs).abs().max() < 1e-5
 
@@ -186,13 +187,13 @@ def test_published_empty_prompt_files_are_read(tmp_path):
 def test_half_precision_keeps_the_vae_safe(folder, monkeypatch):
     """In float16 a VAE that says it overflows runs in float32, a repaired one in float16; the UNet is float16."""
     dtypes = {}
-    real = sdxl.open_diffusers
+    real = pretrained.open_diffusers
 
     def record(kind, folder, dtype):
         dtypes[kind] = dtype
         return real(kind, folder, dtype)
 
-    monkeypatch.setattr(sdxl, "open_diffusers", record)
+    monkeypatch.setattr(pretrained, "open_diffusers", record)
     monkeypatch.setattr(pca_codec, "open_diffusers", record)
     one = rorem.sdxl_inpaint("sdxl", Files(folder), Options(size=SIZE, device="cpu", dtype="float16"))
     one.setup()
@@ -242,6 +243,7 @@ def test_wrong_weights_are_one_clear_error(folder, tmp_path):
     tiny_models.rewrite(copied / "unet" / "config.json", in_channels=4)
     with pytest.raises(MissingWeights, match="takes 4 channels, not 9"):
         rorem.sdxl_inpaint("sdxl", Files(copied)).weights()
+    tiny_models.rewrite(copied / "unet" / "config.json", in_channels=9)
     weights = next((copied / "vae").glob("*.safetensors"))
     weights.rename(weights.with_suffix(".bin"))
     with pytest.raises(MissingWeights, match="pickles"):
@@ -307,7 +309,7 @@ def test_published_files_fit_at_full_size():
     with torch.device("meta"):
         network = UNet2DConditionModel(**tiny_models.SDXL_UNET)
     shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    assert shapes == published_unet()
+    assert shapes == unet_shapes.UnetShapes(*unet_shapes.SDXL).unet(9, middle=10, pooled=2816)
     assert len(shapes) == 1680
     assert sum(value.numel() for value in network.parameters()) == 2_567_463_684 + 5 * 9 * 320
     pairs = lora.list_shapes(network, lora.RECIPE_TARGETS, lora.RANK)
@@ -317,79 +319,3 @@ def test_published_files_fit_at_full_size():
     assert 196e6 < sum(int(np.prod(shape)) for shape in pairs.values()) < 198e6
     assert (rorem.LCM_OPTIONS.steps, rorem.ROREM_OPTIONS.steps, rorem.ROREM_OPTIONS.guidance) == (4, 50, 1.0)
     json.dumps(sorted(pairs))
-
-
-class UnetShapes:
-    """Names and shapes of a UNet's parameters, collected block by block."""
-
-    def __init__(self):
-        self.shapes = {}
-
-    def layer(self, name, *shape):
-        self.shapes[f"{name}.weight"], self.shapes[f"{name}.bias"] = shape, shape[:1]
-
-    def norm(self, name, width):
-        self.shapes[f"{name}.weight"] = self.shapes[f"{name}.bias"] = (width,)
-
-    def resnet(self, name, channels, out):
-        self.norm(f"{name}.norm1", channels)
-        self.layer(f"{name}.conv1", out, channels, 3, 3)
-        self.layer(f"{name}.time_emb_proj", out, 1280)
-        self.norm(f"{name}.norm2", out)
-        self.layer(f"{name}.conv2", out, out, 3, 3)
-        if channels != out:
-            self.layer(f"{name}.conv_shortcut", out, channels, 1, 1)
-
-    def attention(self, name, width, depth):
-        self.norm(f"{name}.norm", width)
-        self.layer(f"{name}.proj_in", width, width)
-        self.layer(f"{name}.proj_out", width, width)
-        for k in range(depth):
-            block = f"{name}.transformer_blocks.{k}"
-            for part, channels in (("attn1", width), ("attn2", 2048)):
-                self.shapes[f"{block}.{part}.to_q.weight"] = (width, width)
-                self.shapes[f"{block}.{part}.to_k.weight"] = self.shapes[f"{block}.{part}.to_v.weight"] = (
-                    width,
-                    channels,
-                )
-                self.layer(f"{block}.{part}.to_out.0", width, width)
-            for k2 in (1, 2, 3):
-                self.norm(f"{block}.norm{k2}", width)
-            self.layer(f"{block}.ff.net.0.proj", 8 * width, width)
-            self.layer(f"{block}.ff.net.2", width, 4 * width)
-
-
-def published_unet():
-    """Names and shapes of SDXL-inpainting's UNet, from its structure (9 channels in)."""
-    unet = UnetShapes()
-    unet.layer("conv_in", 320, 9, 3, 3)
-    unet.layer("time_embedding.linear_1", 1280, 320)
-    unet.layer("time_embedding.linear_2", 1280, 1280)
-    unet.layer("add_embedding.linear_1", 1280, 2816)
-    unet.layer("add_embedding.linear_2", 1280, 1280)
-    widths, depths, channels = (320, 640, 1280), (0, 2, 10), 320
-    skips = [320]
-    for level, (width, depth) in enumerate(zip(widths, depths, strict=True)):
-        for k in range(2):
-            unet.resnet(f"down_blocks.{level}.resnets.{k}", channels, width)
-            if depth:
-                unet.attention(f"down_blocks.{level}.attentions.{k}", width, depth)
-            channels = width
-            skips.append(width)
-        if level < 2:
-            unet.layer(f"down_blocks.{level}.downsamplers.0.conv", width, width, 3, 3)
-            skips.append(width)
-    for k in range(2):
-        unet.resnet(f"mid_block.resnets.{k}", 1280, 1280)
-    unet.attention("mid_block.attentions.0", 1280, 10)
-    for level, (width, depth) in enumerate(zip(widths[::-1], depths[::-1], strict=True)):
-        for k in range(3):
-            unet.resnet(f"up_blocks.{level}.resnets.{k}", channels + skips.pop(), width)
-            if depth:
-                unet.attention(f"up_blocks.{level}.attentions.{k}", width, depth)
-            channels = width
-        if level < 2:
-            unet.layer(f"up_blocks.{level}.upsamplers.0.conv", width, width, 3, 3)
-    unet.norm("conv_norm_out", 320)
-    unet.layer("conv_out", 4, 320, 3, 3)
-    return unet.shapes

@@ -18,9 +18,10 @@ from safetensors.torch import load_file
 from rasura.networks.checkpoint import TrainingFailed
 from rasura.networks.pca_codec import Pca
 from rasura.networks.pretrained import MissingWeights, open_diffusers
-from rasura.removers import rorem, tiny
+from rasura.removers import tiny
 from rasura.removers.base import Remover, remove
-from rasura.removers.sdxl import Files
+from rasura.removers.diffusion import rorem
+from rasura.removers.diffusion.remover import Files
 from rasura.removers.training import attention_loss, energy_loss, train
 from rasura.removers.training import sdxl as train_sdxl
 from rasura.removers.training.train import Item, Settings, Triplet

@@ -65,13 +65,30 @@ def test_a_shadow_alone_has_no_evidence_of_an_object(tint, strength, width):
 
 @pytest.mark.parametrize("seed", [111, 112, 113])
 def test_things_that_moved_beside_the_object_are_noticed(seed):
-    """Leaves that lie still do not count; the same leaves, moved between the shots, do."""
+    """Leaves that lie still do not count; the same leaves, moved between the shots, do, or `effects` cuts them out."""
     pair = make_scene(seed)
     still = [draw_leaves(p, seed) for p in (pair.source, pair.clean)]
     assert run(*still)["audit_moving"] <= LIMITS["audit_moving"]
     blown = draw_leaves(pair.clean, seed, shift=14)
     leaves = np.where(pair.object_mask[..., None], pair.source, still[0])
-    assert run(leaves, blown)["audit_moving"] > LIMITS["audit_moving"]
+    out = run(leaves, blown)
+    assert out["audit_moving"] + out["effects_moved"] > LIMITS["audit_moving"]
+
+
+@pytest.mark.parametrize("seed", [114, 115])
+def test_a_tape_that_is_in_the_object_mask_is_noticed(seed):
+    """A tape behind the object hangs elsewhere in gt. In M_o it is no object that hides a detail of gt."""
+    pair = make_scene(seed)
+    rows = np.mgrid[:320, :400][0]
+    centre = int(np.argwhere(pair.object_mask)[:, 0].mean())
+    before, after = (np.abs(rows - centre + move) <= 2 for move in (20, 14))
+    source = np.where((before & ~pair.object_mask)[..., None], np.uint8((235, 235, 225)), pair.source)
+    clean = np.where(after[..., None], np.uint8((235, 235, 225)), pair.clean)
+    masks = {"object_mask": pair.object_mask | before, "foreground_mask": pair.foreground_mask | before | after}
+    record = {"id": "a", "input": freeze(source), "gt": freeze(clean), "pair_noise": 0.3} | masks
+    audit = Audit(AuditParams())
+    assert audit.process_one(record).records[0]["audit_moving"] > LIMITS["audit_moving"]
+    assert audit.process_one(record | {"gt": freeze(pair.clean)}).records[0]["audit_moving"] == 0
 
 
 @pytest.mark.parametrize("turn", range(4))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from support.pair_scenes import capture, freeze, make_floor
 
+from rasura.stages.effect_mask.object_core import find_clean_only_blobs
 from rasura.stages.effects import Effects, EffectsParams
 from rasura.stages.registration.noise import estimate_noise
 
@@ -78,3 +79,38 @@ def test_what_is_no_part_of_the_object_is_not_taken(kind):
     apart = cv2.dilate(person.astype(np.uint8), np.ones((9, 9))) == 0
     assert not (out["foreground_mask"] & other & apart).any()
     assert out["effects_left"] <= 25
+
+
+def test_what_only_gt_has_is_nothing_that_is_left():
+    """A post that only gt shows, near the person and strong: source has no such thing, so the target has none."""
+    source, clean, person = make_table_pair(6)
+    columns = np.flatnonzero(person.any(0))
+    post = np.zeros_like(person)
+    post[210:260, columns[-1] + 22 : columns[-1] + 34] = True
+    out = run(source, np.where(post[..., None], np.uint8((250, 90, 20)), clean))
+    assert not (out["foreground_mask"] & post).any()
+    assert out["effects_left"] <= 10
+
+
+def make_beam_pair(seed):
+    """A green board before bricks that are as bright: only its hue has edges.
+
+    Returns:
+        source, clean: (320, 400, 3) uint8; (320, 400) bool, the board.
+    """
+    rng = np.random.default_rng(seed)
+    clean = make_floor(seed=seed, colour=(215, 115, 75))
+    clean[::14] = clean[:, ::30] = (180, 170, 160)
+    board = np.zeros(clean.shape[:2], bool)
+    board[120:146, 60:330] = True
+    return capture(np.where(board[..., None], (85, 220, 150), clean), rng, 1.0), capture(clean, rng, 1.0), board
+
+
+@pytest.mark.parametrize("seed", [171, 172])
+def test_an_object_as_bright_as_a_textured_wall_is_no_ghost(seed):
+    """The board is a blob of source; with the pictures exchanged it is one of clean alone."""
+    source, clean, board = make_beam_pair(seed)
+    assert not find_clean_only_blobs(source, clean, board).any()
+    assert find_clean_only_blobs(clean, source, board)[board].all()
+    out = run(source, clean)
+    assert (out["foreground_mask"] & board).sum() >= 0.99 * board.sum()

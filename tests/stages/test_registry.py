@@ -35,7 +35,7 @@ def test_every_stage_and_source_is_described() -> None:
     assert "dilation (whole number, ≥ 0, ≤ 256, default 8)" in describe("inpaint")
     assert "dtype (auto | float32 | bfloat16 | float16, default auto)" in describe("score")
     assert "discriminator (text, required, formerly judge)" in describe("keep")
-    assert "\n      base (text, required): " in describe("inpaint")
+    assert "\n      base (text, default null): " in describe("inpaint")
 
 
 def test_unknown_names_are_errors_of_the_tree() -> None:

@@ -16,7 +16,7 @@ from rasura.pipeline.report.run_page import render
 
 TRIPLETS = {**PROVENANCE, **TRIPLET, "alpha_psnr": Kind.FLOAT, "foreground": Kind.RGBA}
 PHOTOS = {**PROVENANCE, "source": Kind.RGB, "ground_mask": Kind.MASK, "box": Kind.FLOATS, "label": Kind.STRING}
-VOID = {"meta", "img", "br", "col"}
+VOID = {"meta", "img", "br", "col", "input"}
 
 
 def triplet(number: int, **fields: Any) -> dict[str, Any]:
@@ -68,18 +68,19 @@ class ReportRun:
         upstream: Sequence[str] = (),
         complete: bool = True,
         lost: int = 0,
+        stage: str = "load",
     ) -> None:
-        """Write a flow with the stages `load` (which rejects some rows) and `matte`, in shards of two rows."""
+        """Write a flow with two stages, of which the first rejects some rows, and `matte`, in shards of two rows."""
         table = self.store.sub(f"tables/{name}")
         commits = []
         for start in range(0, max(len(records), 1), 2):
             rows = records[start : start + 2]
             lost_rows = rejected if start == 0 else ()
-            first = StageCount("load", len(rows) + len(lost_rows) + lost, len(rows) + lost, len(rows) + lost)
+            first = StageCount(stage, len(rows) + len(lost_rows) + lost, len(rows) + lost, len(rows) + lost)
             for row in lost_rows:
                 tally = first.rejected if row.outcome == "rejected" else first.failed
                 tally[row.reason] = tally.get(row.reason, 0) + 1
-            counts = [first, *(StageCount(stage, len(rows), len(rows), len(rows)) for stage in ("matte", "write"))]
+            counts = [first, *(StageCount(name, len(rows), len(rows), len(rows)) for name in ("matte", "write"))]
             inputs = len(rows) + len(lost_rows) + lost
             commits.append(
                 commit(table, f"{name}{start}", "p", inputs, encode_records(rows, columns), lost_rows, counts)
@@ -87,11 +88,11 @@ class ReportRun:
         table.write("work.json", json.dumps([record.shard for record in commits]).encode())
         if complete:
             write_manifest(table, commits, columns)
-        self.plan(name, columns, upstream)
+        self.plan(name, columns, upstream, stage)
 
-    def plan(self, name: str, columns: Mapping[str, Kind], upstream: Sequence[str] = ()) -> None:
+    def plan(self, name: str, columns: Mapping[str, Kind], upstream: Sequence[str] = (), stage: str = "load") -> None:
         kinds = {column: str(kind) for column, kind in columns.items()}
-        self.flows[name] = FlowDescription("p", upstream, ["load", "matte"], kinds)
+        self.flows[name] = FlowDescription("p", upstream, [stage, "matte"], kinds)
         self.describe()
 
     def page(self, rows: int = 12) -> "Page":

@@ -39,9 +39,9 @@ from rasura.pipeline.loop.state import DISTILLED, Loop, NoLoop, OtherLoop, Step,
 from rasura.pipeline.run.events import EventLog, read_events
 from rasura.pipeline.training import oracle
 from rasura.pipeline.training.settings import build_training_settings
-from rasura.removers import rorem
 from rasura.removers.base import remove
-from rasura.removers.sdxl import Files
+from rasura.removers.diffusion import rorem
+from rasura.removers.diffusion.remover import Files
 
 pytestmark = [pytest.mark.ray, pytest.mark.torch]
 

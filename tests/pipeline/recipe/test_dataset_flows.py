@@ -3,9 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from rasura.manifests.errors import RecipeError
+from rasura.manifests.images import encode_image
 from rasura.pipeline.recipe.describe import describe_plan
 from rasura.pipeline.recipe.load import load, parse
 from rasura.pipeline.recipe.plan import plan
@@ -84,3 +88,58 @@ def test_the_default_is_all_flows_that_end_in_triplets():
 def test_a_dataset_of_candidates_alone_is_refused():
     with pytest.raises(RecipeError, match=r"r\.yaml:1:\d+: dataset: no flow has triplets that somebody has accepted"):
         make_plan(flows=["candidates"])
+
+
+def make_entry(**values):
+    return {"source": "source/1.png", "mask": "mask/1.png", "GT": "GT/1.png", **values}
+
+
+@pytest.mark.parametrize(
+    ("entries", "params", "accepted"),
+    [
+        ([make_entry()], {}, False),
+        ([make_entry(score=0.97)], {}, False),
+        ([make_entry(score=1), make_entry(score=0)], {}, False),
+        ([make_entry(score=1)], {}, True),
+        ([make_entry()], {"kind": "captured"}, True),
+    ],
+)
+def test_what_a_remover_made_is_a_candidate_also_when_it_is_read_from_files(tmp_path: Path, entries, params, accepted):
+    """RORem's entries are a model's unless the recipe says otherwise; only a score of 1 is somebody's yes."""
+    (tmp_path / "meta.json").write_text(json.dumps(entries))
+    flows = {"rows": {"source": {"rorem": {"path": str(tmp_path), **params}}}}
+    text = json.dumps({"name": "x", "flows": flows, "dataset": {}})
+    if accepted:
+        assert plan(*parse(text, "r.yaml")).dataset == ["rows"]
+    else:
+        with pytest.raises(RecipeError, match="somebody has accepted"):
+            plan(*parse(text, "r.yaml"))
+
+
+@pytest.mark.parametrize("give", ["pairs", "triplets"])
+def test_edited_rows_of_obers_layout_stay_candidates(tmp_path: Path, give):
+    """Also where they are given as pairs and captured anew, and unless a rule on the kind leaves them out."""
+    picture = {"bytes": encode_image(np.zeros((8, 8, 3), np.uint8)), "path": "1_0.webp"}
+    row = {"input": picture, "gt": picture, "object_mask": picture, "object_effect_mask": None, "split": "train"}
+    pq.write_table(
+        pa.Table.from_pylist([row | {"subset": kind} for kind in ("captured", "edited")]), tmp_path / "r.parquet"
+    )
+    stages = ["pair", "effects", {"segment": {"backend": "grabcut"}}, "capture"] if give == "pairs" else []
+    source = {"ober": {"path": str(tmp_path / "r.parquet"), "give": give}}
+    flows = {
+        "rows": {"source": source, "stages": stages},
+        "true": {
+            "source": {"flow": {"of": "rows"}},
+            "stages": [{"select": {"keep": {"kind": {"none_of": ["edited"]}}}}],
+        },
+    }
+
+    def choose(**dataset):
+        return plan(*parse(json.dumps({"name": "x", "flows": flows, "dataset": dataset}), "r.yaml")).dataset
+
+    assert choose() == ["true"]
+    assert choose(flows=["rows"], candidates=True) == ["rows"]
+    with pytest.raises(RecipeError, match="somebody has accepted"):
+        choose(flows=["rows"])
+    source["ober"]["subsets"] = ["captured"]
+    assert choose(flows=["rows"]) == ["rows"]

@@ -51,6 +51,13 @@ def look(record, **params):
         ({"uprights": [{"foot": [0, 10], "top": [0, 50], "metres": 2}]}, "above"),
         ({"uprights": [{"foot": [0, 90], "top": [0, 50], "metres": -2}]}, "metres"),
         ({"camera_height": "tall"}, "camera_height"),
+        ({"camera_height": "1.5"}, "camera_height"),
+        ({"camera_height": 900}, "camera_height"),
+        ({"floor": [[[0, 300], [400, 100], [400, 300], [0, 100]]]}, "cross each other"),
+        ({"floor": [[[0, 290], [300, 290], [200, 150]]], "horizon": [[0, 250], [400, 250]]}, "above the horizon"),
+        ({"horizon": [[0, -5000], [400, -5000]]}, "heights from the picture's middle"),
+        ({"horizon": [[0, 145], [400, 145]], "camera_pitch": 60}, "contradict"),
+        ({"horizon": [[0, 145], [400, 145]], "camera_pitch": 20, "field_of_view": 60}, "contradict"),
     ],
 )
 def test_a_mistake_in_a_drawing_is_told_in_a_sentence(keys, words):

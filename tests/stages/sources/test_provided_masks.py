@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from support.pair_scenes import compute_iou, make_scene
 
-from rasura.manifests.images import MAX_PIXELS
+from rasura.manifests.images import MAX_PIXELS, encode_mask
 from rasura.manifests.storage import Store
 from rasura.stages.imaging.mask_change import choose_polarity, find_change, measure_mask_change, score_mask
 from rasura.stages.sources.files import RunContext
@@ -226,3 +226,20 @@ def test_rows_are_read_in_batches_whatever_the_row_group(tmp_path: Path) -> None
     assert [type(outcome) for outcome in outcomes] == [Kept] * 89 + [Rejected]
     assert compute_iou(outcomes[7].records[0]["object_mask"], mask) == 1
     assert most < sum(map(len, pictures)) / 2
+
+
+@pytest.mark.parametrize("seed", [5, 6])
+def test_a_mask_explains_nothing_where_all_of_the_picture_changed(seed: int) -> None:
+    """All of the mask changed, but so did the rest: the clean picture is of another place, or moved by 40 px."""
+    rng = np.random.default_rng(seed)
+    clean = np.clip(cv2.resize(rng.normal(130, 60, (24, 32, 3)).astype(np.float32), (320, 240)), 20, 235)
+    mask = np.zeros((240, 320), bool)
+    mask[90:150, 120:200] = True
+    source = np.where(mask[..., None], 5, clean * np.linspace(0.75, 1.0, 320)[None, :, None]).astype(np.uint8)
+    clean = clean.astype(np.uint8)
+    data = encode_mask(mask)
+    assert not isinstance(load_mask(data, source, clean, "auto", MAX_PIXELS), Rejected), "a broad shadow beside it"
+    for wrong in (np.roll(clean, 40, 0), np.ascontiguousarray(clean[:, ::-1])):
+        outcome = load_mask(data, source, wrong, "auto", MAX_PIXELS)
+        assert isinstance(outcome, Rejected)
+        assert outcome.reason == "mask explains no change"

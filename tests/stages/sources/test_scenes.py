@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from rasura.manifests.storage import Store
 from rasura.pipeline.recipe.load import parse
 from rasura.pipeline.recipe.plan import plan
 from rasura.pipeline.recipe.shards import list_shards
+from rasura.stages.sources.ober import Ober, OberParams
 
 PHOTOS = sorted((Path(__file__).parents[2] / "data" / "pictures" / "photos").glob("*.*"))
 
@@ -117,3 +119,64 @@ def test_pictures_that_cannot_be_read_are_scenes_of_their_own(tmp_path, photos):
     (folder / "empty.png").write_bytes(b"")
     items, _ = _list_items(tmp_path, {"photos": {"path": str(folder)}})
     assert len({item["scene_id"] for item in items.values()}) == 3
+
+
+def _make_cell(picture, name, quality=90):
+    data = io.BytesIO()
+    picture.save(data, "JPEG", quality=quality)
+    return {"bytes": data.getvalue(), "path": name}
+
+
+def test_rows_in_obers_layout_are_joined_too(tmp_path, photos):
+    """Two names over one clean picture are one scene, of which the rows then say so; a third keeps its own."""
+    mask = Image.fromarray(np.pad(np.full((40, 60), 255, np.uint8), ((20, 60), (20, 80))))
+    rows = []
+    for number, (photo, quality) in enumerate(((0, 90), (1, 90), (0, 50))):
+        clean = photos[photo].resize((160, 120))
+        shot = np.asarray(clean).copy()
+        shot[20:60, 20:80] = (250, 20 * number, 5)
+        rows.append(
+            {
+                "input": _make_cell(Image.fromarray(shot), f"place{number}_0.jpg"),
+                "gt": _make_cell(clean, f"place{number}_0.jpg", quality),
+                "object_mask": _make_cell(mask, f"place{number}_0.jpg"),
+                "object_effect_mask": None,
+                "subset": "captured",
+                "split": None,
+            }
+        )
+    (tmp_path / "set").mkdir()
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    cell = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    kinds = {"subset": pa.string(), "split": pa.string()}
+    table = pa.table({name: pa.array(values, kinds.get(name, cell)) for name, values in columns.items()})
+    pq.write_table(table, tmp_path / "set" / "a.parquet")
+    items, before = _list_items(tmp_path, {"ober": {"path": str(tmp_path / "set")}})
+    listed = [item for _, item in sorted(items.items())]
+    assert [item["scene_id"] for item in listed] == ["place0", "place1", "place0"]
+    assert _list_items(tmp_path, {"ober": {"path": str(tmp_path / "set")}})[1] == before  # from what was remembered
+    source = Ober(OberParams(path=str(tmp_path / "set")))
+    source.setup()
+    assert [source.process_one(item).records[0]["scene_id"] for item in listed] == ["place0", "place1", "place0"]
+
+
+@pytest.mark.parametrize("kind", ["photos", "pairs"])
+def test_listing_reads_each_file_once(tmp_path, photos, monkeypatch, kind):
+    """Ids and fingerprints come from one reading; a second listing reads nothing."""
+    folder = tmp_path / "set"
+    for number, photo in enumerate(photos):
+        for part in ("input", "gt") if kind == "pairs" else ("",):
+            _save(photo, folder / part / f"{number}.png")
+    reads = Counter()
+    plain = Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda path, *rest, **how: (reads.update([path.name]), plain(path, *rest, **how))[1]
+    )
+    source = {kind: {"path": str(folder)}}
+    _list_items(tmp_path, source)
+    pictures = {name: count for name, count in reads.items() if name.endswith(".png")}
+    assert set(pictures) == {f"{number}.png" for number in range(len(photos))}
+    assert set(pictures.values()) == {2 if kind == "pairs" else 1}  # of a pair, one in either folder
+    reads.clear()
+    _list_items(tmp_path, source)
+    assert not any(name.endswith(".png") for name in reads)

@@ -159,7 +159,7 @@ def test_a_source_that_is_not_there_ends_the_run_with_its_path(tmp_path: Path) -
 
 def test_pairs_in_folders_keep_apart(tmp_path: Path) -> None:
     """Equal names in different folders are different pairs, a lone one of them is told, none vanishes; two files that
-    differ in their suffix only cannot be told apart, and the run says so."""
+    differ in their suffix only cannot be told apart: their pair is rejected with both names, and costs no other."""
     for part, rolls in (("input", "abc"), ("gt", "ab")):
         for number, roll in enumerate(rolls):
             (tmp_path / part / roll).mkdir(parents=True)
@@ -170,8 +170,14 @@ def test_pairs_in_folders_keep_apart(tmp_path: Path) -> None:
     outcomes = {item["origin"][-9]: source.process([{**item, "content": item["id"]}])[0] for item in items}
     assert {roll: type(outcome) for roll, outcome in outcomes.items()} == {"a": Kept, "b": Kept, "c": Rejected}
     (tmp_path / "gt" / "a" / "001.jpg").write_bytes(_png(5))
-    with pytest.raises(MissingInput, match="have one name"):
-        source.items(RunContext(Store(tmp_path / "run"), "pairs"))
+    run = RunContext(Store(tmp_path / "run"), "pairs")
+    items = source.items(run)
+    outcomes = {item["origin"][-9]: source.process([{**item, "content": item["id"]}])[0] for item in items}
+    assert outcomes["a"] == Rejected("ambiguous partners", outcomes["a"].detail)
+    assert "001.jpg" in outcomes["a"].detail
+    assert "001.png" in outcomes["a"].detail
+    assert type(outcomes["b"]) is Kept
+    assert run.passed_over["second file of one name"] == 1
 
 
 def test_what_could_not_be_read_once_is_tried_again(tmp_path: Path) -> None:

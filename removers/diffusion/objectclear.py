@@ -17,9 +17,10 @@ import numpy.typing as npt
 
 from rasura.networks.pca_codec import decode_latents, encode_pixels
 from rasura.networks.pretrained import MissingWeights, get_variant, list_diffusers_files, prefer_half
-from rasura.removers import fusion, sdxl
 from rasura.removers.base import Capability, Filled
-from rasura.removers.sdxl import Files, Options, Parts, Sdxl
+from rasura.removers.diffusion import fusion, loop
+from rasura.removers.diffusion.loop import Options, Parts
+from rasura.removers.diffusion.remover import DiffusionRemover, Files
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +41,7 @@ CAPABILITY = Capability(
     effects=True,
     name="ObjectClear",
     needs_weights=True,
+    parameters=2_567_478_084 + 83_653_863 + 303_966_208 + 14_173_696,  # UNet, VAE, CLIP ViT-L/14, fusion module
 )
 OPTIONS = Options(size=512, steps=20, guidance=2.5, prompt=PROMPT, start="noise", source="whole")
 
@@ -142,7 +144,7 @@ class AttentionRecorder:
         return attention[..., self.token].mean(1).reshape(count, *shape)
 
 
-class ObjectClear(Sdxl):
+class ObjectClear(DiffusionRemover):
     """`files.base` is its folder: unet, vae, scheduler, text encoders, `postfuse_module`, `image_prompt_encoder`."""
 
     postfuse: Mapping[str, "torch.Tensor"]
@@ -193,13 +195,13 @@ class ObjectClear(Sdxl):
 
         options = self.options
         with torch.inference_mode():
-            pixels = sdxl.to_tensor(pictures, parts.device, parts.dtype)
+            pixels = loop.to_tensor(pictures, parts.device, parts.dtype)
             mask = torch.from_numpy(np.stack(holes)[:, None]).to(parts.device, parts.dtype)
             source = encode_pixels(parts.vae, pixels).to(parts.dtype)
-            hole = sdxl.resize_hole(mask, source.shape[2:])
+            hole = loop.resize_hole(mask, source.shape[2:])
             embedding = self.vision(crop_object(pixels, mask, self.vision.config.image_size)).image_embeds
             tokens = insert_object(parts.conditioning.tokens, postfuse(self.postfuse, embedding))
-            noise, generators = sdxl.draw_noise(seeds, source.shape[1:])
+            noise, generators = loop.draw_noise(seeds, source.shape[1:])
             noise = noise.to(parts.device, parts.dtype)
             parts.scheduler.set_timesteps(options.steps, device=parts.device)
             start = noise * parts.scheduler.init_noise_sigma
@@ -213,12 +215,12 @@ class ObjectClear(Sdxl):
                 return restart_background(latents, source, noise, hole, parts.scheduler) if step == 0 else latents
 
             try:
-                latents = sdxl.denoise(parts, options, start, hole, source, generators, tokens, after, before)
+                latents = loop.denoise(parts, options, start, hole, source, generators, tokens, after, before)
             finally:
                 recorder.stop()
             height, width = source.shape[2:]
             maps = recorder.compute_maps((height // 2, width // 2), len(pictures)).cpu().numpy()
-            results = sdxl.to_pictures(decode_latents(parts.vae, latents))
+            results = loop.to_pictures(decode_latents(parts.vae, latents))
         shape = (height, width)
         return [
             Filled(*fusion.fuse(picture, result, fusion.attention_to_uint8(attention, shape)))

@@ -1,0 +1,207 @@
+"""A latent inpainting network behind the protocol of removers: its files, how they are opened, and its batches."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy.typing as npt
+
+from rasura.networks import lora
+from rasura.networks.batches import run_in_batches
+from rasura.networks.memory import DECODE_ELEMENTS, UNET_ELEMENTS, NetworkMemory, count_parameters, estimate_memory
+from rasura.networks.pca_codec import open_vae
+from rasura.networks.pretrained import MissingWeights, list_diffusers_files, open_unet, prefer_half, read_config
+from rasura.networks.weights import pick_device_and_dtype
+from rasura.removers.base import Capability, Filled
+from rasura.removers.diffusion import conditioning, loop
+from rasura.removers.diffusion.conditioning import Conditioning
+from rasura.removers.diffusion.loop import HOLE_AND_SOURCE, Options, Parts
+
+Array = npt.NDArray[Any]
+
+Family = Literal["SDXL", "Stable Diffusion 1.5"]
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a model of the family.
+
+    base: folder in diffusers' layout (unet, vae, scheduler, text encoders, tokenizers).
+    unet: folder, or file of tensors with the base's shapes, in place of the base's. vae: folder in place of it.
+    lora: file fused into the UNet.
+    prompts: file of embeddings (`conditioning.save`) that takes the place of the text encoders.
+    brushnet: folder or file of a BrushNet. text_encoder: folder or file of PowerPaint's text encoder.
+    """
+
+    base: Path
+    unet: Path | None = None
+    vae: Path | None = None
+    lora: Path | None = None
+    prompts: Path | None = None
+    brushnet: Path | None = None
+    text_encoder: Path | None = None
+
+
+def list_part(path: Path, name: str) -> dict[str, Path]:
+    """List the files of a network: those of a folder in diffusers' layout, or the one file itself.
+
+    Raises:
+        MissingWeights: the folder lacks something.
+    """
+    if path.is_file():
+        return {name: path}
+    return {f"{name}/{file}": place for file, place in list_diffusers_files(path).items()}
+
+
+class DiffusionRemover:
+    """A remover that runs the denoising loop. Loaded in `setup`, run in batches of equal size."""
+
+    family: ClassVar[Family] = "SDXL"
+    channels: ClassVar[int] = HOLE_AND_SOURCE
+    """Channels that the UNet takes."""
+
+    def __init__(self, name: str, capability: Capability, files: Files, options: Options) -> None:
+        self.name = name
+        self.files = files
+        self.options = options
+        self.batch = options.batch  # less where a card's memory ended
+        self.capability = replace(
+            capability, native_size=options.size, steps=options.steps, memory=self._estimate_memory(capability.effects)
+        )
+        self.parts: Parts | None = None
+
+    def folder(self, part: str) -> Path:
+        """Return the folder of a part."""
+        return {"unet": self.files.unet, "vae": self.files.vae}.get(part) or self.files.base / part
+
+    def _estimate_memory(self, effects: bool) -> NetworkMemory:
+        """Estimate the memory of the networks of each step; the text encoders are gone when they are loaded."""
+        options, files = self.options, list[Path]()
+        for place in (self.folder("unet"), self.folder("vae"), self.files.brushnet):
+            if place is not None:
+                tensors = prefer_half(sorted(place.glob("*.safetensors"))) or sorted(place.glob("*.bin"))
+                files += [place] if place.is_file() else tensors
+        pixels = options.batch * options.size**2 * (1.5 if effects else 1)  # of effects the whole picture is worked on
+        elements = int(pixels * max(DECODE_ELEMENTS, UNET_ELEMENTS * (2 if options.guidance > 1 else 1)))
+        return estimate_memory(count_parameters(files), elements, options.dtype, options.device)
+
+    def read_unet_config(self) -> dict[str, Any]:
+        """Return the UNet's configuration: its folder's own, or the base's where it is a file alone.
+
+        Raises:
+            MissingWeights
+        """
+        folder = self.folder("unet")
+        return read_config(self.files.base / "unet" if folder.is_file() else folder)
+
+    def weights(self) -> Mapping[str, Path]:
+        """Return the files that `setup` reads.
+
+        Raises:
+            MissingWeights: a file is missing, or the UNet is of another family or takes another number of channels.
+        """
+        files = list_part(self.folder("unet"), "unet")
+        config = self.read_unet_config()
+        family = conditioning.describe_family(config)
+        if family != self.family:
+            raise MissingWeights(f"{self.name}: the UNet in {self.folder('unet')} is of {family}, not of {self.family}")
+        if (channels := config.get("in_channels")) != self.channels:
+            raise MissingWeights(
+                f"{self.name}: the UNet in {self.folder('unet')} takes {channels} channels, not {self.channels}"
+            )
+        if self.folder("unet").is_file():
+            files["unet/config.json"] = list_diffusers_files(self.files.base / "unet")["config.json"]
+        files |= list_part(self.folder("vae"), "vae")
+        files["scheduler"] = self.files.base / "scheduler" / "scheduler_config.json"
+        files.update({"prompts": self.files.prompts} if self.files.prompts else self.list_encoder_files())
+        if self.files.lora:
+            files["lora"] = self.files.lora
+        for name, path in files.items():
+            if not path.is_file():
+                raise MissingWeights(f"{self.name}: no {name} at {path}")
+        return files
+
+    def list_encoder_files(self) -> Mapping[str, Path]:
+        """Return the files of the text encoders, by name.
+
+        Raises:
+            MissingWeights
+        """
+        return conditioning.encoder_files(self.files.base, self.family == "SDXL")
+
+    def setup(self) -> None:
+        import torch
+
+        device, dtype = pick_device_and_dtype(self.options.device, self.options.dtype)
+        if self.files.prompts:
+            embeddings = conditioning.load(self.files.prompts)
+        else:
+            embeddings = self.encode_prompts(device, dtype)
+        conditioning.check_width(embeddings, self.read_unet_config(), self.name, self.count_texts())
+        unet = self.open_unet(dtype)
+        vae = open_vae(self.folder("vae"), dtype)
+        if device.type == "cuda":  # convolutions in tensor cores are faster with channels last; on a CPU it only costs
+            unet, vae = unet.to(memory_format=torch.channels_last), vae.to(memory_format=torch.channels_last)
+        unet = unet.to(device)
+        if self.options.compile:
+            unet.compile()
+        self.parts = Parts(unet, vae.to(device), self.scheduler(), embeddings.to(device, dtype), device, dtype)
+
+    def encode_prompts(self, device: Any, dtype: Any) -> Conditioning:
+        """Encode the prompts by the text encoders, which are loaded for this and released.
+
+        Raises:
+            MissingWeights
+        """
+        return conditioning.encode(self.files.base, self.options.prompt, self.options.negative, device, dtype)
+
+    def count_texts(self) -> int:
+        """Return how many texts of 77 tokens stand side by side: 2 where a branch has its own beside the UNet's."""
+        return 1
+
+    def open_unet(self, dtype: Any) -> Any:
+        """Open the network that each step runs, its LoRA fused, on the CPU.
+
+        Raises:
+            MissingWeights, WrongLora
+        """
+        unet = open_unet(self.folder("unet"), self.files.base / "unet", dtype)
+        if self.files.lora:
+            lora.fuse(unet, lora.read(self.files.lora))
+        return unet
+
+    def scheduler(self) -> Any:
+        """Return the base's scheduler, or the one that the options name with the base's settings."""
+        import diffusers
+
+        folder = self.files.base / "scheduler"
+        config = diffusers.EulerDiscreteScheduler.load_config(folder, local_files_only=True)
+        if (kind := self.options.scheduler) is None:
+            return getattr(diffusers, config["_class_name"]).from_config(config)
+        # UniPC stops at the schedule's least noise, as when it was chosen; today's default goes on to none
+        last = {"final_sigmas_type": "sigma_min"} if kind == "UniPCMultistepScheduler" else {}
+        return getattr(diffusers, kind).from_config(config, **last)
+
+    def run(
+        self, parts: Parts, pictures: Sequence[Array], holes: Sequence[Array], seeds: Sequence[int]
+    ) -> Sequence[Array | Filled]:
+        """Fill one full batch of pictures of one size."""
+        return loop.fill(parts, self.options, pictures, holes, seeds)
+
+    def fill(self, pictures: Sequence[Array], holes: Sequence[Array], seeds: Sequence[int]) -> Sequence[Array | Filled]:
+        """Fill as `Remover.fill` does. A short batch repeats its last picture: rounding depends on a batch's size."""
+        if self.parts is None:
+            raise RuntimeError(f"remover '{self.name}' was not set up")
+        parts, results = self.parts, dict[int, Array | Filled]()
+        by_size: dict[tuple[int, ...], list[int]] = {}
+        for index, picture in enumerate(pictures):
+            by_size.setdefault(picture.shape, []).append(index)
+
+        def run(batch: list[int]) -> Sequence[Array | Filled]:
+            return self.run(parts, [pictures[k] for k in batch], [holes[k] for k in batch], [seeds[k] for k in batch])
+
+        for indices in by_size.values():
+            fills, self.batch = run_in_batches(run, indices, self.batch)
+            results |= dict(zip(indices, fills, strict=True))
+        return [results[index] for index in range(len(pictures))]

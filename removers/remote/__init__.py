@@ -1,0 +1,1 @@
+"""Removers that run elsewhere and are asked by HTTP."""

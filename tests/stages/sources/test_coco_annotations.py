@@ -1,0 +1,97 @@
+"""COCO's annotations reach the photograph that they name, and no other; each of the rest is counted or rejected."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from rasura.manifests.formats.coco import NotCoco, parse_coco
+from rasura.manifests.images import encode_image
+from rasura.manifests.storage import Store
+from rasura.stages.sources.files import RunContext
+from rasura.stages.sources.photos import Photos
+from rasura.stages.stage import Kept, Rejected
+
+SQUARE = [[2, 2, 12, 2, 12, 12, 2, 12]]
+
+
+def read(folder, names, images, annotations):
+    """Read photographs below `folder` with these entries; return outcomes by name, and what was passed over."""
+    for number, name in enumerate(names):
+        (folder / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        picture = np.full((20, 30, 3), 10 * number, np.uint8)
+        (folder / "photos" / name).write_bytes(encode_image(picture))
+    contents = {
+        "images": [{"id": number, "file_name": name, "width": 30, "height": 20} for number, name in enumerate(images)],
+        "annotations": [
+            {"id": number, "image_id": image, "category_id": 1, "segmentation": segmentation}
+            for number, (image, segmentation) in enumerate(annotations)
+        ],
+        "categories": [{"id": 1, "name": "cup"}],
+    }
+    (folder / "coco.json").write_text(json.dumps(contents))
+    source = Photos(Photos.Params(path=str(folder / "photos"), masks=str(folder / "coco.json")))
+    run = RunContext(Store(folder / "run"), "photos")
+    source.setup()
+    outcomes = {}
+    for item in source.items(run):
+        name = item["origin"].partition("/photos/")[2]
+        outcomes.setdefault(name, []).append(source.process_one({**item, "content": item["id"]}))
+    return outcomes, run.passed_over
+
+
+def test_a_name_that_fits_two_photographs_is_given_to_neither(tmp_path):
+    outcomes, passed_over = read(
+        tmp_path, ["a/x.png", "b/x.png", "y.png"], ["x.png", "y.png"], [(0, SQUARE), (1, SQUARE)]
+    )
+    for name in ("a/x.png", "b/x.png"):
+        (outcome,) = outcomes[name]
+        assert isinstance(outcome, Rejected)
+        assert outcome.reason == "annotations ambiguous"
+        assert "a/x.png" in outcome.detail
+        assert "b/x.png" in outcome.detail
+    assert isinstance(outcomes["y.png"][0], Kept)
+    assert passed_over == {"annotation whose photo is ambiguous": 1}
+
+
+def test_a_full_path_beats_a_bare_name(tmp_path):
+    images = ["a/x.png", "b/x.png", "val/z.png", "train/z.png"]
+    annotations = [(0, SQUARE), (1, SQUARE), (1, [[1, 1, 9, 1, 9, 9]]), (2, SQUARE), (3, SQUARE)]
+    outcomes, _ = read(tmp_path, ["a/x.png", "b/x.png", "z.png"], images, annotations)
+    assert [len(outcomes[name]) for name in ("a/x.png", "b/x.png")] == [1, 2]
+    assert all(isinstance(outcome, Kept) for name in ("a/x.png", "b/x.png") for outcome in outcomes[name])
+    assert outcomes["z.png"][0].reason == "annotations ambiguous", "z.png of val or of train"
+
+
+def test_two_entries_of_one_photograph_are_joined(tmp_path):
+    outcomes, passed_over = read(
+        tmp_path, ["x.png"], ["x.png", "photos/x.png"], [(0, SQUARE), (1, [[1, 1, 9, 1, 9, 9]])]
+    )
+    assert [type(outcome) for outcome in outcomes["x.png"]] == [Kept, Kept]
+    assert not passed_over
+
+
+def test_annotations_without_a_photograph_are_counted(tmp_path):
+    images = ["x.png", "missing.png", "../../etc/x.png"]
+    outcomes, passed_over = read(tmp_path, ["x.png"], images, [(0, SQUARE), (1, SQUARE), (2, SQUARE), (99, SQUARE)])
+    assert len(outcomes["x.png"]) == 1
+    assert passed_over == {"annotation of a photo that is not there": 2, "annotation of no photo in `images`": 1}
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_a_number_that_is_not_finite_costs_its_own_annotation_only(tmp_path, number):
+    read(tmp_path, ["x.png"], ["x.png"], [(0, SQUARE), (0, [[1, 1, 9, 1, 9, 7.25]])])
+    path = tmp_path / "coco.json"
+    path.write_text(path.read_text().replace("7.25", number))
+    source = Photos(Photos.Params(path=str(tmp_path / "photos"), masks=str(path)))
+    source.setup()
+    items = source.items(RunContext(Store(tmp_path / "run"), "photos"))
+    outcomes = Counter(type(source.process_one({**item, "content": item["id"]})) for item in items)
+    assert outcomes == {Kept: 1, Rejected: 1}
+
+
+def test_two_pictures_of_one_id_are_refused():
+    images = [{"id": 1, "file_name": name} for name in ("x.png", "y.png")]
+    with pytest.raises(NotCoco, match="have the id 1"):
+        parse_coco(json.dumps({"images": images, "annotations": []}).encode(), "coco.json")

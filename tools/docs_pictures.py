@@ -1,0 +1,170 @@
+#!/usr/bin/env python3
+"""Make the pictures of the report and of the review page in docs/images from the run of the demo.
+
+Run it with the environment's python after `make demo`: `.venv/bin/python tools/docs_pictures.py`. It needs Chromium
+(RASURA_CHROMIUM, or /usr/bin/chromium) and playwright. The run is not changed: page and votes go into a temporary
+folder. Not among them are `loop-arms.webp`, which is `arms.svg` of `make loop-demo`, and `review-agreement.webp`, which
+is of a review by several people.
+"""
+
+import io
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parent.parent
+IMAGES = ROOT / "docs" / "images"
+RASURA = [sys.executable, "-m", "rasura"]
+CHROMIUM = os.environ.get("RASURA_CHROMIUM", "/usr/bin/chromium")
+CARDS = {"flow-2": 3, "flow-5": 2}
+"""Cards of the demo's flows `captured` and `simulated` that the picture of the report has."""
+VOTES = "yn1n2yn1un1yn3n1y"
+"""Keys that the reviewer presses: yes, unsure, or no with a reason."""
+
+
+def save(screenshot: bytes, name: str) -> None:
+    """Write a screenshot as docs/images/NAME.webp."""
+    image = Image.open(io.BytesIO(screenshot)).convert("RGB")
+    path = IMAGES / f"{name}.webp"
+    image.save(path, "WEBP", quality=84, method=6)
+    print(f"{path.relative_to(ROOT)}: {image.width} × {image.height}, {path.stat().st_size:,} bytes")
+
+
+def picture_report(browser: Browser, run: Path, folder: Path) -> None:
+    """Make the pictures of the report: rows of the dataset's flows, measures with their limits, part of the funnel."""
+    report = folder / "report.html"
+    subprocess.run([*RASURA, "report", str(run), "--out", str(report)], check=True, stdout=subprocess.DEVNULL)
+    page = browser.new_page(viewport={"width": 1240, "height": 900})
+    page.goto(report.as_uri())
+    page.add_style_tag(
+        content="section[id] { padding: 6px 20px } section section { padding: 0 } .legend { position: static }"
+    )
+    # the rest of the page goes, so that the rows stand below each other
+    page.evaluate(
+        """(kept) => {
+          const pictures = document.getElementById("pictures");
+          for (const part of [...pictures.children]) if (!(part.id in kept)) part.remove();
+          for (const [id, count] of Object.entries(kept))
+            for (const extra of [...document.querySelectorAll(`#${id} .card`)].slice(count)) extra.remove();
+          for (const title of [...pictures.querySelectorAll("h4")].slice(1)) title.remove();
+        }""",
+        CARDS,
+    )
+    page.locator("#pictures > section > h3").first.evaluate("title => { title.style.marginTop = '10px'; }")
+    save(page.locator("#pictures").screenshot(), "report-pictures")
+    page.set_viewport_size({"width": 1000, "height": 900})
+    page.evaluate(
+        "document.querySelectorAll('#measures article ~ article, #measures details').forEach(e => e.remove())"
+    )
+    for section in ("measures", "funnel"):
+        page.evaluate(
+            """(id) => { const title = document.querySelector(`#${id} h2`); title.style.marginTop = "10px"; }""",
+            section,
+        )
+    save(page.locator("#measures").screenshot(), "report-measures")
+    page.evaluate(
+        """() => { for (const article of [...document.querySelectorAll("#funnel article")])
+          if (!["captured", "objects", "backgrounds", "simulated"].includes(article.querySelector("bdi").textContent))
+            article.remove(); }"""
+    )
+    save(page.locator("#funnel").screenshot(), "report-funnel")
+    page.close()
+
+
+@contextmanager
+def serve_review(run: Path, database: Path) -> Iterator[str]:
+    """Serve the review page of a run, and yield its address."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [*RASURA, "review", str(run), "--database", str(database), "--port", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(url, timeout=1).close()
+                break
+            except OSError:
+                server.poll()
+                if server.returncode is not None:
+                    raise SystemExit(f"the review ended with {server.returncode}") from None
+                time.sleep(0.1)
+        yield url
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def add_reviewer(run: Path, database: Path, name: str) -> str:
+    """Add a reviewer and return the token."""
+    command = [*RASURA, "review", "add-reviewer", str(run), name, "--database", str(database)]
+    link = subprocess.run([*command, "--admin"], check=True, capture_output=True, text=True).stdout
+    return re.findall(r"#token=(\S+)", link)[0]
+
+
+def open_review(browser: Browser, url: str, token: str, **settings: object) -> Page:
+    """Open the page of a reviewer, signed in."""
+    page = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **settings}).new_page()  # type: ignore[arg-type]
+    page.goto(f"{url}/#token={token}")
+    wait_for_paint(page)
+    return page
+
+
+def wait_for_paint(page: Page) -> None:
+    """Wait until a candidate, or the note that nothing is left, is painted."""
+    page.wait_for_function(
+        "() => !document.getElementById('tag-one').hidden || !document.getElementById('nothing').hidden"
+    )
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done())))")
+
+
+def press(page: Page, keys: str) -> None:
+    """Press keys, each on the picture that the one before has brought."""
+    for key in keys:
+        page.keyboard.press(key)
+        wait_for_paint(page)
+
+
+def picture_review(browser: Browser, run: Path, folder: Path) -> None:
+    """Make the pictures of the review: side by side, the slider in the dark, and a phone."""
+    database = folder / "review.sqlite"
+    token = add_reviewer(run, database, "Ann")
+    with serve_review(run, database) as url:
+        page = open_review(browser, url, token)
+        press(page, VOTES)
+        save(page.screenshot(), "review-judge")
+        page.emulate_media(color_scheme="dark")
+        page.locator('button[data-mode="slider"]').click()
+        wait_for_paint(page)
+        save(page.screenshot(), "review-slider-dark")
+        page.context.close()
+        phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+        page = open_review(browser, url, token, **phone)
+        page.locator("#judge button.no").tap()
+        page.wait_for_timeout(600)
+        save(page.screenshot(), "review-phone")
+
+
+def main() -> None:
+    """Make all pictures."""
+    run = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/demo").resolve()
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        picture_report(browser, run, Path(folder))
+        picture_review(browser, run, Path(folder))
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
