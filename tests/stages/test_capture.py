@@ -156,8 +156,9 @@ def make_wall_pair(seed, kind):
 @pytest.mark.parametrize("kind", ["none", "tone", "field"])
 @pytest.mark.parametrize("seed", range(3))
 def test_no_step_is_left_along_the_rim(kind, seed):
-    """A wide penumbra on a plain wall, also with a camera that drifts: the seam is at most 2 levels (2.5 where the drift
-    differs between places), where gt alone leaves more than 3; and the target is as near to the empty scene as gt is (1 dB), or within 4 levels."""
+    """A wide penumbra on a plain wall, also with a camera that drifts: the seam is at most 2 levels (2.5 where the
+    drift differs between places), where gt alone leaves more than 3; and the target is as near to the empty scene as gt
+    is (1 dB), or within 4 levels."""
     source, clean, box, visible, true = make_wall_pair(seed, kind)
     record = {"id": "x", "input": freeze(source), "gt": freeze(clean), "pair_noise": 0.2}
     record |= {"object_mask": freeze(box), "foreground_mask": freeze(visible)}

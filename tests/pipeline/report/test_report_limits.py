@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -18,6 +18,9 @@ from rasura.pipeline.report import charts, measures, thumbnails
 from rasura.pipeline.report.limits import Limit, read_limits
 from rasura.pipeline.report.measures import Measure
 from rasura.pipeline.report.run_page import render
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 COLUMNS = TRIPLETS | {"seam": Kind.FLOAT, "tilt": Kind.FLOAT}
 
@@ -176,32 +179,26 @@ def test_light_that_would_be_black_is_not_shown() -> None:
 
 
 @pytest.mark.browser
-def test_outlines_are_shown_and_hidden_without_a_script(run: ReportRun, tmp_path: Path) -> None:
+def test_outlines_are_shown_and_hidden_without_a_script(run: ReportRun, tmp_path: Path, browser: "Browser") -> None:
     """The ground plane hides nothing until its box is ticked, except that a picture of it alone has its outline; the
     object's outline goes when its box is cleared. No script runs for it, and the page asks for nothing."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    from support.annotator.browser import CHROMIUM, FLAGS
-
-    if not CHROMIUM.exists():
-        pytest.skip("no Chromium")
     ground = np.ones((60, 90), bool)
     run.flow("cars", [triplet(1, ground_mask=ground)], TRIPLETS | {"ground_mask": Kind.MASK})
     photo = {name: value for name, value in triplet(0).items() if name in PHOTOS}
     run.flow("photos", [photo | {"ground_mask": ground, "box": None}], PHOTOS)
     page_path = tmp_path / "page.html"
     page_path.write_text(run.page().html)
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        page = browser.new_context(java_script_enabled=False).new_page()
-        requests: list[str] = []
-        page.on("request", lambda request: requests.append(request.url))
-        page.goto(page_path.as_uri())
-        page.locator("#flow-1 summary").first.click()
-        of_triplet, of_photo = (page.locator(f"#flow-{n} path.ground") for n in (0, 1))
-        outline = page.locator("#flow-0 path.object")
-        assert [of_triplet.is_visible(), of_photo.is_visible(), outline.is_visible()] == [False, True, True]
-        page.locator("#show-ground").check()
-        page.locator("#show-object").uncheck()
-        assert [of_triplet.is_visible(), of_photo.is_visible(), outline.is_visible()] == [True, True, False]
-        assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
-        browser.close()
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(page_path.as_uri())
+    page.locator("#flow-1 summary").first.click()
+    of_triplet, of_photo = (page.locator(f"#flow-{n} path.ground") for n in (0, 1))
+    outline = page.locator("#flow-0 path.object")
+    assert [of_triplet.is_visible(), of_photo.is_visible(), outline.is_visible()] == [False, True, True]
+    page.locator("#show-ground").check()
+    page.locator("#show-object").uncheck()
+    assert [of_triplet.is_visible(), of_photo.is_visible(), outline.is_visible()] == [True, True, False]
+    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
+    context.close()
