@@ -102,6 +102,9 @@ def read_archive(path: Path) -> dict[str, "Tensor"]:
             if len(entries) != 1:
                 raise BadWeights(f"'{path}' is no archive of torch: it has {len(entries)} entries 'data.pkl', not one")
             folder = entries[0].partition("/")[0]
+            read = [entry for entry in archive.infolist() if entry.filename.startswith((entries[0], f"{folder}/data/"))]
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in read):
+                raise BadWeights(f"'{path}': its tensors are compressed, as torch never writes them")
             root = _ArchiveReader(archive, folder, entries[0]).load()
     except (OSError, zipfile.BadZipFile) as error:
         raise BadWeights(f"'{path}' is no archive of torch: {shorten(error)}") from error

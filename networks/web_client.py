@@ -86,10 +86,10 @@ def request(
             call = urllib.request.Request(url, body, dict(headers or {}))
             with opener.open(call, timeout=timeout_s) as response:
                 answer: bytes = response.read(MAX_ANSWER + 1)
-                stated = response.headers.get("Content-Length")
+                stated = response.headers.get("Content-Length") or ""
             if len(answer) > MAX_ANSWER:
                 raise ServerUnavailable(f"{url} answered with more than {MAX_ANSWER // 2**20} MiB")
-            if stated is not None and len(answer) < int(stated):  # a bounded read does not tell by itself
+            if stated.isdigit() and len(answer) < int(stated):  # a bounded read does not tell by itself
                 raise EOFError(f"the answer broke off after {len(answer)} of {stated} bytes")
             return answer
         except urllib.error.HTTPError as error:

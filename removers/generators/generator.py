@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from rasura.networks.archive import read_archive
 from rasura.networks.memory import Library, NetworkMemory, count_parameters, estimate_memory
-from rasura.networks.weights import BadWeights, load_state, pick_device_and_dtype, read_tensors
+from rasura.networks.pretrained import fill_module
+from rasura.networks.weights import BadWeights, pick_device_and_dtype, read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,14 +62,31 @@ def read_generator(path: Path, last_name: str, prefixes: tuple[str, ...]) -> dic
     raise BadWeights(f"'{path}' has no tensor '{last_name}': it is of another network")
 
 
+def list_weights(name: str, kind: str, path: Path) -> dict[str, Path]:
+    """Return the one file of a generator, by its kind.
+
+    Args:
+        name: of the remover, for the error.
+
+    Raises:
+        BadWeights: it is missing.
+    """
+    if not path.is_file():
+        raise BadWeights(f"there is no file '{path}' for remover '{name}'")
+    return {kind: path}
+
+
 def open_generator(
     path: Path,
     construct: Callable[..., Any],
     infer_shape: Callable[[Mapping[str, Any]], Mapping[str, int]],
     state: Mapping[str, Any],
     device: str,
-) -> Any:
+) -> Callable[[Array], Array]:
     """Build the generator whose tensors `state` has, in float32, on the device.
+
+    Returns:
+        A function from its input (1, c, h, w) to the first of its outputs (3, h, w), both float32.
 
     Raises:
         BadWeights: the tensors do not fit.
@@ -78,8 +96,14 @@ def open_generator(
     with torch.device("meta"):
         net = construct(**infer_shape(state))
     counters = {name: torch.tensor(0) for name in net.state_dict() if name.endswith("num_batches_tracked")}
-    net.to_empty(device="cpu")
-    return load_state(net, {**counters, **state}, path).float().to(pick_device_and_dtype(device, "float32")[0])
+    place, dtype = pick_device_and_dtype(device, "float32")
+    net = fill_module(net, {**counters, **state}, path, dtype).to(place)
+
+    def run(inputs: Array) -> Array:
+        with torch.inference_mode():
+            return np.asarray(net(torch.from_numpy(inputs).to(place))[0].cpu().numpy())
+
+    return run
 
 
 def add_symmetric_border(picture: Array, multiple: int) -> Array:

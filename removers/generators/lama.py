@@ -18,6 +18,7 @@ from rasura.removers.generators.generator import (
     GeneratorOptions,
     add_symmetric_border,
     estimate_generator_memory,
+    list_weights,
     open_generator,
     read_generator,
 )
@@ -43,9 +44,7 @@ class Lama:
         self.net: Any = None
 
     def weights(self) -> Mapping[str, Path]:
-        if not self.path.is_file():
-            raise BadWeights(f"there is no file '{self.path}' for remover '{self.name}'")
-        return {"lama": self.path}
+        return list_weights(self.name, "lama", self.path)
 
     def setup(self) -> None:
         """Load the network.
@@ -59,8 +58,8 @@ class Lama:
         from rasura.networks.inpainting.lama import LamaGenerator, infer_lama_shape
 
         state = read_generator(self.path, "model.1.ffc.convl2l.weight", PREFIXES)
-        net = open_generator(self.path, LamaGenerator, infer_lama_shape, state, self.options.device)
-        self.net = _TorchLama(net)
+        run = open_generator(self.path, LamaGenerator, infer_lama_shape, state, self.options.device)
+        self.net = lambda masked, hole: run(np.concatenate([masked, hole[None]])[None])
 
     def fill(self, pictures: Sequence[Array], holes: Sequence[Array], seeds: Sequence[int]) -> list[Array]:
         """Fill as `Remover.fill` does; deterministic, the seeds are not used."""
@@ -81,19 +80,6 @@ def fill_picture(net: Any, picture: Array, hole: Array) -> Array:
     filled = net(np.ascontiguousarray(masked.transpose(2, 0, 1)), mask.astype(np.float32))
     result = np.rint(np.clip(filled, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)[:height, :width]
     return np.asarray(np.where(hole[..., None], result, picture))
-
-
-class _TorchLama:
-    def __init__(self, net: Any) -> None:
-        self.net = net
-
-    def __call__(self, masked: Array, hole: Array) -> Array:
-        import torch
-
-        device = next(self.net.parameters()).device
-        joined = torch.from_numpy(np.concatenate([masked, hole[None]])[None]).to(device)
-        with torch.inference_mode():
-            return np.asarray(self.net(joined)[0].cpu().numpy())
 
 
 class OnnxLama:

@@ -17,6 +17,7 @@ from rasura.removers.base import Capability
 from rasura.removers.generators.generator import (
     GeneratorOptions,
     estimate_generator_memory,
+    list_weights,
     open_generator,
     read_generator,
 )
@@ -38,9 +39,7 @@ class Migan:
         self.is_pipeline = False
 
     def weights(self) -> Mapping[str, Path]:
-        if not self.path.is_file():
-            raise BadWeights(f"there is no file '{self.path}' for remover '{self.name}'")
-        return {"migan": self.path}
+        return list_weights(self.name, "migan", self.path)
 
     def setup(self) -> None:
         """Load the network.
@@ -55,8 +54,7 @@ class Migan:
 
         state = read_generator(self.path, "encoder.b4.conv1.conv1.weight", ("model.",))
         self._check_size(infer_migan_shape(state)["side"])
-        net = open_generator(self.path, MiganGenerator, infer_migan_shape, state, self.options.device)
-        self.net = _TorchMigan(net)
+        self.net = open_generator(self.path, MiganGenerator, infer_migan_shape, state, self.options.device)
 
     def _open_onnx(self) -> None:
         from rasura.networks.onnx import open_session
@@ -67,12 +65,14 @@ class Migan:
             if isinstance(shapes[0][2], int):
                 self._check_size(shapes[0][2])
             self.net = _OnnxMigan(session)
-        elif len(shapes) == 2 and all(entry.type == "tensor(uint8)" for entry in session.get_inputs()):
+        elif [shape[1] for shape in shapes if len(shape) == 4] == [3, 1] and all(
+            entry.type == "tensor(uint8)" for entry in session.get_inputs()
+        ):
             self.net, self.is_pipeline = _OnnxMigan(session), True
         else:
             raise BadWeights(
-                f"'{self.path}' is no MI-GAN: its inputs are {shapes}, not (1, 4, side, side), or a picture and a mask "
-                "of uint8"
+                f"'{self.path}' is no MI-GAN: its inputs are {shapes}, not (1, 4, side, side), or a picture "
+                "(1, 3, h, w) and then a mask (1, 1, h, w) of uint8"
             )
 
     def _check_size(self, side: int) -> None:
@@ -98,18 +98,6 @@ class Migan:
         planes = np.ascontiguousarray(picture.transpose(2, 0, 1))[None]
         filled = self.net(planes, known[None, None]).transpose(1, 2, 0)
         return np.asarray(np.where(hole[..., None], filled, picture))
-
-
-class _TorchMigan:
-    def __init__(self, net: Any) -> None:
-        self.net = net
-
-    def __call__(self, joined: Array) -> Array:
-        import torch
-
-        device = next(self.net.parameters()).device
-        with torch.inference_mode():
-            return np.asarray(self.net(torch.from_numpy(joined).to(device))[0].cpu().numpy())
 
 
 class _OnnxMigan:

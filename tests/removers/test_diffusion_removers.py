@@ -75,15 +75,6 @@ def open_one(folder, kind, **values):
     return remover
 
 
-def make_scene(seed=0, size=SIZE):
-    """A picture with grain and a hole mask."""
-    rng = np.random.default_rng(seed)
-    picture = rng.integers(0, 256, (size // 8, size // 8, 3)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
-    hole = np.zeros((size, size), bool)
-    hole[size // 4 : size // 2, size // 4 : 3 * size // 4] = True
-    return picture, hole
-
-
 @pytest.mark.parametrize("guidance", [1.0, 7.5])
 def test_sd15_is_what_diffusers_own_pipeline_computes(folder, guidance):
     """For the same starting latents the last latents are those of `StableDiffusionInpaintPipeline` to 1e-5: one text
@@ -98,7 +89,7 @@ def test_sd15_is_what_diffusers_own_pipeline_computes(folder, guidance):
     parts = [cls.from_pretrained(base / name, local_files_only=True) for cls, name in zip(classes, names, strict=True)]
     pipe = StableDiffusionInpaintPipeline(*parts, None, None, requires_safety_checker=False)
     pipe.set_progress_bar_config(disable=True)
-    picture, hole = make_scene()
+    picture, hole = tiny.make_grainy_scene()
     noise, generators = loop.draw_noise([3], (4, SIZE // 8, SIZE // 8))
     theirs = pipe(
         prompt="abc",
@@ -129,7 +120,7 @@ def test_sd15_is_what_diffusers_own_pipeline_computes(folder, guidance):
 def test_the_object_does_not_leak(folder, kind, start):
     """Whatever stands in the hole, the fill is the same to the bit, from noise and from a pre-filled picture."""
     remover = open_one(folder, kind, start=start)
-    picture, hole = make_scene()
+    picture, hole = tiny.make_grainy_scene()
     other = picture.copy()
     other[hole] = 255 - other[hole]
     assert (other != picture)[hole].all()
@@ -156,7 +147,7 @@ def test_the_hole_changes_and_nothing_else(folder, kind):
     network = remover.parts.unet if branch is None else branch
     inputs = []
     network.register_forward_pre_hook(lambda module, arguments: inputs.append(arguments[0]))
-    scene, hole = make_scene()
+    scene, hole = tiny.make_grainy_scene()
     remover.fill([scene], [hole], [1])
     small = torch.from_numpy(hole[::8, ::8])
     channel = inputs[0][0, 4] if branch is None else 1 - inputs[0][0, 8]
@@ -173,7 +164,7 @@ def test_the_hole_changes_and_nothing_else(folder, kind):
 def test_a_fill_depends_on_its_own_seed_alone(folder, kind):
     """The same seed gives the same picture whatever else is in the batch; another seed gives another picture."""
     remover = open_one(folder, kind, batch=3)
-    scenes = [make_scene(k) for k in range(4)]
+    scenes = [tiny.make_grainy_scene(k) for k in range(4)]
     pictures, holes = [scene[0] for scene in scenes], [scene[1] for scene in scenes]
     together = remover.fill(pictures, holes, [10, 11, 12, 13])
     for k in (0, 2, 3):
@@ -362,7 +353,7 @@ def test_prompts_can_take_the_place_of_the_encoders(folder, tmp_path):
         conditioning.save(usual.parts.conditioning, tmp_path / f"{kind}.safetensors")
         lean = open_one(folder, kind, prompts=tmp_path / f"{kind}.safetensors")
         assert not any("text_encoder" in name or "tokenizer" in name for name in lean.weights())
-        picture, hole = make_scene()
+        picture, hole = tiny.make_grainy_scene()
         assert np.array_equal(lean.fill([picture], [hole], [1])[0], usual.fill([picture], [hole], [1])[0])
 
 

@@ -224,6 +224,27 @@ def test_an_archive_is_read_without_importing_what_it_names(tmp_path):
     assert not marker.exists()
 
 
+def test_a_compressed_archive_is_refused(tmp_path):
+    import pickle
+    import zipfile
+
+    path = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb/data.pkl", pickle.dumps({"state_dict": "0" * 100_000}))
+    with pytest.raises(WeightsError, match="tensors are compressed"):
+        read_archive(path)
+
+
+def test_a_pipeline_whose_mask_comes_first_is_refused(tmp_path):
+    def build(helper):
+        return [helper.make_node("Identity", ["image"], ["result"])], []
+
+    path = tmp_path / "other.onnx"
+    save_onnx(path, [("mask", "uint8", [1, 1, None, None]), ("image", "uint8", [1, 3, None, None])], build)
+    with pytest.raises(WeightsError, match="is no MI-GAN: its inputs are"):
+        Migan("migan", path, GeneratorOptions(size=64)).setup()
+
+
 def save_onnx(path, inputs, expression):
     """Save an ONNX network: `expression` builds its nodes, the last of which gives `result`."""
     import onnx

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from support import tiny_models, unet_shapes
+from support.tiny_diffusion import make_grainy_scene
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
@@ -39,15 +40,6 @@ def lora_file(tmp_path_factory):
     return path
 
 
-def scene(seed=0, size=SIZE):
-    """A picture with grain and a hole mask."""
-    rng = np.random.default_rng(seed)
-    picture = rng.integers(0, 256, (size // 8, size // 8, 3)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
-    hole = np.zeros((size, size), bool)
-    hole[size // 4 : size // 2, size // 4 : 3 * size // 4] = True
-    return picture, hole
-
-
 def counted(network):
     """How often a network is called."""
     calls = []
@@ -64,7 +56,7 @@ def test_it_is_what_diffusers_own_pipeline_computes(folder, guidance):
 
     pipe = StableDiffusionXLInpaintPipeline.from_pretrained(folder, local_files_only=True)
     pipe.set_progress_bar_config(disable=True)
-    pictures, holes = zip(*(scene(k) for k in range(2)), strict=True)
+    pictures, holes = zip(*(make_grainy_scene(k) for k in range(2)), strict=True)
     noise, generators = loop.draw_noise([3, 4], (4, SIZE // 8, SIZE // 8))
     theirs = pipe(
         prompt=["abc"] * 2,
@@ -103,7 +95,7 @@ def test_four_steps_are_four(folder, lora_file):
     four.setup()
     assert type(four.parts.scheduler).__name__ == "LCMScheduler"
     calls = counted(four.parts.unet)
-    picture, hole = scene()
+    picture, hole = make_grainy_scene()
     (out,) = four.fill([picture], [hole], [1])
     assert len(calls) == 4
     assert four.parts.scheduler.timesteps.tolist() == [999, 759, 499, 259]
@@ -114,7 +106,7 @@ def test_four_steps_are_four(folder, lora_file):
 def test_the_object_does_not_leak(folder, lora_file, start):
     """Whatever stands in the hole, the fill is the same to the bit, from noise and from a pre-filled picture, in many
     steps and in four."""
-    picture, hole = scene()
+    picture, hole = make_grainy_scene()
     other = picture.copy()
     other[hole] = np.random.default_rng(9).integers(0, 256, (int(hole.sum()), 3))
     makers = (
@@ -133,7 +125,7 @@ def test_a_fill_depends_on_its_own_seed_alone(folder):
     gives another picture."""
     one = rorem.rorem("rorem", Files(folder, unet=folder / "unet"), Options(size=SIZE, steps=2, batch=3))
     one.setup()
-    scenes = [scene(k) for k in range(4)]
+    scenes = [make_grainy_scene(k) for k in range(4)]
     pictures, holes = [s[0] for s in scenes], [s[1] for s in scenes]
     together = one.fill(pictures, holes, [10, 11, 12, 13])
     for k in range(4):
@@ -147,7 +139,7 @@ def test_in_the_wrapper_outside_is_exact_and_the_native_size_is_kept(folder):
     one.setup()
     assert isinstance(one, Remover)
     assert one.capability.native_size == SIZE
-    picture, mask = scene(size=160)
+    picture, mask = make_grainy_scene(size=160)
     (out,) = remove(one, [picture], [mask], [0], dilation=4)
     grown = np.zeros_like(mask)
     grown[36:84, 36:124] = True
@@ -165,7 +157,7 @@ def test_the_text_encoders_are_gone_and_can_be_left_at_home(folder, tmp_path):
     lean = rorem.rorem("rorem", Files(folder, folder / "unet", prompts=tmp_path / "abc.safetensors"), options)
     assert not any("text_encoder" in name for name in lean.weights())
     lean.setup()
-    picture, hole = scene()
+    picture, hole = make_grainy_scene()
     assert np.array_equal(lean.fill([picture], [hole], [1])[0], usual.fill([picture], [hole], [1])[0])
 
 
@@ -203,8 +195,10 @@ def test_half_precision_keeps_the_vae_safe(folder, monkeypatch):
 def test_the_stage_runs_networks_on_batches_under_names_of_ones_own(folder):
     """A recipe names weights and options under `models`; a network may stand there twice under two names; batches and
     single records give the same candidates; the row's weights are the files that were read."""
+    scenes = [make_grainy_scene(k, 96) for k in range(3)]
     rows = [
-        {"id": f"p{k}", "source": scene(k, 96)[0], "object_mask": scene(k, 96)[1], "licence": "CC0"} for k in range(3)
+        {"id": f"p{k}", "source": picture, "object_mask": hole, "licence": "CC0"}
+        for k, (picture, hole) in enumerate(scenes)
     ]
     common = {"kind": "rorem", "base": str(folder), "unet": str(folder / "unet"), "size": SIZE, "steps": 1}
     params = {"removers": ["telea", "old", "new"], "dilation": 2}

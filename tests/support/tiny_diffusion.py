@@ -187,3 +187,12 @@ def draw_noise(seed: int, height: int = 128, width: int = 192) -> np.ndarray:
     digest = hashlib.shake_256(f"noise/{seed}".encode()).digest(24 * count)
     even = np.frombuffer(digest, "<u2").astype(np.float64).reshape(12, *shape) / 65536
     return (even.sum(axis=0) - 6).astype(np.float32)
+
+
+def make_grainy_scene(seed=0, size=64):
+    """A picture with grain and a hole mask."""
+    rng = np.random.default_rng(seed)
+    picture = rng.integers(0, 256, (size // 8, size // 8, 3)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
+    hole = np.zeros((size, size), bool)
+    hole[size // 4 : size // 2, size // 4 : 3 * size // 4] = True
+    return picture, hole
