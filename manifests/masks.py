@@ -221,12 +221,35 @@ def split_levels(values: Values, text: str) -> MaskReading:
         raise EmptyMask(f"empty mask: {text}")
     if levels.labels and levels.low > 0 and (levels.high < WHITE or levels.last <= SMALL_RANGE):
         raise UnclearLabels(f"no mask: {text}, labels of which none is 0: which of them is the background is unknown")
+    if _is_trimap(values, levels):
+        raise UnclearLabels(
+            f"no mask: {text}, a trimap, whose middle level surrounds the object and is neither object nor background: "
+            "provide a mask of the object alone"
+        )
     if levels.between > MAX_BETWEEN:
         raise NotAMask(f"no mask: {text}, {levels.between:.0%} of its pixels are at none of its levels")
     white = values > (levels.low + levels.first) / 2
     mirrored = values < (levels.high + levels.last) / 2
     black = [~white] if levels.different == 2 else [~white, mirrored] if levels.labels else [mirrored, ~white]
     return MaskReading(white, [mask for mask in black if mask.any() and not mask.all()], text)
+
+
+def _is_trimap(values: Values, levels: Levels) -> bool:
+    """Return whether a band of middle grey, of some pixels' width, lies between all black and all white.
+
+    Labels of black, grey and white touch each other somewhere; a soft edge is narrower.
+    """
+    if levels.different != 3 or not levels.labels or levels.low > BLACK or levels.high < WHITE:
+        return False
+    if not 96 <= levels.first <= 160:
+        return False
+    white, black = values == levels.high, values == levels.low
+    touching = sum(
+        int((one[part] & other[rest]).sum())
+        for one, other in ((white, black), (black, white))
+        for part, rest in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1]))
+    )
+    return touching == 0
 
 
 def find_levels(values: Values) -> Levels:

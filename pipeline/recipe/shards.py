@@ -4,7 +4,7 @@ from rasura.manifests.ids import compute_shard_id
 from rasura.manifests.storage import Store
 from rasura.pipeline.recipe.specs import FlowPlan, Shard
 from rasura.stages.sources.files import RunContext
-from rasura.stages.sources.scenes import join_scenes
+from rasura.stages.sources.scenes import join_scenes, warn_of_divided_scenes
 from rasura.stages.stage import Record, Source
 
 
@@ -25,6 +25,7 @@ def list_shards(flow: FlowPlan, source: Source, run: Store) -> list[Shard]:
     items = source.items(context)
     context.write_passed_over()
     join_scenes(items)
+    warn_of_divided_scenes(items, str(getattr(source.params, "path", flow.name)))
     # by id; rows of a Parquet file in their order, so that a shard's rows are together there
     items.sort(key=_sort_key)
     repeats: dict[str, int] = {}

@@ -121,6 +121,7 @@ class Ober(Source):
                         "row": row,
                         "scene_id": scene,
                         "row_details": [subset, split],
+                        "kept_split": split if self.params.keep_split else None,
                         "fingerprint": fingerprint,
                     }
                 )

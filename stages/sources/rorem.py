@@ -116,7 +116,9 @@ class Rorem(Source):
                 details = row_details.get(get_entry_name(entry.paths.get("source") or ""), {})
                 item = _make_item(f"{format_origin(path)}#{number}", entry, row_places, contents, files, details)
                 clean = item["paths"].get("GT") or item["paths"].get("source")
-                items.append(item | {"scene_id": self._name_scene(item), "fingerprint": fingerprints.get(clean)})
+                kept_split = details.get("split") if self.params.keep_split else None
+                known = {"scene_id": self._name_scene(item), "kept_split": kept_split}
+                items.append(item | known | {"fingerprint": fingerprints.get(clean)})
         return items
 
     def _name_scene(self, item: Record) -> str | None:

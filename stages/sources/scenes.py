@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,6 +15,8 @@ from rasura.stages.sources.files import RunContext, make_unreadable_id, read_fil
 from rasura.stages.sources.listing import SourceFile
 from rasura.stages.sources.parquet_rows import iterate_picture_rows, list_row_items, read_cell
 from rasura.stages.stage import Record
+
+log = logging.getLogger(__name__)
 
 Texts = Mapping[str, str | None]
 """A text a path; None where the file cannot be read."""
@@ -108,3 +111,25 @@ def join_scenes(items: Sequence[Record]) -> None:
         item.pop("fingerprint", None)
         if item.get("scene_id") and (scene := find_first(item["scene_id"])) != item["scene_id"]:
             item |= {"scene_id": scene, "joined": True}
+
+
+def warn_of_divided_scenes(items: Sequence[Record], path: str) -> None:
+    """Log a warning where nearly equal clean pictures are in several splits of a published set, which keeps them.
+
+    Args:
+        items: after `join_scenes`, with the keys `scene_id` and `kept_split`; items without them are ignored.
+        path: of the set, for the warning.
+    """
+    splits: dict[str, dict[str, str]] = {}
+    for item in items:
+        if item.get("kept_split") and item.get("scene_id"):
+            splits.setdefault(item["scene_id"], {}).setdefault(item["kept_split"], item["origin"])
+    divided = [by_split for by_split in splits.values() if len(by_split) > 1]
+    if divided:
+        example = " and ".join(f"{origin} in '{split}'" for split, origin in sorted(divided[0].items())[:2])
+        log.warning(
+            "'%s': clean pictures that are in several splits, equal or nearly: %d (%s); keep_split: false splits anew",
+            path,
+            len(divided),
+            example,
+        )

@@ -175,3 +175,21 @@ def test_three_colours_without_black_or_white_do_not_say_what_the_background_is(
     two = np.full((60, 80, 3), (0, 102, 30), np.uint8)
     two[30:50, 20:40] = (200, 0, 0)
     assert read_mask(save(two)).white.sum() == 400
+
+
+def test_a_trimap_is_no_mask_but_soft_edges_and_three_labels_are() -> None:
+    """The band of a trimap is neither object nor background; an edge of one pixel and labels that touch are read."""
+    inner = np.zeros((60, 80), bool)
+    inner[20:40, 30:50] = True
+    for reach, refused in ((11, True), (3, False)):
+        wide = cv2.dilate(inner.astype(np.uint8), np.ones((reach, reach), np.uint8)) > 0
+        for values in ((0, 128, 255), (255, 127, 0)):
+            data = save(np.where(inner, values[2], np.where(wide, values[1], values[0])).astype(np.uint8))
+            if refused:
+                with pytest.raises(NotAMask, match="a trimap"):
+                    read_mask(data)
+            else:
+                assert read_mask(data).values
+    labels = np.zeros((60, 80), np.uint8)
+    labels[10:30, 10:30], labels[10:30, 40:60] = 128, 255
+    assert (read_mask(save(labels)).white == (labels > 0)).all()

@@ -21,7 +21,7 @@ from rasura.stages import stage
 from rasura.stages.sources.clip.frames import (
     REPORT_EVERY,
     find_clips,
-    find_high_dynamic_range,
+    find_unreadable_levels,
     read_frames,
     sample_frames,
 )
@@ -261,8 +261,8 @@ class Clip(Source):
         """Find the pairs of a clip. Progress is reported in frames: those that are sampled, then those of the pairs."""
         params: ClipParams = self.params
         path = Path(record["path"])
-        if reason := find_high_dynamic_range(path):
-            return Rejected("high dynamic range", f"{reason}; convert it to BT.709 first")
+        if reason := find_unreadable_levels(path):
+            return Rejected(*reason)
         samples = sample_frames(path, params.max_samples, self.report_progress)
         if len(samples) < 8:
             return Rejected("too short", f"{len(samples)} frames, at least 8 are needed")

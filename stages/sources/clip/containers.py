@@ -44,8 +44,9 @@ def read_container(path: Path) -> Container:
         if head[:4] == b"\x1a\x45\xdf\xa3":
             return _read_matroska(file, size)
         if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-            # a long AVI consists of several RIFF lists: the first one's size is what must be there at least
-            return Container(stores_count=True, missing_bytes=max(0, 8 + int.from_bytes(head[4:8], "little") - size))
+            # a long AVI consists of several RIFF lists: the first one's size is what must be there at least; its count
+            # of frames includes empty ones, which repeat the one before and are not decoded
+            return Container(missing_bytes=max(0, 8 + int.from_bytes(head[4:8], "little") - size))
     return Container()
 
 

@@ -133,21 +133,27 @@ def make_pixels_square(frame: Array, aspect: float) -> Array:
     return frame if size == (width, height) else cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC)
 
 
-def find_high_dynamic_range(path: Path) -> str | None:
-    """Return the reason why a video's levels cannot be read as those of an ordinary display; None where they can.
+def find_unreadable_levels(path: Path) -> tuple[str, str] | None:
+    """Return why a video's levels cannot be read as those of an ordinary display: reason, detail; None where they can.
 
     Raises:
         BadClip: no video that can be opened.
     """
     transfer = read_container(path).transfer
     if transfer in HDR_TRANSFERS:
-        return f"transfer {HDR_TRANSFERS[transfer]}"
+        return "high dynamic range", f"transfer {HDR_TRANSFERS[transfer]}; convert it to BT.709 first"
     video = _open_video(path)
     try:
         depth = read_bit_depth(int(video.get(cv2.CAP_PROP_CODEC_PIXEL_FORMAT)) if video.isOpened() else 0)
     finally:
         video.release()
-    return f"{depth} bits a channel, and its container states no transfer" if depth > 8 and transfer is None else None
+    if depth == 8 or transfer is not None:
+        return None
+    return (
+        "unknown transfer",
+        f"{depth} bits a channel, and the container states no transfer: it may be high dynamic range; state it in the "
+        "file, or convert it to 8 bits",
+    )
 
 
 def read_bit_depth(tag: int) -> int:

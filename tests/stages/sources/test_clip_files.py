@@ -55,6 +55,18 @@ def test_frames_that_the_duration_promises_are_not_missed(tmp_path):
     assert len(list(read_frames(path))) == 24
 
 
+def test_empty_frames_of_an_avi_are_not_missed(tmp_path):
+    """An AVI's header counts frames of zero bytes, too, which repeat the one before."""
+    path = write_video(tmp_path / "clip.avi")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"strh") + 8 + 32  # the stream header's number of frames
+    assert int.from_bytes(data[at : at + 4], "little") == 24
+    data[at : at + 4] = (300).to_bytes(4, "little")
+    path.write_bytes(data)
+    assert count_frames(path) == 300
+    assert len(list(read_frames(path))) == 24
+
+
 def test_pixels_become_square(tmp_path):
     for wide, high, shape in ((4, 3, (48, 85)), (8, 9, (54, 64)), (1, 1, (48, 64))):
         path = write_video(tmp_path / "clip.mp4")

@@ -127,8 +127,8 @@ def _make_cell(picture, name, quality=90):
     return {"bytes": data.getvalue(), "path": name}
 
 
-def test_rows_in_obers_layout_are_joined_too(tmp_path, photos):
-    """Two names over one clean picture are one scene, of which the rows then say so; a third keeps its own."""
+def _write_ober(folder, photos, splits):
+    """Write three rows in OBER's layout, of which the first and the last have one clean picture."""
     mask = Image.fromarray(np.pad(np.full((40, 60), 255, np.uint8), ((20, 60), (20, 80))))
     rows = []
     for number, (photo, quality) in enumerate(((0, 90), (1, 90), (0, 50))):
@@ -142,15 +142,20 @@ def test_rows_in_obers_layout_are_joined_too(tmp_path, photos):
                 "object_mask": _make_cell(mask, f"place{number}_0.jpg"),
                 "object_effect_mask": None,
                 "subset": "captured",
-                "split": None,
+                "split": splits[number],
             }
         )
-    (tmp_path / "set").mkdir()
+    folder.mkdir()
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     cell = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     kinds = {"subset": pa.string(), "split": pa.string()}
     table = pa.table({name: pa.array(values, kinds.get(name, cell)) for name, values in columns.items()})
-    pq.write_table(table, tmp_path / "set" / "a.parquet")
+    pq.write_table(table, folder / "a.parquet")
+
+
+def test_rows_in_obers_layout_are_joined_too(tmp_path, photos):
+    """Two names over one clean picture are one scene, of which the rows then say so; a third keeps its own."""
+    _write_ober(tmp_path / "set", photos, (None, None, None))
     items, before = _list_items(tmp_path, {"ober": {"path": str(tmp_path / "set")}})
     listed = [item for _, item in sorted(items.items())]
     assert [item["scene_id"] for item in listed] == ["place0", "place1", "place0"]
@@ -180,3 +185,19 @@ def test_listing_reads_each_file_once(tmp_path, photos, monkeypatch, kind):
     reads.clear()
     _list_items(tmp_path, source)
     assert not any(name.endswith(".png") for name in reads)
+
+
+def test_a_clean_picture_in_two_published_splits_is_told(tmp_path, photos, caplog):
+    """Published splits are kept, and the run says where they share pictures; splits of other pictures are no fault."""
+    for name, splits, divided in (
+        ("good", ("train", "test", "train"), False),
+        ("bad", ("train", "train", "test"), True),
+    ):
+        _write_ober(tmp_path / name, photos, splits)
+        path = str(tmp_path / name)
+        caplog.clear()
+        _list_items(tmp_path, {"ober": {"path": path}})
+        assert ("in several splits, equal or nearly: 1 (" in caplog.text) == divided
+        caplog.clear()
+        _list_items(tmp_path, {"ober": {"path": path, "keep_split": False}})
+        assert not caplog.text
