@@ -5,6 +5,7 @@ its files from here:
 
     recipe.yaml                     the recipe with every default filled in
     plan.json                       the flows, as `RunPlan`
+    run_id                          a random id of this folder, by which workers know that they see the same one
     tables/<flow>/manifest.parquet  the table: the commit records of its shards, in order
     tables/<flow>/work.json         while the flow is being made: the shards of its present inputs
     tables/<flow>/lines/<shard>.json       commit record of a shard
@@ -20,16 +21,18 @@ its files from here:
 """
 
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from rasura.manifests.errors import RunError, StorageError
-from rasura.manifests.storage import Store
+from rasura.manifests.storage import Store, StoreError
 
 # in the run
 RECIPE = "recipe.yaml"
 PLAN = "plan.json"
+RUN_ID = "run_id"
 TABLES = "tables"
 DATASET = "dataset"
 EXPORT = "export.json"
@@ -52,6 +55,13 @@ REJECTED = "dropped"
 # in the folder of a dataset
 DATASET_MANIFEST = "manifest.json"
 DATASET_CARD = "README.md"
+
+
+class RunPlace(NamedTuple):
+    """Where a run is: the path or URI of its folder, and the random id that is in it."""
+
+    uri: str
+    id: str
 
 
 def table_path(flow: str) -> str:
@@ -233,6 +243,31 @@ def check_folder(run: Store, name: str) -> None:
         return
     if before != name:
         raise FolderInUse(f"'{run.uri}' has the run of recipe '{before}', and this is recipe '{name}': {remedy}")
+
+
+def read_place(run: Store) -> RunPlace:
+    """Return where a run is; its folder gets an id where it has none."""
+    if not run.exists(RUN_ID):
+        run.create(RUN_ID, secrets.token_hex(16).encode())
+    return RunPlace(run.location, run.read(RUN_ID).decode(errors="replace"))
+
+
+def check_place(run: Store, place: RunPlace) -> None:
+    """Check that this process sees the folder of a run that the driver sees.
+
+    Raises:
+        StoreError: it does not: the folder is gone, was replaced, or is on another node's disk.
+    """
+    try:
+        if run.read(RUN_ID).decode(errors="replace") == place.id:
+            return
+        state = "is another folder here"
+    except (FileNotFoundError, NotADirectoryError):
+        state = "is not here"
+    raise StoreError(
+        f"the folder of the run, {place.uri}, {state}: it was deleted, replaced or unmounted, or is not shared with "
+        "this node"
+    )
 
 
 def write_plan(run: Store, plan: RunPlan) -> None:

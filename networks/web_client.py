@@ -3,6 +3,7 @@
 A redirect would carry the key to another address; an answer that is too large would fill the memory.
 """
 
+import math
 import os
 import time
 import urllib.error
@@ -10,6 +11,8 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
+
+from rasura.manifests.errors import RunError
 
 MAX_ANSWER = 64 * 2**20
 """Bytes of an answer."""
@@ -19,8 +22,13 @@ BUSY = (408, 409, 425, 429)
 """Status codes below 500 after which the same request may succeed."""
 
 
-class ServerUnavailable(OSError):
-    """A server that is away, busy for too long, or refuses every request: its key, model or address is wrong."""
+class ServerUnavailable(RunError, OSError):
+    """A server that is away, busy for too long, or refuses every request: its key, model or address is wrong.
+
+    status: of its last answer; None where it gave none.
+    """
+
+    status: int | None = None
 
 
 class _KeepAddress(urllib.request.HTTPRedirectHandler):
@@ -64,6 +72,7 @@ def request(
     timeout_s: float = 120,
     attempts: int = 5,
     pause: Callable[[float], None] = time.sleep,
+    patience_s: float = math.inf,
 ) -> bytes:
     """Return the answer to a GET, or with a body to a POST.
 
@@ -74,14 +83,16 @@ def request(
         timeout_s: without a byte of the answer.
         attempts: in all.
         pause: waits that many seconds.
+        patience_s: no attempt begins later than this after the first.
 
     Raises:
         ServerUnavailable: no attempt was answered, or the server refuses the request as it is.
     """
     opener = urllib.request.build_opener(_KeepAddress)
-    wait, failure = FIRST_PAUSE_S, ""
+    wait, failure, end = FIRST_PAUSE_S, "", time.monotonic() + patience_s
+    status: int | None = None
     for attempt in range(attempts):
-        asked: float | None = None
+        asked, status = None, None
         try:
             call = urllib.request.Request(url, body, dict(headers or {}))
             with opener.open(call, timeout=timeout_s) as response:
@@ -94,7 +105,7 @@ def request(
             return answer
         except urllib.error.HTTPError as error:
             text = " ".join(error.read(300).decode(errors="replace").split())
-            failure = f"status {error.code}: {text or error.reason}"
+            failure, status = f"status {error.code}: {text or error.reason}", error.code
             if error.code < 500 and error.code not in BUSY:
                 break
             after = error.headers.get("Retry-After") or ""
@@ -107,7 +118,11 @@ def request(
             if type(error).__module__ != "http.client":
                 raise
             failure = f"{type(error).__name__}: {error}"
-        if attempt + 1 < attempts:
-            pause(min(LONGEST_PAUSE_S, wait if asked is None else asked))
-            wait *= 2
-    raise ServerUnavailable(f"{url} gave no answer: {failure}")
+        delay = min(LONGEST_PAUSE_S, wait if asked is None else asked)
+        if attempt + 1 == attempts or time.monotonic() + delay > end:
+            break
+        pause(delay)
+        wait *= 2
+    unavailable = ServerUnavailable(f"{url} gave no answer: {failure}")
+    unavailable.status = status
+    raise unavailable

@@ -44,6 +44,7 @@ def run(
     *,
     only: str | None = None,
     quiet: bool = True,
+    retry_failed: bool | Sequence[str] = False,
 ) -> "Run":
     """Run a recipe, or go on where it was left. What is done is not done again.
 
@@ -53,6 +54,7 @@ def run(
         set: values that override the recipe's, by dotted key, as `--set` of the command line.
         only: a flow, or a flow up to a stage (`stage` or `flow.stage`).
         quiet: False shows progress on standard error.
+        retry_failed: whether rows that failed are made again, or the errors whose rows are, such as `ValueError`.
 
     Raises:
         RecipeError: something in the recipe is wrong; nothing was started.
@@ -70,7 +72,8 @@ def run(
 
     place = None if into is None else read_place(into, "run(into)")
     check_type(only or "", str, "run(only)", "a flow or a stage of the recipe")
-    result = carry_out(read_place(recipe, "run(recipe)"), place, _read_set(set, "run"), only, quiet)
+    errors = () if retry_failed is True else retry_failed or None
+    result = carry_out(read_place(recipe, "run(recipe)"), place, _read_set(set, "run"), only, quiet, errors)
     for warning in result.list_warnings():
         warnings.warn(warning, stacklevel=2)
     result.check()
@@ -312,7 +315,7 @@ class Run:
 
         Args:
             out: folder or URI.
-            format: `huggingface`, `ober` or `rorem`.
+            format: `huggingface`, `ober`, `rorem`, `smarteraser`, `brushdata`, `lcg` or `powerpaint`.
             flows: flows in place of the dataset's.
 
         Returns:

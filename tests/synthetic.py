@@ -1,6 +1,7 @@
 """Small stages and a source of synthetic pictures, for tests and benchmarks of the engine. Some of them misbehave."""
 
 import ctypes
+import errno
 import os
 import time
 from pathlib import Path
@@ -78,6 +79,20 @@ class Triplet(Stage):
         return Kept([triplet])
 
 
+class Dimmed(Stage):
+    """A candidate that is the brighter the larger its number."""
+
+    name = "synthetic:Dimmed"
+    needs = {"source": Kind.RGB, "number": Kind.INT}
+    gives = {"kind": Kind.STRING, "target": Kind.RGB, "mask": Kind.MASK, "remover": Kind.STRING}
+
+    def process_one(self, record: Record) -> Outcome:
+        mask = np.zeros(record["source"].shape[:2], bool)
+        mask[8:20, 10:22] = True
+        target = np.full_like(record["source"], 20 + 15 * record["number"])
+        return Kept([{**record, "kind": "edited", "target": target, "mask": mask, "remover": "dimmed"}])
+
+
 class PoisonParams(Params):
     segfault: list[int] = []
     hang: list[int] = []
@@ -120,6 +135,37 @@ class SmallGpu(Stage):
         if len(records) > 2:
             raise OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
         return [Kept([{**record, "brightness": float(record["source"].mean())}]) for record in records]
+
+
+class FaultyParams(Params):
+    folder: str
+    only: list[int] = []
+
+
+class Faulty(Stage):
+    """Passes records on, but while its folder has a file `fault`, raises the error that is named there, and counts."""
+
+    name = "synthetic:Faulty"
+    needs = {"number": Kind.INT}
+    Params = FaultyParams
+    params: FaultyParams
+
+    def process_one(self, record: Record) -> Outcome:
+        folder = Path(self.params.folder)
+        fault = folder / "fault"
+        if fault.exists() and (not self.params.only or record["number"] in self.params.only):
+            with (folder / "raised").open("a") as counter:
+                counter.write(".")
+            raise ERRORS[fault.read_text()]
+        return Kept([record])
+
+
+ERRORS: dict[str, Exception] = {
+    "full disk": OSError(errno.ENOSPC, "No space left on device"),
+    "bad disk": OSError(errno.EIO, "Input/output error"),
+    "memory": MemoryError("Unable to allocate 3.2 GiB"),
+    "row": ValueError("this row does not please"),
+}
 
 
 class BadSetup(Stage):

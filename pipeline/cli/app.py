@@ -103,13 +103,22 @@ def run(
     only: Annotated[
         str | None, typer.Option(metavar="STAGE", help="Run a flow, or a flow up to a stage (STAGE or FLOW.STAGE).")
     ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Make rows again that failed, those of earlier runs too.")
+    ] = False,
+    errors: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ERROR", help="With --retry-failed: only these errors, such as ValueError."),
+    ] = None,
     quiet: QuietOption = False,
 ) -> None:
     """Run a recipe, or continue where it was left. What is done is not done again."""
+    if errors and not retry_failed:
+        raise typer.BadParameter(f"unexpected '{errors[0]}'; errors are named after --retry-failed only")
     with explain_interrupt("stopped; what was committed is whole, and the same command continues from there"):
         from rasura.pipeline.run.run import run as run_recipe
 
-        result = run_recipe(recipe, into, set or (), only, quiet)
+        result = run_recipe(recipe, into, set or (), only, quiet, errors or () if retry_failed else None)
     for line in result.describe():
         typer.echo(line)
     for warning in result.list_warnings():
@@ -272,7 +281,8 @@ def export(
         typer.Option(
             metavar="NAME",
             help="huggingface: Rasura's own Parquet, card and manifest. ober: ObjectClear's columns and names. "
-            "rorem: RORem's folders with meta.json.",
+            "rorem: RORem's folders with meta.json. smarteraser: Syn4Removal's folders. brushdata: BrushNet's tars. "
+            "lcg: JSON lines for PixelHacker and Moebius. powerpaint: its prompts and masks of three tasks.",
         ),
     ] = "huggingface",
     flow: Annotated[
@@ -297,4 +307,9 @@ def export(
             Store(run), Store(out), format, flow or (), progress.track("export", "rows")
         )
     rows, files = format_count(manifest["rows"], "row"), format_count(len(manifest["files"]), "file")
-    typer.echo(f"{out}: {rows} in {files}")
+    left_out = manifest.get("left_out", {})
+    lost = sum(left_out.values())
+    reasons = "".join(f"; {count}: {reason}" for reason, count in left_out.items())
+    typer.echo(
+        f"{out}: {rows} in {files} ({manifest['rows']} kept + {lost} left out = {manifest['rows'] + lost}{reasons})"
+    )

@@ -3,7 +3,9 @@
 import contextlib
 import io
 import os
+import secrets
 import signal
+import stat
 import sys
 import tempfile
 import threading
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import rasura
+from rasura.manifests.errors import RunError
 from rasura.networks.cards import are_cards_hidden
 from rasura.pipeline.engine.nodes import GPU, Node
 from rasura.pipeline.engine.placement import place_flow
@@ -36,6 +39,12 @@ QUIET = {
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
 }
+
+
+LONGEST_RAY_FOLDER = 43
+"""Bytes: the path of a socket has at most 107, of which Ray adds 64."""
+SHORT_FOLDERS = ("/tmp", "/var/tmp")
+LONGEST_REASON = 300
 
 
 class _WithoutRaylet(io.TextIOBase):
@@ -82,31 +91,97 @@ def cluster(engine: EngineSettings) -> Iterator[None]:
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
     os.environ["PYTHONPATH"] = os.pathsep.join(list_import_paths())
+    if find_address() is None and "ray" not in sys.modules:
+        # the ports of a Ray on this machine are open to whoever reaches it: a random token, read at import, keeps them
+        # out; a mode that the user has set stays
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
 
-    address = find_address()
     try:
         with _keep_sigterm_handler():
-            if address is not None:
-                ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-            else:
-                custom = parse_resources(os.environ.get("RASURA_RESOURCES", ""))
-                gpus = custom.pop(GPU, None)
-                ray.init(
-                    address="local",
-                    num_cpus=engine.workers or os.cpu_count() or 1,
-                    num_gpus=None if gpus is None else int(gpus),
-                    resources=custom,
-                    object_store_memory=engine.object_store_mb * 2**20,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level="ERROR",
-                    _temp_dir=os.environ.get("RASURA_RAY_TMP") or str(Path(tempfile.gettempdir()) / "rasura-ray"),
-                )
+            start_ray(engine, ray)
         with contextlib.redirect_stdout(_WithoutRaylet(sys.stdout)):
             yield
     finally:
         ray.shutdown()
+
+
+def start_ray(engine: EngineSettings, ray: Any) -> None:
+    """Start Ray on this machine, or join the cluster at RAY_ADDRESS; what fails once is tried a second time.
+
+    Raises:
+        RunError: it cannot be started or joined.
+    """
+    address = find_address()
+    settings: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
+    if address is None:
+        custom = parse_resources(os.environ.get("RASURA_RESOURCES", ""))
+        gpus = custom.pop(GPU, None)
+        settings |= {
+            "address": "local",
+            "num_cpus": engine.workers or os.cpu_count() or 1,
+            "num_gpus": None if gpus is None else int(gpus),
+            "resources": custom,
+            "object_store_memory": engine.object_store_mb * 2**20,
+            "include_dashboard": False,
+            "_temp_dir": make_ray_folder(),
+        }
+    for is_last in (False, True):
+        try:
+            ray.init(**settings)
+            return
+        except Exception as error:
+            ray.shutdown()
+            if is_last:
+                raise RunError(_describe_failed_start(address, error)) from error
+
+
+def _describe_failed_start(address: str | None, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:LONGEST_REASON]
+    if address is not None:
+        return (
+            f"the Ray cluster at RAY_ADDRESS={address} cannot be joined: {type(error).__name__}: {reason}. Is it up, "
+            "and is its token in RAY_AUTH_TOKEN or ~/.ray/auth_token?"
+        )
+    return (
+        f"Ray could not be started on this machine, in two tries: {type(error).__name__}: {reason}. A busy machine may "
+        "need another try; its own logs are in the folder that RASURA_RAY_TMP names, or rasura-<user id>/ray below the "
+        "temporary folder"
+    )
+
+
+def make_ray_folder() -> str:
+    """Make the folder of a Ray on this machine, which nobody else may open: Ray opens its own to everybody.
+
+    Raises:
+        RunError: its path is too long for Ray's sockets, or it is somebody else's.
+    """
+    if named := os.environ.get("RASURA_RAY_TMP"):
+        if len(os.fsencode(named)) > LONGEST_RAY_FOLDER:
+            raise RunError(f"Ray's folder '{named}' (RASURA_RAY_TMP) has more than {LONGEST_RAY_FOLDER} bytes")
+        return named
+    faults = []
+    for parent in dict.fromkeys([tempfile.gettempdir(), *SHORT_FOLDERS]):
+        folder = Path(parent) / f"rasura-{os.getuid()}"
+        if len(os.fsencode(folder / "ray")) > LONGEST_RAY_FOLDER:
+            faults.append(f"'{folder}' is too long")
+            continue
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            facts = folder.lstat()
+            if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid():
+                faults.append(f"'{folder}' is somebody else's")
+                continue
+            folder.chmod(0o700)
+        except OSError as error:
+            faults.append(f"'{folder}': {error.strerror}")
+            continue
+        return str(folder / "ray")
+    raise RunError(
+        f"there is no place for Ray's files: {'; '.join(faults)}. Name a folder of your own, of at most "
+        f"{LONGEST_RAY_FOLDER} bytes, in RASURA_RAY_TMP"
+    )
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """The work on a shard, without Ray: a group's stages run on its records, and every input is accounted for.
 
 One bad row costs one row: an exception fails the record it belongs to; a batch that raises is run one by one; one
-that runs out of GPU memory is halved.
+that runs out of GPU memory is halved. A fault of the surroundings costs none: the shard's work stops.
 """
 
 import time
@@ -14,6 +14,13 @@ from rasura.manifests.ids import assign_split, is_split_name
 from rasura.manifests.schemas import Kind, encode_records
 from rasura.manifests.shards import RejectedRow, StageCount
 from rasura.networks.batches import free_gpu_memory, is_out_of_memory
+from rasura.pipeline.engine.faults import (
+    SurroundingsFault,
+    describe_error,
+    is_fault_of_surroundings,
+    is_short_of_memory,
+    make_text,
+)
 from rasura.pipeline.engine.outputs import find_output_fault
 from rasura.pipeline.recipe.specs import Group, StageSpec
 from rasura.stages.stage import Kept, Outcome, Record, Rejected, Stage
@@ -74,19 +81,35 @@ def _attempt(
 
 
 def run_batch(
-    name: str, stage: Stage, batch: Sequence[Record], limit_s: float, monitor: ActivityMonitor
+    name: str,
+    stage: Stage,
+    batch: Sequence[Record],
+    limit_s: float,
+    monitor: ActivityMonitor,
+    reads_inputs: bool = False,
 ) -> list[Outcome | Exception]:
     """Run a stage on a batch.
 
+    Args:
+        reads_inputs: the stage is a source.
+
     Returns:
         The outcome of each record, or the exception that it raised.
+
+    Raises:
+        SurroundingsFault: the surroundings failed, and no record.
     """
     try:
         return list(_attempt(name, stage, batch, limit_s, monitor))
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a library that calls sys.exit(), a panic in native code: a record's fault too
+        ids = [str(record["id"]) for record in batch]
+        if is_fault_of_surroundings(error, reads_inputs):
+            raise SurroundingsFault(name, ids, describe_error(error)) from error
         if len(batch) == 1:
+            if is_short_of_memory(error):
+                raise SurroundingsFault(name, ids, describe_error(error), memory=True) from error
             return [error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")]
         if is_out_of_memory(error):
             free_gpu_memory()
@@ -94,7 +117,33 @@ def run_batch(
             parts = (batch[:half], batch[half:])
         else:
             parts = tuple(batch[i : i + 1] for i in range(len(batch)))  # type: ignore[assignment]
-    return [outcome for part in parts for outcome in run_batch(name, stage, part, limit_s, monitor)]
+    return [outcome for part in parts for outcome in run_batch(name, stage, part, limit_s, monitor, reads_inputs)]
+
+
+def run_batches(
+    spec: StageSpec, stage: Stage, records: Sequence[Record], quarantine: Quarantine, monitor: ActivityMonitor
+) -> list[Outcome | Exception]:
+    """Run a stage on all records of a shard; those that run alone come last, so that others can pass before them.
+
+    Returns:
+        The outcome of each record, or the exception that it raised, in the order of the records.
+
+    Raises:
+        SurroundingsFault: the surroundings failed, and no record.
+    """
+    order = sorted(range(len(records)), key=lambda k: records[k]["id"] in quarantine.isolated)
+    batches = split_batches([records[k] for k in order], spec.batch_size, quarantine.isolated)
+    outcomes: list[Outcome | Exception] = []
+    for batch in batches:
+        stripped = [_strip_input(record) for record in batch]
+        try:
+            outcomes += run_batch(spec.name, stage, stripped, spec.time_limit_s, monitor, spec.is_source)
+        except SurroundingsFault as fault:
+            raise SurroundingsFault(
+                fault.stage, fault.ids, fault.text, fault.memory, passed=len(outcomes)
+            ) from fault.__cause__
+    by_place = dict(zip(order, outcomes, strict=True))
+    return [by_place[k] for k in range(len(records))]
 
 
 def split_batches(records: Sequence[Record], size: int, isolated: frozenset[str]) -> list[list[Record]]:
@@ -150,8 +199,8 @@ def _strip_input(record: Record) -> Record:
     return {key: value for key, value in record.items() if key != INPUT}
 
 
-def _describe_drop(record: Record, stage: str, outcome: str, reason: str, detail: str) -> RejectedRow:
-    text = " ".join(str(detail).split())[:DETAIL_LENGTH]
+def _describe_drop(record: Record, stage: str, outcome: str, reason: str, detail: object) -> RejectedRow:
+    text = make_text(detail)[:DETAIL_LENGTH]
     input_id = str(record.get(INPUT, record["id"]))
     return RejectedRow(str(record["id"]), record.get("origin"), stage, outcome, reason, text, input_id)
 
@@ -173,8 +222,8 @@ def run_stage(
     kept: list[Record] = []
     dropped: list[RejectedRow] = []
 
-    def drop(record: Record, outcome: str, reason: str, detail: str) -> None:
-        tally = count.rejected if outcome == "rejected" else count.failed
+    def drop(record: Record, outcome: str, reason: object, detail: object) -> None:
+        reason, tally = make_text(reason), count.rejected if outcome == "rejected" else count.failed
         tally[reason] = tally.get(reason, 0) + 1
         dropped.append(_describe_drop(record, spec.name, outcome, reason, detail))
 
@@ -187,23 +236,21 @@ def run_stage(
         else:
             alive.append(record)
     weights = {f"{spec.name}.{name}": sha for name, sha in spec.weights.items()}
-    for batch in split_batches(alive, spec.batch_size, quarantine.isolated):
-        outcomes = run_batch(spec.name, stage, [_strip_input(record) for record in batch], spec.time_limit_s, monitor)
-        for record, outcome in zip(batch, outcomes, strict=True):
-            if isinstance(outcome, Kept):
-                try:
-                    outputs = [complete_record(spec, record, dict(new), weights) for new in outcome.records]
-                except Exception as error:
-                    outcome = error
-                else:
-                    count.kept += 1
-                    kept += [add_provenance(new, spec.seed, splits) if spec.is_source else new for new in outputs]
-            if isinstance(outcome, Rejected):
-                drop(record, "rejected", outcome.reason, outcome.detail)
-            elif isinstance(outcome, Exception):
-                drop(record, "failed", type(outcome).__name__, str(outcome))
-            elif not isinstance(outcome, Kept):
-                drop(record, "failed", "TypeError", f"the stage returned {outcome!r:.60}, no Kept or Rejected")
+    for record, outcome in zip(alive, run_batches(spec, stage, alive, quarantine, monitor), strict=True):
+        if isinstance(outcome, Kept):
+            try:
+                outputs = [complete_record(spec, record, dict(new), weights) for new in outcome.records]
+            except Exception as error:
+                outcome = error
+            else:
+                count.kept += 1
+                kept += [add_provenance(new, spec.seed, splits) if spec.is_source else new for new in outputs]
+        if isinstance(outcome, Rejected):
+            drop(record, "rejected", outcome.reason, outcome.detail)
+        elif isinstance(outcome, Exception):
+            drop(record, "failed", type(outcome).__name__, outcome)
+        elif not isinstance(outcome, Kept):
+            drop(record, "failed", "TypeError", f"the stage returned {outcome!r:.60}, no Kept or Rejected")
     count.out = len(kept)
     return kept, dropped, count
 
@@ -211,8 +258,9 @@ def run_stage(
 DEATHS = {
     "WorkerDied": "the worker ended while this record was in the stage, at every try",
     "TimedOut": "the record took longer than {limit:g} s, at every try",
+    "OutOfMemory": "there was not enough memory for this record, at every try, while others passed",
 }
-"""Errors of records that end their workers, and the texts of their rows: the same at every attempt."""
+"""Errors of records that are tried several times, and the texts of their rows: the same at every attempt."""
 
 
 def run_group(
@@ -259,7 +307,9 @@ def encode_shard(
             if not reason:
                 parts.append(encode_records([_strip_input(record)], columns))
         except Exception as error:
-            reason, detail = type(error).__name__, str(error)
+            if is_fault_of_surroundings(error, False) or is_short_of_memory(error):
+                raise SurroundingsFault(count.stage, [id], describe_error(error)) from error
+            reason, detail = type(error).__name__, make_text(error)
         finally:
             monitor.stop()
         if reason:

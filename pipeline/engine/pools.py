@@ -12,6 +12,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from rasura.manifests.run_layout import RunPlace
 from rasura.pipeline.engine.crash_marks import CrashMark, read_mark, take_mark
 from rasura.pipeline.engine.nodes import Slot
 from rasura.pipeline.engine.worker import Worker
@@ -88,11 +89,11 @@ class WorkerPools:
     """The pools of an engine: its workers are started, set up and ended here.
 
     Args:
-        run_uri: the run that the workers commit to.
+        place: the run that the workers commit to.
     """
 
-    def __init__(self, run_uri: str) -> None:
-        self.run_uri = run_uri
+    def __init__(self, place: RunPlace) -> None:
+        self.place = place
         self.pools: dict[Demand, Pool] = {}
         self._driver_node = ray.get_runtime_context().get_node_id()
 
@@ -147,7 +148,7 @@ class WorkerPools:
                 max_restarts=0,
                 max_task_retries=0,
             )
-            .remote(self.run_uri)
+            .remote(self.place)
         )
         return WorkerHandle(actor, slot, actor.locate.remote())
 

@@ -6,18 +6,28 @@ that ends its worker `tries` times fails, and costs no other record. A dead node
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
 from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from rasura.manifests.errors import RunError
-from rasura.manifests.shards import CommitRecord
+from rasura.manifests.run_layout import read_place
 from rasura.manifests.storage import Store
-from rasura.pipeline.engine.crash_marks import CrashMark
-from rasura.pipeline.engine.execute import Quarantine
+from rasura.pipeline.engine.execution import (
+    MOST_SET_ASIDE,
+    CrashTracker,
+    DelayedTask,
+    FlowExecution,
+    OnActivity,
+    OnCommit,
+    RunFailed,
+    describe_delays,
+    describe_set_aside,
+)
+from rasura.pipeline.engine.faults import BackOff, SurroundingsFault
 from rasura.pipeline.engine.measured import Figures, apply_figures, find_file, read_figures, write_figures
 from rasura.pipeline.engine.nodes import Node, NotEnoughResources
 from rasura.pipeline.engine.placement import FlowPlacement, place_flow, place_workers
@@ -29,72 +39,8 @@ from rasura.pipeline.recipe.specs import FlowPlan, Group, Shard
 
 RESIZE_S = 5.0
 START_LIMIT_S = 180.0
+MOST_WAITING = 4  # shards that wait after a fault of the surroundings, for each of those that are in work
 SILENT_DEATHS = 5  # deaths of a worker that was in no stage, over one shard
-
-OnCommit = Callable[[CommitRecord, Mapping[str, Any]], None]
-"""Called with the record of each commit, and the report of the worker that made it."""
-OnActivity = Callable[[str], None]
-"""Called now and then with a text that says how far long records are."""
-
-
-class RunFailed(RunError):
-    """The run cannot go on. What was committed is whole; the same command goes on from there."""
-
-
-class CrashTracker:
-    """Counts the deaths of workers by record, and decides what follows from them.
-
-    Args:
-        tries: deaths after which a record fails.
-    """
-
-    def __init__(self, tries: int) -> None:
-        self.tries = tries
-        self.deaths: dict[tuple[str, str], int] = {}
-        self.failed: dict[tuple[str, str], str] = {}
-        self.isolated: set[str] = set()
-        self.setups: dict[str, int] = {}
-
-    def attribute(self, mark: CrashMark) -> None:
-        """Count one death: against a record that ran alone, or, of a batch, have its records run alone from now on.
-
-        Raises:
-            RunFailed: a stage ended its worker `tries` times while it was set up.
-        """
-        if mark.setting_up:
-            self.setups[mark.stage] = self.setups.get(mark.stage, 0) + 1
-            if self.setups[mark.stage] >= self.tries:
-                raise RunFailed(f"stage '{mark.stage}' ended its worker {self.tries} times while it was set up")
-        for id in mark.ids:
-            key = (mark.stage, id)
-            self.deaths[key] = self.deaths.get(key, 0) + 1
-            if len(mark.ids) > 1:
-                self.isolated.add(id)
-            elif self.deaths[key] >= self.tries:
-                self.failed[key] = "TimedOut" if mark.timed_out else "WorkerDied"
-
-    def quarantine(self) -> Quarantine:
-        """Return the records that workers have to leave out or to run alone."""
-        return Quarantine(dict(self.failed), frozenset(self.isolated))
-
-
-@dataclass
-class FlowExecution:
-    """The state of one flow while its shards are carried out."""
-
-    flow: FlowPlan
-    groups: Sequence[Group]  # the flow's, as they were placed
-    shards: Sequence[Shard]
-    on_commit: OnCommit
-    crashes: CrashTracker
-    remaining: int
-    next_shard: int = 0
-    in_flight: int = 0
-    first_task: float | None = None  # when the first shard was handed out
-    working_s: float = 0.0  # from then to the last commit
-    last_progress: float = field(default_factory=time.monotonic)
-    failed_starts: int = 0
-    silent_deaths: dict[int, int] = field(default_factory=dict)  # by shard
 
 
 class Engine:
@@ -103,7 +49,7 @@ class Engine:
     def __init__(self, run: Store, settings: EngineSettings) -> None:
         self.settings = settings
         self.set_run(run)
-        self.pools = WorkerPools(self.run_uri)
+        self.pools = WorkerPools(self.run_place)
         self.survey = Survey(settings.gpu_memory_gb)
         self.figures: Figures = read_figures(find_file())
         self._measured: Figures = {}
@@ -112,7 +58,7 @@ class Engine:
 
     def set_run(self, run: Store) -> None:
         """Have the flows that follow read from and commit to this run."""
-        self.run_uri = run.location
+        self.run_place = read_place(run)
 
     def run_flow(
         self, flow: FlowPlan, shards: Sequence[Shard], on_commit: OnCommit, on_activity: OnActivity | None = None
@@ -124,11 +70,12 @@ class Engine:
 
         Raises:
             CannotPlace: the cluster is too small; nothing was started.
-            RunFailed: a stage cannot be set up, nothing can be written, the cluster is gone.
+            RunFailed: a stage cannot be set up, the surroundings kept shards from being made, the cluster is gone.
         """
         placement = self.place(flow)
         tracker = CrashTracker(self.settings.tries)
-        state = FlowExecution(flow, placement.groups, shards, on_commit, tracker, len(shards))
+        back_off = BackOff(self.settings.patience_s)
+        state = FlowExecution(flow, placement.groups, shards, on_commit, tracker, back_off, len(shards))
         self._resized = time.monotonic()
         self.pools.resize(placement.pools)
         for pool in self.pools:
@@ -140,8 +87,10 @@ class Engine:
             self._collect(state)
             if time.monotonic() - self._resized > RESIZE_S:
                 self._resize(state)
-            if on_activity is not None and (activity := self.pools.describe_activity()):
+            if on_activity is not None and (activity := describe_delays(state) or self.pools.describe_activity()):
                 on_activity(activity)
+        if state.set_aside:
+            raise RunFailed(describe_set_aside(state))
         return state.working_s
 
     def place(self, flow: FlowPlan) -> FlowPlacement:
@@ -175,7 +124,7 @@ class Engine:
     def _prepare(self, state: FlowExecution, pool: Pool, handle: WorkerHandle) -> None:
         """Have a worker set up the stages that its pool runs in this flow; it gets shards when that is done."""
         groups = [group for group in state.groups if group.demand == pool.demand]
-        handle.starting = handle.actor.prepare.remote(self.run_uri, state.flow.name, groups)
+        handle.starting = handle.actor.prepare.remote(self.run_place, state.flow.name, groups)
 
     def _find_pool(self, state: FlowExecution, group: int) -> Pool:
         return self.pools[state.groups[group].demand]
@@ -184,10 +133,19 @@ class Engine:
 
     def _hand_out(self, state: FlowExecution) -> None:
         limit = self.settings.queue * len(self.pools.handles)
-        while state.next_shard < len(state.shards) and state.in_flight < limit:
+        waiting = min(len(state.delayed), MOST_WAITING * limit)  # the others go on beside them
+        while state.next_shard < len(state.shards) and state.in_flight - waiting < limit:
             self._push_anew(state, state.next_shard)
             state.next_shard += 1
             state.in_flight += 1
+        for delayed in [delayed for delayed in state.delayed if delayed.due <= time.monotonic()]:
+            pool = self._find_pool(state, delayed.task.group)
+            ready = [handle for handle in pool.handles if handle.starting is None]
+            if ready:  # another worker, if there is one, on another node if there is one
+                before = delayed.before
+                state.delayed.remove(delayed)
+                worker = min(ready, key=lambda h: (h is before, h.node == before.node, len(h.running)))
+                self._assign(state, worker, delayed.task)
         for pool in self.pools:
             while handle := pool.find_free(self.settings.queue):
                 self._assign(state, handle, pool.pop())
@@ -202,10 +160,10 @@ class Engine:
         if task.group == len(state.groups) - 1:
             shard = state.shards[task.shard].id
             method = handle.actor.run_last.options(num_returns=2)
-            references = method.remote(self.run_uri, flow, group, task.work, quarantine, shard)
+            references = method.remote(self.run_place, flow, group, task.work, quarantine, shard)
         else:
             method = handle.actor.run_group.options(num_returns=2)
-            references = method.remote(self.run_uri, flow.name, group, task.work, quarantine, flow.splits)
+            references = method.remote(self.run_place, flow.name, group, task.work, quarantine, flow.splits)
         handle.add(task, *references)
 
     def _collect(self, state: FlowExecution) -> None:
@@ -247,6 +205,9 @@ class Engine:
             if isinstance(error.cause, ObjectLostError):
                 self._restart_shard(state, handle, reference)
                 return
+            if isinstance(error.cause, SurroundingsFault):
+                self._postpone(state, handle, reference, error.cause)
+                return
             raise RunFailed(
                 f"{_describe_task_error(error)}\nWhat was committed is whole; the same command goes on from there."
             ) from None
@@ -276,12 +237,29 @@ class Engine:
             return
         state.in_flight -= 1
         state.remaining -= 1
+        state.set_aside_in_a_row = 0
         state.working_s = time.monotonic() - (state.first_task or 0.0)
         state.on_commit(value.pop("line"), value)
 
     def _restart_shard(self, state: FlowExecution, handle: WorkerHandle, report: Any) -> None:
         """Start a shard anew: what an earlier group made of it was lost with its node."""
         self._push_anew(state, handle.take(report).task.shard)
+
+    def _postpone(self, state: FlowExecution, handle: WorkerHandle, report: Any, fault: SurroundingsFault) -> None:
+        """Have a shard tried again later, elsewhere, or set it aside: it stays uncommitted, and the others go on."""
+        task = handle.take(report).task
+        if fault.memory:
+            state.crashes.count_lack_of_memory(fault)
+        wait = state.back_off.lengthen(task.shard)
+        if wait is not None:
+            state.delayed.append(DelayedTask(task, time.monotonic() + wait, handle, fault))
+            return
+        state.set_aside[task.shard] = fault
+        state.set_aside_in_a_row += 1
+        state.in_flight -= 1
+        state.remaining -= 1
+        if state.set_aside_in_a_row >= MOST_SET_ASIDE:
+            raise RunFailed(describe_set_aside(state))
 
     # --- deaths
 
@@ -320,7 +298,8 @@ class Engine:
 
 def _describe_task_error(error: RayTaskError) -> str:
     cause = error.cause if error.cause is not None else error
-    return str(cause) if type(cause).__name__ in ("SetupFailed", "CommitFailed") else f"{cause!r}\n{error}"
+    is_plain = isinstance(cause, RunError) or type(cause).__name__ == "SetupFailed"
+    return str(cause) if is_plain else f"{cause!r}\n{error}"
 
 
 def _check_cluster() -> None:

@@ -1,27 +1,28 @@
 """The actor: one process that runs groups of stages on shards and commits them."""
 
 import contextlib
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rasura.manifests.run_layout import table_path
+from rasura.manifests.run_layout import RunPlace, check_place, table_path
 from rasura.manifests.shards import commit
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
 from rasura.networks.cards import hide_cards
 from rasura.pipeline.engine.crash_marks import MarkFile
 from rasura.pipeline.engine.execute import PartialShard, Quarantine, encode_shard, run_group
+from rasura.pipeline.engine.faults import SurroundingsFault, describe_error
 from rasura.pipeline.recipe.specs import FlowPlan, Group
 from rasura.stages.stage import Record, Source, Stage
+
+COMMIT = "commit"
+"""What a worker does with a shard after its last stage, in texts."""
 
 
 class SetupFailed(RuntimeError):
     """A stage could not be set up: not a record's fault, so the run stops."""
-
-
-class CommitFailed(RuntimeError):
-    """A shard could not be written: not a record's fault, so the run stops."""
 
 
 def list_gpu_ids() -> list[str]:
@@ -48,9 +49,9 @@ def measure_card() -> dict[str, Any]:
 class Worker:
     """One process of a pool; made into a Ray actor by the engine. Its stages are set up when first asked for."""
 
-    def __init__(self, run_uri: str) -> None:
+    def __init__(self, place: RunPlace) -> None:
         keep_to_given_cards()
-        self.run_uri, self.run = run_uri, Store(run_uri)
+        self.place, self.run = place, Store(place.uri)
         self.marks = MarkFile()
         self.tables = Tables(self.run)
         self._groups: dict[str, list[Stage]] = {}
@@ -65,15 +66,23 @@ class Worker:
 
         return ray.get_runtime_context().get_node_id(), self.marks.path
 
-    def _open_run(self, run_uri: str) -> None:
+    def _open_run(self, place: RunPlace) -> None:
         """Work for a run from now on. Each call names it: a worker that starts late has been told of an earlier one."""
-        if run_uri != self.run_uri:
-            self.run_uri, self.run, self._groups = run_uri, Store(run_uri), {}
+        if place != self.place:
+            self.place, self.run, self._groups = place, Store(place.uri), {}
             self.tables = Tables(self.run)
 
-    def prepare(self, run_uri: str, flow: str, groups: Sequence[Group]) -> None:
-        """Set up the stages of a flow's groups before the first shard comes; the flow may be of another run."""
-        self._open_run(run_uri)
+    def prepare(self, place: RunPlace, flow: str, groups: Sequence[Group]) -> None:
+        """Set up the stages of a flow's groups before the first shard comes; the flow may be of another run.
+
+        Raises:
+            SetupFailed: a stage cannot be set up, or the run's folder is not what the driver sees.
+        """
+        self._open_run(place)
+        try:
+            check_place(self.run, place)
+        except OSError as error:
+            raise SetupFailed(f"a worker on {socket.gethostname()} cannot write: {error}") from error
         for group in groups:
             self._stages(flow, group)
 
@@ -102,7 +111,7 @@ class Worker:
 
     def run_group(
         self,
-        run_uri: str,
+        place: RunPlace,
         flow: str,
         group: Group,
         work: PartialShard | Sequence[Record],
@@ -114,7 +123,7 @@ class Worker:
         Returns:
             A small report for the driver, and the shard so far, which stays in shared memory.
         """
-        self._open_run(run_uri)
+        self._open_run(place)
         stages = self._stages(flow, group)
         shard = work if isinstance(work, PartialShard) else PartialShard(list(work), len(work))
         result = run_group(group, stages, shard, quarantine, self.marks, splits)
@@ -123,17 +132,22 @@ class Worker:
 
     def run_last(
         self,
-        run_uri: str,
+        place: RunPlace,
         flow: FlowPlan,
         group: Group,
         work: PartialShard | Sequence[Record],
         quarantine: Quarantine,
         shard_id: str,
     ) -> tuple[dict[str, Any], None]:
-        """Run a shard through the last group and commit it."""
-        report, shard = self.run_group(run_uri, flow.name, group, work, quarantine, flow.splits)
+        """Run a shard through the last group and commit it.
+
+        Raises:
+            SurroundingsFault: a stage cannot go on, or the shard cannot be written, through no fault of its rows.
+        """
+        report, shard = self.run_group(place, flow.name, group, work, quarantine, flow.splits)
         table, failed, count = encode_shard(shard, flow.columns, quarantine, self.marks)
         try:
+            check_place(self.run, place)
             line = commit(
                 self.run.sub(table_path(flow.name)),
                 shard_id,
@@ -144,5 +158,5 @@ class Worker:
                 [*shard.stages, count],
             )
         except OSError as error:
-            raise CommitFailed(str(error)) from error
+            raise SurroundingsFault(COMMIT, (), describe_error(error)) from error
         return {**report, "line": line}, None

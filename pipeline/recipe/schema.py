@@ -153,6 +153,19 @@ class EngineSettings(RecipeModel):
     workers: int | None = Field(None, ge=1, le=4096, description="CPU workers; one a core where null.")
     queue: int = Field(2, ge=1, le=1024, description="Shards handed to a worker at a time.")
     tries: int = Field(3, ge=1, description="Times that a record may end its worker before it is failed.")
+    patience_s: float = Field(
+        60,
+        ge=0,
+        le=86_400,
+        description="Seconds for which a shard is tried again after a fault of the surroundings, such as a disk that "
+        "is full or a server that is away; then it stays uncommitted and the run ends with exit status 1.",
+    )
+    max_failed: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Share of a flow's inputs that may fail, and at least 20, before the run stops.",
+    )
     gpu_memory_gb: float | None = Field(
         None, gt=0, le=10_000, description="GB of each GPU that the run may use; what the cards have where null."
     )

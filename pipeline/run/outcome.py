@@ -21,8 +21,16 @@ MOST_CAUSES = 5
 LONGEST_DETAIL = 200
 
 
+MIN_FAILED = 20
+"""Failed rows of a flow up to which it goes on, however few inputs it has."""
+
+
 class AllInputsFailed(RunError):
     """A flow that could work on none of its inputs: each ended with an error."""
+
+
+class TooManyFailed(RunError):
+    """A flow of which more rows failed than the recipe allows."""
 
 
 @dataclass(frozen=True)
@@ -155,9 +163,39 @@ def check_flows(run: str, flows: Mapping[str, FlowOutcome]) -> None:
     """
     lines = [
         f"all inputs of flow '{flow}' failed: {outcome.explain_emptiness()}; inputs and parameters that you change are "
-        f"tried again by the same command, but if the cause is outside of them, delete {run}/{table_path(flow)} first"
+        "tried again by the same command, and if the cause is outside of them, by the same with --retry-failed"
         for flow, outcome in flows.items()
         if outcome.has_only_failures
     ]
     if lines:
         raise AllInputsFailed("\n".join(lines))
+
+
+def check_failures(flow: str, causes: Counter[tuple[str, str]], inputs: int, limit: float) -> None:
+    """Check that not too many rows of a flow have failed.
+
+    Args:
+        flow: its name.
+        causes: its failed rows so far, by stage and error.
+        inputs: the number of all its inputs.
+        limit: share of these that may fail (`engine.max_failed`); `MIN_FAILED` always may.
+
+    Raises:
+        TooManyFailed: more have; the text has the commonest error and how to go on.
+
+    Examples:
+        >>> check_failures("photos", Counter({("photos", "BadImage"): 21}), 300, 0.1)
+    """
+    if causes.total() <= max(MIN_FAILED, limit * inputs):
+        return
+    (stage, error), count = causes.most_common(1)[0]
+    raise TooManyFailed(
+        f"flow '{flow}' stopped: {causes.total()} rows of {format_count(inputs, 'input')} failed, {count} of them in "
+        f"stage '{stage}' with {error}. When the cause is gone, `rasura run` with --retry-failed makes them again; to "
+        "leave them out and go on, set engine.max_failed to a larger share"
+    )
+
+
+def count_failures(record: CommitRecord) -> Counter[tuple[str, str]]:
+    """Count the failed rows of a shard by stage and error."""
+    return Counter({(stage.stage, error): n for stage in record.stages for error, n in stage.failed.items()})

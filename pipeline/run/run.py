@@ -3,7 +3,8 @@
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from rasura.manifests.run_layout import (
     EXPORT,
     LISTINGS,
     LOG,
+    MANIFEST,
     PLAN,
     RECIPE,
     TABLES,
@@ -41,9 +43,17 @@ from rasura.pipeline.recipe.schema import EngineSettings
 from rasura.pipeline.recipe.shards import list_shards
 from rasura.pipeline.recipe.specs import FlowPlan, Shard
 from rasura.pipeline.run.accounting import count_flow
+from rasura.pipeline.run.commits import check_commits, list_failed_shards
 from rasura.pipeline.run.dataset import ExportRecord, find_missing_file, read_export_record, write_export_record
 from rasura.pipeline.run.events import EventLog
-from rasura.pipeline.run.outcome import FlowOutcome, check_flows, list_warnings, summarize_flow
+from rasura.pipeline.run.outcome import (
+    FlowOutcome,
+    check_failures,
+    check_flows,
+    count_failures,
+    list_warnings,
+    summarize_flow,
+)
 from rasura.pipeline.run.progress import Progress
 from rasura.stages.sources.listing import MissingInput
 
@@ -97,6 +107,7 @@ class _Attempt:
     progress: Progress
     log: EventLog
     engine: "EngineStarter"
+    retry_failed: Collection[str] | None = None
 
 
 class EngineStarter:
@@ -166,6 +177,7 @@ def run(
     overrides: Overrides = (),
     only: str | None = None,
     quiet: bool = False,
+    retry_failed: Collection[str] | None = None,
 ) -> RunResult:
     """Run a recipe, or continue where it was left. Nothing that is done is done again.
 
@@ -175,6 +187,8 @@ def run(
         overrides: values that replace those of the recipe, `key=value`.
         only: a flow, or a flow up to a stage (`stage` or `flow.stage`).
         quiet: show no progress.
+        retry_failed: errors whose rows are made again, such as `ValueError`; of all failed rows where it is empty, of
+            none where it is None.
 
     Raises:
         RecipeError: something in the recipe is wrong; nothing was started.
@@ -185,10 +199,12 @@ def run(
     store = Store(f"runs/{resolved.recipe.name}" if into is None else into)
     check_run_folder(store, resolved.sources.values())
     with store.lock(), Progress(quiet) as progress:
-        return _carry_out(resolved, store, progress, only is not None)
+        return _carry_out(resolved, store, progress, only is not None, retry_failed)
 
 
-def _carry_out(resolved: Plan, store: Store, progress: Progress, is_partial: bool) -> RunResult:
+def _carry_out(
+    resolved: Plan, store: Store, progress: Progress, is_partial: bool, retry_failed: Collection[str] | None
+) -> RunResult:
     """Make all tables of a plan, and the dataset."""
     check_folder(store, resolved.recipe.name)
     store.clear_temporary([TABLES, DATASET, LISTINGS, LOG])
@@ -197,7 +213,7 @@ def _carry_out(resolved: Plan, store: Store, progress: Progress, is_partial: boo
     _write_description(resolved, store, is_partial)
     log = EventLog(store)
     with EngineStarter(resolved.recipe.engine) as engine:
-        outcomes = make_tables(resolved, store, progress, engine, log)
+        outcomes = make_tables(resolved, store, progress, engine, log, retry_failed)
     dataset, count = _write_dataset(resolved, store, progress)
     log.add("end", dataset_rows=count)
     log.flush()
@@ -205,9 +221,17 @@ def _carry_out(resolved: Plan, store: Store, progress: Progress, is_partial: boo
 
 
 def make_tables(
-    resolved: Plan, store: Store, progress: Progress, engine: EngineStarter, log: EventLog
+    resolved: Plan,
+    store: Store,
+    progress: Progress,
+    engine: EngineStarter,
+    log: EventLog,
+    retry_failed: Collection[str] | None = None,
 ) -> dict[str, FlowOutcome]:
     """Bring the tables of a plan's flows to what the recipe and their inputs say.
+
+    Args:
+        retry_failed: as of `run`.
 
     Returns:
         What became of the inputs of each flow.
@@ -215,7 +239,7 @@ def make_tables(
     Raises:
         RunFailed, StoreError, MissingInput: the run cannot go on; what was committed is whole.
     """
-    attempt = _Attempt(resolved, store, progress, log, engine)
+    attempt = _Attempt(resolved, store, progress, log, engine, retry_failed)
     try:
         return {flow.name: _make_table(attempt, flow) for flow in resolved.flows.values()}
     finally:
@@ -269,13 +293,21 @@ def _make_table(attempt: _Attempt, flow: FlowPlan) -> FlowOutcome:
     shards = _list_inputs(attempt, flow)
     table = attempt.store.sub(table_path(flow.name))
     before, columns, full_columns = _read_manifest(table)
-    records, damaged = list_whole_commits(table, [shard.id for shard in shards], before)
+    ids = [shard.id for shard in shards]
+    records, damaged = list_whole_commits(table, ids, before)
+    if attempt.retry_failed is not None:
+        again = list_failed_shards(attempt.progress, flow.name, records, attempt.retry_failed)
+        damaged += again
+        if again:  # the manifest has their records, too, which must not come back
+            table.delete(MANIFEST)
+        records = {id: record for id, record in records.items() if id not in again}
     todo = [shard for shard in shards if shard.id not in records]
     for id in damaged:  # its record would stay, since the first writer of one wins
         table.delete(commit_path(id))
     if todo:  # while the flow is being made, this says which records are of the present inputs
-        table.write(WORK, json.dumps([shard.id for shard in shards]).encode())
+        table.write(WORK, json.dumps(ids).encode())
         _make_shards(attempt, flow, todo, records)
+        check_commits(table, ids, list(records.values()))
     else:
         inputs = sum(len(shard.items) for shard in shards)
         attempt.progress.print(f"{flow.name}: all {inputs} inputs are done")
@@ -317,6 +349,8 @@ def _make_shards(attempt: _Attempt, flow: FlowPlan, todo: Sequence[Shard], recor
     for line in engine.place(flow).lines:
         attempt.progress.print(line)
     inputs = sum(len(shard.items) for shard in todo)
+    all_inputs = inputs + sum(record.inputs for record in records.values())
+    causes = sum((count_failures(record) for record in records.values()), Counter[tuple[str, str]]())
     attempt.progress.start(flow.name, inputs)
     start = time.perf_counter()
     kept = rejected = failed = 0
@@ -329,6 +363,8 @@ def _make_shards(attempt: _Attempt, flow: FlowPlan, todo: Sequence[Shard], recor
         failed += sum(sum(count.failed.values()) for count in record.stages)
         attempt.log.add("commit", flow=flow.name, shard=record.shard, rows=record.inputs, seconds=report["seconds"])
         attempt.progress.advance(record.inputs, f"{kept} kept, {rejected} rejected, {failed} failed")
+        causes.update(count_failures(record))
+        check_failures(flow.name, causes, all_inputs, attempt.plan.recipe.engine.max_failed)
 
     deaths = engine.deaths
     working_s = engine.run_flow(flow, todo, on_commit, attempt.progress.show_activity)

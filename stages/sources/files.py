@@ -14,6 +14,7 @@ import fsspec
 import pyarrow as pa
 from pydantic import AfterValidator, Field
 
+from rasura.manifests.errors import RunError
 from rasura.manifests.ids import compute_content_id, compute_file_content_id
 from rasura.manifests.run_layout import LISTINGS, passed_over_path
 from rasura.manifests.storage import Store, is_remote
@@ -21,8 +22,8 @@ from rasura.manifests.tables import Tables
 from rasura.stages.sources.listing import MissingInput, SourceFile
 
 
-class ChangedInput(RuntimeError):
-    """A file is no longer what it was when the run listed it."""
+class ChangedInput(RunError):
+    """A file is no longer what it was when the run listed it. The same command lists it anew."""
 
 
 @dataclass

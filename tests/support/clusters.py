@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -33,7 +34,7 @@ def run_head(cpus: int = 2) -> Iterator[Head]:
     port, dashboard = _free_port(), _free_port()
     temporary = tempfile.mkdtemp(prefix="rasura-", dir="/tmp")  # a short path: sockets are in it
     env = {key: value for key, value in environment().items() if key != "RAY_ADDRESS"}
-    env |= {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
+    env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_worker_niceness": "0"}
     command = [RAY, "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}"]
     command += [f"--dashboard-agent-listen-port={_free_port()}"]  # the default may be another head's
     command += [f"--num-cpus={cpus}", f"--temp-dir={temporary}", "--object-store-memory=200000000"]

@@ -24,14 +24,19 @@ def head() -> Iterator[Head]:
 
 
 def test_the_same_recipe_through_job_submit(head: Head, tmp_path: Path) -> None:
-    """`ray job submit … -- rasura run recipe` gives the bytes of a local run, and prints its progress line by line; a
-    faulty recipe ends the job with exit code 1 and its message."""
+    """`ray job submit … -- rasura run recipe` gives the bytes of a local run, and prints its progress line by line, on
+    a cluster with a token, without which it is refused; a faulty recipe ends the job with exit code 1 and its
+    message."""
     recipe = write_recipe(tmp_path, **build_recipe_keys())
     done = submit_job(head, "run", recipe, "--into", tmp_path / "job")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "made: 48/48 rows" in done.stdout
     rasura("run", recipe, "--into", tmp_path / "local")
     assert digest(tmp_path / "job") == digest(tmp_path / "local")
+    address, env = head
+    stranger = submit_job((address, {**env, "RAY_AUTH_TOKEN": "0" * 64}), "run", recipe, "--into", tmp_path / "theirs")
+    assert stranger.returncode != 0
+    assert not (tmp_path / "theirs").exists()
     bad = submit_job(head, "run", tmp_path / "nothing.yaml")
     assert bad.returncode == 1
     assert "there is no recipe" in bad.stdout

@@ -1,0 +1,58 @@
+"""Shards that were committed: which have failed rows that are to be made again, and whether all are still there."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+
+from rasura.manifests.shards import CommitRecord, list_whole_commits
+from rasura.manifests.spelling import format_count
+from rasura.manifests.storage import Store, StoreError
+from rasura.pipeline.run.progress import Progress
+
+
+def list_failed_shards(
+    progress: Progress, flow: str, records: Mapping[str, CommitRecord], errors: Collection[str]
+) -> list[str]:
+    """List the shards that have failed rows with one of the errors, or with any where there are none, and say so.
+
+    Args:
+        progress: on which it is said.
+        flow: name of their flow.
+        records: their commit records.
+        errors: class names.
+    """
+    wanted, failures = set(errors), Counter[str]()
+    again = []
+    for id, record in records.items():
+        failed = Counter[str]()
+        for count in record.stages:
+            failed.update(count.failed)
+        failures.update(failed)
+        if failed and (not wanted or wanted & set(failed)):
+            again.append(id)
+    if again:
+        progress.print(f"{flow}: made again for their failed rows: {format_count(len(again), 'shard')}")
+    elif failures:
+        progress.print(
+            f"{flow}: no row failed with {' or '.join(sorted(wanted))}; its errors are "
+            f"{', '.join(f'{error} ({count})' for error, count in failures.most_common())}"
+        )
+    return again
+
+
+def check_commits(table: Store, ids: Sequence[str], records: Sequence[CommitRecord]) -> None:
+    """Check that what was committed is still there, before a manifest says so.
+
+    Args:
+        table: folder of the table.
+        ids: of its shards.
+        records: their commit records.
+
+    Raises:
+        StoreError: some of it is not.
+    """
+    there, _ = list_whole_commits(table, ids, records)
+    if missing := len(ids) - len(there):
+        raise StoreError(
+            f"{table.uri}: {format_count(missing, 'shard')} of {len(ids)} that were committed "
+            "are not there any more: was the folder replaced, deleted or unmounted? Bring it back, and run again"
+        )
