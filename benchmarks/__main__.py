@@ -1,4 +1,7 @@
-"""`python -m benchmarks [NAME …]`: run the measurements, all of them by default."""
+"""`python -m benchmarks [NAME …]`: run the measurements; without a name all that take minutes.
+
+Those that take longer run by name alone, and one of them takes options: `python -m benchmarks loop_study --minutes 30`.
+"""
 
 import importlib
 import pkgutil
@@ -16,7 +19,10 @@ NOT_MEASUREMENTS = {
     "loop_removers",
     "loop_scenes",
     "loop_start",
+    "loop_units",
 }
+LONG = {"fit_likelihood", "loop_study", "spot_check"}
+"""Measurements that take more than ten minutes, and run only where they are named."""
 
 
 def list_measurements() -> dict[str, str]:
@@ -28,11 +34,12 @@ def list_measurements() -> dict[str, str]:
 
 def main() -> None:
     """Run the measurements that the command line names."""
-    measurements = list_measurements()
-    for name in sys.argv[1:] or measurements:
+    measurements, arguments = list_measurements(), sys.argv[1:]
+    options = next((index for index, word in enumerate(arguments) if word.startswith("-")), len(arguments))
+    for name in arguments[:options] or sorted(set(measurements) - LONG):
         if name not in measurements:
             sys.exit(f"no benchmark is called '{name}'; choose from {', '.join(sorted(measurements))}")
-        sys.argv = [name]  # a measurement's own options come from its environment
+        sys.argv = [name, *arguments[options:]]  # most take theirs from the environment
         importlib.import_module(measurements[name]).main()
 
 

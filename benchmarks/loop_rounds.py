@@ -34,7 +34,7 @@ from rasura.removers.base import Capability
 from rasura.stages.inpaint import Inpaint, InpaintParams
 from rasura.stages.score import Score, ScoreParams
 
-SCENES, SIDE, SHARD, SECONDS = 96, 96, 4, 0.15
+SCENES, SIDE, SHARD, SECONDS = 240, 96, 4, 0.15
 COLUMNS = {**PROVENANCE, **TRIPLET, "hole_dilation": Kind.INT, "score_logit": Kind.FLOAT}
 REMOVERS = ("telea", "benchmarks.loop_rounds:Waiting")
 
@@ -60,11 +60,14 @@ class Waiting:
 
 
 def make_rows() -> list[dict[str, Any]]:
-    """Make scenes: noise of a few tones with a square that is to be removed."""
+    """Make scenes with a square to be removed: coarse noise, where a fill is wrong, and every other one smooth."""
     rows = []
     for number in range(SCENES):
         rng = np.random.default_rng([7, number])
         target = np.repeat(np.repeat(rng.integers(60, 200, (12, 12, 3)), 8, 0), 8, 1).astype(np.uint8)
+        if number % 2:
+            ramp = np.linspace(90, 150, SIDE)[None, :, None] + rng.integers(-20, 20, 3)
+            target = np.broadcast_to(ramp, (SIDE, SIDE, 3)).astype(np.uint8)
         mask = np.zeros((SIDE, SIDE), bool)
         mask[30:55, 35:60] = True
         source = np.where(mask[..., None], np.uint8(230), target)

@@ -55,7 +55,7 @@ def main() -> None:
     votes = list(oracle.review_run(run))
     examples: list[AnyExample] = [*vote_reading.load_examples(run, votes, ["candidates"])]
     pictures = [(reader.read_row(ref), ref.scene) for ref in scenes]
-    examples += make_anchors([(row["source"], row["target"], row["mask"], scene) for row, scene in pictures], SEED)
+    examples += make_anchors([(row["source"], row["target"], row["mask"], scene) for row, scene in pictures])
     discriminator = discriminator_training.create_discriminator(network.PRESETS["tiny"], examples, None, None, SEED)
     settings = replace(train.TINY, steps=arguments.steps, negatives=0.0, dilate=0.0, seed=SEED)
     summary = discriminator_training.train(discriminator, examples, settings, arguments.out / "judge")

@@ -85,6 +85,12 @@ def blur_fill(case: Case, rng: Rng) -> Array:
     return _blend_inside(case.truth, cv2.GaussianBlur(case.truth, (0, 0), sigma), case.mask)
 
 
+def blur_hole(picture: Array, mask: Array, share: float) -> Array:
+    """Blur a picture in its hole, by a sigma of that share of the square root of the hole's area (at least 0.5 px)."""
+    sigma = max(0.5, share * float(np.sqrt(mask.sum())))
+    return np.where(mask[..., None], cv2.GaussianBlur(picture, (0, 0), sigma), picture)
+
+
 def leave_shadow(case: Case, rng: Rng) -> Array:
     """Remove the object, but not its shadow and reflection, which `case.effects` has to show."""
     assert case.effects is not None

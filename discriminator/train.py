@@ -5,10 +5,11 @@ last checkpoint to the same weights, bit for bit, as one that was not (same mach
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from pydantic import Field
 from rasura.discriminator import evaluation, model, network
 from rasura.discriminator.crops import Crop
 from rasura.discriminator.dataset import AnyExample, check_examples, split_by_scene, spoil, vary
+from rasura.discriminator.ladders import compute_order_loss, list_pairs, make_ladder
 from rasura.discriminator.model import Discriminator
 from rasura.manifests.ids import hash_json
 from rasura.networks import lora
@@ -35,6 +37,7 @@ class Settings:
 
     learn: a LoRA and the head, the head alone, or everything.
     negatives: share of accepted candidates of a batch that are spoiled on purpose (`augment.py`).
+    ladders: share of accepted candidates of a batch that come with three worse versions each (`ladders.py`).
     flip, turn, recolour, dilate: variation of the candidates (`dataset.vary`).
     held: share of scenes that are held out for early stopping. patience: evaluations without a better one.
     """
@@ -48,6 +51,7 @@ class Settings:
     clip: PositiveNumber = 1.0
     learn: Literal["lora", "head", "all"] = "lora"
     negatives: Share = 0.25
+    ladders: Share = 0.3
     flip: bool = True
     turn: bool = False
     recolour: bool = False
@@ -62,7 +66,7 @@ class Settings:
 
 
 TINY = Settings(
-    steps=7500,
+    steps=6500,
     batch=16,
     rate=2e-3,
     warm_up=50,
@@ -126,9 +130,9 @@ def train(
     )
 
     def compute_step_loss(module: Any, step: int, rank: int, world: int) -> "torch.Tensor":
-        crops, votes, weights = draw_batch(discriminator, learned, settings, step, rank, world)
+        crops, votes, weights, pairs = draw_batch(discriminator, learned, settings, step, rank, world)
         logits = module(*discriminator.encode(crops), discriminator.tokens, discriminator.pooled).float()
-        return compute_loss(logits, votes.to(logits.device), weights.to(logits.device), config.link)
+        return compute_loss(logits[: len(votes)], votes, weights, config.link) + compute_order_loss(logits, pairs)
 
     def measure() -> dict[str, float]:
         return measure_held_out(discriminator, held_out, held_out_crops)
@@ -159,6 +163,19 @@ def save(discriminator: Discriminator, settings: Settings, out: Path, about: dic
     model.save(discriminator, out, collect(discriminator.network), about, is_complete)
 
 
+class Draw(NamedTuple):
+    """One process's share of a step.
+
+    crops: the candidates with votes first, then the lower steps of ladders. votes, weights: (n,) of the first n.
+    pairs: indices of a better and a worse crop.
+    """
+
+    crops: list[Crop]
+    votes: "torch.Tensor"
+    weights: "torch.Tensor"
+    pairs: list[tuple[int, int]]
+
+
 def draw_batch(
     discriminator: Discriminator,
     examples: Sequence[AnyExample],
@@ -166,15 +183,11 @@ def draw_batch(
     step: int,
     rank: int = 0,
     world: int = 1,
-) -> tuple[list[Crop], "torch.Tensor", "torch.Tensor"]:
-    """Draw one process's share of one step, some candidates spoiled, all varied.
-
-    Returns:
-        Crops, votes (n,) and weights (n,).
-    """
+) -> Draw:
+    """Draw one process's share of one step, some candidates spoiled, some with a ladder, all varied."""
     import torch
 
-    crops, votes, weights = [], [], []
+    crops, votes, weights, ladders = [], [], [], []
     for place in range(rank, settings.batch, world):
         position = step * settings.batch + place
         epoch, index = divmod(position, len(examples))
@@ -183,11 +196,23 @@ def draw_batch(
         example = examples[int(order[index])].load()
         if example.vote > 0.5 and rng.random() < settings.negatives:
             example = spoil(example, examples[int(rng.integers(len(examples)))].load().source, rng)
+        variation = deepcopy(rng)  # a ladder is varied as one: only its order differs
         crop = discriminator.preprocess(example.source, example.target, example.mask)
         crops.append(vary(crop, rng, settings))
         votes.append(example.vote)
         weights.append(example.weight)
-    return crops, torch.tensor(votes), torch.tensor(weights)
+        if example.vote > 0.5 and rng.random() < settings.ladders:
+            other = examples[int(rng.integers(len(examples)))].load().source
+            steps = [
+                discriminator.preprocess(example.source, worse, example.mask)
+                for worse in make_ladder(example, other, rng)
+            ]
+            ladders.append((len(crops) - 1, [vary(worse, deepcopy(variation), settings) for worse in steps]))
+    pairs = []
+    for top, steps in ladders:
+        pairs += list_pairs([top, *range(len(crops), len(crops) + len(steps))])
+        crops += steps
+    return Draw(crops, torch.tensor(votes), torch.tensor(weights), pairs)
 
 
 @lru_cache(maxsize=2)
@@ -204,6 +229,7 @@ def compute_loss(logits: "torch.Tensor", votes: "torch.Tensor", weights: "torch.
     """
     import torch.nn.functional as F
 
+    votes, weights = votes.to(logits.device), weights.to(logits.device)
     if link == "sigmoid":
         losses = F.binary_cross_entropy_with_logits(logits, votes, reduction="none")
     else:

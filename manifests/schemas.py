@@ -58,6 +58,9 @@ PROVENANCE: Schema = {
 }
 """Columns that every record of every table carries."""
 
+CANDIDATE_KINDS = frozenset({"edited", "inserted"})
+"""Kinds of rows that a model made: candidates, until somebody or a score has accepted them."""
+
 TRIPLET: Schema = {
     "id": Kind.STRING,
     "kind": Kind.STRING,

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rasura.networks.pretrained import open_diffusers, read_config
+from rasura.networks.single_file import open_vae_part
 
 if TYPE_CHECKING:
     import torch
@@ -146,13 +147,15 @@ def overflows_in_half(folder: Path, dtype: Any) -> bool:
 
 
 def open_vae(folder: Path, dtype: Any) -> Any:
-    """Open diffusers' `AutoencoderKL` from its folder, in float32 where it would overflow.
+    """Open diffusers' `AutoencoderKL` from its folder or a whole model's file, in float32 where it would overflow.
 
     Raises:
-        MissingWeights: no such model in the folder.
+        MissingWeights: no such model in the folder or file.
     """
     import torch
 
+    if folder.is_file():
+        return open_vae_part(folder, torch.float32 if dtype == torch.float16 else dtype)
     return open_diffusers("AutoencoderKL", folder, torch.float32 if overflows_in_half(folder, dtype) else dtype)
 
 

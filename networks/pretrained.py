@@ -79,13 +79,13 @@ def open_diffusers(kind: str, folder: Path, dtype: Any) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def open_unet(path: Path, config_folder: Path, dtype: Any) -> Any:
-    """Open a UNet from its folder, or from a file of tensors alone, with the configuration of another folder.
+def open_unet(path: Path, config: Mapping[str, Any], dtype: Any) -> Any:
+    """Open a UNet from its folder, or from a file of tensors with the configuration of another.
 
     Args:
         path: a folder in diffusers' layout; or a file of tensors, named as diffusers or as the CompVis checkpoints of
             Stable Diffusion do (`model.diffusion_model.…`).
-        config_folder: the folder whose `config.json` a file alone has.
+        config: what a file of tensors lacks.
 
     Raises:
         MissingWeights: missing, or of another network.
@@ -95,17 +95,31 @@ def open_unet(path: Path, config_folder: Path, dtype: Any) -> Any:
     import torch
     from diffusers import UNet2DConditionModel
 
-    config = read_config(config_folder)
     cls: Any = UNet2DConditionModel
     with torch.device("meta"):
         unet = cls.from_config(config)
-    tensors = read_tensors(path)
+    return fill_module(unet, read_unet_tensors(path, config), path, dtype)
+
+
+def read_unet_tensors(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the tensors of a UNet by diffusers' names.
+
+    Args:
+        path: see `open_unet`.
+        config: of the UNet.
+
+    Raises:
+        MissingWeights: there is no such file or folder.
+        BadWeights: the file cannot be read.
+    """
+    files = [path] if path.is_file() else list(list_diffusers_files(path).values())[1:]
+    tensors = {name: value for file in files for name, value in read_tensors(file).items()}
     if any(name.startswith("model.diffusion_model.") for name in tensors):
         from diffusers.loaders import single_file_utils
 
         convert: Any = single_file_utils.convert_ldm_unet_checkpoint
-        tensors = convert(tensors, dict(unet.config))
-    return fill_module(unet, tensors, path, dtype)
+        tensors = convert(tensors, {"layers_per_block": 2, **config})
+    return tensors
 
 
 def fill_module(module: Any, tensors: Mapping[str, Any], path: Path, dtype: Any, spare: Sequence[str] = ()) -> Any:

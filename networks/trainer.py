@@ -28,7 +28,8 @@ class OptimizerSettings(Protocol):
     """The settings that every training has.
 
     steps, batch: of all processes together. rate: learning rate, reached after `warm_up` steps; with `decay` it then
-    falls to nothing. clip: largest norm of the gradient. precision: `no`, `bf16` or `fp16`, as accelerate names them.
+    falls to nothing, in a line or, where it is "cosine", by half a cosine. clip: largest norm of the gradient.
+    precision: `no`, `bf16` or `fp16`, as accelerate names them.
     """
 
     @property
@@ -40,7 +41,7 @@ class OptimizerSettings(Protocol):
     @property
     def warm_up(self) -> int: ...
     @property
-    def decay(self) -> bool: ...
+    def decay(self) -> bool | str: ...
     @property
     def weight_decay(self) -> float: ...
     @property
@@ -95,6 +96,7 @@ class Trainer:
         smoothing: float = 0.05,
         fused: bool = False,
         best: str | None = None,
+        scale_rate: Callable[[str], float] | None = None,
     ) -> None:
         """Prepare the network, the optimizer and the processes, and restore the last checkpoint.
 
@@ -106,6 +108,7 @@ class Trainer:
             smoothing: share of a step's own loss in the loss that is reported.
             fused: use AdamW's fused kernel.
             best: file of `out` for the best parameters, for a training that is evaluated.
+            scale_rate: returns the factor of a parameter's learning rate, by its name; all are 1 without it.
 
         Raises:
             TrainingFailed: a batch that cannot be divided among the processes, or a folder of another training.
@@ -117,9 +120,8 @@ class Trainer:
         self.parameters = {key: value for key, value in network.named_parameters() if value.requires_grad}
         for value in self.parameters.values():
             value.data = value.data.float()
-        optimizer = torch.optim.AdamW(
-            self.parameters.values(), lr=settings.rate, weight_decay=settings.weight_decay, fused=fused or None
-        )
+        groups = group_parameters(self.parameters, scale_rate)
+        optimizer = torch.optim.AdamW(groups, lr=settings.rate, weight_decay=settings.weight_decay, fused=fused or None)
 
         # one process or several, by how the program was started
         self.tracks = importlib.util.find_spec("tensorboard") is not None
@@ -192,7 +194,7 @@ class Trainer:
         """
         settings, progress = self.settings, self.progress
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("scale", 1.0)  # checkpoints of before have no scales
         loss = compute_loss(self.network, progress.step, self.rank, self.world)
         mean = self.accelerator.reduce(loss.detach(), "mean").item()  # of all processes, so that they stop together
         if not math.isfinite(mean):
@@ -242,6 +244,21 @@ class Trainer:
         return record if self.checkpoint.best else {key: record[key] for key in ("step", "loss")}
 
 
+def group_parameters(
+    parameters: "Mapping[str, torch.Tensor]", scale_rate: Callable[[str], float] | None
+) -> list[dict[str, Any]]:
+    """Return an optimizer's groups of parameters, each with the `scale` of its learning rate.
+
+    Examples:
+        >>> group_parameters({"a": 1, "b": 2, "c": 3}, lambda name: 0.1 if name == "b" else 1.0)
+        [{'params': [1, 3], 'scale': 1.0}, {'params': [2], 'scale': 0.1}]
+    """
+    groups: dict[float, list[Any]] = {}
+    for name, value in parameters.items():
+        groups.setdefault(scale_rate(name) if scale_rate else 1.0, []).append(value)
+    return [{"params": values, "scale": scale} for scale, values in groups.items()]
+
+
 def create_accelerator(precision: str, device: Any, out: Path, tracks: bool) -> Any:
     """Create accelerate's `Accelerator`, which finds the other processes of the training.
 
@@ -257,7 +274,9 @@ def create_accelerator(precision: str, device: Any, out: Path, tracks: bool) -> 
 
 
 def compute_rate_factor(settings: OptimizerSettings, step: int) -> float:
-    """Return the factor of the learning rate at a step, in (0, 1]: linear warm-up, then constant or linear decay.
+    """Return the factor of the learning rate at a step, in (0, 1]: linear warm-up, then constant, linear or cosine.
+
+    The cosine begins where the warm-up ends, as in transformers' `get_cosine_schedule_with_warmup`.
 
     Examples:
         >>> from types import SimpleNamespace
@@ -266,4 +285,7 @@ def compute_rate_factor(settings: OptimizerSettings, step: int) -> float:
         [0.25, 0.7, 0.5, 0.1]
     """
     warm_up = min(1.0, (step + 1) / max(1, settings.warm_up))
+    if settings.decay == "cosine":
+        done = max(0, step - settings.warm_up) / max(1, settings.steps - settings.warm_up)
+        return warm_up * (1 + math.cos(math.pi * done)) / 2
     return warm_up * (1 - step / settings.steps if settings.decay else 1.0)

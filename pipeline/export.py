@@ -1,30 +1,33 @@
 """The dataset of a finished run, or of a loop, written to another place in one of the layouts that trainers read."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import yaml
 
-from rasura.manifests.errors import InputError
+from rasura.manifests.formats import brushdata, lcg, powerpaint, rorem, smarteraser
+from rasura.manifests.formats.dataset_rows import DatasetRow, find_repeats, list_rows
+from rasura.manifests.formats.dataset_rows import NothingToExport as NothingToExport
+from rasura.manifests.formats.folder_export import FolderLayout, export_folder
+from rasura.manifests.formats.lcg import LcgLayout
 from rasura.manifests.formats.parquet_export import export_dataset
+from rasura.manifests.formats.powerpaint import PowerPaintLayout
 from rasura.manifests.formats.registry import PARQUET_LAYOUTS, check_format
-from rasura.manifests.formats.rorem_export import export_rorem
+from rasura.manifests.formats.rorem_export import RoremLayout
+from rasura.manifests.formats.smarteraser import SmartEraserLayout
 from rasura.manifests.formats.target import ForeignFolder
 from rasura.manifests.ids import hash_json
 from rasura.manifests.run_layout import RECIPE, NoRun, read_plan
 from rasura.manifests.shards import explain_damage
 from rasura.manifests.storage import Store
-from rasura.manifests.tables import NoTable, Tables
+from rasura.manifests.tables import NoTable, Table, Tables
 from rasura.pipeline.recipe.schema import DatasetSettings
 from rasura.pipeline.run.accounting import list_commits
 
 LOOP = "loop.json"
 OnProgress = Callable[[float, float, str], None]
-
-
-class NothingToExport(InputError):
-    """A run has no dataset, or no row in it."""
 
 
 def export_run(
@@ -159,9 +162,27 @@ def _write(
         done += rows
         on_progress(done, total, "")
 
-    if layout not in PARQUET_LAYOUTS:
-        return export_rorem(tables, flows, out, name, recipe_hash, advance)
     default = DatasetSettings.model_fields["shard_bytes"].default
     limit = (recipe.get("dataset") or {}).get("shard_bytes", default)
-    splits = list(recipe.get("splits") or [])
-    return export_dataset(tables, flows, out, name, recipe_hash, splits, limit, advance, PARQUET_LAYOUTS[layout])
+    if layout in PARQUET_LAYOUTS:
+        splits = list(recipe.get("splits") or [])
+        return export_dataset(tables, flows, out, name, recipe_hash, splits, limit, advance, PARQUET_LAYOUTS[layout])
+    if layout == brushdata.NAME:
+        return brushdata.export_brushdata(tables, flows, out, name, recipe_hash, limit, advance)
+    parts = [tables.table(flow) for flow in flows]
+    rows = list_rows(parts)
+    return export_folder(tables, rows, out, name, recipe_hash, _make_layout(layout, tables, parts, rows), advance)
+
+
+def _make_layout(layout: str, tables: Tables, parts: Sequence[Table], rows: Sequence[DatasetRow]) -> FolderLayout:
+    if layout == rorem.NAME:
+        return RoremLayout()
+    if layout == smarteraser.NAME:
+        return SmartEraserLayout()
+    repeats = find_repeats(parts)
+    if layout == lcg.NAME:
+        return LcgLayout(tables, rows, repeats)
+    assert layout == powerpaint.NAME
+    from rasura.stages.masks import draw_variant
+
+    return PowerPaintLayout(repeats, partial(draw_variant, "box"), partial(draw_variant, "dilated"))

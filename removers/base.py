@@ -88,6 +88,25 @@ class Remover(Protocol):
         ...
 
 
+@runtime_checkable
+class Inserter(Remover, Protocol):
+    """A model that paints into holes what a text says, one for each picture."""
+
+    def set_texts(self, texts: Sequence[str]) -> None:
+        """Announce all texts that `paint` will get, before `setup`: text encoders are released after it."""
+        ...
+
+    def paint(
+        self, pictures: Sequence[Array], holes: Sequence[Array], seeds: Sequence[int], texts: Sequence[str]
+    ) -> Sequence[Array | Filled]:
+        """Paint into the holes of pictures as `Remover.fill` fills them, each by its own text.
+
+        Args:
+            texts: one for each picture, of those that `set_texts` got.
+        """
+        ...
+
+
 class NothingToFill(ValueError):
     """An empty mask: there is nothing to fill."""
 

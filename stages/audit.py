@@ -14,6 +14,7 @@ from rasura.manifests.boxes import compute_bounds
 from rasura.manifests.images import Mask
 from rasura.manifests.schemas import Kind
 from rasura.stages.effect_mask.doubts import (
+    measure_clean_only_parts,
     measure_missed_parts,
     measure_moving_details,
     measure_object_evidence,
@@ -103,7 +104,7 @@ class Audit(Stage):
     """Measure whether a pair's change is one object; needs `segment` for effects, `detect` for what the object is."""
 
     name = "audit"
-    version = "3"
+    version = "4"
     needs = {"input": Kind.RGB, "gt": Kind.RGB, "foreground_mask": Kind.MASK}
     gives = {
         "audit_objects": Kind.INT,
@@ -116,6 +117,7 @@ class Audit(Stage):
         "audit_missed": Kind.FLOAT,
         "audit_moving": Kind.FLOAT,
         "audit_outside": Kind.FLOAT,
+        "audit_ghost": Kind.FLOAT,
         "audit_reason": Kind.STRING,
     }
     Params = AuditParams
@@ -144,7 +146,7 @@ class Audit(Stage):
     def _measure_doubts(self, record: Record, objects: Mask) -> dict[str, float | None]:
         """Measure what speaks against one object with its own effects; None where nothing is segmented."""
         if not objects.any():
-            return dict.fromkeys(("audit_evidence", "audit_missed", "audit_moving", "audit_outside"))
+            return dict.fromkeys(("audit_evidence", "audit_missed", "audit_moving", "audit_outside", "audit_ghost"))
         source, clean, foreground = record["input"], record["gt"], record["foreground_mask"]
         noise = record.get("pair_noise") or 0.0
         return {
@@ -152,6 +154,7 @@ class Audit(Stage):
             "audit_missed": measure_missed_parts(source, clean, foreground, objects, noise),
             "audit_moving": measure_moving_details(source, clean, foreground, objects),
             "audit_outside": measure_outside_shadow(source, clean, foreground, objects),
+            "audit_ghost": measure_clean_only_parts(source, clean, foreground, objects),
         }
 
     def _find_reason(self, measurements: dict[str, Any], detected: bool) -> str | None:

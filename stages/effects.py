@@ -33,7 +33,7 @@ class Effects(Stage):
     """Segment M_fg, the object with its effects, from what differs in a pair."""
 
     name = "effects"
-    version = "5"
+    version = "6"
     needs = {"input": Kind.RGB, "gt": Kind.RGB, "pair_noise": Kind.FLOAT}
     gives = {
         "foreground_mask": Kind.MASK,

@@ -32,7 +32,38 @@ class InpaintParams(stage.Params):
         return self
 
 
-class Inpaint(Stage):
+class RemoverStage(Stage):
+    """A stage that runs removers or inserters: their weights, their memory, and how they are loaded."""
+
+    removers: Sequence[Remover]
+
+    def check_names(self) -> None:
+        """Check that no two have one name, and that their files are there: what is missing is reported early.
+
+        Raises:
+            ValueError: two have one name.
+            BadWeights: a file is missing.
+        """
+        names = [remover.name for remover in self.removers]
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f"two removers have one name ({', '.join(sorted(names))}): their candidates would have one id"
+            )
+        self.weights()
+
+    def weights(self) -> Mapping[str, Path]:
+        return {f"{remover.name}.{key}": path for remover in self.removers for key, path in remover.weights().items()}
+
+    def network_memory(self, batch_size: int) -> NetworkMemory | None:
+        memories = [memory for remover in self.removers if (memory := remover.capability.memory)]
+        return sum(memories[1:], start=memories[0]) if memories else None
+
+    def setup(self) -> None:
+        for remover in self.removers:
+            remover.setup()
+
+
+class Inpaint(RemoverStage):
     """Removes the masked object with each remover.
 
     Examples:
@@ -55,20 +86,15 @@ class Inpaint(Stage):
         "licence": Kind.STRING,
     }
     drops: ClassVar[frozenset[str]] = frozenset({"object_mask"})
-    makes_candidates = True
+    candidate_kind = "edited"
     batch_size = 8
     time_limit_s = 300.0
     Params = InpaintParams
 
     def __init__(self, params: Any, seed: int = 0) -> None:
         super().__init__(params, seed)
-        self.removers: list[Remover] = [open_remover(name, params.models) for name in params.removers]
-        names = [remover.name for remover in self.removers]
-        if len(set(names)) < len(names):
-            raise ValueError(
-                f"two removers have one name ({', '.join(sorted(names))}): their candidates would have one id"
-            )
-        self.weights()  # what is missing is reported when the recipe is read
+        self.removers = [open_remover(name, params.models) for name in params.removers]
+        self.check_names()
 
     def schema(self, columns: Schema) -> Schema:
         # a photo's segmented object, or the mask of a triplet that is to be removed by a model this time
@@ -77,17 +103,6 @@ class Inpaint(Stage):
         # the pictures of what it was made from stay where they are: `parents` leads to them
         stay = {"source", *self.gives}
         return {name: kind for name, kind in super().schema(columns).items() if kind not in PICTURES or name in stay}
-
-    def weights(self) -> Mapping[str, Path]:
-        return {f"{remover.name}.{key}": path for remover in self.removers for key, path in remover.weights().items()}
-
-    def network_memory(self, batch_size: int) -> NetworkMemory | None:
-        memories = [memory for remover in self.removers if (memory := remover.capability.memory)]
-        return sum(memories[1:], start=memories[0]) if memories else None
-
-    def setup(self) -> None:
-        for remover in self.removers:
-            remover.setup()
 
     def process(self, records: Sequence[Record]) -> list[Outcome]:
         """Run each remover on all records at once: a network runs on batches."""
@@ -106,16 +121,14 @@ class Inpaint(Stage):
 
     def _make_child(self, remover: Remover, record: Record, target: Any) -> Record:
         rest = {name: value for name, value in record.items() if name not in self.drops}
-        mask, licence, foreground = _get_mask(record), record.get("licence"), None
+        mask, foreground = _get_mask(record), None
         if remover.capability.effects:  # the pixels that it changed are its estimate of the object and its effects
             foreground = mask | np.any(target != record["source"], axis=2)
-        if remover.capability.non_commercial:  # holds for their output, whatever the photo's licence is
-            licence = f"{licence or 'unknown'}; made with {remover.name}: {remover.capability.licence}"
         return (
             rest
             | {"id": make_child_id(record["id"], remover.name), "kind": "edited", "target": target, "mask": mask}
             | {"foreground_mask": foreground, "remover": remover.name, "hole_dilation": self.params.dilation}
-            | {"licence": licence}
+            | {"licence": describe_licence(record.get("licence"), remover)}
         )
 
 
@@ -128,6 +141,13 @@ def check_mask(mask: Any, dilation: int) -> Rejected | None:
     except NoContext as error:
         return Rejected("mask covers the picture", str(error))
     return None
+
+
+def describe_licence(licence: str | None, remover: Remover) -> str | None:
+    """Return the licence of what a remover made of a photo: non-commercial weights hold for their output."""
+    if not remover.capability.non_commercial:
+        return licence
+    return f"{licence or 'unknown'}; made with {remover.name}: {remover.capability.licence}"
 
 
 def _get_mask(record: Record) -> Any:

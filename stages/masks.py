@@ -17,6 +17,7 @@ from pydantic import Field, field_validator
 from rasura.manifests.boxes import compute_bounds
 from rasura.manifests.images import Mask
 from rasura.manifests.schemas import Kind, Schema
+from rasura.removers.training.augment import REFERENCE_SIDE, vary_mask
 from rasura.stages import stage
 from rasura.stages.split import label_objects
 from rasura.stages.stage import Kept, Outcome, Record, Rejected, Stage
@@ -25,8 +26,6 @@ Rng = np.random.Generator
 Family = Literal["shape", "coarse", "dilated", "box", "brush"]
 FAMILIES: tuple[Family, ...] = ("shape", "coarse", "dilated", "box", "brush")  # their order decides the random numbers
 
-REFERENCE_SIDE = 512
-COARSE_SIDES = ((0.005, 5), (0.02, 8), (0.05, 12), (0.1, 17), (0.25, 23), (1.0, 30))  # area up to -> largest kernel
 GAP, SMALLEST = 8, 0.08  # px at the reference side, share of area: which pieces are one object, as in stage `split`
 LARGEST = 0.7  # share of the picture above which Syn4Removal keeps the mask as it is
 
@@ -207,22 +206,8 @@ def make_square(side: int) -> npt.NDArray[np.uint8]:
 
 
 def make_coarse_variant(mask: Mask, pieces: list[Mask], rng: Rng, scale: float) -> tuple[Mask, str]:
-    """Make ObjectClear's training mask (its §2.2); return it with its mode: dilated (0.67), eroded (0.165) or exact.
-
-    The kernel is a square of side U{1..K}, K by the mask's share of the picture: `COARSE_SIDES`. A mask that erosion
-    would remove stays as it is.
-    """
-    largest = next(side for share, side in COARSE_SIDES if mask.mean() <= share)
-    side = int(rng.integers(1, max(1, round(largest * scale)) + 1))
-    first, second = rng.uniform(size=2)
-    if first < 0.67:
-        return np.asarray(cv2.dilate(mask.astype(np.uint8), make_square(side)), np.uint8) > 0, "dilated"
-    if second < 0.5:
-        # the frame is no rim
-        variant = np.asarray(cv2.erode(mask.astype(np.uint8), make_square(side | 1)), np.uint8) > 0
-        if variant.any():
-            return variant, "eroded"
-    return mask, "exact"
+    """Make ObjectClear's training mask; see `vary_mask`."""
+    return vary_mask(mask, rng, scale)
 
 
 def make_dilated_variant(mask: Mask, pieces: list[Mask], rng: Rng, scale: float) -> tuple[Mask, str]:
@@ -298,6 +283,12 @@ MAKERS: Mapping[Family, Callable[[Mask, list[Mask], Rng, float], tuple[Mask, str
     "box": make_box_variant,
     "brush": make_brush_variant,
 }
+
+
+def draw_variant(family: Family, mask: Mask, rng: Rng) -> Mask:
+    """Draw one variant of a mask (h, w) that is not empty."""
+    scale = min(mask.shape) / REFERENCE_SIDE
+    return MAKERS[family](mask, separate_objects(mask, scale), rng, scale)[0]
 
 
 class MasksParams(stage.Params):

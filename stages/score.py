@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field
 
 from rasura.discriminator import model
@@ -30,6 +31,10 @@ class ScoreParams(stage.Params):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Precision; auto is bfloat16 on a GPU, float32 on a CPU."
     )
+
+
+class NoAnswer(ValueError):
+    """A candidate about which a judge gave no usable answer. It costs that row alone."""
 
 
 class Score(Stage):
@@ -71,6 +76,8 @@ class Score(Stage):
     def process(self, records: Sequence[Record]) -> list[Outcome]:
         crops = [self.judge.preprocess(record["source"], record["target"], record["mask"]) for record in records]
         logits = self.judge.compute_logits(crops)
+        if np.isnan(logits).any():  # of a batch the engine then takes each row alone: it is that one's fault
+            raise NoAnswer(f"the judge in {self.folder} gave no usable answer about this candidate")
         probabilities = self.rule.calibration(logits, [record.get("remover") for record in records])
         return [
             Kept([{**record, "score": float(probability), "score_logit": float(logit)}])
@@ -102,8 +109,8 @@ class Keep(Stage):
         if not params.unchecked:
             check_battery(folder, judges.needs_check(folder))
 
-    def accepts_candidates(self) -> bool:
-        return True
+    def list_open_kinds(self, kinds: frozenset[str]) -> frozenset[str]:
+        return frozenset()  # the candidates that it keeps are accepted
 
     def weights(self) -> Mapping[str, Path]:
         return {"calibration.json": resolve(self.params.discriminator) / "calibration.json"}

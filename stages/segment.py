@@ -125,7 +125,7 @@ class Segment(Stage):
     """
 
     name = "segment"
-    version = "5"
+    version = "6"
     gives = {
         "object_mask": Kind.MASK,
         "segment_score": Kind.FLOAT,

@@ -10,7 +10,6 @@ from rasura.manifests.spelling import suggest
 from rasura.stages import stage
 from rasura.stages.stage import Kept, Outcome, Record, Rejected, Stage, UnfitParameter
 
-EDITED = "edited"  # kind of what a remover made
 NUMBERS = (Kind.INT, Kind.FLOAT, Kind.BOOL)
 COMPARABLE = {"min": NUMBERS, "max": NUMBERS, "any_of": (Kind.STRING,), "none_of": (Kind.STRING,)}
 """Kinds of columns that each condition can be applied to."""
@@ -116,15 +115,14 @@ class Select(Stage):
                     )
         return columns
 
-    def accepts_candidates(self) -> bool:
-        """Return whether only rows are kept that a score or a person accepted, or that no remover made."""
+    def list_open_kinds(self, kinds: frozenset[str]) -> frozenset[str]:
         score, verdict, kind = (self.params.keep.get(column) for column in ("score", "verdict", "kind"))
-        if kind is not None and not kind.missing and EDITED not in (kind.any_of or [EDITED]):
-            return True
-        if kind is not None and EDITED in (kind.none_of or ()):
-            return True
         by_score = score is not None and score.min is not None and not score.missing
-        return by_score or (verdict is not None and verdict.any_of == ["yes"] and not verdict.missing)
+        if by_score or (verdict is not None and verdict.any_of == ["yes"] and not verdict.missing):
+            return frozenset()
+        if kind is not None and kind.any_of is not None and not kind.missing:
+            kinds &= frozenset(kind.any_of)
+        return kinds - frozenset((kind.none_of if kind is not None else None) or ())
 
     def process_one(self, record: Record) -> Outcome:
         for column, rule in self.params.keep.items():

@@ -240,8 +240,8 @@ class Stage:
     resources: ClassVar[Resources] = Resources()
     pictures: ClassVar[bool] = True
     """Whether the stage reads pictures. A flow whose stages do not reads none and stores none."""
-    makes_candidates: ClassVar[bool] = False
-    """Whether its rows are candidates: what a remover produced, and nobody has accepted yet."""
+    candidate_kind: ClassVar[str | None] = None
+    """Kind of its rows where it makes candidates: one of `manifests.schemas.CANDIDATE_KINDS`."""
     batch_size: ClassVar[int] = 1
     time_limit_s: ClassVar[float] = 120.0
     """Seconds that one record may take before its worker is ended."""
@@ -263,9 +263,9 @@ class Stage:
             raise MissingColumns(self.name, missing, tuple(columns))
         return {name: kind for name, kind in columns.items() if name not in self.drops} | dict(self.gives)
 
-    def accepts_candidates(self) -> bool:
-        """Return whether the candidates that it keeps count as accepted: by a person, or by a score."""
-        return False
+    def list_open_kinds(self, kinds: frozenset[str]) -> frozenset[str]:
+        """Return which of its input's kinds of candidates it keeps unaccepted, neither by a person nor by a score."""
+        return kinds if self.candidate_kind is None else frozenset({self.candidate_kind})
 
     def weights(self) -> Mapping[str, Path]:
         """Return the files that the stage loads: name to path.
@@ -386,9 +386,9 @@ class Source(Stage):
         """List the files, or the like, that `items` will read, before the run starts; None where that is unknown."""
         return None
 
-    def lists_candidates(self) -> bool:
-        """Return whether its rows include candidates, which a dataset leaves out; asked before the run starts."""
-        return self.makes_candidates
+    def list_candidate_kinds(self) -> frozenset[str]:
+        """Return the kinds of candidates among its rows, which a dataset leaves out; asked before the run starts."""
+        return self.list_open_kinds(frozenset())
 
     def items(self, run: Any) -> list[Record]:
         """Return the items in any order; two with one id have the same content."""

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Make the pictures of the report and of the review page in docs/images from the run of the demo.
+"""Make the pictures of the report, of the review page and of the removers in docs/images from the run of the demo.
 
-Run it with the environment's python after `make demo`: `.venv/bin/python tools/docs_pictures.py`. It needs Chromium
-(RASURA_CHROMIUM, or /usr/bin/chromium) and playwright. The run is not changed: page and votes go into a temporary
-folder. Not among them are `loop-arms.webp`, which is `arms.svg` of `make loop-demo`, and `review-agreement.webp`, which
-is of a review by several people.
+Run it with the environment's python after `make demo`: `.venv/bin/python tools/docs_pictures.py [RUN [TINY]]`. It needs
+Chromium (RASURA_CHROMIUM, or /usr/bin/chromium) and playwright. TINY is a remover that `make loop-demo` trained
+(runs/loop-demo/2-precision_target/removers/04), for the picture of the removers. The run is not changed: page and votes
+go into a temporary folder. Not among them are `loop-arms.webp`, which is `arms.svg` of `make loop-demo`, and
+`review-agreement.webp`, which is of a review by several people.
 """
 
 import io
@@ -20,8 +21,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import Image
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 from playwright.sync_api import Browser, Page, sync_playwright
+
+import rasura
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
@@ -29,13 +34,19 @@ RASURA = [sys.executable, "-m", "rasura"]
 CHROMIUM = os.environ.get("RASURA_CHROMIUM", "/usr/bin/chromium")
 CARDS = {"flow-2": 3, "flow-5": 2}
 """Cards of the demo's flows `captured` and `simulated` that the picture of the report has."""
+REMOVED, TITLE = 3, 38
+"""Scenes in the picture of the removers, and the height of its line of titles, px."""
 VOTES = "yn1n2yn1un1yn3n1y"
 """Keys that the reviewer presses: yes, unsure, or no with a reason."""
 
 
 def save(screenshot: bytes, name: str) -> None:
     """Write a screenshot as docs/images/NAME.webp."""
-    image = Image.open(io.BytesIO(screenshot)).convert("RGB")
+    write(Image.open(io.BytesIO(screenshot)).convert("RGB"), name)
+
+
+def write(image: Image.Image, name: str) -> None:
+    """Write a picture as docs/images/NAME.webp."""
     path = IMAGES / f"{name}.webp"
     image.save(path, "WEBP", quality=84, method=6)
     print(f"{path.relative_to(ROOT)}: {image.width} × {image.height}, {path.stat().st_size:,} bytes")
@@ -156,6 +167,36 @@ def picture_review(browser: Browser, run: Path, folder: Path) -> None:
         save(page.screenshot(), "review-phone")
 
 
+def outline(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return a picture with the outline of a mask."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return cv2.drawContours(picture.copy(), contours, -1, (255, 60, 60), 2)
+
+
+def picture_removers(run: Path, tiny: Path | None) -> None:
+    """Make the picture of the removers that can run without published weights, on rows with sure masks and shadows."""
+    rows = [
+        row for row in rasura.open_run(run).table("captured") if row["mask"].sum() < 0.8 * row["foreground_mask"].sum()
+    ]
+    lines = []
+    for row in sorted(rows, key=lambda row: -row["segment_score"])[:REMOVED]:
+        picture, mask = row["source"], row["mask"]
+        columns = {"object's mask": outline(picture, mask)}
+        columns |= {name: rasura.remove(picture, mask, name) for name in ("telea", "ns")}
+        if tiny is not None:
+            columns["tiny (loop demo)"] = rasura.remove(picture, mask, "tiny", base=str(tiny))
+        columns["telea, effects' mask"] = rasura.remove(picture, row["foreground_mask"], "telea")
+        columns["answer"] = row["target"]
+        lines.append(np.hstack(list(columns.values())))
+    sheet = Image.fromarray(np.vstack(lines))
+    page = Image.new("RGB", (sheet.width, sheet.height + TITLE), "white")
+    page.paste(sheet, (0, TITLE))
+    for number, title in enumerate(columns):
+        place = (number * sheet.width // len(columns) + 8, 6)
+        ImageDraw.Draw(page).text(place, title, "black", ImageFont.load_default(TITLE - 10))
+    write(page.resize((page.width * 2 // 3, page.height * 2 // 3), Image.Resampling.LANCZOS), "removers")
+
+
 def main() -> None:
     """Make all pictures."""
     run = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/demo").resolve()
@@ -163,6 +204,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         picture_report(browser, run, Path(folder))
         picture_review(browser, run, Path(folder))
+        picture_removers(run, Path(sys.argv[2]) if len(sys.argv) > 2 else None)
         browser.close()
 
 

@@ -1,6 +1,6 @@
 """Rows of votes files: the columns, their types, and the check of rows from outside."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NotRequired, TypedDict, cast
 
 import pyarrow as pa
@@ -14,7 +14,7 @@ ENTRY_COLUMNS = (
 )
 """Columns of the log, without item and reviewer."""
 INCLUSION_COLUMNS = ("inclusion", "complete")
-"""Columns of a review that asks a scene's candidates until a yes (`annotator.store.best_first`); else null."""
+"""Columns of a review that asks a scene's candidates until a yes (`annotator.store.best_first`), and of no other."""
 ITEM_COLUMNS = ("row_id", "flow", "place_table", "place_shard", "place_row", "variant", "kind", "expected")
 """Columns of the item, so that a vote can be read without the database."""
 _TYPES = {
@@ -23,11 +23,9 @@ _TYPES = {
     "complete": pa.bool_(),
 }
 VOTES = pa.schema(
-    [
-        (name, _TYPES.get(name, pa.string()))
-        for name in ("item", "reviewer", *ENTRY_COLUMNS, *ITEM_COLUMNS, *INCLUSION_COLUMNS)
-    ]
+    [(name, _TYPES.get(name, pa.string())) for name in ("item", "reviewer", *ENTRY_COLUMNS, *ITEM_COLUMNS)]
 )
+_BEST_FIRST_VOTES = pa.schema([*VOTES, *((name, _TYPES[name]) for name in INCLUSION_COLUMNS)])
 VERDICTS = pa.schema(
     [
         *((name, pa.string()) for name in ("item", "row_id", "flow", "verdict")),
@@ -81,6 +79,11 @@ class VoteRow(TypedDict):
     expected: NotRequired[str | None]
     inclusion: NotRequired[float | None]
     complete: NotRequired[bool | None]
+
+
+def choose_schema(rows: Sequence[Mapping[str, Any]]) -> pa.Schema:
+    """Choose the columns of a votes file: with those of a review that asks best first where a row has them."""
+    return _BEST_FIRST_VOTES if any(INCLUSION_COLUMNS[0] in row for row in rows) else VOTES
 
 
 def check_vote_row(row: Any, where: str) -> VoteRow:

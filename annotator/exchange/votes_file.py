@@ -21,10 +21,10 @@ from rasura.annotator.exchange.vote_rows import (
     INCLUSION_COLUMNS,
     ITEM_COLUMNS,
     VERDICTS,
-    VOTES,
     BadVotes,
     VoteRow,
     check_vote_row,
+    choose_schema,
 )
 from rasura.annotator.stats import agreement
 from rasura.annotator.stats.statistics import compute_weights
@@ -91,7 +91,7 @@ def list_votes(connection: Connection) -> list[VoteRow]:
             {"item": entry.item, "reviewer": names[entry.reviewer]}
             | {name: getattr(entry, name) for name in ENTRY_COLUMNS}
             | {name: getattr(rows[entry.item], name) for name in ITEM_COLUMNS}
-            | dict(zip(INCLUSION_COLUMNS, inclusion.get(entry.item, (None, None)), strict=True)),
+            | (dict(zip(INCLUSION_COLUMNS, inclusion.get(entry.item, (None, None)), strict=True)) if inclusion else {}),
         )
         for entry in read_entries(connection)
     ]
@@ -153,7 +153,7 @@ def export_votes(connection: Connection, out: Store, weighted: bool = False) -> 
         StoreError: the target cannot be written.
     """
     votes, verdicts = list_votes(connection), compute_verdicts(connection, weighted)
-    out.write("votes.parquet", encode_parquet(pa.Table.from_pylist(votes, VOTES)))
+    out.write("votes.parquet", encode_parquet(pa.Table.from_pylist(votes, choose_schema(votes))))
     out.write("votes.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in votes).encode())
     out.write("verdicts.parquet", encode_parquet(pa.Table.from_pylist(verdicts, VERDICTS)))
     return ExportResult(len(votes), len(verdicts))

@@ -25,7 +25,7 @@ from rasura.annotator.store.turns import store_turns
 from rasura.manifests.errors import ReviewError
 from rasura.manifests.ids import hash_json
 from rasura.manifests.run_layout import manifest_path, read_plan
-from rasura.manifests.schemas import PICTURES
+from rasura.manifests.schemas import CANDIDATE_KINDS, PICTURES
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Table, Tables
 
@@ -175,12 +175,14 @@ def check_candidates(run: Store) -> None:
         NoRun: it is no run.
         NothingToReview: it has no candidate.
     """
-    if not any(row.kind == "edited" and not row.judged for row in list_rows(run)):
+    if not any(row.kind in CANDIDATE_KINDS and not row.judged for row in list_rows(run)):
         raise _describe_empty(run)
 
 
 def _describe_empty(run: Store) -> NothingToReview:
-    return NothingToReview(f"{run.uri} has no candidate: no complete table with rows of kind 'edited' and no verdict")
+    return NothingToReview(
+        f"{run.uri} has no candidate: no complete table with rows of kind 'edited' or 'inserted' and no verdict"
+    )
 
 
 def _store_fingerprint(connection: Connection, value: str) -> None:
@@ -364,8 +366,8 @@ def load_queue(
         NothingToReview: the run has no candidate, and never had one.
     """
     rows = list_rows(run, flows)
-    edited = [row for row in rows if row.kind == "edited"]
-    waiting = [row for row in edited if not row.judged]
+    made = [row for row in rows if row.kind in CANDIDATE_KINDS]
+    waiting = [row for row in made if not row.judged]
     if run.exists(ASKED):
         asked = set(json.loads(run.read(ASKED)))
         waiting = [row for row in waiting if compute_item_id(row.place, Variant.TARGET) in asked]
@@ -394,4 +396,4 @@ def load_queue(
     for start in range(0, len(withdrawn), CHUNK):
         database.write(partial(_withdraw, ids=withdrawn[start : start + CHUNK]))
     honeypots = sum(value["kind"] == ItemKind.HONEYPOT for value in controls)
-    return LoadResult(candidates, len(edited) - candidates, honeypots, added, len(withdrawn))
+    return LoadResult(candidates, len(made) - candidates, honeypots, added, len(withdrawn))

@@ -18,5 +18,8 @@ class Judge(Protocol):
         ...
 
     def compute_logits(self, crops: Sequence[Any], on_progress: OnProgress | None = None) -> Array:
-        """Return the logits (n,) float64 of candidates; higher is better, and the same candidate has the same."""
+        """Return the logits (n,) float64 of candidates; higher is better, and the same candidate has the same.
+
+        NaN is the logit of a candidate about which the judge can say nothing.
+        """
         ...

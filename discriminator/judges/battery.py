@@ -10,11 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from rasura.discriminator.augment import Case, fill_with_other
+from rasura.discriminator.augment import Case, blur_hole, fill_with_other
 from rasura.discriminator.judges.base import Judge
 from rasura.manifests.errors import TrainingError
 from rasura.manifests.ids import compute_seed
@@ -25,6 +24,8 @@ Array = npt.NDArray[Any]
 FILE = "check.json"
 BLURS = (0.03, 0.06, 0.12, 0.25)
 """Sigma of the blurs, in square roots of the hole's area."""
+TRIPLETS_AT_A_TIME = 9
+"""Triplets whose 14 pictures each are scored together: they fill two batches of a tiny discriminator."""
 LEAST_ROWS = 20
 LEAST_SHARE = 0.95
 """Share of the triplets that must be in order."""
@@ -81,40 +82,45 @@ def make_variants(triplet: TrueTriplet, other: TrueTriplet) -> list[Array]:
         other: a triplet whose target fills the hole of the swapped one.
     """
     source, target, mask, id = triplet
-    blurs = [
-        np.where(
-            mask[..., None], cv2.GaussianBlur(target, (0, 0), max(0.5, share * float(np.sqrt(mask.sum())))), target
-        )
-        for share in BLURS
-    ]
+    blurs = [blur_hole(target, mask, share) for share in BLURS]
     rng = np.random.default_rng(compute_seed(0, "battery", id))
     swapped = fill_with_other(Case(source, target, mask, None, other.target), rng)
     return [target, *blurs, swapped, source]
 
 
 def run_battery(judge: Judge, triplets: Sequence[TrueTriplet], on_progress: OnProgress | None = None) -> Battery:
-    """Run the battery.
+    """Run the battery. Triplets about whose pictures the judge gives no usable answer are left out.
 
     Raises:
         FailedCheck: there are too few triplets.
     """
-    if len(triplets) < LEAST_ROWS:
-        raise FailedCheck(
-            f"{len(triplets)} triplets with a true target are too few to check a judge: {LEAST_ROWS} are needed"
-        )
-    logits, mirrored = [], []
-    for index, triplet in enumerate(triplets):
-        variants = make_variants(triplet, triplets[(index + 1) % len(triplets)])
-        source, mask = triplet.source, triplet.mask
-        crops = [judge.preprocess(source, picture, mask) for picture in variants]
-        flipped = [np.ascontiguousarray(part[:, ::-1]) for part in (source, mask, *variants)]
-        crops += [judge.preprocess(flipped[0], picture, flipped[1]) for picture in flipped[2:]]
-        row = judge.compute_logits(crops)
-        logits.append(row[: len(variants)])
-        mirrored.append(row[len(variants) :])
+    check_count(len(triplets), "with a true target")
+    logits: list[Array] = []
+    for start in range(0, len(triplets), TRIPLETS_AT_A_TIME):
+        crops: list[Any] = []
+        part = range(start, min(start + TRIPLETS_AT_A_TIME, len(triplets)))
+        for index in part:
+            source, _, mask, _ = triplets[index]
+            variants = make_variants(triplets[index], triplets[(index + 1) % len(triplets)])
+            crops += [judge.preprocess(source, picture, mask) for picture in variants]
+            flipped = [np.ascontiguousarray(picture[:, ::-1]) for picture in (source, mask, *variants)]
+            crops += [judge.preprocess(flipped[0], picture, flipped[1]) for picture in flipped[2:]]
+        logits += [*judge.compute_logits(crops).reshape(len(part), 2, -1)]
         if on_progress:
-            on_progress(index + 1, len(triplets), "")
-    return summarize_battery(np.array(logits), np.array(mirrored))
+            on_progress(len(logits), len(triplets), "")
+    answered = np.array([row for row in logits if np.isfinite(row).all()])
+    check_count(len(answered), "about whose pictures it gives usable answers")
+    return summarize_battery(answered[:, 0], answered[:, 1])
+
+
+def check_count(count: int, which: str) -> None:
+    """Check that triplets are enough for a battery.
+
+    Raises:
+        FailedCheck: they are too few.
+    """
+    if count < LEAST_ROWS:
+        raise FailedCheck(f"{count} triplets {which} are too few to check a judge: {LEAST_ROWS} are needed")
 
 
 def summarize_battery(logits: Array, mirrored: Array) -> Battery:

@@ -4,7 +4,8 @@ Such models rank edits little better than chance when they are asked plainly, an
 answers become logits, which are calibrated on votes as those of any judge.
 
 An answer is kept in a file named by a hash of the picture, the prompt, the model and the number of the sample, so that
-no question is asked twice.
+no question is asked twice. A server that is away stops everything (`ServerUnavailable`), because no candidate is to
+blame; a candidate about which it gives no usable answer has the logit NaN.
 """
 
 import base64
@@ -14,8 +15,6 @@ import math
 import os
 import re
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,8 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rasura.discriminator.crops import Crop, cut_crop
-from rasura.manifests.errors import RunError
 from rasura.networks.trainer import OnProgress
+from rasura.networks.web_client import ServerUnavailable, check_address, make_headers, request
 
 Array = npt.NDArray[Any]
 
@@ -37,21 +36,8 @@ FORMAT = "1"
 PROMPTS = Path(__file__).parent / "prompts"
 GAP = 8
 OUTLINE = (255, 0, 0)
-MAX_ANSWER = 1 << 20
-"""Bytes of an answer that are read."""
-PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
-
-
-class VlmUnavailable(RunError):
-    """A server that gave no usable answer in all attempts. The answers so far are kept: the same command goes on."""
-
-
-class _NoAnswer(Exception):
-    """One attempt without a usable answer. `pause` is the time that the server asks for, in seconds."""
-
-    def __init__(self, text: str, pause: float | None = None, final: bool = False) -> None:
-        super().__init__(text)
-        self.pause, self.final = pause, final
+REFUSED = (400, 413, 422)
+"""Status codes of a server that other requests have reached, by which it refuses this one: a filter, or a limit."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +48,9 @@ class VlmSettings:
     prompt: the text of the question.
     size: side of each panel, px. context: picture around the hole, in hole sizes.
     samples: answers per candidate, whose mean counts; above 1 the temperature is 0.7, else 0.
-    parallel: requests at a time. attempts: of each request. timeout_s: of each attempt.
+    parallel: requests at a time. attempts: of each request while the server is away, and of each question while its
+    answers cannot be used. timeout_s: of each attempt. patience_s: no attempt begins later than this after the first,
+    so that a stage's time limit is not what ends a question.
     key_variable: the environment variable with the API key; no key is sent where it is not set.
     """
 
@@ -75,6 +63,7 @@ class VlmSettings:
     parallel: int = 8
     attempts: int = 8
     timeout_s: float = 120.0
+    patience_s: float = 150.0
     key_variable: str = "OPENAI_API_KEY"
 
 
@@ -135,11 +124,13 @@ class VlmJudge:
 
     Args:
         cache: folder of the answers.
+
+    Raises:
+        ValueError: the url is no server's address.
     """
 
     def __init__(self, settings: VlmSettings, cache: Path) -> None:
-        if not settings.url.startswith(("http://", "https://")):
-            raise ValueError(f"the url '{settings.url}' is not one of a server: it begins with http:// or https://")
+        self.url = f"{check_address(settings.url)}/chat/completions"
         self.settings, self.cache = settings, cache
 
     def preprocess(self, source: Array, target: Array, mask: Array) -> Crop:
@@ -147,24 +138,27 @@ class VlmJudge:
         return cut_crop(source, target, mask, self.settings.size, "crop", self.settings.context)
 
     def compute_logits(self, crops: Sequence[Crop], on_progress: OnProgress | None = None) -> Array:
-        """Return the logits (n,) of candidates.
+        """Return the logits (n,) of candidates; NaN where no attempt brought a usable answer.
 
         Raises:
-            VlmUnavailable: the server gave no usable answer to a question in all attempts.
+            ServerUnavailable: the server is away, or refuses every request. What it has answered is kept.
         """
-        scores = []
-        with ThreadPoolExecutor(self.settings.parallel) as pool:
-            for score in pool.map(self._score, crops):
+        count, scores = self.settings.samples, []
+        questions = [(crop, sample) for crop in crops for sample in range(count)]
+        pool = ThreadPoolExecutor(self.settings.parallel)
+        try:
+            for score in pool.map(lambda question: self._ask_once(*question), questions):
                 scores.append(score)
-                if on_progress:
-                    on_progress(len(scores), len(crops), "")
-        return np.array([compute_logit(score) for score in scores], float)
+                if on_progress and len(scores) % count == 0:
+                    on_progress(len(scores) // count, len(crops), "")
+        finally:
+            pool.shutdown(cancel_futures=True)
+        means = np.array(scores, float).reshape(-1, count).mean(axis=1)
+        return np.array([math.nan if math.isnan(mean) else compute_logit(mean) for mean in means], float)
 
-    def _score(self, crop: Crop) -> float:
+    def _ask_once(self, crop: Crop, sample: int) -> float:
+        """Return the score of a sample, from its file if it was asked before; NaN where there is no usable answer."""
         picture = compose_panels(crop)
-        return float(np.mean([self._ask_once(picture, sample) for sample in range(self.settings.samples)]))
-
-    def _ask_once(self, picture: Array, sample: int) -> float:
         file = self.cache / f"{self._hash_question(picture, sample)}.json"
         if file.is_file():
             try:
@@ -172,6 +166,8 @@ class VlmJudge:
             except (ValueError, KeyError, TypeError):
                 pass  # a file that was cut short by a crash: ask again
         answer = self._ask_until_answered(picture)
+        if answer is None:
+            return math.nan
         score = parse_score(answer)
         self.cache.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(f".{os.getpid()}-{id(picture)}.part")
@@ -185,28 +181,26 @@ class VlmJudge:
         digest.update(json.dumps(question).encode())
         return digest.hexdigest()
 
-    def _ask_until_answered(self, picture: Array) -> str:
-        body = json.dumps(self._make_request(picture)).encode()
-        pause, failure = PAUSE_S, ""
-        for attempt in range(self.settings.attempts):
+    def _ask_until_answered(self, picture: Array) -> str | None:
+        """Return the first answer that has a score; None where none has."""
+        settings, body = self.settings, json.dumps(self._make_request(picture)).encode()
+        headers = {"Content-Type": "application/json", **make_headers(settings.key_variable)}
+        end = time.monotonic() + settings.patience_s
+        for _ in range(settings.attempts):
+            left = end - time.monotonic()
             try:
-                answer = self._post(body)
+                data = request(self.url, body, headers, settings.timeout_s, settings.attempts, patience_s=left)
+                answer = str(json.loads(data)["choices"][0]["message"]["content"])
                 parse_score(answer)
                 return answer
-            except _NoAnswer as error:
-                failure = str(error)
-                if error.final:
-                    break
-                wait = min(LONGEST_PAUSE_S, pause if error.pause is None else error.pause)
-            except ValueError as error:
-                failure, wait = str(error), 0.0
-            if attempt + 1 < self.settings.attempts:
-                time.sleep(wait)
-            pause *= 2
-        raise VlmUnavailable(
-            f"{self.settings.url} gave no usable answer ({self.settings.model}): {failure}; the answers so far are "
-            f"kept in {self.cache}, and the same command goes on"
-        )
+            except ServerUnavailable as error:
+                if error.status in REFUSED and any(self.cache.glob("*.json")):
+                    return None
+                raise
+            except (ValueError, LookupError, TypeError):  # no answer of such a server, or one without a score
+                if time.monotonic() > end:
+                    return None
+        return None
 
     def _make_request(self, picture: Array) -> Mapping[str, Any]:
         _, png = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
@@ -218,27 +212,3 @@ class VlmJudge:
             "temperature": 0.7 if self.settings.samples > 1 else 0,
             "max_tokens": 200,
         }
-
-    def _post(self, body: bytes) -> str:
-        headers = {"Content-Type": "application/json"}
-        if key := os.environ.get(self.settings.key_variable):
-            headers["Authorization"] = f"Bearer {key}"
-        url = f"{self.settings.url.rstrip('/')}/chat/completions"
-        request = urllib.request.Request(url, body, headers)
-        try:
-            with urllib.request.urlopen(request, timeout=self.settings.timeout_s) as response:
-                document = json.loads(response.read(MAX_ANSWER))
-            return str(document["choices"][0]["message"]["content"])
-        except urllib.error.HTTPError as error:
-            text = error.read(300).decode(errors="replace")
-            asked = error.headers.get("Retry-After") or ""
-            pause = float(asked) if asked.isdigit() else None
-            # a wrong key, model or address does not mend itself
-            final = 400 <= error.code < 500 and error.code not in (408, 409, 425, 429)
-            raise _NoAnswer(f"status {error.code}: {' '.join(text.split())}", pause, final) from error
-        except (OSError, TimeoutError) as error:
-            raise _NoAnswer(f"{type(error).__name__}: {error}") from error
-        except (ValueError, LookupError, TypeError) as error:
-            raise _NoAnswer(
-                f"no answer of an OpenAI-compatible server ({type(error).__name__}: {error})", 0.0
-            ) from error

@@ -3,27 +3,69 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 from rasura.manifests.errors import InputError
 from rasura.manifests.ids import find_equal_splits, is_split_name
-from rasura.manifests.tables import Table, Tables
+from rasura.manifests.schemas import CANDIDATE_KINDS
+from rasura.manifests.tables import RUN_REFERENCE, Table, Tables
 
 KINDS: Mapping[str | None, str] = {
     "captured": "a pair of photographs of a fixed camera: inside `foreground_mask` the target is the second one",
     "simulated": "cut-outs with their effects, composited onto a photograph, which is the target",
-    "inserted": "an object that a model has drawn into a photograph, which is the target",
+    "inserted": "an object that a model has drawn into a photograph, which is the target; it counts as a triplet where "
+    "somebody, or a score, accepted it",
     "edited": "what a remover made of the source; it counts as a triplet where somebody, or a score, accepted it, and "
     "shadows or reflections may be left in it",
 }
 """Meanings of the kinds of rows, for cards."""
 
 
+LEAST_SCORE = 0.5
+"""A candidate without a verdict counts as accepted from this score on: people would rather say yes than no."""
+JUDGEMENT = ("kind", "verdict", "score")
+"""Columns that `explain_unfit` reads."""
+
+
 class NotTriplets(InputError):
     """A flow's rows are no triplets, or two flows have rows of one id."""
 
 
-@dataclass(frozen=True)
+class NothingToExport(InputError):
+    """A run has no dataset, no row in it, or none that the layout can take."""
+
+
+def explain_unfit(row: Mapping[str, Any], picture: Literal["source", "target"]) -> str | None:
+    """Explain why a picture of a row is no answer for a model to learn from.
+
+    Photographs and composites of photographs are. What a model painted (an inserted source, an edited target) is one
+    where somebody said yes, or nobody said anything and the score is at least `LEAST_SCORE`.
+
+    Args:
+        row: with the columns of `JUDGEMENT`, as far as it has them.
+        picture: the one that a trainer takes as the answer.
+
+    Returns:
+        The reason, or None where it is an answer.
+
+    Examples:
+        >>> explain_unfit({"kind": "edited", "verdict": "no"}, "target")
+        'a model painted its target, and the verdict is no'
+        >>> explain_unfit({"kind": "edited", "verdict": "no"}, "source") is None
+        True
+    """
+    if row.get("kind") != {"source": "inserted", "target": "edited"}[picture]:
+        return None
+    verdict, score = row.get("verdict"), row.get("score")
+    if verdict == "yes" or (verdict is None and score is not None and score >= LEAST_SCORE):
+        return None
+    judged = f"the verdict is {verdict}" if verdict else "nobody accepted it"
+    if verdict is None and score is not None:
+        judged = f"its score is below {LEAST_SCORE}"
+    return f"a model painted its {picture}, and {judged}"
+
+
+@dataclass(frozen=True, slots=True)
 class DatasetRow:
     """A row of a dataset, and its place in the run.
 
@@ -81,7 +123,7 @@ class DatasetSummary:
     @property
     def noun(self) -> str:
         """Noun for all rows: candidates are no triplets, or not before they are accepted."""
-        return "rows" if self.kinds.get("edited") else "removal triplets"
+        return "rows" if CANDIDATE_KINDS & self.kinds.keys() else "removal triplets"
 
     def format(self, card: str, **values: str) -> str:
         """Fill in the text of a card: its figures and `values`."""
@@ -139,9 +181,10 @@ def list_rows(tables: Sequence[Table]) -> list[DatasetRow]:
 
 def read_raw_row(tables: Tables, row: DatasetRow, columns: Sequence[str]) -> dict[str, Any]:
     """Read a row as it is encoded on disk, references followed; columns it lacks are None."""
+    needed = (*dict.fromkeys(("id", *columns, *RUN_REFERENCE)),)
 
     def read(tables: Tables, table: str, shard: str, index: int) -> dict[str, Any]:
-        raw: dict[str, Any] = tables.read_raw(table, shard, index).to_pylist()[0]
+        raw: dict[str, Any] = tables.read_raw(table, shard, index, needed).to_pylist()[0]
         if raw.get("ref_shard") is not None:
             place = raw["ref_table"], raw["ref_shard"], raw["ref_row"]
             raw = read(tables.open_run(raw.get("ref_run")), *place) | raw
@@ -158,3 +201,20 @@ def read_raw_rows(tables: Tables, rows: Sequence[DatasetRow], columns: Sequence[
     for row in sorted(rows, key=lambda row: row.place):
         raws[order[row.id]] = read_raw_row(tables, row, columns)
     return raws
+
+
+def find_repeats(tables: Sequence[Table]) -> dict[str, str]:
+    """Find candidates whose source and mask are those of another row: of what they were made from, or of another
+    remover's candidate for it.
+
+    Returns:
+        Id of a row -> the reason to leave it out. The first of each group, by id, is not in it.
+    """
+    light = [row for table in tables for row in table.read_light(["kind", "parents"]).to_pylist()]
+    first = {(row["id"],): row["id"] for row in light}
+    repeats = {}
+    for row in sorted(light, key=lambda row: str(row["id"])):
+        parents = tuple(row.get("parents") or ())
+        if row.get("kind") == "edited" and parents and first.setdefault(parents, row["id"]) != row["id"]:
+            repeats[row["id"]] = "another row has the same source and mask"
+    return repeats

@@ -42,8 +42,17 @@ def make_picture_name(scene: str, crop: int, data: bytes) -> str:
         >>> make_picture_name("park/3", 0, b"RIFF....WEBP")
         'park%2F3_0.webp'
     """
-    suffix = next((suffix for head, suffix in _SUFFIXES.items() if data.startswith(head)), "bin")
-    return f"{quote(scene, safe='')}_{crop}.{suffix}"
+    return f"{quote(scene, safe='')}_{crop}.{get_picture_suffix(data)}"
+
+
+def get_picture_suffix(data: bytes) -> str:
+    """Return the suffix of an encoded picture by its first bytes; `bin` of something else.
+
+    Examples:
+        >>> get_picture_suffix(b"\\x89PNG\\r"), get_picture_suffix(b"GIF8")
+        ('png', 'bin')
+    """
+    return next((suffix for head, suffix in _SUFFIXES.items() if data.startswith(head)), "bin")
 
 
 def parse_scene(path: str) -> str:

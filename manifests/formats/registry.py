@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from rasura.manifests.errors import UnknownNameError
+from rasura.manifests.formats import brushdata, lcg, powerpaint, rorem, smarteraser
 from rasura.manifests.formats.huggingface import HuggingFaceLayout
 from rasura.manifests.formats.ober_export import OberLayout
 from rasura.manifests.formats.parquet_export import Layout
-from rasura.manifests.formats.rorem import NAME as ROREM
 from rasura.manifests.spelling import suggest
 from rasura.manifests.tables import Table
 
@@ -16,8 +16,15 @@ PARQUET_LAYOUTS: Mapping[str, Callable[[Sequence[Table]], Layout]] = {
 }
 """Formats of Parquet files, which `parquet_export.export_dataset` writes."""
 
-FORMATS: Sequence[str] = (*PARQUET_LAYOUTS, ROREM)
-"""Names of all formats; RORem's folders are written by `rorem_export.export_rorem`."""
+FORMATS: Sequence[str] = (
+    *PARQUET_LAYOUTS,
+    rorem.NAME,
+    smarteraser.NAME,
+    brushdata.NAME,
+    lcg.NAME,
+    powerpaint.NAME,
+)
+"""Names of all formats. Tars are written by `brushdata.export_brushdata`, folders by `folder_export.export_folder`."""
 
 
 def check_format(name: str) -> None:

@@ -18,8 +18,6 @@ NAME = "rorem"
 META, ABOUT = "meta.json", "rows.jsonl"
 PARTS = {"source": "source", "mask": "mask", "GT": "target"}
 """RORem's pictures -> those of a triplet."""
-PROVENANCE = ("id", "scene_id", "split", "kind", "label", "origin", "licence", "parents", "remover", "round")
-"""Columns of a row that `rows.jsonl` has."""
 
 
 class NotRorem(InputError):

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rasura.manifests.errors import InputError
-from rasura.manifests.formats import ober, rorem
+from rasura.manifests.formats import ober
 from rasura.manifests.json_lines import parse_json_lines
 from rasura.manifests.remote_files import StoreError, check_name
 from rasura.manifests.run_layout import DATASET_CARD, DATASET_MANIFEST
@@ -18,6 +18,7 @@ from rasura.manifests.schemas import read_schema
 from rasura.manifests.storage import Store
 
 DATA = "data"
+ROWS = "rows.jsonl"
 JOURNAL = ".rasura-export.json"
 """While an export is being written: the files that it may replace, so that a killed one can be repeated."""
 _SIGNATURE = "Made by Rasura"
@@ -75,25 +76,37 @@ class ExportTarget:
     """
 
     def __init__(self, out: Store, names: Iterable[str]) -> None:
-        self._out, self._names = out, {*names, DATASET_CARD}
-        self._owned = check_target(out, self._names)
-        journal = {"made_by": _SIGNATURE, "files": sorted(self._owned | self._names)}
+        self._out, self._folders = out, set[str]()
+        names = {*names, DATASET_CARD}
+        self._stale = check_target(out, names) | names
+        """Files that may be there and have not been written by this export."""
+        journal = {"made_by": _SIGNATURE, "files": sorted(self._stale)}
         out.write(JOURNAL, json.dumps(journal).encode())
         out.delete(DATASET_MANIFEST)
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file that the manifest does not list."""
-        self._out.write(name, data)
+        """Write a file that the manifest does not list. Several threads may."""
+        self._write(name, data)
 
-    def write_data_file(self, name: str, data: bytes, rows: int) -> dict[str, Any]:
+    def write_data_file(self, name: str, data: bytes | memoryview, rows: int) -> dict[str, Any]:
         """Write a file of the dataset, and return its entry in the manifest."""
-        self._out.write(name, data)
+        self._write(name, data)
         return {"name": name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "rows": rows}
 
+    def _write(self, name: str, data: bytes | memoryview) -> None:
+        self._out.write(name, data)
+        self._stale.discard(name)
+        if "/" in name:
+            self._folders.add(name.partition("/")[0])
+
     def finish(self, manifest: dict[str, Any]) -> None:
-        """Delete what only an earlier export had, and write the manifest. The folder is a dataset from then on."""
-        for stale in sorted(self._owned - self._names - {DATASET_MANIFEST}):
-            self._out.delete(stale)
+        """Delete what only an earlier export had, and write the manifest. The folder is a dataset from then on.
+
+        Files that a killed export was writing are deleted too: some loaders list folders with what is hidden in them.
+        """
+        for name in sorted(self._stale - {DATASET_MANIFEST}):
+            self._out.delete(name)
+        self._out.clear_temporary(sorted(self._folders))
         self._out.write(DATASET_MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
         self._out.delete(JOURNAL)
 
@@ -145,19 +158,32 @@ def _list_manifest_files(out: Store) -> set[str]:
     names = {entry["name"] for entry in entries}
     if manifest.get("layout") == ober.NAME:
         names.add(ober.ABOUT)
-    if manifest.get("layout") == rorem.NAME:
-        for about in [name for name in names if PurePosixPath(name).name == rorem.ABOUT]:
-            names |= _list_pictures(out, about)
+    for about in [name for name in names if PurePosixPath(name).name == ROWS]:
+        names |= _list_pictures(out, about)
     return {*names, DATASET_MANIFEST}
 
 
+def list_row_files(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """List the files of an entry of `rows.jsonl`, with their sha256.
+
+    Yields:
+        Path from the split's folder, sha256. RORem's entries name the folder of a PNG file alone.
+
+    Examples:
+        >>> list(list_row_files({"name": "7f", "sha256": {"GT": "ab", "mask/7f.png": "cd"}}))
+        [('GT/7f.png', 'ab'), ('mask/7f.png', 'cd')]
+    """
+    for key, sha in row.get("sha256", {}).items():
+        yield (key if "/" in key else f"{key}/{row['name']}.png"), sha
+
+
 def _list_pictures(out: Store, about: str) -> set[str]:
-    """List the pictures of a folder of RORem's by its `rows.jsonl`; none where that is damaged."""
+    """List the pictures of a split's folder by its `rows.jsonl`; none where that is damaged."""
     folder = PurePosixPath(about).parent
     try:
         rows = parse_json_lines(out.read(about))
-        paths = {str(folder / part / f"{row['name']}.png") for row in rows for part in row["sha256"]}
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        paths = {str(folder / path) for row in rows for path, _ in list_row_files(row)}
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return set()
     return set(filter(_is_plain, paths))
 

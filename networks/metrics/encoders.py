@@ -14,6 +14,8 @@ SIDE = 448
 """Side of the input, px, where the file leaves it open; a multiple of DINOv2's 14."""
 MEAN = np.array([123.675, 116.28, 103.53], np.float32)
 STD = np.array([58.395, 57.12, 57.375], np.float32)
+LEAST_CHANNELS = 32
+"""Fewest channels of features: a network with fewer predicts masks or depths."""
 
 
 def load_encoder(path: Path) -> Features:
@@ -33,6 +35,10 @@ def load_encoder(path: Path) -> Features:
     shape = list(first.shape)
     if len(shape) != 4 or shape[1] == 1 or (shape[2] != shape[3] and isinstance(shape[2], int)):
         raise BadWeights(f"'{path}': input {shape} is not (n, 3, side, side): no image encoder")
+    output = list(session.get_outputs()[0].shape)
+    channels = output[1] if len(output) == 4 else output[-1]
+    if len(output) not in (3, 4) or (isinstance(channels, int) and channels < LEAST_CHANNELS):
+        raise BadWeights(f"'{path}': its first output {output} has no {LEAST_CHANNELS} channels: no image encoder")
     side = shape[2] if isinstance(shape[2], int) else SIDE
 
     def compute_features(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -43,7 +49,7 @@ def load_encoder(path: Path) -> Features:
         padded = np.zeros((1, 3, side, side), np.float32)
         padded[0, :, :height, :width] = ((resized - MEAN) / STD).transpose(2, 0, 1)
         grid = _shape_grid(np.asarray(session.run(None, {first.name: padded})[0][0], np.float32), path)
-        rows, columns = (max(1, round(grid.shape[1] * length / side)) for length in (height, width))
+        rows, columns = (max(1, round(grid.shape[1] * length / max(picture.shape[:2]))) for length in picture.shape[:2])
         return grid[:, :rows, :columns]
 
     return compute_features

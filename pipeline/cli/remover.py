@@ -34,9 +34,29 @@ WorkersOption = Annotated[
     typer.Option("--workers", min=0, max=4096, help="Workers of Ray Train, one GPU each; 0: train in this process."),
 ]
 
+PresetOption = Annotated[
+    Literal["tiny", "sdxl", "objectclear", "catdiffusion"],
+    typer.Option(
+        help="tiny: from nothing, on a CPU. sdxl: SDXL-inpainting, trained further. objectclear: the same with "
+        "ObjectClear's fusion module and mask loss, which removes effects as well. catdiffusion: an inserter, learned "
+        "in four trainings, --set stage=1-inpainter, 1-adapter, 2-inpainter, 2-all, each --from the last."
+    ),
+]
+ImageEncoderOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER", help="CLIP ViT-L/14, for catdiffusion, and for objectclear on a base that is no ObjectClear."
+    ),
+]
 
-def _list_rows(runs: list[str], flows: list[str], split: str | None, seed: int) -> tuple[Any, list[Any]]:
+
+def _list_rows(
+    runs: list[str], flows: list[str], split: str | None, seed: int, needs_effects: bool = False
+) -> tuple[Any, list[Any]]:
     """Return a reader, and the rows of each flow in each run.
+
+    Args:
+        needs_effects: M_fg is learned from too, so that the rows must have it.
 
     Raises:
         NoRun, NoTable: a run or a flow is not there.
@@ -45,13 +65,13 @@ def _list_rows(runs: list[str], flows: list[str], split: str | None, seed: int) 
     """
     from rasura.manifests.storage import Store
     from rasura.networks.checkpoint import TrainingFailed
-    from rasura.pipeline.training.rows import TRIPLET, RowReader
+    from rasura.pipeline.training.rows import FOREGROUND, TRIPLET, RowReader
     from rasura.pipeline.training.settings import FlowRows
 
     reader = RowReader(Store("."))
     selections = [FlowRows(run=run, flow=flow, split=split, limit=None) for run in runs for flow in flows]
     for selection in selections:
-        reader.open_flow(selection.run, selection.flow, TRIPLET)
+        reader.open_flow(selection.run, selection.flow, (*TRIPLET, FOREGROUND) if needs_effects else TRIPLET)
     refs = reader.list_rows(selections, seed)
     if not refs:
         place = f"{', '.join(flows)} of {', '.join(runs)}" + (f" in the split '{split}'" if split else "")
@@ -73,14 +93,16 @@ def _build_config(seed: int, positions: Any, **values: Any) -> Any:
     return config
 
 
-def _run(work: Callable[..., object], workers: int, out: Path, gpus: bool, quiet: bool, about: str) -> None:
+def _run(work: Callable[..., object], config: Any, settings: Any, out: Path, quiet: bool, about: str) -> None:
     """Run a training and show its progress, after what it is about."""
     from rasura.pipeline.run.progress import Progress
+    from rasura.pipeline.training.placement import estimate_remover_training
     from rasura.pipeline.training.workers import run_training
 
     with interruptible(), Progress(quiet) as progress:
         progress.print(about)
-        run_training(work, workers, out, gpus, progress.track("training", "steps"))
+        memory = estimate_remover_training(config, settings)
+        run_training(work, config.workers, out, memory, progress.track("training", "steps"))
 
 
 @remover.command(cls=RemoverTraining)
@@ -88,12 +110,17 @@ def train(
     runs: RunsArgument,
     flow: FlowsOption,
     out: OutOption,
-    preset: Annotated[
-        Literal["tiny", "sdxl"],
-        typer.Option(help="tiny: from nothing, on a CPU. sdxl: SDXL-inpainting, trained further."),
-    ] = "sdxl",
+    preset: PresetOption = "sdxl",
     base: BaseOption = None,
-    prompts: PromptsOption = None,
+    image_encoder: ImageEncoderOption = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The prompt's embeddings in place of text encoders: the empty prompt's, for objectclear those of "
+            "'remove the instance of object'.",
+        ),
+    ] = None,
     start: Annotated[
         Path | None,
         typer.Option(
@@ -115,11 +142,11 @@ def train(
     check_base(preset, base)
     check_out(out)
     changes, positions = read_changes(set, "settings")
-    config = _build_config(
-        seed, positions, preset=preset, base=base, prompts=prompts, settings=changes, workers=workers
-    )
+    parts = {"base": base, "image_encoder": image_encoder, "prompts": prompts}
+    config = _build_config(seed, positions, preset=preset, settings=changes, workers=workers, **parts)
     settings = build_training_settings(config, seed, tune=False)
-    reader, refs = _list_rows(runs, flow, split, seed)
+    needs_effects = preset == "objectclear" and settings.mask_loss > 0
+    reader, refs = _list_rows(runs, flow, split, seed, needs_effects)
     codec = out / training.CODEC
     if preset == "tiny" and start is None and not codec.is_file():
         out.mkdir(parents=True, exist_ok=True)
@@ -127,8 +154,15 @@ def train(
         training.fit_codec(pictures, codec, settings.size)
     items = training.list_items(reader.home, refs)
     work = partial(training.train_remover, config, settings, items, codec, start, out)
-    _run(work, workers, out, preset != "tiny", quiet, describe_training(settings, len(refs), "triplet"))
+    _run(work, config, settings, out, quiet, describe_training(settings, len(refs), "triplet"))
     typer.echo(f"{out}: learned from {len(refs)} triplets in {settings.steps} steps")
+    if preset == "objectclear":
+        lora = f", unet: {base}/unet, lora: {out / training.LORA}" if settings.learn == "lora" else ""
+        typer.echo(f"to run it:\n  {{kind: objectclear, base: {out}{lora}}}")
+    if preset == "catdiffusion":
+        from rasura.removers.training.catdiffusion import describe_next
+
+        typer.echo(describe_next(out, training.find_files(config, None)))
 
 
 @remover.command(cls=RemoverDistillation)
@@ -173,6 +207,6 @@ def distill(
     teacher = training.prepare_teacher(config, start, out)
     items = training.list_items(reader.home, refs)
     work = partial(training.distill_remover, config, settings, items, teacher, out)
-    _run(work, workers, out, True, quiet, describe_training(settings, len(refs), "triplet"))
+    _run(work, config, settings, out, quiet, describe_training(settings, len(refs), "triplet"))
     typer.echo(f"{out}: learned from {len(refs)} triplets in {settings.steps} steps; to run it:")
     typer.echo(f"  {{kind: rorem-lcm, base: {base}, unet: {teacher.unet}, lora: {out / training.LORA}}}")

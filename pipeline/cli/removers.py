@@ -74,6 +74,8 @@ def describe_remover(name: str) -> Iterator[str]:
     if name not in NETWORKS:
         yield "  no weights, no keys: write the name in the list `removers`"
         return
+    if NETWORKS[name].note:
+        yield f"  {NETWORKS[name].note}"
     yield f"  memory of the weights in half precision: {describe_memory(capability)}"
     yield f"  keys under `models: {name}:`"
     yield from describe_parameters(make_key_model(name), "    ")

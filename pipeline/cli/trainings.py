@@ -25,7 +25,11 @@ OutOption = Annotated[
 ]
 BaseOption = Annotated[
     Path | None,
-    typer.Option("--base", metavar="FOLDER", help="SDXL-inpainting, for every preset but tiny."),
+    typer.Option(
+        "--base",
+        metavar="FOLDER",
+        help="SDXL-inpainting, for every preset but tiny; for catdiffusion Stable Diffusion 1.5 inpainting.",
+    ),
 ]
 ChangesOption = Annotated[
     list[str] | None,
@@ -68,33 +72,42 @@ class DiscriminatorTraining(TrainingCommand):
 
 
 def _describe_settings(training: Training) -> dict[str, str]:
-    """Return the defaults of a training's settings as text, by name, with those of the preset tiny that differ."""
+    """Return the defaults of a training's settings as text, by name, with those of other presets that differ."""
     from rasura.discriminator import network
     from rasura.discriminator import train as discriminator
-    from rasura.pipeline.training.settings import list_defaults
-    from rasura.removers import tiny
-    from rasura.removers.training import distill, train
+    from rasura.pipeline.training.settings import REMOVER_PRESETS, list_defaults
+    from rasura.removers.training import distill
 
-    presets: Mapping[Training, tuple[list[Any], list[Any]]] = {
-        "remover": ([train.Settings()], [tiny.TINY]),
-        "distillation": ([distill.Distillation()], [distill.Distillation()]),
-        "discriminator": ([discriminator.Settings(), network.SDXL], [discriminator.TINY, network.TINY]),
+    presets: Mapping[Training, Mapping[str, list[Any]]] = {
+        "remover": {preset: [settings] for preset, settings in REMOVER_PRESETS.items()},
+        "distillation": {"sdxl": [distill.Distillation()]},
+        "discriminator": {
+            "sdxl": [discriminator.Settings(), network.SDXL],
+            "tiny": [discriminator.TINY, network.TINY],
+        },
     }
-    large, small = (list_defaults(*parts) for parts in presets[training])
+    others = {preset: list_defaults(*parts) for preset, parts in presets[training].items()}
+    large = others.pop("sdxl")
     large.pop("seed")  # an option of its own
     words = {
         name: get_args(hint)
-        for part in presets[training][0]
+        for parts in presets[training].values()
+        for part in parts
         for name, hint in get_type_hints(type(part)).items()
         if get_origin(hint) is Literal
     }
     texts = {}
     for name, value in large.items():
         texts[name] = yaml.safe_dump(value).split("\n")[0].strip("'")
-        if small[name] != value:
-            texts[name] += f"; {yaml.safe_dump(small[name]).splitlines()[0]} with --preset tiny"
+        for preset, defaults in others.items():
+            if (other := defaults.pop(name)) != value:
+                texts[name] += f"; {yaml.safe_dump(other).splitlines()[0]} with --preset {preset}"
         if name in words:
             texts[name] += f" (of {', '.join(words[name])})"
+    for preset, own in others.items():  # settings that no other preset has
+        for name in [name for name in own if name != "seed"]:
+            choices = f" (of {', '.join(words[name])})" if name in words else ""
+            texts[name] = f"{own[name]}; with --preset {preset} only{choices}"
     return texts
 
 
@@ -119,18 +132,29 @@ def read_changes(texts: list[str] | None, *place: str) -> tuple[Mapping[str, Any
 
 
 def check_base(preset: str, base: Path | None) -> None:
-    """Check that a preset that builds on SDXL-inpainting has it.
+    """Check that a preset that builds on a published model has it.
 
     Raises:
         RecipeError: it has not.
     """
     if preset != "tiny" and base is None:
+        foundation = "Stable Diffusion 1.5 inpainting" if preset == "catdiffusion" else "SDXL-inpainting"
         raise RecipeError(
-            f"the preset {preset} builds on SDXL-inpainting: name its folder with --base, or choose --preset tiny"
+            f"the preset {preset} builds on {foundation}: name its folder with --base, or choose --preset tiny"
         )
 
 
-TRAINING_FILES = ("checkpoint*", "log.jsonl", "codec.*", "votes.json", "unet", "remover", "discriminator", ".*")
+TRAINING_FILES = (
+    "checkpoint*",
+    "log.jsonl",
+    "codec.*",
+    "votes.json",
+    "unet",
+    "semantic_inpainter",
+    "remover",
+    "discriminator",
+    ".*",
+)
 """Names in a folder whose training was stopped before its first checkpoint."""
 
 

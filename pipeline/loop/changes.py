@@ -18,6 +18,7 @@ USES: Mapping[str, Sequence[str]] = {
     "remover.preset": ("initial",),
     "remover.settings.size": ("initial",),
     "remover.base": ("train",),
+    "remover.image_encoder": ("train",),
     "remover.prompts": ("train",),
     "remover.steps": ("train",),
     "remover.settings": ("train",),
@@ -56,6 +57,8 @@ USES: Mapping[str, Sequence[str]] = {
 }
 """Keys of a recipe, and the names of the steps whose result follows from their value. The order of steps is compared
 by itself."""
+AUTOMATIC = ("discriminator.unchecked", "discriminator.remover_share")
+"""Keys that only automatic rounds use."""
 
 
 def find_used_changes(loop: Loop, before: LoopRecipe) -> list[str]:
@@ -74,6 +77,8 @@ def find_used_changes(loop: Loop, before: LoopRecipe) -> list[str]:
     used: list[str] = []
     for key in changed:
         users = [step for step in steps if step.name in USES.get(key, ("initial",))]
+        if key in AUTOMATIC:
+            users = [step for step in users if before.rounds[step.round - 1].kind == "auto"]
         if key == "rounds":
             users = [step for step in users if before.rounds[: step.round] != loop.recipe.rounds[: step.round]]
         if users:

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from rasura.discriminator import model as discriminators
+from rasura.discriminator.calibration import read_rule
 from rasura.manifests.errors import RasuraError
 from rasura.manifests.extras import can_import, describe_missing
 from rasura.manifests.spelling import format_count
@@ -22,6 +23,7 @@ from rasura.pipeline.training.remover import CURRENT, find_files
 from rasura.pipeline.training.rows import RowReader
 from rasura.removers.diffusion import rorem
 from rasura.removers.registry import ModelParams, open_remover
+from rasura.removers.training.objectclear import find_image_encoder
 from rasura.stages.judging.measure import Measure, MeasureParams
 
 NEEDED_MODULES = ("torch", "diffusers", "accelerate", "sqlalchemy")
@@ -84,16 +86,20 @@ def _find_wrong_networks(recipe: LoopRecipe) -> Iterator[Fault]:
         (("removers", index), lambda name=name: open_remover(name, recipe.models).weights())  # type: ignore[misc]
         for index, name in enumerate(recipe.removers)
     ]
-    if remover.preset == "sdxl":
+    if remover.preset != "tiny":
         files = find_files(remover, None)
         attempts.append(
             (("remover", "base"), lambda: rorem.sdxl_inpaint(CURRENT, files, rorem.ROREM_OPTIONS).weights())
         )
+    if remover.preset == "objectclear":
+        attempts.append((("remover",), lambda: find_image_encoder(files.base, remover.image_encoder)))
     if base := discriminator.base:
         attempts += [(("discriminator", "base"), lambda: list_diffusers_files(base / "unet"))]
         attempts += [(("discriminator", "base"), lambda: list_diffusers_files(base / "vae"))]
     if start := discriminator.start:
         attempts.append((("discriminator", "start"), lambda: discriminators.list_files(start, base)))
+        if _orders_by_start(recipe):
+            attempts.append((("discriminator", "start"), lambda: read_rule(start)))
     measures = MeasureParams.model_validate(recipe.measures.list_files())
     attempts.append((("measures",), lambda: Measure(measures).setup()))
     for path, attempt in attempts:
@@ -103,6 +109,12 @@ def _find_wrong_networks(recipe: LoopRecipe) -> Iterator[Fault]:
             yield path, describe_missing(error.name or str(error))
         except (RasuraError, OSError, ValueError) as error:
             yield path, str(error)
+
+
+def _orders_by_start(recipe: LoopRecipe) -> bool:
+    """Return True where the discriminator that the loop starts from gives a human round its order."""
+    first = next((entry for entry in recipe.rounds if entry.kind == "human"), None)
+    return first is not None and first.ask == "best_first" and not recipe.discriminator.pretrain_scenes
 
 
 def describe_loop(checked: CheckedLoop) -> str:
@@ -129,6 +141,7 @@ def describe_loop(checked: CheckedLoop) -> str:
     reviewers = "people" if recipe.reviewers == "people" else "the ground-truth reviewer"
     for number, (settings, drawn) in enumerate(zip(recipe.rounds, rows.drawn, strict=True), 1):
         kind = f"votes by {reviewers}" if settings.kind == "human" else "automatic"
+        kind += ", best first" if settings.ask == "best_first" else ""
         names = ", ".join(step.title for step in steps if step.round == number)
         scenes = f"{drawn:,} scenes" if drawn == settings.count else f"{drawn:,} of {settings.count:,} scenes"
         lines.append(f"round {number}: {scenes}, {kind} ({names})")

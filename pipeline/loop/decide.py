@@ -13,6 +13,7 @@ from rasura.manifests.ids import compute_seed
 
 NOT_BEST = "not the scene's best"
 LEFT_TO_PEOPLE = "left to people"
+FAILED_CHECK = "the discriminator failed its check"
 
 
 @dataclass(frozen=True)

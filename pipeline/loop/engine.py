@@ -5,7 +5,9 @@ from typing import Any, Self, TypeVar
 
 from rasura.manifests.run_layout import LISTINGS, LOG, PLAN, TABLES, RunPlan, read_plan, write_plan
 from rasura.manifests.storage import Store
+from rasura.networks.memory import NetworkMemory
 from rasura.networks.trainer import OnProgress
+from rasura.pipeline.engine.tasks import TaskPlacement
 from rasura.pipeline.loop.rounds import Flows
 from rasura.pipeline.recipe.plan import Plan, plan
 from rasura.pipeline.recipe.positions import Positions
@@ -15,8 +17,8 @@ from rasura.pipeline.run.events import EventLog
 from rasura.pipeline.run.outcome import FlowOutcome, check_flows
 from rasura.pipeline.run.progress import Progress
 from rasura.pipeline.run.run import EngineStarter, describe_flows, make_tables
-from rasura.pipeline.training.tasks import NO_RESOURCES, run_task
-from rasura.stages.stage import Resources
+from rasura.pipeline.training.placement import place_training
+from rasura.pipeline.training.tasks import NOWHERE, run_task
 
 T = TypeVar("T")
 
@@ -37,7 +39,7 @@ class LoopEngine:
     def __exit__(self, *error: object) -> None:
         self._starter.__exit__()
 
-    def run_task(self, work: Callable[..., T], resources: Resources = NO_RESOURCES, reports: bool = False) -> T:
+    def run_task(self, work: Callable[..., T], placement: TaskPlacement = NOWHERE, reports: bool = False) -> T:
         """Run a function on a worker of the cluster.
 
         A task without a GPU runs on a core that the workers of flows hold, where there are any: they have nothing to do
@@ -51,21 +53,23 @@ class LoopEngine:
             Exception: what the function itself raises.
         """
         self._starter.start_ray()
-        on_progress, threads = self.on_progress if reports else None, max(1, int(resources.cpus))
-        if self._starter.has_workers and not resources.gpus:
-            resources = NO_RESOURCES
-        return run_task(work, resources, on_progress, self._starter.release, threads)
+        on_progress, threads = self.on_progress if reports else None, max(1, int(placement.cpus))
+        if self._starter.has_workers and not placement.gpus:
+            placement = NOWHERE
+        return run_task(work, placement, on_progress, self._starter.release, threads)
 
     def release(self) -> None:
         """End the workers of flows, so that a training on several workers has their resources."""
         self._starter.release()
 
-    def count_gpus(self) -> float:
-        """Return the number of GPUs of the cluster."""
-        import ray
+    def place_training(self, memory: NetworkMemory) -> TaskPlacement:
+        """Place a training of one worker.
 
+        Raises:
+            CannotPlace: the cluster has no room for it.
+        """
         self._starter.start_ray()
-        return float(ray.cluster_resources().get("GPU", 0))
+        return place_training(memory, gpu_memory_gb=self.settings.gpu_memory_gb)
 
     def make_flows(self, run: Store, name: str, seed: int, flows: Flows) -> dict[str, FlowOutcome]:
         """Carry out flows of a run; others of its tables, which they may read, stay as they are.

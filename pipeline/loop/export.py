@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from rasura.manifests.schemas import Kind, Schema, build_arrow_schema
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import NoTable, Table, Tables
 from rasura.pipeline.loop.results import AddResult, InitialResult, VotesResult
@@ -16,13 +17,17 @@ from rasura.pipeline.training.votes import index_candidates, tally_votes
 
 Annotations = Mapping[str, Mapping[str, Any]]
 """Columns to set in rows, by their ids: the score or the verdict with which they were chosen."""
+ANNOTATED: Schema = {"score": Kind.FLOAT, "verdict": Kind.STRING}
+"""The columns of `Annotations`, which every row has: a candidate's own table is older than its score."""
+_ANNOTATED_FIELDS = build_arrow_schema(ANNOTATED)
 
 
 class _Part(Table):
     """Some rows of a run's table, under a name that includes the run."""
 
     def __init__(self, table: Table, name: str, ids: set[str]) -> None:
-        super().__init__(table.tables, name, table.commits, table.schema, table.full_schema)
+        full_schema = {**table.full_schema, **ANNOTATED}
+        super().__init__(table.tables, name, table.commits, table.schema, full_schema)
         self._table, self._ids = table, ids
 
     def read_light(self, columns: Sequence[str] | None = None) -> pa.Table:
@@ -53,19 +58,19 @@ class LoopTables(Tables):
         run, _, table = name.rpartition(" ")
         encoded = self._reader.open_tables(run).read_raw(table, shard, row, columns)
         if "id" in encoded.column_names:
-            annotations = self._annotations.get(encoded["id"][0].as_py(), {})
-            for column in ("score", "verdict"):
-                if column in encoded.column_names and column in annotations:
-                    encoded = _set_value(encoded, column, annotations[column])
+            for column, value in self._annotations.get(encoded["id"][0].as_py(), {}).items():
+                if columns is None or column in columns:
+                    encoded = _set_value(encoded, _ANNOTATED_FIELDS.field(column), value)
         if "ref_table" in encoded.column_names and (ref_table := encoded["ref_table"][0].as_py()) is not None:
-            encoded = _set_value(encoded, "ref_table", f"{run} {ref_table}")
+            encoded = _set_value(encoded, encoded.schema.field("ref_table"), f"{run} {ref_table}")
         return encoded
 
 
-def _set_value(row: pa.Table, column: str, value: Any) -> pa.Table:
-    """Return a table of one row with another value in a column."""
-    index = row.column_names.index(column)
-    return row.set_column(index, row.schema.field(index), pa.array([value], row.schema.field(index).type))
+def _set_value(row: pa.Table, field: pa.Field, value: Any) -> pa.Table:
+    """Return a table of one row with a value in a column, which is added where it is not there."""
+    if field.name in row.column_names:
+        row = row.drop_columns([field.name])
+    return row.append_column(field, pa.array([value], field.type))
 
 
 def collect_triplets(loop: Loop) -> LoopTables:

@@ -36,6 +36,15 @@ class RoundSettings(RecipeModel):
         description="Of an automatic round: people's votes, at most, on a sample of what would be kept; they certify "
         "how many of the best candidates are. Null: the calibrated threshold decides.",
     )
+    ask: Literal["all", "best_first"] = Field(
+        "all",
+        description="Of a human round: the candidates that people vote on. best_first: of each scene in the order of "
+        "the discriminator's scores, until one is accepted.",
+    )
+    floor: float = Field(0.01, ge=0, lt=1, description="best_first: candidates with a lower score are not asked.")
+    complete_scenes: float = Field(
+        0.05, gt=0, le=1, description="best_first: share of scenes that are asked completely, for unbiased rates."
+    )
 
 
 class LoopRecipe(RootModel):
@@ -84,6 +93,8 @@ class LoopRecipe(RootModel):
                 yield ("removers", index), f"no remover called '{name}'; {suggest(name, names)} (or module:Class)"
             if name in self.removers[:index]:
                 yield ("removers", index), f"'{name}' is there twice: its candidates would be the same"
+        if self.remover.preset == "catdiffusion":
+            yield ("remover", "preset"), "catdiffusion inserts, and a loop trains what removes: `rasura remover train`"
         yield from self._find_backend_faults()
         if (self.discriminator.backend, self.discriminator.preset) == (
             "network",
@@ -97,6 +108,8 @@ class LoopRecipe(RootModel):
         for index, entry in enumerate(self.rounds):
             if entry.spot_check and entry.kind == "human":
                 yield ("rounds", index, "spot_check"), "people vote on all of a human round: leave it out"
+            if entry.ask == "best_first" and (fault := self._find_order_fault(index)):
+                yield ("rounds", index, "ask"), fault
         shares = self.discriminator.shares
         if set(shares) != {"calibrate", "learn"}:
             yield ("discriminator", "shares"), f"the shares are calibrate and learn, not {', '.join(shares) or 'none'}"
@@ -111,6 +124,22 @@ class LoopRecipe(RootModel):
         ):
             for path, message in faults:
                 yield (part, *path), message
+
+    def _find_order_fault(self, index: int) -> str | None:
+        """Return why a round cannot ask best first; None where it can."""
+        if self.rounds[index].kind == "auto":
+            return "nobody is asked in an automatic round but by its `spot_check`: leave it out"
+        config = self.discriminator
+        if config.start or config.pretrain_scenes or any(entry.kind == "human" for entry in self.rounds[:index]):
+            return None
+        remedy = "ask for all in the first human round, or name a discriminator under `discriminator.start`"
+        return f"no discriminator is there yet that gives an order: {remedy}"
+
+    @property
+    def learns_from_votes(self) -> bool:
+        """Whether human rounds train the discriminator: to decide in automatic ones, or to give an order to others."""
+        orders = self.keep == "humans" and any(entry.ask == "best_first" for entry in self.rounds)
+        return self.keep == "precision_target" or orders
 
     def _find_backend_faults(self) -> Iterator[tuple[KeyPath, str]]:
         """Yield the faults of a discriminator that is not trained."""

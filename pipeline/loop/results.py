@@ -146,7 +146,10 @@ class InpaintResult(StepResult):
 
 @dataclass(frozen=True)
 class VotesResult(StepResult):
-    """Candidates of a human round, how many have enough votes and how many a yes, and who voted."""
+    """Candidates of a human round, how many have enough votes and how many a yes, and who voted.
+
+    rate: estimated share of yes among all candidates, where not all were asked.
+    """
 
     step: ClassVar[str] = "votes"
 
@@ -154,6 +157,7 @@ class VotesResult(StepResult):
     voted: int
     yes: int
     reviewers: str
+    rate: float | None = json_field(optional=True)
 
 
 @dataclass(frozen=True)
@@ -176,6 +180,7 @@ class DiscriminatorResult(StepResult):
 
     folder: in the loop; None where the votes could train none, for the reason `why`.
     learned, calibrated: votes for either. thresholds: by remover, and `overall`. oracle_votes: before any vote.
+    refusal: why it may not decide what is kept: it failed its battery.
     """
 
     step: ClassVar[str] = "judge"
@@ -187,6 +192,7 @@ class DiscriminatorResult(StepResult):
     calibrated: int | None = json_field(optional=True)
     thresholds: Mapping[str, ThresholdResult] | None = json_field("keep", optional=True)
     oracle_votes: int | None = json_field(optional=True)
+    refusal: str | None = json_field(optional=True)
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:

@@ -30,7 +30,10 @@ def describe_current_remover(loop: Loop, number: int) -> dict[str, Any]:
         return {"kind": "tiny", "base": loop.locate(path)}
     settings = build_training_settings(config, loop.recipe.seed, tune=False)
     model: dict[str, Any] = {"kind": "sdxl-inpaint", "base": str(config.base), "size": settings.size}
-    model |= {"steps": 50, "guidance": 1.0, "source": "whole" if settings.source == "whole" else "masked"}
+    if config.preset == "objectclear":  # a base of its own, but for the UNet that a LoRA belongs to
+        model |= {"kind": "objectclear", "base": loop.locate(path), "unet": f"{config.base}/unet"}
+    else:
+        model |= {"steps": 50, "guidance": 1.0, "source": "whole" if settings.source == "whole" else "masked"}
     if config.prompts:
         model["prompts"] = str(config.prompts)
     if loop.store.exists(f"{path}/unet"):
@@ -66,9 +69,9 @@ def count_shard_rows(loop: Loop, others: bool = True) -> int:
 
 
 def list_scoring_flows(loop: Loop, discriminator: str, others: bool = True) -> Flows:
-    """List the flow that scores candidates with a discriminator, which is named by its place in the loop."""
+    """List the flow that scores candidates with a discriminator, which is named by its path or URI."""
     base = loop.recipe.discriminator.base
-    score = {"discriminator": loop.locate(discriminator)} | ({"base": str(base)} if base else {})
+    score = {"discriminator": discriminator} | ({"base": str(base)} if base else {})
     return {
         "scored": {
             "source": {"flow": {"of": "candidates"}},

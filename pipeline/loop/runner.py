@@ -17,8 +17,8 @@ from rasura.pipeline.loop.changes import find_used_changes
 from rasura.pipeline.loop.check import check_loop
 from rasura.pipeline.loop.engine import LoopEngine
 from rasura.pipeline.loop.recipe import LoopRecipe
-from rasura.pipeline.loop.results import InitialResult
-from rasura.pipeline.loop.state import RECIPE, Loop, OtherLoop, Step, list_steps, parse_recipe
+from rasura.pipeline.loop.results import DiscriminatorResult, InitialResult
+from rasura.pipeline.loop.state import RECIPE, Loop, OtherLoop, Step, find_refusal, list_steps, parse_recipe
 from rasura.pipeline.loop.steps import STEPS
 from rasura.pipeline.recipe.positions import Positions
 from rasura.pipeline.run.events import EventLog
@@ -67,6 +67,8 @@ def run_loop(
             result = STEPS[step.name](loop, step.round, engine)
             text = json.dumps(result.to_json(), indent=1, allow_nan=False)
             loop.store.create(f"steps/{step.file}", f"{text}\n".encode())
+            if isinstance(result, DiscriminatorResult) and (refusal := find_refusal(loop, step.round)):
+                say(f"automatic rounds keep nothing, since the discriminator failed its check: {refusal}")
     return loop
 
 

@@ -19,7 +19,7 @@ from rasura.manifests.errors import RunError, StorageError
 from rasura.manifests.run_layout import LOOP
 from rasura.manifests.storage import Store
 from rasura.pipeline.loop.recipe import LoopRecipe
-from rasura.pipeline.loop.results import DiscriminatorResult, StepResult
+from rasura.pipeline.loop.results import DiscriminatorResult, StepResult, VotesResult
 from rasura.pipeline.training.rows import LOCAL, RowRef
 from rasura.pipeline.training.votes import read_votes_folder
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 RECIPE = LOOP
 SCORES = "scores.json"
 """In a round: the discriminator's probabilities of its candidates, by item."""
+SPOT_CHECK = "spot_check.json"
+"""In a round: the votes that its spot check has used, and how many of the best candidates they certified."""
 DECISIONS = "decisions.json"
 """In a round: what was decided about each of its candidates, by id."""
 TITLES = {"judge": "discriminator"}
@@ -82,7 +84,7 @@ class Step:
 def list_steps(recipe: LoopRecipe) -> list[Step]:
     """List all steps of a loop in their order."""
     steps = [Step("initial", 0), Step("train", 0)]
-    if recipe.discriminator.pretrain_scenes and recipe.keep == "precision_target":
+    if recipe.discriminator.pretrain_scenes and recipe.learns_from_votes:
         steps.append(Step("pretrain", 0))
     steps.append(Step("test", 0))
     for number, entry in enumerate(recipe.rounds, 1):
@@ -90,8 +92,9 @@ def list_steps(recipe: LoopRecipe) -> list[Step]:
         if not keeps_nothing(recipe, number):
             steps.append(Step("inpaint", number))
             if entry.kind == "human" and recipe.keep != "everything":
+                steps += [Step("score", number)] if entry.ask == "best_first" else []
                 steps.append(Step("votes", number))
-            if recipe.keep == "precision_target":
+            if recipe.learns_from_votes:
                 steps.append(Step("judge" if entry.kind == "human" else "score", number))
         steps += [Step("add", number), Step("tune", number), Step("test", number)]
     if recipe.final:
@@ -161,15 +164,23 @@ class Loop:
 
     def find_discriminator(self, number: int) -> str | None:
         """Return the place in the loop of the newest discriminator up to a round; None where there is none yet."""
-        for earlier in range(number, -1, -1):
-            result = self.read_result(DiscriminatorResult, earlier)
-            if result is not None and result.folder:
-                return result.folder
-        return None
+        result = self.find_discriminator_result(number)
+        return result.folder if result else None
+
+    def find_discriminator_result(self, number: int) -> DiscriminatorResult | None:
+        """Find the training of the newest discriminator up to a round."""
+        results = (self.read_result(DiscriminatorResult, earlier) for earlier in range(number, -1, -1))
+        return next((result for result in results if result is not None and result.folder), None)
 
     def read_votes(self, number: int) -> "list[VoteRow]":
         """Read a round's votes, of the reviewers that the recipe names and no others."""
         return read_votes_folder(self.open_round(number).sub("votes"), self.recipe.reviewers)
+
+    def count_votes(self, number: int) -> int | None:
+        """Count a round's candidates that have been voted on; None where nobody was asked."""
+        result = self.read_result(VotesResult, number)
+        votes: int | None = self.read_json(f"{round_path(number)}/{SPOT_CHECK}", {}).get("votes")
+        return result.voted if result else votes
 
     def read_json(self, path: str, default: Any) -> Any:
         """Read a JSON file of the loop; the default where it is not there."""
@@ -185,6 +196,12 @@ class Loop:
     def write_rows(self, name: str, refs: Sequence[RowRef]) -> None:
         """Write a list of rows for later steps."""
         self.store.write(f"{name}.json", json.dumps([asdict(ref) for ref in refs]).encode())
+
+
+def find_refusal(loop: Loop, number: int) -> str | None:
+    """Find why the newest discriminator up to a round may not decide what is kept; None where it may."""
+    result = loop.find_discriminator_result(number)
+    return None if result is None or loop.recipe.discriminator.unchecked else result.refusal
 
 
 def parse_recipe(document: bytes) -> LoopRecipe:

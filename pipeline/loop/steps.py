@@ -10,12 +10,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rasura.manifests.errors import InputError
-from rasura.manifests.run_layout import REVIEW_DATABASE, table_path
+from rasura.manifests.run_layout import table_path
 from rasura.manifests.shards import read_manifest
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
-from rasura.pipeline.loop import rounds, spot_check, trainings
-from rasura.pipeline.loop.decide import LEFT_TO_PEOPLE, Basis, Candidate, Decisions, decide
+from rasura.pipeline.loop import rounds, trainings
+from rasura.pipeline.loop.decide import FAILED_CHECK, LEFT_TO_PEOPLE, Basis, Candidate, Decision, Decisions, decide
 from rasura.pipeline.loop.engine import LoopEngine
 from rasura.pipeline.loop.measure import summarize_test
 from rasura.pipeline.loop.results import (
@@ -28,12 +28,21 @@ from rasura.pipeline.loop.results import (
     VotesResult,
 )
 from rasura.pipeline.loop.selection import draw_rows
-from rasura.pipeline.loop.state import DECISIONS, SCORES, TRUTH, Loop, Waiting, keeps_nothing, local_run, round_path
+from rasura.pipeline.loop.state import (
+    DECISIONS,
+    SCORES,
+    TRUTH,
+    Loop,
+    find_refusal,
+    keeps_nothing,
+    local_run,
+    round_path,
+)
+from rasura.pipeline.loop.voting import human, spot_check
 from rasura.pipeline.training import oracle
 from rasura.pipeline.training import votes as vote_logs
 from rasura.pipeline.training.rows import RowRef
 from rasura.stages.judging.truth import TRUE_KINDS
-from rasura.stages.stage import Resources
 
 if TYPE_CHECKING:
     from rasura.annotator.store.items import ReviewableRow
@@ -43,18 +52,16 @@ Candidates = Mapping[str, "ReviewableRow"]
 
 
 def run_as_task(loop: Loop, number: int, engine: LoopEngine, step: Callable[..., StepResult]) -> StepResult:
-    """Run a step on a worker, with what its training needs: a CPU, and a GPU where the cluster has some.
+    """Run a step on a worker, with what its training needs: a GPU where a card holds it, else a CPU and its memory.
 
-    A training on several workers waits for them in a task that holds nothing.
+    A training on several workers, which places them itself, waits for them in a task that holds nothing.
     """
-    config = loop.recipe.remover
     is_judge = step in (trainings.train_discriminator, trainings.pretrain_discriminator)
-    preset = loop.recipe.discriminator.preset if is_judge else config.preset
-    if config.workers and not is_judge:
+    if loop.recipe.remover.workers and not is_judge:
         engine.release()
         return engine.run_task(partial(step, loop, number), reports=True)
-    gpus = 1 if preset != "tiny" and engine.count_gpus() else 0
-    return engine.run_task(partial(step, loop, number), Resources(cpus=1, gpus=gpus), reports=True)
+    memory = engine.run_task(partial(trainings.estimate_training, loop, number, step))
+    return engine.run_task(partial(step, loop, number), engine.place_training(memory), reports=True)
 
 
 def list_rows(loop: Loop, number: int, engine: LoopEngine) -> StepResult:
@@ -107,44 +114,13 @@ def _measure_candidates(loop: Loop, number: int, engine: LoopEngine) -> bool:
 
 
 def collect_votes(loop: Loop, number: int, engine: LoopEngine) -> VotesResult:
-    """Collect a human round's votes; the ground-truth reviewer gives its own at once.
+    """Collect a human round's votes.
 
     Raises:
         Waiting: there are not enough yet.
         NoTruth: the ground-truth reviewer has nothing to compare with.
     """
-    recipe, run = loop.recipe, loop.open_round(number)
-    if recipe.reviewers == "oracle":
-        if not _measure_candidates(loop, number, engine):
-            raise oracle.describe_missing_truth(run, len(vote_logs.index_candidates(run)))
-        oracle.write_votes(oracle.list_votes(run), run.sub("votes"))
-    else:
-        _export_review(run)
-    tallies = vote_logs.tally_votes(loop.read_votes(number))
-    candidates = vote_logs.index_candidates(run)
-    voted = sum(sum(tallies[item].values()) >= recipe.votes for item in candidates if item in tallies)
-    if voted < recipe.enough * len(candidates):
-        raise Waiting(
-            f"round {number} waits for people: {voted} of {len(candidates)} candidates have {recipe.votes} vote(s), "
-            f"{recipe.enough:.0%} must. Review with: rasura review {run.uri} (or put votes.jsonl into "
-            f"{run.uri}/votes); then give the same command again"
-        )
-    yes = sum(tallies[item]["yes"] > tallies[item]["no"] for item in candidates if item in tallies)
-    return VotesResult(len(candidates), voted, yes, recipe.reviewers)
-
-
-def _export_review(run: Store) -> None:
-    """Copy the votes in the round's review into its `votes/`, where they can be read without the database."""
-    from rasura.annotator.exchange.votes_file import export_votes
-    from rasura.annotator.store.database import Database
-
-    if run.local is not None and (run.local / REVIEW_DATABASE).is_file():
-        database = Database(str(run.local / REVIEW_DATABASE), False)
-        try:
-            with database.read() as connection:
-                export_votes(connection, run.sub("votes"))
-        finally:
-            database.close()
+    return human.collect_votes(loop, number, partial(_measure_candidates, loop, number, engine))
 
 
 def pretrain_discriminator(loop: Loop, number: int, engine: LoopEngine) -> StepResult:
@@ -158,16 +134,21 @@ def pretrain_discriminator(loop: Loop, number: int, engine: LoopEngine) -> StepR
 
 
 def score_candidates(loop: Loop, number: int, engine: LoopEngine) -> ScoreResult:
-    """Score the round's candidates with the newest discriminator."""
-    run, discriminator = loop.open_round(number), loop.find_discriminator(number)
-    if discriminator is None:
+    """Score the round's candidates with the newest discriminator, before any with the one that the loop starts from."""
+    run, discriminator, start = (
+        loop.open_round(number),
+        loop.find_discriminator(number),
+        loop.recipe.discriminator.start,
+    )
+    if discriminator is None and start is None:
         run.write(SCORES, b"{}")
         return ScoreResult(None, "no discriminator could be trained on the votes so far")
-    _make_flows(loop, number, engine, rounds.list_scoring_flows(loop, discriminator))
+    place = loop.locate(discriminator) if discriminator else str(start)
+    _make_flows(loop, number, engine, rounds.list_scoring_flows(loop, place))
     scores = _read_column(run, "scored", "score")
     items = {item: scores[row.id] for item, row in vote_logs.index_candidates(run).items() if row.id in scores}
     run.write(SCORES, json.dumps(items, sort_keys=True).encode())
-    return ScoreResult(discriminator.rpartition("/")[2], scored=len(items))
+    return ScoreResult(discriminator.rpartition("/")[2] if discriminator else "start", scored=len(items))
 
 
 def _read_column(run: Store, flow: str, column: str) -> dict[str, Any]:
@@ -229,8 +210,10 @@ def decide_candidates(loop: Loop, number: int, candidates: Candidates) -> Decisi
         for item, row in candidates.items()
     ]
     if rule is not None:
+        if refusal := find_refusal(loop, number):
+            return {row.id: Decision(False, FAILED_CHECK, refusal) for row in rows}
         items = {row.id: item for item, row in candidates.items()}
-        return spot_check.decide_by_score(loop, number, rows, items, rule, _export_review)
+        return spot_check.decide_by_score(loop, number, rows, items, rule)
     return decide(rows, basis, recipe.seed)
 
 
@@ -246,7 +229,8 @@ def measure_test_set(loop: Loop, number: int, engine: LoopEngine) -> TestResult:
     _make_flows(loop, number, engine, rounds.list_candidate_flows(loop, number, number, others=False), test=True)
     discriminator = loop.find_discriminator(number)
     if discriminator is not None:
-        _make_flows(loop, number, engine, rounds.list_scoring_flows(loop, discriminator, others=False), test=True)
+        flows = rounds.list_scoring_flows(loop, loop.locate(discriminator), others=False)
+        _make_flows(loop, number, engine, flows, test=True)
     _make_flows(loop, number, engine, rounds.list_measuring_flows(loop, networks=True, others=False), test=True)
     return summarize_test(loop, number, rows, discriminator)
 

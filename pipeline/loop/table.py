@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from rasura.discriminator.binomial import compute_interval
 from rasura.pipeline.loop.measure import PeopleSuccess, count_people_votes
 from rasura.pipeline.loop.results import AddResult, DistillationResult, FinalResult, InitialResult, TestResult
-from rasura.pipeline.loop.state import Loop, list_steps
+from rasura.pipeline.loop.state import Loop, find_refusal, list_steps
 from rasura.pipeline.report import loop_charts
 
 
@@ -67,6 +67,7 @@ class RoundRow:
     true_low: float | None
     true_high: float | None
     left_to_people: int | None
+    votes: int | None
     test: TestResult
     people: PeopleSuccess
 
@@ -85,6 +86,7 @@ class RoundRow:
             "true_low": self.true_low,
             "true_high": self.true_high,
             "left_to_people": self.left_to_people,
+            "votes": self.votes,
             **{key: test[key] for name in MEASURES for key in (name, f"{name}_error")},
             **{key: test[key] for key in ("judge", "count", "weights", "absent")},
             "voted": self.people.voted,
@@ -130,6 +132,7 @@ def _build_row(loop: Loop, number: int, name: str, total: int, added: AddResult 
         true_low=None if low is None else 100 * low,
         true_high=None if high is None else 100 * high,
         left_to_people=added.left_to_people if added else None,
+        votes=loop.count_votes(number) if added else None,
         test=test or TestResult(),
         people=count_people_votes(loop, number) if test else PeopleSuccess(0, None, None),
     )
@@ -182,6 +185,7 @@ TABLE_1: Columns = {
 FURTHER: Columns = {
     "round": lambda row: row.name,
     "true yes % [95 %]": _format_interval,
+    "votes": lambda row: _format_count(row.votes),
     "discriminator": lambda row: row.test.discriminator or "-",
     "mean score %": lambda row: _format_error(row.test.mean_probability, row.test.mean_probability_error, 1),
     "accepted %": lambda row: _format_error(row.test.accepted, row.test.accepted_error, 1),
@@ -229,6 +233,8 @@ def format_text(loop: Loop, further: bool = False) -> str:
         if missing := list_missing_measures(rows):
             parts.append("not measured: " + "; ".join(f"{name}: {reason}" for name, reason in missing))
     parts.append(f"{describe_progress(loop)} {describe_reviewers(loop)}")
+    if refusal := find_refusal(loop, len(loop.recipe.rounds)):
+        parts.append(f"Automatic rounds keep nothing, since the discriminator failed its check: {refusal}.")
     return "\n\n".join(parts) if further else "\n".join(parts)
 
 

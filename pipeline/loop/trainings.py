@@ -5,7 +5,7 @@ They open networks, which the driver of a loop does not. A training's folder is 
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -18,7 +18,9 @@ from rasura.discriminator import model as judges
 from rasura.discriminator.dataset import StoredExample
 from rasura.discriminator.evaluation import SingleClassVotes
 from rasura.discriminator.judges import folder as judge_folders
-from rasura.discriminator.judges.battery import FailedCheck, TrueTriplet, check_battery
+from rasura.discriminator.judges.battery import LEAST_ROWS, FailedCheck, TrueTriplet
+from rasura.discriminator.judges.folder import needs_check
+from rasura.networks.memory import NetworkMemory
 from rasura.networks.trainer import OnProgress
 from rasura.networks.weights import resolve
 from rasura.pipeline.loop.results import (
@@ -31,12 +33,14 @@ from rasura.pipeline.loop.results import (
 )
 from rasura.pipeline.loop.selection import select_rows
 from rasura.pipeline.loop.state import DISTILLED, RECIPE, Loop, discriminator_path, remover_path, round_path
+from rasura.pipeline.loop.voting.human import list_votes_to_learn_from
 from rasura.pipeline.recipe.positions import Positions
 from rasura.pipeline.training import discriminator as discriminators
 from rasura.pipeline.training import oracle
 from rasura.pipeline.training import remover as removers
 from rasura.pipeline.training import votes as vote_logs
 from rasura.pipeline.training.folders import open_folder
+from rasura.pipeline.training.placement import estimate_discriminator_training, estimate_remover_training
 from rasura.pipeline.training.rows import RowReader
 from rasura.pipeline.training.settings import (
     build_discriminator_settings,
@@ -83,7 +87,7 @@ def list_training_set(loop: Loop, number: int) -> list[Item]:
 def train_remover(loop: Loop, number: int, on_progress: OnProgress | None = None) -> TrainingResult:
     """Train the remover for the first time, or after a round further with the triplets that were added."""
     settings = _build_settings(loop, number)
-    _run_training(partial(_train_remover, loop, number), loop, remover_path(number), on_progress)
+    _run_training(partial(_train_remover, loop, number), loop, remover_path(number), settings, on_progress)
     return TrainingResult(len(list_training_set(loop, number)), settings.steps)
 
 
@@ -115,7 +119,7 @@ def distill_remover(loop: Loop, number: int, on_progress: OnProgress | None = No
     config, settings = loop.recipe.remover, build_distillation_settings(loop.recipe.remover, loop.recipe.seed)
     with open_folder(loop.store, DISTILLED) as out:  # what the teacher needs is there before any worker begins
         removers.prepare_teacher(config, resolve(loop.locate(remover_path(number))), out)
-    _run_training(partial(_distill_remover, loop, number), loop, DISTILLED, on_progress)
+    _run_training(partial(_distill_remover, loop, number), loop, DISTILLED, settings, on_progress)
     return DistillationResult(len(list_training_set(loop, number)), settings.steps, DISTILLED)
 
 
@@ -127,9 +131,20 @@ def _distill_remover(loop: Loop, number: int, on_progress: OnProgress | None = N
         removers.distill_remover(config, settings, list_training_set(loop, number), teacher, out, on_progress)
 
 
-def _run_training(work: Any, loop: Loop, path: str, on_progress: OnProgress | None) -> None:
+def _run_training(work: Any, loop: Loop, path: str, settings: Settings, on_progress: OnProgress | None) -> None:
     config = loop.recipe.remover
-    run_training(work, config.workers, loop.store.sub(path), config.preset != "tiny", on_progress)
+    memory = estimate_remover_training(config, settings)
+    run_training(work, config.workers, loop.store.sub(path), memory, on_progress)
+
+
+def estimate_training(loop: Loop, number: int, step: Callable[..., object]) -> NetworkMemory:
+    """Estimate the memory that the training of a step needs, on a machine that has the networks' files."""
+    config = loop.recipe.remover
+    if step in (train_discriminator, pretrain_discriminator):
+        return estimate_discriminator_training(loop.recipe.discriminator, loop.recipe.seed)
+    if step is distill_remover:
+        return estimate_remover_training(config, build_distillation_settings(config, loop.recipe.seed))
+    return estimate_remover_training(config, _build_settings(loop, number))
 
 
 def pretrain_discriminator(loop: Loop, number: int, on_progress: OnProgress | None = None) -> DiscriminatorResult:
@@ -145,7 +160,9 @@ def train_discriminator(loop: Loop, number: int, on_progress: OnProgress | None 
     """Train the discriminator on all votes so far, and choose its thresholds."""
     recipe = loop.recipe
     votes = {
-        earlier: vote_logs.load_examples(loop.open_round(earlier), loop.read_votes(earlier), ["candidates"])
+        earlier: vote_logs.load_examples(
+            loop.open_round(earlier), list_votes_to_learn_from(loop, earlier), ["candidates"]
+        )
         for earlier in range(1, number + 1)
         if recipe.rounds[earlier - 1].kind == "human"
     }
@@ -158,7 +175,8 @@ def train_discriminator(loop: Loop, number: int, on_progress: OnProgress | None 
     ]
     former = loop.find_discriminator(number - 1)
     if former is not None:  # it has not learned from this round's votes yet: the report shows its evaluation on them
-        _evaluate_discriminator(loop, former, votes[number])
+        complete = [vote for vote in votes[number] if vote.complete]  # the others were chosen by their scores
+        _evaluate_discriminator(loop, former, complete)
     learned = [vote for round_votes in votes.values() for vote in round_votes] + checked
     config = recipe.discriminator
     start = loop.locate(former) if former else str(config.start) if config.start else None
@@ -202,6 +220,7 @@ def _train_discriminator(
             judge = discriminators.open_discriminator(out, recipe.base)
             target, confidence = recipe.precision_target, recipe.confidence
             rule = discriminators.calibrate(judge, out, held_out, "scaling", target, confidence)
+            refusal = _check_discriminator(loop, out, on_progress)
     except (
         SingleClassVotes
     ) as error:  # nothing can be learned from the votes; automatic rounds keep nothing, and say so
@@ -212,7 +231,32 @@ def _train_discriminator(
         calibrated=len(held_out),
         thresholds=_describe_thresholds(rule),
         oracle_votes=oracle_votes,
+        refusal=refusal,
     )
+
+
+def _check_discriminator(loop: Loop, folder: Path, on_progress: OnProgress | None) -> str | None:
+    """Run a discriminator's battery on initial triplets, without which only a trained network may decide.
+
+    Returns:
+        Why it may not decide what is kept; None where it may.
+    """
+    config, reader = loop.recipe.discriminator, RowReader(loop.store)
+    refs, is_required = loop.read_rows("initial")[:CHECKED_TRIPLETS], needs_check(folder)
+    remedy = "or allow it with `discriminator: {unchecked: true}`"
+    if is_required and config.unchecked:  # its answers may cost money
+        return "it has not been checked: allow it with `discriminator: {unchecked: true}`"
+    if not is_required and len(refs) < LEAST_ROWS:
+        return None
+    rows = [(reader.read_row(ref), ref.id) for ref in refs]
+    triplets = [TrueTriplet(row["source"], row["target"], row["mask"], id) for row, id in rows]
+    try:
+        battery = discriminators.check(folder, config.base, triplets, on_progress)
+    except FailedCheck as error:
+        return f"{error}: add initial triplets, {remedy}"
+    faults = "; ".join(battery.faults)
+    advice = "train it longer, use another" if not is_required else "use another"
+    return None if battery.passed else f"on {len(refs)} initial triplets {faults}: {advice}, {remedy}"
 
 
 def _describe_thresholds(rule: calibration.Rule) -> dict[str, ThresholdResult]:
@@ -226,28 +270,21 @@ def _create_judge(
     loop: Loop, path: str, votes: Sequence[StoredExample], on_progress: OnProgress | None
 ) -> DiscriminatorResult:
     """Create a judge that learns nothing, check it on initial triplets, and calibrate it on all votes."""
-    recipe, reader = loop.recipe.discriminator, RowReader(loop.store)
-    rows = [(reader.read_row(ref), ref.id) for ref in loop.read_rows("initial")[:CHECKED_TRIPLETS]]
-    triplets = [TrueTriplet(row["source"], row["target"], row["mask"], id) for row, id in rows]
+    recipe = loop.recipe.discriminator
     with open_folder(loop.store, path) as out:
         if recipe.backend == "vlm":
             judge_folders.create_vlm(out, recipe.url or "", recipe.model or "", recipe.prompt)
         else:
             judge_folders.create_metric(out, recipe.backend, recipe.weights or Path())
         judge = discriminators.open_discriminator(out, None)
-        if not recipe.unchecked:
-            discriminators.check(out, None, triplets, on_progress)
         target, confidence = recipe.precision_target, recipe.confidence
         try:
             rule = discriminators.calibrate(judge, out, votes, "scaling", target, confidence, on_progress=on_progress)
         except SingleClassVotes as error:
             return DiscriminatorResult(None, str(error))
-        if not recipe.unchecked:
-            try:
-                check_battery(out, True)
-            except FailedCheck as error:
-                return DiscriminatorResult(None, str(error))
-    return DiscriminatorResult(path, learned=0, calibrated=len(votes), thresholds=_describe_thresholds(rule))
+        refusal = _check_discriminator(loop, out, on_progress)
+    thresholds = _describe_thresholds(rule)
+    return DiscriminatorResult(path, learned=0, calibrated=len(votes), thresholds=thresholds, refusal=refusal)
 
 
 def read_rule(loop: Loop, path: str) -> calibration.Rule:

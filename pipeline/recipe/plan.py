@@ -25,7 +25,7 @@ from rasura.pipeline.recipe.positions import KeyPath, Positions
 from rasura.pipeline.recipe.resolve import (
     ResolvedStage,
     ask_for_pictures,
-    has_candidates,
+    find_candidate_kinds,
     replace_weights,
     specify_stage,
 )
@@ -127,7 +127,7 @@ class _Planner:
             full_columns=full_columns,
             shard_rows=flow.shard_rows or self.recipe.engine.shard_rows,
             splits=self.recipe.splits,
-            has_candidates=has_candidates([resolved.stage for resolved in chain], upstream),
+            candidate_kinds=find_candidate_kinds([resolved.stage for resolved in chain], upstream),
         )
         return self.plans[name]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from rasura.manifests.ids import hash_json
 from rasura.manifests.run_layout import read_plan
-from rasura.manifests.schemas import Kind
+from rasura.manifests.schemas import CANDIDATE_KINDS, Kind
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
 from rasura.pipeline.recipe.positions import KeyPath
@@ -37,13 +37,16 @@ class ResolvedStage:
         return (*self.path, self.entry.name)
 
 
-def has_candidates(chain: Sequence[Stage], upstream: Sequence[FlowPlan]) -> bool:
-    """Return whether the rows after a chain of stages are candidates that nobody has accepted."""
-    candidates = chain[0].name == "flow" and any(plan.has_candidates for plan in upstream)
-    candidates |= isinstance(chain[0], Source) and chain[0].lists_candidates()
+def find_candidate_kinds(chain: Sequence[Stage], upstream: Sequence[FlowPlan]) -> frozenset[str]:
+    """Find the kinds of rows after a chain of stages that are candidates, which nobody has accepted."""
+    kinds: frozenset[str] = frozenset()
+    if chain[0].name == "flow":
+        kinds = kinds.union(*(plan.candidate_kinds for plan in upstream))
+    if isinstance(chain[0], Source):
+        kinds |= chain[0].list_candidate_kinds()
     for stage in chain:
-        candidates = stage.makes_candidates or (candidates and not stage.accepts_candidates())
-    return candidates
+        kinds = stage.list_open_kinds(kinds)
+    return kinds
 
 
 def ask_for_pictures(source: Source, stages: Sequence[Stage]) -> None:
@@ -105,6 +108,6 @@ def read_flow_plans(run: Store) -> dict[str, FlowPlan]:
                 full_columns=table.full_schema,
                 shard_rows=1,
                 splits={},
-                has_candidates="remover" in table.schema,
+                candidate_kinds=CANDIDATE_KINDS if "remover" in table.schema else frozenset(),
             )
     return plans

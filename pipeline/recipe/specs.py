@@ -104,7 +104,7 @@ class FlowPlan:
         full_columns: of its rows with references followed.
         shard_rows: inputs a shard.
         splits: name to share.
-        has_candidates: its rows are, or were copied from, results of removers that nobody has accepted.
+        candidate_kinds: kinds of its rows that are results of models, or copies of them, which nobody has accepted.
     """
 
     name: str
@@ -115,7 +115,12 @@ class FlowPlan:
     full_columns: Mapping[str, Kind]
     shard_rows: int
     splits: Mapping[str, float]
-    has_candidates: bool = False
+    candidate_kinds: frozenset[str] = frozenset()
+
+    @property
+    def has_candidates(self) -> bool:
+        """Whether some of its rows are candidates."""
+        return bool(self.candidate_kinds)
 
     @property
     def stages(self) -> list[StageSpec]:

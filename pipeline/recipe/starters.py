@@ -57,6 +57,7 @@ flows:
             audit_missed: {max: 0.13} # areas of the object mask: parts of the object outside of it
             audit_moving: {max: 0.00035} # share of the picture: leaves or tape that moved between the shots
             audit_outside: {max: 0.02} # areas of the object mask: shadow of what stands outside of the picture
+            audit_ghost: {max: 0.001} # share of the picture: beside the object mask, with an outline in gt alone
             effects_left: {max: 25} # grey levels of the strongest part of the object that stays in the target
             capture_seam: {max: 4} # grey levels of the step along the mask's rim in the target
             pair_psnr: {min: 22} # dB where nothing changed: both pictures are whole and of one place
@@ -109,6 +110,7 @@ flows:
             audit_missed: {max: 0.13} # areas of the object mask: parts of the object outside of it
             audit_moving: {max: 0.00035} # share of the picture: leaves or tape that moved between the shots
             audit_outside: {max: 0.02} # areas of the object mask: shadow of what stands outside of the picture
+            audit_ghost: {max: 0.001} # share of the picture: beside the object mask, with an outline in gt alone
             effects_left: {max: 25} # grey levels of the strongest part of the object that stays in the target
             capture_seam: {max: 4} # grey levels of the step along the mask's rim in the target
             pair_psnr: {min: 22} # dB where nothing changed: both pictures are whole and of one place

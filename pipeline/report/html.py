@@ -14,7 +14,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from rasura.manifests.schemas import PROVENANCE
+from rasura.manifests.schemas import CANDIDATE_KINDS, PROVENANCE
 from rasura.pipeline.report.thumbnails import Example, Panel
 from rasura.pipeline.run.accounting import FlowAccounting, StageAccounting
 
@@ -271,7 +271,7 @@ def render_card(example: Example, measures: Sequence[str] | None = None) -> str:
         panels += render_note(f"Its pictures cannot be read: {isolate(example.fault)}")
     aspect = sum(map(_compute_aspect, example.panels)) or 3
     chips = [f'<code title="{escape_text(id)}">{escape_text(shorten_id(id))}</code>']
-    if row.get("kind") == "edited" and not row.get("verdict"):
+    if row.get("kind") in CANDIDATE_KINDS and not row.get("verdict"):
         row = {**row, "kind": "candidate, not judged"}
     chips += [
         f"<span>{isolate(row[key])}</span>" for key in ("label", "kind", "remover", "verdict", "split") if row.get(key)

@@ -256,8 +256,9 @@ def _render_discriminators(loop: Loop, rounds: Mapping[int, Sequence[Candidate]]
         charts = _render_evaluation(loop, result.folder.rpartition("/")[2], rounds) or render_note(
             "It has not scored any candidates yet that it did not learn from, or their truth is not available."
         )
-        thresholds = _render_thresholds(result.thresholds or {})
-        parts.append(f"<article>{title} <small>{votes}</small></h3>{charts}{thresholds}</article>")
+        refusal = f"It failed its check and may keep nothing by itself: {escape_text(result.refusal)}."
+        parts.append(f"<article>{title} <small>{votes}</small></h3>{render_note(refusal) if result.refusal else ''}")
+        parts.append(f"{charts}{_render_thresholds(result.thresholds or {})}</article>")
     return "".join(parts) or render_note("No discriminator has been trained yet.")
 
 
@@ -280,7 +281,8 @@ def _render_evaluation(loop: Loop, name: str, rounds: Mapping[int, Sequence[Cand
         threshold = (outcome["kept"] / outcome["of"], outcome["precision"]) if outcome.get("kept") else None
         curve = [(point["kept"], point["precision"]) for point in report["curve"]]
         return _render_charts(report, curve, threshold, f"{format_count(report['count'], 'held-out vote')}")
-    scored = [n for n in rounds if (result := loop.read_result(ScoreResult, n)) and result.discriminator == name]
+    automatic = [n for n in rounds if loop.recipe.rounds[n - 1].kind == "auto"]  # in the others people have decided
+    scored = [n for n in automatic if (result := loop.read_result(ScoreResult, n)) and result.discriminator == name]
     candidates = [c for n in scored for c in rounds[n] if c.score is not None and c.true_yes is not None]
     scores = np.array([candidate.score for candidate in candidates], float)
     truth = np.array([candidate.true_yes for candidate in candidates], float)

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 
 from rasura.manifests.errors import StorageError
 from rasura.manifests.fingerprints import compute_fingerprint
-from rasura.manifests.formats import ober, rorem, rorem_export
+from rasura.manifests.formats import brushdata, folder_export, ober
+from rasura.manifests.formats.registry import FORMATS, PARQUET_LAYOUTS
 from rasura.manifests.images import RGB, BadImage, Mask, decode_image
 from rasura.manifests.run_layout import (
     DATASET,
@@ -241,11 +242,26 @@ def _find_reference_faults(run: Store, data: bytes) -> Iterator[str]:
             yield f"row {raw['id']}: refers to {text}, where it is not"
 
 
-def _read_rorem_targets(dataset: Store, manifest: Mapping[str, Any]) -> Iterator[SplitPicture]:
-    """Read the clean pictures of an export in RORem's layout; those that cannot be read are faults of their own."""
-    for split, row, path in rorem_export.list_targets(dataset, manifest):
-        with contextlib.suppress(BadImage, OSError):
-            yield SplitPicture(split, row, compute_fingerprint(decode_image(dataset.read(path))))
+def _read_fingerprint(split: str, row: str, data: bytes) -> Iterator[SplitPicture]:
+    """Yield the fingerprint of an encoded picture; none of one that cannot be read, which is a fault of its own."""
+    with contextlib.suppress(BadImage, OSError):
+        yield SplitPicture(split, row, compute_fingerprint(decode_image(data)))
+
+
+def _find_folder_faults(dataset: Store, manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the faults of an export whose pictures are files, or members of tars."""
+    pictures: list[SplitPicture] = []
+    if manifest["layout"] == brushdata.NAME:
+        for fault in brushdata.find_faults(dataset, manifest):
+            if isinstance(fault, str):
+                yield fault
+            else:
+                pictures += _read_fingerprint(*fault)
+    else:
+        yield from folder_export.find_faults(dataset, manifest)
+        for split, row, path in folder_export.list_targets(dataset, manifest):
+            pictures += _read_fingerprint(split, row, dataset.read(path) if dataset.exists(path) else b"")
+    yield from find_leaks(pictures)
 
 
 def verify_dataset(dataset: Store, on_rows: OnRows = lambda rows: None) -> Iterator[str]:
@@ -259,9 +275,8 @@ def verify_dataset(dataset: Store, on_rows: OnRows = lambda rows: None) -> Itera
     except (ValueError, KeyError, TypeError) as error:
         yield f"{DATASET_MANIFEST}: cannot be read: {error!r}"
         return
-    if manifest.get("layout") == rorem.NAME:
-        yield from rorem_export.find_faults(dataset, manifest)
-        yield from find_leaks(list(_read_rorem_targets(dataset, manifest)))
+    if manifest.get("layout") in FORMATS and manifest["layout"] not in PARQUET_LAYOUTS:
+        yield from _find_folder_faults(dataset, manifest)
         on_rows(rows)
         return
     ids: set[str] = set()

@@ -148,8 +148,11 @@ def compute_logits(discriminator: Judge, votes: Sequence[AnyExample], on_progres
     Args:
         on_progress: receives the number of candidates that are scored, of all, and a note.
 
+    Returns:
+        The logits; NaN for candidates about which a judge that is no network gave no usable answer.
+
     Raises:
-        WrongDiscriminator: some are not numbers.
+        WrongDiscriminator: some are not numbers, or none is.
     """
     parts = []
     for start in range(0, len(votes), BATCH_ROWS):
@@ -159,9 +162,15 @@ def compute_logits(discriminator: Judge, votes: Sequence[AnyExample], on_progres
         if on_progress:
             on_progress(start + len(batch), len(votes), "")
     logits = np.concatenate(parts) if parts else np.zeros(0)
-    if bad := int((~np.isfinite(logits)).sum()):
+    bad = int((~np.isfinite(logits)).sum())
+    if bad and (isinstance(discriminator, Discriminator) or bad == len(logits)):
         raise WrongDiscriminator(f"the discriminator gives no number for {bad} of {len(logits)} candidates")
     return logits
+
+
+def select_answered(votes: Sequence[AnyExample], logits: Array) -> tuple[list[AnyExample], Array]:
+    """Select the votes on candidates that a judge has a logit for, and these logits."""
+    return [vote for vote, logit in zip(votes, logits, strict=True) if not np.isnan(logit)], logits[~np.isnan(logits)]
 
 
 def _columns(votes: Sequence[AnyExample]) -> tuple[Array, Array, list[str], list[str]]:
@@ -190,8 +199,8 @@ def calibrate(
         WrongDiscriminator: scores are not numbers.
     """
     examples.check_examples(votes, "votes to calibrate on")
+    votes, logits = select_answered(votes, compute_logits(discriminator, votes, on_progress))
     shares, weights, removers, scenes = _columns(votes)
-    logits = compute_logits(discriminator, votes, on_progress)
     complete = np.array([vote.complete for vote in votes])
     rule = calibration.calibrate(
         logits, shares, removers, scenes if best else None, method, precision_target, confidence, weights, complete
@@ -220,8 +229,9 @@ def evaluate(
         WrongDiscriminator: scores are not numbers.
     """
     examples.check_examples(votes, "votes to evaluate on")
+    votes, logits = select_answered(votes, compute_logits(discriminator, votes, on_progress))
     shares, _, removers, scenes = _columns(votes)
-    probabilities = rule.calibration(compute_logits(discriminator, votes, on_progress), removers)
+    probabilities = rule.calibration(logits, removers)
     report = evaluation.evaluate(probabilities, shares, removers)
     picked = calibration.pick_best_of_scenes(probabilities, scenes) if rule.picked else np.arange(len(shares))
     decisions = np.array([rule.decide(float(probabilities[k]), removers[k], overall) for k in picked])
@@ -276,7 +286,9 @@ def combine(
         if on_progress:
             on_progress(start + len(batch), len(votes), "")
     shares, weights, _, _ = _columns(votes)
-    return create_ensemble(out, members, np.concatenate(logits), shares, weights)
+    table = np.concatenate(logits)
+    answered = np.isfinite(table).all(axis=1)
+    return create_ensemble(out, members, table[answered], shares[answered], weights[answered])
 
 
 def check(

@@ -138,8 +138,8 @@ def write_votes(rows: Sequence[Mapping[str, Any]], out: Store) -> None:
     """
     import pyarrow as pa
 
-    from rasura.annotator.exchange.vote_rows import VOTES
+    from rasura.annotator.exchange.vote_rows import choose_schema
     from rasura.manifests.parquet import encode_parquet
 
     out.write("votes.jsonl", "".join(json.dumps(dict(row)) + "\n" for row in rows).encode())
-    out.write("votes.parquet", encode_parquet(pa.Table.from_pylist([dict(row) for row in rows], VOTES)))
+    out.write("votes.parquet", encode_parquet(pa.Table.from_pylist([dict(row) for row in rows], choose_schema(rows))))

@@ -1,6 +1,6 @@
-"""The removers of a loop, opened by preset: the one in training, and the others beside it."""
+"""The remover of a loop in training, opened by preset."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,15 +10,15 @@ from rasura.manifests.storage import Store
 from rasura.networks.pca_codec import Pca
 from rasura.networks.pretrained import MissingWeights
 from rasura.networks.trainer import OnProgress
-from rasura.pipeline.training.rows import RowReader, RowRef
-from rasura.pipeline.training.settings import DistillSettings, RemoverSettings, build_training_settings
+from rasura.pipeline.training.rows import FOREGROUND, RowReader, RowRef
+from rasura.pipeline.training.settings import DistillSettings, RemoverSettings
 from rasura.removers import tiny
-from rasura.removers.base import Remover, resize
-from rasura.removers.diffusion import rorem
+from rasura.removers.base import resize
+from rasura.removers.diffusion.objectclear import FUSION
 from rasura.removers.diffusion.remover import Files
-from rasura.removers.registry import ModelParams, open_remover
-from rasura.removers.training import distill, sdxl
+from rasura.removers.training import catdiffusion, distill, objectclear, sdxl
 from rasura.removers.training import train as trainer
+from rasura.removers.training.catdiffusion_settings import CatSettings
 from rasura.removers.training.distill import Distillation
 from rasura.removers.training.train import Item, Learner, Settings, Triplet
 
@@ -37,12 +37,12 @@ def list_items(home: Store, refs: Sequence[RowRef]) -> list[Item]:
         home: of a `RowReader`.
     """
     reader = RowReader(home)
-    return [Item(ref.id, partial(_read_triplet, reader, ref)) for ref in refs]
+    return [Item(ref.id, partial(_read_triplet, reader, ref), ref.label or "") for ref in refs]
 
 
 def _read_triplet(reader: RowReader, ref: RowRef) -> Triplet:
     row = reader.read_row(ref)
-    return Triplet(row["source"], row["target"], row["mask"], row.get("foreground_mask"))
+    return Triplet(row["source"], row["target"], row["mask"], row.get(FOREGROUND))
 
 
 def train_remover(
@@ -61,6 +61,9 @@ def train_remover(
         start: folder of the remover that the training goes on from; None for a fresh one.
         out: folder of the remover.
     """
+    if isinstance(settings, CatSettings):
+        catdiffusion.train(find_files(config, None), items, settings, start, out, on_progress)
+        return
     trainer.train(load_learner(config, settings, codec, start), items, settings, out, on_progress)
 
 
@@ -91,11 +94,17 @@ def load_learner(config: RemoverSettings, settings: Settings, codec: Path, start
         if start is not None:
             return tiny.load_learner(start)
         return tiny.create_learner(Pca.load(codec), settings.size, settings.seed)
+    if config.preset == "objectclear":
+        files = find_files(config, start)
+        image_encoder = config.image_encoder if files.base == config.base else None
+        return objectclear.open_learner(files, image_encoder, settings.seed)
     return sdxl.open_learner(find_files(config, start))
 
 
 def find_files(config: RemoverSettings, start: Path | None) -> Files:
     """Find the files of SDXL-inpainting, with the UNet or the LoRA that a training left in `start`.
+
+    What a training of the preset objectclear left is a base of its own, but for the UNet that a LoRA belongs to.
 
     Args:
         start: may also be the folder of a UNet. None: SDXL-inpainting as it is.
@@ -104,9 +113,12 @@ def find_files(config: RemoverSettings, start: Path | None) -> Files:
         MissingWeights: none of them is there.
     """
     assert config.base is not None  # the recipe was checked
-    files = Files(config.base, prompts=config.prompts)
+    image_encoder = config.image_encoder if config.preset == "catdiffusion" else None
+    files = Files(config.base, prompts=config.prompts, image_encoder=image_encoder)
     if start is None:
         return files
+    if config.preset == "objectclear" and (start / FUSION).is_dir():
+        files = replace(files, base=start, unet=config.base / "unet")
     if (start / "unet").is_dir():
         return replace(files, unet=start / "unet")
     if (start / LORA).is_file():
@@ -117,37 +129,6 @@ def find_files(config: RemoverSettings, start: Path | None) -> Files:
         f"no remover in '{start}': it has neither a UNet (unet/, config.json) nor {LORA}; name a folder that "
         "`rasura remover train` wrote"
     )
-
-
-def open_current_remover(config: RemoverSettings, seed: int, start: Path) -> Remover:
-    """Open the remover in training, as a training left it in `start`, and set it up."""
-    remover: Any
-    if config.preset == "tiny":
-        remover = tiny.TinyRemover(CURRENT, start)
-    else:
-        settings = build_training_settings(config, seed, tune=False)
-        options = replace(rorem.ROREM_OPTIONS, size=settings.size)
-        options = replace(options, source="whole") if settings.source == "whole" else options
-        remover = rorem.sdxl_inpaint(CURRENT, find_files(config, start), options)
-    return _set_up(remover)
-
-
-def open_other_removers(names: Sequence[str], models: Mapping[str, ModelParams]) -> list[Remover]:
-    """Open other removers by name and set them up.
-
-    Args:
-        names: of the registry, of `models`, or `module:Class`.
-
-    Raises:
-        UnknownRemover: `module:Class` cannot be imported.
-    """
-    return [_set_up(open_remover(name, models)) for name in names]
-
-
-def _set_up(remover: Remover) -> Remover:
-    remover.weights()
-    remover.setup()
-    return remover
 
 
 def fit_codec(pictures: Sequence[Any], path: Path, size: int) -> None:

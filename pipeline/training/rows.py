@@ -16,6 +16,8 @@ PICTURES = ("source", "mask")
 """Columns of a picture with a hole: those that a remover fills."""
 TRIPLET = (*PICTURES, "target")
 """Columns of a triplet."""
+FOREGROUND = "foreground_mask"
+"""Column of the object and its effects, M_fg."""
 
 LOCAL = "./"
 """Prefix of a run that is named from the reader's own folder, as a loop's rounds are."""

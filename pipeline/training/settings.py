@@ -17,13 +17,34 @@ from rasura.pipeline.recipe.positions import Positions
 from rasura.pipeline.recipe.schema import RecipeModel
 from rasura.removers import tiny
 from rasura.removers.diffusion import rorem
+from rasura.removers.training import catdiffusion_settings, objectclear
 from rasura.removers.training.distill import Distillation
 from rasura.removers.training.train import Settings
 
-SHARED_SETTINGS = ("source", "size", "crop", "context", "flip", "dilate", "precision", "save_memory")
+SHARED_SETTINGS = (
+    *("source", "size", "crop", "context", "flip", "dilate", "widen", "vary_mask", "vary_colours", "precision"),
+    "save_memory",
+)
 """Settings of a training that its distillation takes over."""
 FIXED_SETTINGS = ("preset", "unet")
 """Fields of a discriminator's network that the preset alone sets."""
+
+
+RemoverPreset = Literal["tiny", "sdxl", "objectclear", "catdiffusion"]
+REMOVER_PRESETS: Mapping[RemoverPreset, Settings] = {
+    "tiny": tiny.TINY,
+    "sdxl": Settings(),
+    "objectclear": objectclear.PUBLISHED,
+    "catdiffusion": catdiffusion_settings.CatSettings(),
+}
+"""Settings of a remover's training that a recipe does not change."""
+FOUNDATIONS: Mapping[RemoverPreset, str] = {
+    "sdxl": "SDXL-inpainting",
+    "objectclear": "SDXL-inpainting",
+    "catdiffusion": "Stable Diffusion 1.5 inpainting",
+}
+"""What the presets build on that need a `base`."""
+WITH_IMAGE_ENCODER: Sequence[RemoverPreset] = ("objectclear", "catdiffusion")
 
 
 class FlowRows(RecipeModel):
@@ -53,9 +74,22 @@ class DistillSettings(RecipeModel):
 class RemoverSettings(RecipeModel):
     """The remover that the loop trains."""
 
-    preset: Literal["tiny", "sdxl"] = "sdxl"
-    base: Path | None = Field(None, description="SDXL-inpainting's folder, for the preset sdxl.")
-    prompts: Path | None = Field(None, description="The empty prompt's embeddings, in place of text encoders.")
+    preset: RemoverPreset = "sdxl"
+    base: Path | None = Field(
+        None,
+        description="SDXL-inpainting's folder, for every preset but tiny; for objectclear also an ObjectClear's; for "
+        "catdiffusion Stable Diffusion 1.5 inpainting's.",
+    )
+    image_encoder: Path | None = Field(
+        None,
+        description="CLIP ViT-L/14's folder, for the preset catdiffusion, and for objectclear on a base that is no "
+        "ObjectClear.",
+    )
+    prompts: Path | None = Field(
+        None,
+        description="Embeddings in place of text encoders: the empty prompt's; for objectclear those of 'remove the "
+        "instance of object'.",
+    )
     steps: int | None = Field(None, ge=1, description="Of the first training; the preset's where null.")
     tune_steps: int | None = Field(None, ge=1, description="After each round; as many as the first where null.")
     tune_rate: float | None = Field(None, gt=0, description="Learning rate then; the first one where null.")
@@ -70,8 +104,16 @@ class RemoverSettings(RecipeModel):
 
     @model_validator(mode="after")
     def _check_together(self) -> "RemoverSettings":
-        if self.preset == "sdxl" and self.base is None:
-            raise ValueError("the preset sdxl builds on SDXL-inpainting: name its folder under `base`")
+        if self.preset != "tiny" and self.base is None:
+            foundation = FOUNDATIONS[self.preset]
+            raise ValueError(f"the preset {self.preset} builds on {foundation}: name its folder under `base`")
+        if self.preset not in WITH_IMAGE_ENCODER and self.image_encoder is not None:
+            presets = " and ".join(WITH_IMAGE_ENCODER)
+            raise ValueError(f"image_encoder: the preset {self.preset} has none; it is of the presets {presets}")
+        if self.preset == "catdiffusion" and self.image_encoder is None:
+            raise ValueError("the preset catdiffusion needs CLIP ViT-L/14: name its folder under `image_encoder`")
+        if self.preset == "catdiffusion" and self.prompts is not None:
+            raise ValueError("prompts: the preset catdiffusion encodes the labels of its rows, leave it out")
         if self.distill and (self.preset, self.settings.get("objective", "epsilon")) != ("sdxl", "epsilon"):
             raise ValueError("distill: only a remover of many steps is distilled: preset sdxl, objective epsilon")
         if self.distill and self.prompts and not self.distill.teacher_prompts:
@@ -102,13 +144,16 @@ class DiscriminatorSettings(RecipeModel):
     backend: Literal["network", "vlm", "remove", "rc_s"] = Field(
         "network",
         description="A network that is trained on the votes; a VLM behind a server; ReMOVE or RC-S. The last three "
-        "learn nothing: all votes calibrate them, and they keep nothing unless they pass the battery.",
+        "learn nothing: all votes calibrate them. None keeps anything if it fails the judge battery on the initial "
+        "triplets.",
     )
     url: str | None = Field(None, description="vlm: an OpenAI-compatible API, as http://localhost:8000/v1.")
     model: str | None = Field(None, description="vlm: the model's name on that server.")
     prompt: str = Field("removal-1", description="vlm: the question, one of Rasura's or a text file.")
     weights: Path | None = Field(None, description="remove: SAM's image encoder, rc_s: DINOv2's, as ONNX.")
-    unchecked: bool = Field(False, description="Keep by a judge that has failed its battery.")
+    unchecked: bool = Field(
+        False, description="Keep by a discriminator that has failed its judge battery, or was not checked."
+    )
     preset: Literal["tiny", "sdxl"] = "sdxl"
     base: Path | None = None
     prompts: Path | None = None
@@ -246,7 +291,7 @@ def list_defaults(*parts: Any) -> dict[str, Any]:
 
 
 def _change_training(config: RemoverSettings, seed: int, tune: bool) -> tuple[Settings, list[Fault]]:
-    settings = tiny.TINY if config.preset == "tiny" else Settings()
+    settings = REMOVER_PRESETS[config.preset]
     (settings,), faults = _change([settings], {"seed": seed, **config.settings}, "settings")
     if config.steps:
         settings = replace(settings, steps=config.steps)
@@ -254,14 +299,23 @@ def _change_training(config: RemoverSettings, seed: int, tune: bool) -> tuple[Se
         steps, rate = config.tune_steps or settings.steps, config.tune_rate or settings.rate
         (settings,), more = _change([replace(settings, steps=steps, rate=rate)], config.tune, "tune")
         faults = [*faults, *more]
-    return settings, faults
+    return settings, [*faults, *_find_misfits(config, settings, "tune" if tune else "settings")]
 
 
 def _change_final(config: RemoverSettings, final: FinalSettings, seed: int) -> tuple[Settings, list[Fault]]:
     settings, _ = _change_training(config, seed, tune=True)
     settings = replace(settings, steps=final.steps or settings.steps)
     (changed,), faults = _change([settings], final.settings, "settings")
-    return changed, faults
+    return changed, [*faults, *_find_misfits(config, changed, "settings")]
+
+
+def _find_misfits(config: RemoverSettings, settings: Settings, place: str) -> Iterator[Fault]:
+    """Yield the settings that a preset cannot be trained with, with their places in the recipe."""
+    find = {"objectclear": objectclear.find_misfits, "catdiffusion": catdiffusion_settings.find_misfits}.get(
+        config.preset
+    )
+    for name, message in find(settings) if find else ():
+        yield (place, name), message
 
 
 def _change_distillation(config: RemoverSettings, seed: int) -> tuple[Distillation, list[Fault]]:

@@ -10,20 +10,20 @@ from typing import Any, TypeVar, cast
 
 from rasura.networks.checkpoint import TrainingFailed
 from rasura.networks.trainer import OnProgress
+from rasura.pipeline.engine.tasks import TaskPlacement
 from rasura.pipeline.engine.worker import keep_to_given_cards
-from rasura.stages.stage import Resources
 
 T = TypeVar("T")
 
 TRIES = 3
 """Workers that a task may lose before it fails. A training goes on from its last checkpoint."""
-NO_RESOURCES = Resources(cpus=0)
-"""Of a task that is short, or that only waits for others."""
+NOWHERE = TaskPlacement(gpus=0, cpus=0, memory=0, node=None, line="")
+"""The placement of a task that is short, or that only waits for others."""
 
 
 def run_task(
     work: Callable[..., T],
-    resources: Resources = NO_RESOURCES,
+    placement: TaskPlacement = NOWHERE,
     on_progress: OnProgress | None = None,
     make_room: Callable[[], object] | None = None,
     threads: int = 1,
@@ -32,7 +32,7 @@ def run_task(
 
     Args:
         work: can be pickled, as can what it returns and raises.
-        resources: that the worker holds meanwhile.
+        placement: what the worker holds meanwhile, and where.
         on_progress: `work` is called with an argument of this name, from which it comes here.
         make_room: called where the resources are not free at the moment.
         threads: of libraries in the worker, so that results do not depend on the machine's number of cores.
@@ -44,17 +44,11 @@ def run_task(
     import ray
     from ray.exceptions import RayError, RayTaskError
 
-    demand = {"CPU": resources.cpus, "GPU": resources.gpus, **resources.custom}
+    demand = {"CPU": placement.cpus, "GPU": placement.gpus, "memory": placement.memory}
     available = ray.available_resources()
     if make_room and any(available.get(name, 0) < amount for name, amount in demand.items() if amount):
         make_room()
-    task = ray.remote(_carry_out).options(
-        num_cpus=resources.cpus,
-        num_gpus=resources.gpus,
-        resources=dict(resources.custom) or None,
-        max_retries=0,
-        num_returns="streaming",
-    )
+    task = ray.remote(_carry_out).options(**placement.make_options(), max_retries=0, num_returns="streaming")
     for attempt in range(TRIES):
         try:
             for reference in task.remote(work, threads, on_progress is not None):

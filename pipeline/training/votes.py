@@ -10,6 +10,7 @@ from rasura.discriminator.dataset import StoredExample, compute_opinion
 from rasura.manifests.errors import ReviewError
 from rasura.manifests.ids import assign_split
 from rasura.manifests.remote_files import fetch
+from rasura.manifests.schemas import CANDIDATE_KINDS
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
 from rasura.pipeline.training import oracle
@@ -115,7 +116,9 @@ def load_examples(run: Store, rows: Sequence[Mapping[str, Any]], flows: Sequence
     from rasura.annotator.store.items import compute_item_id, list_rows
 
     tables = Tables(run)
-    candidates = {compute_item_id(row.place, "target"): row for row in list_rows(run, flows) if row.kind == "edited"}
+    candidates = {
+        compute_item_id(row.place, "target"): row for row in list_rows(run, flows) if row.kind in CANDIDATE_KINDS
+    }
     tallies = tally_votes(rows)
     if missing := sorted(set(tallies) - set(candidates)):
         raise UnknownVotes(

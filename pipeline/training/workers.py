@@ -17,9 +17,13 @@ from pathlib import Path
 
 from rasura.manifests.storage import Store, is_remote
 from rasura.networks.checkpoint import TrainingFailed
+from rasura.networks.memory import NetworkMemory
 from rasura.networks.trainer import OnProgress
 from rasura.pipeline.engine.cluster import cluster
+from rasura.pipeline.engine.nodes import CannotPlace
+from rasura.pipeline.engine.tasks import TaskPlacement
 from rasura.pipeline.recipe.schema import EngineSettings
+from rasura.pipeline.training.placement import place_training
 
 SCRATCH = ".ray"
 """Folder below a training's own that Ray Train uses; it is removed at the end."""
@@ -77,17 +81,21 @@ def find_rank() -> int:
 
 
 def run_training(
-    work: Callable[..., object], workers: int, out: Path | Store, gpus: bool, on_progress: OnProgress | None = None
+    work: Callable[..., object],
+    workers: int,
+    out: Path | Store,
+    memory: NetworkMemory,
+    on_progress: OnProgress | None = None,
 ) -> None:
     """Run a training: in this process where `workers` is 0, else in so many workers at once.
 
     Args:
         work: a training that continues from its checkpoint in `out`; for workers it must be picklable.
-        gpus: the training can use a GPU.
+        memory: that each worker needs.
         on_progress: `work` is called with an argument of this name, from which it comes here.
 
     Raises:
-        TrainingFailed: a worker died, or there are fewer CPUs or GPUs than workers.
+        TrainingFailed: a worker died, or the cluster has no room for so many.
         Exception: what the training itself raises.
     """
     if not workers:
@@ -98,28 +106,32 @@ def run_training(
     with contextlib.ExitStack() as stack:
         if not ray.is_initialized():
             stack.enter_context(cluster(EngineSettings(workers=workers)))
+        try:
+            placement = place_training(memory, workers)
+        except CannotPlace as error:
+            raise TrainingFailed(str(error)) from None
         place = out if isinstance(out, Path) else out.local
         if place is None:  # Ray Train's own files go where the training's are
             assert isinstance(out, Store)
-            _run_workers(work, workers, out.uri, gpus and ray.cluster_resources().get("GPU", 0) > 0, None)
+            _run_workers(work, workers, out.uri, placement, None)
             return
-        _run_workers(work, workers, place.absolute(), gpus and ray.cluster_resources().get("GPU", 0) > 0, on_progress)
+        _run_workers(work, workers, place.absolute(), placement, on_progress)
 
 
 def _run_workers(
-    work: Callable[..., object], workers: int, out: Path | str, use_gpu: bool, on_progress: OnProgress | None
+    work: Callable[..., object],
+    workers: int,
+    out: Path | str,
+    placement: TaskPlacement,
+    on_progress: OnProgress | None,
 ) -> None:
     import logging
 
-    import ray
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
-    device = "GPU" if use_gpu else "CPU"
-    available = ray.cluster_resources().get(device, 0)
-    if "RAY_ADDRESS" not in os.environ and available < workers:  # a cluster may grow, one machine does not
-        raise TrainingFailed(f"{workers} workers need {workers} {device}s, this machine has {available:.0f}")
+    each = {"CPU": placement.cpus, "GPU": placement.gpus, "memory": placement.memory}
     home, file = Path.cwd(), ProgressFile(Path(out) / SCRATCH / "progress.json")
     if on_progress:
         work = partial(work, on_progress=file.write)
@@ -135,7 +147,11 @@ def _run_workers(
         out.mkdir(parents=True, exist_ok=True)
     trainer = TorchTrainer(
         work_at_home,
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu),
+        scaling_config=ScalingConfig(
+            num_workers=workers,
+            use_gpu=placement.gpus > 0,
+            resources_per_worker={name: amount for name, amount in each.items() if amount},
+        ),
         run_config=RunConfig(name="train", storage_path=scratch),
     )
     try:

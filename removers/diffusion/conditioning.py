@@ -4,16 +4,46 @@ SDXL has two encoders, of which the last but one hidden states stand side by sid
 1.5 has one, of which the last hidden state is used, and nothing pooled.
 """
 
+import contextlib
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rasura.networks.pretrained import MissingWeights, get_variant, list_diffusers_files
+from rasura.networks.single_file import describe_part, get_family, open_text_part, read_shapes
 
 if TYPE_CHECKING:
     import torch
+
+
+SECOND_PADDING = {"pad_token": "!"}
+"""What fills up the texts of SDXL's second encoder, whose id is 0. The vocabulary is that of the first."""
+_KEPT: ContextVar[dict[Any, Any] | None] = ContextVar("text encoders that are kept", default=None)
+
+
+@contextlib.contextmanager
+def keep_encoders() -> Iterator[None]:
+    """Keep text encoders in memory inside this context, so that many prompts load each of them once."""
+    token = _KEPT.set({})
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
+        gc.collect()
+
+
+def open_kept(key: tuple[Any, ...], load: Callable[[], Any]) -> Any:
+    """Open a text encoder, or return the one that `keep_encoders` kept under this key."""
+    kept = _KEPT.get()
+    if kept is None:
+        return load()
+    if key not in kept:
+        kept[key] = load()
+    return kept[key]
 
 
 @dataclass(frozen=True)
@@ -79,15 +109,27 @@ def check_width(embeddings: Conditioning, config: Mapping[str, Any], name: str, 
         raise MissingWeights(f"{name}: {embeddings.tokens.shape[1]} tokens are no {prompts} texts of one length")
 
 
-def encoder_files(folder: Path, is_sdxl: bool = True) -> dict[str, Path]:
-    """Return the files of the text encoders and tokenizers under a model's folder, by name.
+def encoder_files(
+    folder: Path, is_sdxl: bool = True, tokenizer: Path | None = None, texts: Sequence[str] = ()
+) -> dict[str, Path]:
+    """Return the files of the text encoders and tokenizers of a model, by name.
 
     Args:
+        folder: the model's, or a whole model in one file, which has no tokenizer.
         is_sdxl: it has two encoders and tokenizers, not one.
+        tokenizer: folder of CLIP's tokenizer. texts: that are encoded; empty ones need none.
 
     Raises:
         MissingWeights
     """
+    if folder.is_file():
+        if tokenizer is None and any(texts):
+            raise MissingWeights(
+                f"'{folder}' is one file and has no tokenizer, which the prompt needs: name CLIP's (`tokenizer`, a "
+                "folder with vocab.json and merges.txt, as every Stable Diffusion has), or leave the prompt empty"
+            )
+        own = {f"tokenizer/{path.name}": path for path in list_tokenizer_files(tokenizer)} if tokenizer else {}
+        return {"text_encoder": folder, **own}
     files: dict[str, Path] = {}
     for suffix in ("", "_2") if is_sdxl else ("",):
         files |= {
@@ -110,11 +152,11 @@ def list_tokenizer_files(folder: Path) -> list[Path]:
     return paths
 
 
-def open_tokenizer(folder: Path) -> Any:
-    """Open CLIP's tokenizer from its folder."""
+def open_tokenizer(folder: Path, **tokens: Any) -> Any:
+    """Open CLIP's tokenizer from its folder; `tokens` take the place of its own special ones."""
     from transformers import CLIPTokenizer
 
-    return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    return CLIPTokenizer.from_pretrained(folder, local_files_only=True, **tokens)
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str]) -> "torch.Tensor":
@@ -125,14 +167,36 @@ def tokenize(tokenizer: Any, texts: Sequence[str]) -> "torch.Tensor":
     return ids
 
 
-def encode(folder: Path, prompt: str, negative: str | None, device: Any, dtype: Any) -> Conditioning:
-    """Encode a prompt by the encoders under a model's folder, which are loaded for this and released.
+def read_ids(folder: Path, suffix: str, texts: Sequence[str], tokenizer: Path | None) -> "torch.Tensor":
+    """Return the ids (n, 77) of texts by a model's tokenizer; see `encode`.
+
+    Args:
+        suffix: `_2` of SDXL's second encoder.
+    """
+    import torch
+
+    if not folder.is_file():
+        return tokenize(open_tokenizer(folder / f"tokenizer{suffix}"), texts)
+    if tokenizer is not None:
+        return tokenize(open_tokenizer(tokenizer, **(SECOND_PADDING if suffix else {})), texts)
+    config = describe_part(folder, f"text_encoder{suffix}")
+    empty = [config["bos_token_id"], config["eos_token_id"]]
+    empty += [config["pad_token_id"]] * (config["max_position_embeddings"] - 2)
+    return torch.tensor([empty] * len(texts))
+
+
+def encode(
+    folder: Path, prompt: str, negative: str | None, device: Any, dtype: Any, tokenizer: Path | None = None
+) -> Conditioning:
+    """Encode a prompt by the encoders of a model, which are loaded for this and released.
 
     Of SDXL (`text_encoder_2` is there) the tokens are the last but one hidden state of both encoders, side by side, and
     pooled is the second one's projection. Of Stable Diffusion 1.5 they are the last hidden state of the only one.
 
     Args:
+        folder: the model's, or a whole model in one file.
         negative: the negative prompt; None for zeros (SDXL) or the empty prompt (Stable Diffusion 1.5).
+        tokenizer: folder of CLIP's tokenizer, for texts that are not empty by a model in one file.
 
     Raises:
         MissingWeights: an encoder or a tokenizer is missing.
@@ -141,30 +205,37 @@ def encode(folder: Path, prompt: str, negative: str | None, device: Any, dtype: 
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
     from transformers.utils.logging import disable_progress_bar
 
-    is_sdxl = (folder / "text_encoder_2").is_dir()
-    encoder_files(folder, is_sdxl)
+    is_sdxl = get_family(read_shapes(folder)) == "SDXL" if folder.is_file() else (folder / "text_encoder_2").is_dir()
+    encoder_files(folder, is_sdxl, tokenizer, [prompt, negative or ""])
     disable_progress_bar()  # type: ignore[no-untyped-call]
     texts = [prompt] if negative is None and is_sdxl else [prompt, negative or ""]
     states = []
     pooled = None
     for suffix, cls in (("", CLIPTextModel), ("_2", CLIPTextModelWithProjection))[: 1 + is_sdxl]:
-        encoder_folder = folder / f"text_encoder{suffix}"
-        variant = get_variant(encoder_folder)
-        encoder: Any = cls.from_pretrained(encoder_folder, variant=variant, dtype=dtype, local_files_only=True)
-        encoder = encoder.to(device).eval()
-        ids = tokenize(open_tokenizer(folder / f"tokenizer{suffix}"), texts)
+        load = partial(_load_encoder, cls, folder, suffix, device, dtype)
+        encoder: Any = open_kept((cls, folder, suffix, device, dtype), load)
+        ids = read_ids(folder, suffix, texts, tokenizer)
         with torch.inference_mode():
             output = encoder(ids.to(device), output_hidden_states=True)
         states.append(output.hidden_states[-2] if is_sdxl else output.last_hidden_state)
         pooled = output.text_embeds if suffix else pooled
         del encoder
-    gc.collect()
+    if _KEPT.get() is None:
+        gc.collect()
     tokens = torch.cat(states, dim=-1)
     if len(texts) == 1:
         assert pooled is not None
         return Conditioning(tokens.clone(), pooled.clone(), torch.zeros_like(tokens), torch.zeros_like(pooled))
     first, second = (None, None) if pooled is None else (pooled[:1].clone(), pooled[1:].clone())
     return Conditioning(tokens[:1].clone(), first, tokens[1:].clone(), second)
+
+
+def _load_encoder(cls: Any, base: Path, suffix: str, device: Any, dtype: Any) -> Any:
+    if base.is_file():
+        return open_text_part(base, cls, suffix, dtype).to(device)
+    folder = base / f"text_encoder{suffix}"
+    variant = get_variant(folder)
+    return cls.from_pretrained(folder, variant=variant, dtype=dtype, local_files_only=True).to(device).eval()
 
 
 def save(conditioning: Conditioning, path: Path) -> None:

@@ -171,6 +171,7 @@ def denoise(
     tokens: "torch.Tensor | None" = None,
     after: "Callable[[int, torch.Tensor], torch.Tensor] | None" = None,
     before: Callable[[int], None] | None = None,
+    reference: "torch.Tensor | None" = None,
 ) -> "torch.Tensor":
     """Return the latents after all the scheduler's steps; the UNet is run once for each of its timesteps.
 
@@ -180,6 +181,7 @@ def denoise(
         source: (n, 4, h, w).
         tokens: (n, 77, d) in place of the prompt's own.
         before, after: called around each step with its number; `after` returns the latents to go on with.
+        reference: (n, r, w), tokens for a UNet with a reference adapter; guidance leads away from zeros.
     """
     import inspect
 
@@ -188,6 +190,9 @@ def denoise(
     text = parts.conditioning.tokens.expand(len(latents), -1, -1) if tokens is None else tokens
     is_guided = options.guidance > 1
     arguments = condition_unet(parts, text, is_guided, latents.shape[2:])
+    if reference is not None:
+        both = torch.cat([torch.zeros_like(reference), reference]) if is_guided else reference
+        arguments["cross_attention_kwargs"] = {"reference": both}
     condition = torch.cat([hole, source], dim=1)
     condition = torch.cat([condition, condition]) if is_guided else condition
     extra = {"generator": list(generators)} if "generator" in inspect.signature(parts.scheduler.step).parameters else {}
@@ -207,9 +212,20 @@ def denoise(
 
 
 def fill(
-    parts: Parts, options: Options, pictures: Sequence[Array], holes: Sequence[Array], seeds: Sequence[int]
+    parts: Parts,
+    options: Options,
+    pictures: Sequence[Array],
+    holes: Sequence[Array],
+    seeds: Sequence[int],
+    shrink: "Callable[[torch.Tensor, Sequence[int]], torch.Tensor]" = resize_hole,
+    reference: "torch.Tensor | None" = None,
 ) -> list[Array]:
-    """Fill pictures of one size, (h, w, 3) uint8 each; sides are multiples of 8."""
+    """Fill pictures of one size, (h, w, 3) uint8 each; sides are multiples of 8.
+
+    Args:
+        shrink: makes the hole of the latents, see `resize_hole`.
+        reference: see `denoise`.
+    """
     import torch
 
     with torch.inference_mode():
@@ -227,5 +243,6 @@ def fill(
         else:
             first = parts.scheduler.timesteps[:1].expand(len(noise))
             latents = parts.scheduler.add_noise(encode_pixels(parts.vae, filled).to(parts.dtype), noise, first)
-        latents = denoise(parts, options, latents, resize_hole(mask, source.shape[2:]), source, generators)
+        hole = shrink(mask, source.shape[2:])
+        latents = denoise(parts, options, latents, hole, source, generators, reference=reference)
         return to_pictures(decode_latents(parts.vae, latents))

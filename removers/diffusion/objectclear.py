@@ -3,20 +3,29 @@
 The family's network with three differences (arXiv 2505.22636 and its release): it gets the whole source; one word of
 its prompt is replaced by CLIP's embedding of the object; and the attention to that word locates the effects.
 
-Its weights are under the NTU S-Lab License 1.0: not for commercial use. They are not part of this project and are
-read from a local folder.
+The published weights are under the NTU S-Lab License 1.0: not for commercial use. They are not part of this project and
+are read from a local folder. A folder that was trained here has the same layout and a record of its training.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from rasura.networks.pca_codec import decode_latents, encode_pixels
-from rasura.networks.pretrained import MissingWeights, get_variant, list_diffusers_files, prefer_half
+from rasura.networks.pretrained import (
+    MissingWeights,
+    get_variant,
+    list_diffusers_files,
+    prefer_half,
+    quiet,
+    read_config,
+)
+from rasura.networks.weights import check_names, shorten
 from rasura.removers.base import Capability, Filled
 from rasura.removers.diffusion import fusion, loop
 from rasura.removers.diffusion.loop import Options, Parts
@@ -47,51 +56,77 @@ OPTIONS = Options(size=512, steps=20, guidance=2.5, prompt=PROMPT, start="noise"
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-POSTFUSE_SHAPES = {
-    f"{mlp}.{name}": shape
-    for mlp, width in (("mlp1", 768), ("mlp2", 2048))
-    for name, shape in (
-        *(("layernorm.weight", (width,)), ("layernorm.bias", (width,))),
-        *(("fc1.weight", (2048, width)), ("fc1.bias", (2048,))),
-        *(("fc2.weight", (2048, 2048)), ("fc2.bias", (2048,))),
-    )
-} | {"layer_norm.weight": (2048,), "layer_norm.bias": (2048,)}
-"""The published fusion module, tensor by tensor."""
+FUSION, IMAGE_ENCODER = "postfuse_module", "image_prompt_encoder"
+"""Folders of the fusion module and of CLIP's image encoder."""
+RECORD = "training.json"
+"""The record of a training, in a folder that was trained here."""
+IMAGE_ENCODER_SPARE = ("text_model.", "text_projection.", "logit_scale", "vision_model.embeddings.position_ids")
+"""Beginnings of names of a whole CLIP's tensors that are not the image encoder's."""
+MISSING = ("missing_keys", "mismatched_keys")
+"""Names that transformers gives to the tensors that a file lacks."""
+
+Background = Literal["black", "grey"]
 
 
-def postfuse(weights: Mapping[str, "torch.Tensor"], embedding: "torch.Tensor") -> "torch.Tensor":
-    """Map CLIP embeddings (n, e) to text tokens (n, d): two perceptrons, the second with a shortcut, and a norm."""
-    import torch.nn.functional as F
+def crop_object(
+    pixels: "torch.Tensor", mask: "torch.Tensor", side: int, background: Background = "grey"
+) -> "torch.Tensor":
+    """Return CLIP's input (n, 3, side, side) of the object alone.
 
-    def norm(values: "torch.Tensor", name: str) -> "torch.Tensor":
-        return F.layer_norm(values, values.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"])
-
-    def perceptron(values: "torch.Tensor", name: str) -> "torch.Tensor":
-        hidden = F.linear(norm(values, f"{name}.layernorm"), weights[f"{name}.fc1.weight"], weights[f"{name}.fc1.bias"])
-        return F.linear(F.gelu(hidden), weights[f"{name}.fc2.weight"], weights[f"{name}.fc2.bias"])
-
-    first = perceptron(embedding, "mlp1")
-    return norm(perceptron(first, "mlp2") + first, "layer_norm")
-
-
-def insert_object(tokens: "torch.Tensor", objects: "torch.Tensor") -> "torch.Tensor":
-    """Return prompts (n, 77, d) with the object's token replaced; `tokens` (1, 77, d), `objects` (n, d)."""
-    prompts = tokens.expand(len(objects), -1, -1).clone()
-    prompts[:, OBJECT_TOKEN] = objects.to(prompts.dtype)
-    return prompts
-
-
-def crop_object(pixels: "torch.Tensor", mask: "torch.Tensor", side: int) -> "torch.Tensor":
-    """Return CLIP's input (n, 3, side, side) of the object alone; pixels in [-1, 1], so that the rest is mid-grey.
-
-    Training used [0, 1] and black; this follows inference, which made the released results.
+    Args:
+        pixels: (n, 3, h, w) in [-1, 1]. mask: (n, 1, h, w).
+        background: the released inference puts 0 of [-1, 1] around the object, which made the published results; the
+            released training converts to [0, 1] first, so that 0 is black.
     """
     import torch
     import torch.nn.functional as F
 
-    alone = F.interpolate(pixels.float() * (mask > 0.5), (side, side), mode="bilinear", antialias=True)
+    values = pixels.float() / 2 + 0.5 if background == "black" else pixels.float()
+    alone = F.interpolate(values * (mask > 0.5), (side, side), mode="bilinear", antialias=True)
     mean, std = (torch.tensor(value, device=alone.device).view(1, 3, 1, 1) for value in (CLIP_MEAN, CLIP_STD))
     return (alone - mean) / std
+
+
+def open_image_encoder(folder: Path) -> Any:
+    """Open CLIP's image encoder, of its own folder or of a whole CLIP's, in float32 on the CPU.
+
+    Raises:
+        MissingWeights: there is none.
+    """
+    from transformers import CLIPVisionModelWithProjection
+
+    variant = get_variant(folder)
+    cls: Any = CLIPVisionModelWithProjection
+    if read_config(folder).get("model_type") not in ("clip", "clip_vision_model"):
+        raise MissingWeights(f"{folder} is no image encoder of CLIP: its config.json has another `model_type`")
+    try:
+        with quiet():
+            model, report = cls.from_pretrained(
+                folder, variant=variant, local_files_only=True, use_safetensors=True, output_loading_info=True
+            )
+    except (OSError, ValueError, RuntimeError, TypeError) as error:
+        raise MissingWeights(f"{folder} cannot be opened as CLIP's image encoder: {shorten(error)}") from error
+    missing = [key[0] if isinstance(key, tuple) else key for part in MISSING for key in report[part]]
+    check_names(folder, cls.__name__, missing, list(report["unexpected_keys"]), IMAGE_ENCODER_SPARE)
+    return model.float().eval().requires_grad_(False)
+
+
+def open_fusion(base: Path, embedding: int, token: int) -> Any:
+    """Open the fusion module under a model's folder; see `fusion_module.open_fusion_module`.
+
+    Raises:
+        MissingWeights
+    """
+    from rasura.networks.inpainting.fusion_module import open_fusion_module
+
+    (file,) = _find_safetensors(base / FUSION).values()
+    return open_fusion_module(file, embedding, token)
+
+
+def read_record(base: Path) -> dict[str, Any]:
+    """Read the record of a training here; empty for the published folder."""
+    path = base / RECORD
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
 
 
 def restart_background(
@@ -144,10 +179,17 @@ class AttentionRecorder:
         return attention[..., self.token].mean(1).reshape(count, *shape)
 
 
+def describe_capability(record: Mapping[str, Any]) -> Capability:
+    """Return the capability of a folder by the record of its training: what was trained here has its own licence."""
+    if "licence" not in record:
+        return CAPABILITY
+    return replace(CAPABILITY, licence=record["licence"], non_commercial=record["non_commercial"])
+
+
 class ObjectClear(DiffusionRemover):
     """`files.base` is its folder: unet, vae, scheduler, text encoders, `postfuse_module`, `image_prompt_encoder`."""
 
-    postfuse: Mapping[str, "torch.Tensor"]
+    fusion: Any
     vision: Any
 
     def __init__(self, name: str, files: Files, options: Options = OPTIONS) -> None:
@@ -155,37 +197,22 @@ class ObjectClear(DiffusionRemover):
             raise ValueError(
                 f"remover '{name}': {options.steps} step is too few, the background starts again after one"
             )
-        super().__init__(name, CAPABILITY, files, replace(options, source="whole"))
+        self.record = read_record(files.base)
+        super().__init__(name, describe_capability(self.record), files, replace(options, source="whole"))
 
     def weights(self) -> Mapping[str, Path]:
-        postfuse_files = _find_safetensors(self.files.base / "postfuse_module")
-        encoder_files = list_diffusers_files(self.files.base / "image_prompt_encoder")
-        return {
-            **super().weights(),
-            **{f"postfuse_module/{name}": path for name, path in postfuse_files.items()},
-            **{f"image_prompt_encoder/{name}": path for name, path in encoder_files.items()},
-        }
+        base = self.files.base
+        parts = {FUSION: _find_safetensors(base / FUSION), IMAGE_ENCODER: list_diffusers_files(base / IMAGE_ENCODER)}
+        own = {f"{part}/{name}": path for part, files in parts.items() for name, path in files.items()}
+        return {**super().weights(), **own, **({RECORD: base / RECORD} if self.record else {})}
 
     def setup(self) -> None:
-        from safetensors.torch import load_file
-        from transformers import CLIPVisionModelWithProjection
-
         super().setup()
         assert self.parts is not None
-        (file,) = _find_safetensors(self.files.base / "postfuse_module").values()
-        tensors = load_file(file)
-        if set(tensors) != set(POSTFUSE_SHAPES):
-            raise MissingWeights(f"{file} is no fusion module: it holds {', '.join(sorted(tensors)[:4])}, …")
+        vision = open_image_encoder(self.files.base / IMAGE_ENCODER)
         width = self.parts.conditioning.tokens.shape[-1]
-        if len(tensors["layer_norm.weight"]) != width:
-            raise MissingWeights(
-                f"{file} makes tokens of {len(tensors['layer_norm.weight'])}, the text encoders of {width}"
-            )
-        self.postfuse = {key: value.to(self.parts.device).float() for key, value in tensors.items()}
-        folder = self.files.base / "image_prompt_encoder"
-        cls: Any = CLIPVisionModelWithProjection
-        vision = cls.from_pretrained(folder, variant=get_variant(folder), local_files_only=True)
-        self.vision = vision.to(self.parts.device).float().eval()
+        fusion = open_fusion(self.files.base, vision.config.projection_dim, width)
+        self.vision, self.fusion = vision.to(self.parts.device), fusion.to(self.parts.device)
 
     def run(
         self, parts: Parts, pictures: Sequence[Array], holes: Sequence[Array], seeds: Sequence[int]
@@ -193,14 +220,17 @@ class ObjectClear(DiffusionRemover):
         """One batch: the object's token, all steps with one restart of the background, and the fusion."""
         import torch
 
+        from rasura.networks.inpainting.fusion_module import insert_token
+
         options = self.options
         with torch.inference_mode():
             pixels = loop.to_tensor(pictures, parts.device, parts.dtype)
             mask = torch.from_numpy(np.stack(holes)[:, None]).to(parts.device, parts.dtype)
             source = encode_pixels(parts.vae, pixels).to(parts.dtype)
             hole = loop.resize_hole(mask, source.shape[2:])
-            embedding = self.vision(crop_object(pixels, mask, self.vision.config.image_size)).image_embeds
-            tokens = insert_object(parts.conditioning.tokens, postfuse(self.postfuse, embedding))
+            background = self.record.get("object_background", "grey")
+            objects = self.vision(crop_object(pixels, mask, self.vision.config.image_size, background)).image_embeds
+            tokens = insert_token(parts.conditioning.tokens, self.fusion(objects), OBJECT_TOKEN)
             noise, generators = loop.draw_noise(seeds, source.shape[1:])
             noise = noise.to(parts.device, parts.dtype)
             parts.scheduler.set_timesteps(options.steps, device=parts.device)

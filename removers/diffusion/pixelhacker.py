@@ -12,7 +12,7 @@ Exchanged, the network would paint an object.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from rasura.networks.pretrained import MissingWeights, fill_module
 from rasura.networks.weights import find_single, read_tensors
@@ -56,6 +56,7 @@ class PixelHacker(DiffusionRemover):
     """PixelHacker from its folder: `pretrained/` (or `unet`) with one file of weights, and `vae/`."""
 
     family = "Stable Diffusion 1.5"
+    unet: ClassVar[Mapping[str, Any]] = UNET
 
     def find_network(self) -> Path:
         """Return the file of the network.
@@ -81,7 +82,7 @@ class PixelHacker(DiffusionRemover):
         """Return the UNet's configuration: the released one, and what a `config.json` beside the weights says."""
         path = self.find_network().parent / "config.json"
         stored = json.loads(path.read_text()) if path.is_file() else {}
-        return {**UNET, **{name: value for name, value in stored.items() if not name.startswith("_")}}
+        return {**self.unet, **{name: value for name, value in stored.items() if not name.startswith("_")}}
 
     def encode_prompts(self, device: Any, dtype: Any) -> Conditioning:
         """Return the embeddings of background, and of foreground as the negative ones.
@@ -91,7 +92,9 @@ class PixelHacker(DiffusionRemover):
         """
         table = read_tensors(self.find_network()).get(EMBEDDINGS)
         if table is None or table.ndim != 2 or len(table) % 2:
-            raise MissingWeights(f"'{self.find_network()}' is no PixelHacker: it lacks '{EMBEDDINGS}' (20, 3072)")
+            raise MissingWeights(
+                f"'{self.find_network()}' is no {self.capability.name}: it lacks '{EMBEDDINGS}' (20, 3072)"
+            )
         background, foreground = table.to(dtype)[None].chunk(2, dim=1)
         return Conditioning(background, None, foreground, None)
 
@@ -107,7 +110,11 @@ class PixelHacker(DiffusionRemover):
             for name, tensor in read_tensors(path).items()
             if name.startswith(NETWORK)
         }
-        return fill_module(build_unet(self.read_unet_config()), tensors, path, dtype)
+        return fill_module(self.build(self.read_unet_config()), tensors, path, dtype)
+
+    def build(self, config: Mapping[str, Any]) -> Any:
+        """Build the UNet of a configuration, on the meta device."""
+        return build_unet(config)
 
     def scheduler(self) -> Any:
         """Return the release's scheduler, or the one that the options name with its settings."""
@@ -134,7 +141,16 @@ def pixelhacker(name: str, files: Files, options: Options = OPTIONS) -> PixelHac
     Raises:
         ValueError: `files` names prompts, a LoRA or another part that it does not have.
     """
+    check_parts(name, CAPABILITY, files)
+    return PixelHacker(name, CAPABILITY, files, options)
+
+
+def check_parts(name: str, capability: Capability, files: Files) -> None:
+    """Check that no part is named that a network without text does not have.
+
+    Raises:
+        ValueError
+    """
     for part in ("prompts", "lora", "brushnet", "text_encoder"):
         if getattr(files, part):
-            raise ValueError(f"remover '{name}' is PixelHacker, which has no {part}")
-    return PixelHacker(name, CAPABILITY, files, options)
+            raise ValueError(f"remover '{name}' is {capability.name}, which has no {part}")

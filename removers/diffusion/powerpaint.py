@@ -76,13 +76,19 @@ def list_task_encoder_files(files: Files) -> dict[str, Path]:
     Raises:
         MissingWeights
     """
-    config = list_diffusers_files(files.base / "text_encoder")
-    tokenizer = conditioning.list_tokenizer_files(files.base / "tokenizer")
+    is_whole = files.base.is_file()
+    if is_whole and files.tokenizer is None:
+        raise MissingWeights(
+            f"'{files.base}' is one file and has no tokenizer: name CLIP's (`tokenizer`, a folder with vocab.json and "
+            "merges.txt, as in every folder of Stable Diffusion)"
+        )
+    tokenizer = conditioning.list_tokenizer_files(files.tokenizer or files.base / "tokenizer")
     path = files.text_encoder or files.base / "text_encoder"
     if path.is_dir():
         encoder = {f"text_encoder/{name}": file for name, file in list_diffusers_files(path).items()}
     elif path.is_file():
-        encoder = {"text_encoder/config.json": config["config.json"], f"text_encoder/{path.name}": path}
+        config = files.base if is_whole else list_diffusers_files(files.base / "text_encoder")["config.json"]
+        encoder = {"text_encoder/config.json": config, f"text_encoder/{path.name}": path}
     else:
         raise MissingWeights(f"there is no text encoder at {path}")
     return {f"tokenizer/{file.name}": file for file in tokenizer} | encoder
@@ -103,7 +109,7 @@ class PowerPaint(Sd15):
         options, files = self.options, self.files
         prompts = task_tokens.write_prompts(options.task, options.prompt, options.negative or "")
         path = files.text_encoder or files.base / "text_encoder"
-        return task_tokens.encode_tasks(path, files.base, prompts, options.fitting, device, dtype)
+        return task_tokens.encode_tasks(path, files.base, files.tokenizer, prompts, options.fitting, device, dtype)
 
 
 class PowerPaintV2(BranchedRemover):
@@ -133,9 +139,11 @@ class PowerPaintV2(BranchedRemover):
         options, files = self.options, self.files
         assert files.text_encoder is not None
         prompt = options.prompt + BASE_PROMPTS.get(options.task, "")
-        text = conditioning.encode(files.base, prompt, options.negative, device, dtype)
+        base, tokenizer = files.base, files.tokenizer
+        text = conditioning.encode(base, prompt, options.negative, device, dtype, tokenizer)
         prompts = task_tokens.write_branch_prompts(options.task)
-        branch = task_tokens.encode_tasks(files.text_encoder, files.base, prompts, options.fitting, device, dtype)
+        path, fitting = files.text_encoder, options.fitting
+        branch = task_tokens.encode_tasks(path, base, tokenizer, prompts, fitting, device, dtype)
         tokens = torch.cat([text.tokens, branch.tokens], dim=1)
         return Conditioning(tokens, None, torch.cat([text.negative_tokens, branch.negative_tokens], dim=1), None)
 

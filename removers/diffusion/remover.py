@@ -12,6 +12,7 @@ from rasura.networks.batches import run_in_batches
 from rasura.networks.memory import DECODE_ELEMENTS, UNET_ELEMENTS, NetworkMemory, count_parameters, estimate_memory
 from rasura.networks.pca_codec import open_vae
 from rasura.networks.pretrained import MissingWeights, list_diffusers_files, open_unet, prefer_half, read_config
+from rasura.networks.single_file import TEXT_PREFIXES, UNET, describe_part, read_part_config
 from rasura.networks.weights import pick_device_and_dtype
 from rasura.removers.base import Capability, Filled
 from rasura.removers.diffusion import conditioning, loop
@@ -27,11 +28,13 @@ Family = Literal["SDXL", "Stable Diffusion 1.5"]
 class Files:
     """The files of a model of the family.
 
-    base: folder in diffusers' layout (unet, vae, scheduler, text encoders, tokenizers).
+    base: folder in diffusers' layout (unet, vae, scheduler, text encoders, tokenizers), or a whole model in one file.
     unet: folder, or file of tensors with the base's shapes, in place of the base's. vae: folder in place of it.
     lora: file fused into the UNet.
     prompts: file of embeddings (`conditioning.save`) that takes the place of the text encoders.
     brushnet: folder or file of a BrushNet. text_encoder: folder or file of PowerPaint's text encoder.
+    tokenizer: folder of CLIP's tokenizer, which a base in one file lacks.
+    semantic_inpainter: folder or file of CATDiffusion's. image_encoder: folder of CLIP's vision model.
     """
 
     base: Path
@@ -41,6 +44,9 @@ class Files:
     prompts: Path | None = None
     brushnet: Path | None = None
     text_encoder: Path | None = None
+    tokenizer: Path | None = None
+    semantic_inpainter: Path | None = None
+    image_encoder: Path | None = None
 
 
 def list_part(path: Path, name: str) -> dict[str, Path]:
@@ -70,21 +76,38 @@ class DiffusionRemover:
             capability, native_size=options.size, steps=options.steps, memory=self._estimate_memory(capability.effects)
         )
         self.parts: Parts | None = None
+        self.texts: tuple[str, ...] = (options.prompt,)
+        self.conditionings: dict[str, Conditioning] = {}
+
+    def set_texts(self, texts: Sequence[str]) -> None:
+        """Announce the texts that `paint` will get, before `setup`.
+
+        Raises:
+            ValueError: the prompt is read from a file, which holds one.
+        """
+        if self.files.prompts:
+            raise ValueError(f"'{self.name}' paints by texts of its own: leave out `prompts`, a file of one text")
+        self.texts = tuple(dict.fromkeys([*texts]))
 
     def folder(self, part: str) -> Path:
-        """Return the folder of a part."""
-        return {"unet": self.files.unet, "vae": self.files.vae}.get(part) or self.files.base / part
+        """Return the folder of a part, or the file that has it."""
+        base = self.files.base
+        return {"unet": self.files.unet, "vae": self.files.vae}.get(part) or (base if base.is_file() else base / part)
 
     def _estimate_memory(self, effects: bool) -> NetworkMemory:
         """Estimate the memory of the networks of each step; the text encoders are gone when they are loaded."""
         options, files = self.options, list[Path]()
-        for place in (self.folder("unet"), self.folder("vae"), self.files.brushnet):
+        beside = (self.files.brushnet, self.files.semantic_inpainter, self.files.image_encoder)
+        for place in {self.folder("unet"), self.folder("vae"), *beside}:
             if place is not None:
                 tensors = prefer_half(sorted(place.glob("*.safetensors"))) or sorted(place.glob("*.bin"))
                 files += [place] if place.is_file() else tensors
         pixels = options.batch * options.size**2 * (1.5 if effects else 1)  # of effects the whole picture is worked on
         elements = int(pixels * max(DECODE_ELEMENTS, UNET_ELEMENTS * (2 if options.guidance > 1 else 1)))
-        return estimate_memory(count_parameters(files), elements, options.dtype, options.device)
+        unused = TEXT_PREFIXES if self.files.unet is None else (*TEXT_PREFIXES, UNET)
+        own = self.files.base
+        parameters = count_parameters(path for path in files if path != own) + count_parameters([own], unused)
+        return estimate_memory(parameters, elements, options.dtype, options.device)
 
     def read_unet_config(self) -> dict[str, Any]:
         """Return the UNet's configuration: its folder's own, or the base's where it is a file alone.
@@ -93,7 +116,7 @@ class DiffusionRemover:
             MissingWeights
         """
         folder = self.folder("unet")
-        return read_config(self.files.base / "unet" if folder.is_file() else folder)
+        return read_part_config(self.files.base, "unet") if folder.is_file() else read_config(folder)
 
     def weights(self) -> Mapping[str, Path]:
         """Return the files that `setup` reads.
@@ -110,10 +133,11 @@ class DiffusionRemover:
             raise MissingWeights(
                 f"{self.name}: the UNet in {self.folder('unet')} takes {channels} channels, not {self.channels}"
             )
-        if self.folder("unet").is_file():
+        if self.folder("unet").is_file() and self.files.base.is_dir():
             files["unet/config.json"] = list_diffusers_files(self.files.base / "unet")["config.json"]
         files |= list_part(self.folder("vae"), "vae")
-        files["scheduler"] = self.files.base / "scheduler" / "scheduler_config.json"
+        if not self.files.base.is_file():
+            files["scheduler"] = self.files.base / "scheduler" / "scheduler_config.json"
         files.update({"prompts": self.files.prompts} if self.files.prompts else self.list_encoder_files())
         if self.files.lora:
             files["lora"] = self.files.lora
@@ -128,17 +152,16 @@ class DiffusionRemover:
         Raises:
             MissingWeights
         """
-        return conditioning.encoder_files(self.files.base, self.family == "SDXL")
+        texts = [self.options.prompt, self.options.negative or "", *self.texts]
+        return conditioning.encoder_files(self.files.base, self.family == "SDXL", self.files.tokenizer, texts)
 
     def setup(self) -> None:
         import torch
 
         device, dtype = pick_device_and_dtype(self.options.device, self.options.dtype)
-        if self.files.prompts:
-            embeddings = conditioning.load(self.files.prompts)
-        else:
-            embeddings = self.encode_prompts(device, dtype)
-        conditioning.check_width(embeddings, self.read_unet_config(), self.name, self.count_texts())
+        for text, embeddings in self._encode_texts(device, dtype).items():
+            conditioning.check_width(embeddings, self.read_unet_config(), self.name, self.count_texts())
+            self.conditionings[text] = embeddings.to(device, dtype)
         unet = self.open_unet(dtype)
         vae = open_vae(self.folder("vae"), dtype)
         if device.type == "cuda":  # convolutions in tensor cores are faster with channels last; on a CPU it only costs
@@ -146,7 +169,22 @@ class DiffusionRemover:
         unet = unet.to(device)
         if self.options.compile:
             unet.compile()
-        self.parts = Parts(unet, vae.to(device), self.scheduler(), embeddings.to(device, dtype), device, dtype)
+        first = self.conditionings[self.texts[0]]
+        self.parts = Parts(unet, vae.to(device), self.scheduler(), first, device, dtype)
+
+    def _encode_texts(self, device: Any, dtype: Any) -> dict[str, Conditioning]:
+        """Encode each text, or read the embeddings of the only one from its file."""
+        if self.files.prompts:
+            return {self.options.prompt: conditioning.load(self.files.prompts)}
+        options, encoded = self.options, {}
+        try:
+            with conditioning.keep_encoders():
+                for text in self.texts:
+                    self.options = replace(options, prompt=text)
+                    encoded[text] = self.encode_prompts(device, dtype)
+        finally:
+            self.options = options
+        return encoded
 
     def encode_prompts(self, device: Any, dtype: Any) -> Conditioning:
         """Encode the prompts by the text encoders, which are loaded for this and released.
@@ -154,7 +192,8 @@ class DiffusionRemover:
         Raises:
             MissingWeights
         """
-        return conditioning.encode(self.files.base, self.options.prompt, self.options.negative, device, dtype)
+        options, files = self.options, self.files
+        return conditioning.encode(files.base, options.prompt, options.negative, device, dtype, files.tokenizer)
 
     def count_texts(self) -> int:
         """Return how many texts of 77 tokens stand side by side: 2 where a branch has its own beside the UNet's."""
@@ -166,7 +205,7 @@ class DiffusionRemover:
         Raises:
             MissingWeights, WrongLora
         """
-        unet = open_unet(self.folder("unet"), self.files.base / "unet", dtype)
+        unet = open_unet(self.folder("unet"), self.read_unet_config(), dtype)
         if self.files.lora:
             lora.fuse(unet, lora.read(self.files.lora))
         return unet
@@ -175,8 +214,12 @@ class DiffusionRemover:
         """Return the base's scheduler, or the one that the options name with the base's settings."""
         import diffusers
 
-        folder = self.files.base / "scheduler"
-        config = diffusers.EulerDiscreteScheduler.load_config(folder, local_files_only=True)
+        base = self.files.base
+        config: dict[str, Any] = (
+            describe_part(base, "scheduler")
+            if base.is_file()
+            else diffusers.EulerDiscreteScheduler.load_config(base / "scheduler", local_files_only=True)
+        )
         if (kind := self.options.scheduler) is None:
             return getattr(diffusers, config["_class_name"]).from_config(config)
         # UniPC stops at the schedule's least noise, as when it was chosen; today's default goes on to none
@@ -191,17 +234,24 @@ class DiffusionRemover:
 
     def fill(self, pictures: Sequence[Array], holes: Sequence[Array], seeds: Sequence[int]) -> Sequence[Array | Filled]:
         """Fill as `Remover.fill` does. A short batch repeats its last picture: rounding depends on a batch's size."""
+        return self.paint(pictures, holes, seeds, [self.texts[0]] * len(pictures))
+
+    def paint(
+        self, pictures: Sequence[Array], holes: Sequence[Array], seeds: Sequence[int], texts: Sequence[str]
+    ) -> Sequence[Array | Filled]:
+        """Paint as `Inserter.paint` does: a batch has one text and one size, and is as long as `fill`'s."""
         if self.parts is None:
             raise RuntimeError(f"remover '{self.name}' was not set up")
         parts, results = self.parts, dict[int, Array | Filled]()
-        by_size: dict[tuple[int, ...], list[int]] = {}
-        for index, picture in enumerate(pictures):
-            by_size.setdefault(picture.shape, []).append(index)
+        groups: dict[tuple[str, tuple[int, ...]], list[int]] = {}
+        for index, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
+            groups.setdefault((text, picture.shape), []).append(index)
 
         def run(batch: list[int]) -> Sequence[Array | Filled]:
-            return self.run(parts, [pictures[k] for k in batch], [holes[k] for k in batch], [seeds[k] for k in batch])
+            own = replace(parts, conditioning=self.conditionings[texts[batch[0]]])
+            return self.run(own, [pictures[k] for k in batch], [holes[k] for k in batch], [seeds[k] for k in batch])
 
-        for indices in by_size.values():
+        for indices in groups.values():
             fills, self.batch = run_in_batches(run, indices, self.batch)
             results |= dict(zip(indices, fills, strict=True))
         return [results[index] for index in range(len(pictures))]

@@ -7,12 +7,14 @@ Source: arXiv 2312.03594, section 3, and its release. `P_ctxt` continues the sur
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rasura.networks.pretrained import MissingWeights, fill_module, list_diffusers_files, read_config
+from rasura.networks.pretrained import MissingWeights, list_diffusers_files, read_config
+from rasura.networks.single_file import fill_text_encoder, read_part_config
 from rasura.networks.weights import read_tensors
-from rasura.removers.diffusion.conditioning import Conditioning, open_tokenizer
+from rasura.removers.diffusion.conditioning import Conditioning, open_kept, open_tokenizer
 from rasura.removers.diffusion.loop import Task
 
 if TYPE_CHECKING:
@@ -151,12 +153,12 @@ def join_task_vectors(tensors: Mapping[str, Any], tokenizer: Any, path: Path) ->
     return joined, {token: numbers[0] for token, numbers in words.items()}
 
 
-def open_task_encoder(path: Path, config_folder: Path, tokenizer: Any, dtype: Any) -> tuple[Any, dict[str, int]]:
+def open_task_encoder(path: Path, base: Path, tokenizer: Any, dtype: Any) -> tuple[Any, dict[str, int]]:
     """Open PowerPaint's text encoder, on the CPU, and return it with the first id of each learned word.
 
     Args:
         path: folder in diffusers' layout, or file of tensors.
-        config_folder: of a text encoder whose configuration a file alone has.
+        base: the model whose text encoder has the configuration that a file of tensors lacks.
 
     Raises:
         MissingWeights, BadWeights: missing, or of another network.
@@ -165,18 +167,12 @@ def open_task_encoder(path: Path, config_folder: Path, tokenizer: Any, dtype: An
     from transformers import CLIPTextConfig, CLIPTextModel
 
     tensors, first_ids = join_task_vectors(read_encoder_tensors(path), tokenizer, path)
-    values = read_config(path if path.is_dir() else config_folder)
+    values = read_config(path) if path.is_dir() else read_part_config(base, "text_encoder")
     make_config: Any = CLIPTextConfig
     config = make_config(**{**values, "vocab_size": len(tensors[f"{EMBEDDING}.weight"])})
     with torch.device("meta"):
         encoder = CLIPTextModel(config)
-    prefix = "text_model." if any(name.startswith("text_model.") for name in encoder.state_dict()) else ""
-    named = {f"{prefix}{name}": value for name, value in tensors.items()}
-    opened = fill_module(encoder, named, path, dtype)
-    for module in opened.modules():  # not among the tensors, and left on the meta device
-        if (positions := getattr(module, "position_ids", None)) is not None:
-            module.position_ids = torch.arange(positions.shape[-1]).expand(1, -1)
-    return opened, first_ids
+    return fill_text_encoder(encoder, tensors, path, dtype), first_ids
 
 
 def encode_texts(
@@ -191,18 +187,28 @@ def encode_texts(
     return states.clone()
 
 
-def encode_tasks(path: Path, base: Path, prompts: TaskPrompts, fitting: float, device: Any, dtype: Any) -> Conditioning:
+def encode_tasks(
+    path: Path,
+    base: Path,
+    tokenizer: Path | None,
+    prompts: TaskPrompts,
+    fitting: float,
+    device: Any,
+    dtype: Any,
+) -> Conditioning:
     """Encode a task's texts by PowerPaint's text encoder, which is loaded for this and released.
 
     Args:
-        path: of the text encoder. base: folder with `tokenizer` and `text_encoder`.
+        path: of the text encoder. base: folder with `tokenizer` and `text_encoder`, or a whole model in one file.
+        tokenizer: folder of CLIP's, where it is not the base's.
         fitting: share of the first of two texts, in what is guided to and away from alike.
 
     Raises:
         MissingWeights, BadWeights
     """
-    tokenizer = open_tokenizer(base / "tokenizer")
-    encoder, first_ids = open_task_encoder(path, base / "text_encoder", tokenizer, dtype)
-    states = encode_texts(encoder.to(device), tokenizer, first_ids, prompts.texts, device)
+    opened = open_tokenizer(tokenizer or base / "tokenizer")
+    load = partial(open_task_encoder, path, base, opened, dtype)
+    encoder, first_ids = open_kept((path, base, device, dtype), load)
+    states = encode_texts(encoder.to(device), opened, first_ids, prompts.texts, device)
     towards, away = (fitting * states[k : k + 1] + (1 - fitting) * states[k + 1 : k + 2] for k in (0, 2))
     return Conditioning(towards, None, away, None)

@@ -94,14 +94,23 @@ class ComfyUi:
             ServerUnavailable: it is away, or no picture is ready in time.
             UnusableAnswer: the workflow failed, or saved no picture.
         """
-        return [self._run(picture, hole, seed) for picture, hole, seed in zip(pictures, holes, seeds, strict=True)]
+        return self.paint(pictures, holes, seeds, [self.options.prompt] * len(pictures))
 
-    def _run(self, picture: Array, hole: Array, seed: int) -> Array:
+    def set_texts(self, texts: Sequence[str]) -> None:
+        """Announce texts as `Inserter.set_texts` does: a server needs no preparation."""
+
+    def paint(
+        self, pictures: Sequence[Array], holes: Sequence[Array], seeds: Sequence[int], texts: Sequence[str]
+    ) -> list[Array]:
+        """Paint as `Inserter.paint` does; the text takes the place of `{prompt}`. It raises what `fill` raises."""
+        return [self._run(*values) for values in zip(pictures, holes, seeds, texts, strict=True)]
+
+    def _run(self, picture: Array, hole: Array, seed: int, text: str) -> Array:
         values = {
             "{image}": self._upload(np.where(hole[..., None], 127, picture).astype(np.uint8)),
             "{mask}": self._upload(np.repeat(hole[..., None] * np.uint8(255), 3, axis=2)),
             "{seed}": seed % 2**32,
-            "{prompt}": self.options.prompt,
+            "{prompt}": text,
         }
         document = json.dumps({"prompt": fill_placeholders(self.workflow, values)}).encode()
         number = self._read_json("/prompt", document, {"Content-Type": "application/json"}).get("prompt_id")

@@ -44,14 +44,23 @@ class ImageEdits:
             ServerUnavailable: it is away, or refuses what is asked.
             UnusableAnswer: it answered with no picture.
         """
-        return [self._ask(picture, hole) for picture, hole in zip(pictures, holes, strict=True)]
+        return self.paint(pictures, holes, seeds, [self.options.prompt] * len(pictures))
 
-    def _ask(self, picture: Array, hole: Array) -> Array:
+    def set_texts(self, texts: Sequence[str]) -> None:
+        """Announce texts as `Inserter.set_texts` does: a server needs no preparation."""
+
+    def paint(
+        self, pictures: Sequence[Array], holes: Sequence[Array], seeds: Sequence[int], texts: Sequence[str]
+    ) -> list[Array]:
+        """Paint as `Inserter.paint` does, but for the seeds; it raises what `fill` raises."""
+        return [self._ask(*values) for values in zip(pictures, holes, texts, strict=True)]
+
+    def _ask(self, picture: Array, hole: Array, text: str) -> Array:
         # the hole is transparent, and grey below: the server does not get the object
         visible = np.where(hole[..., None], 127, picture)
         rgba = np.dstack([visible, np.where(hole, 0, 255)]).astype(np.uint8)
         height, width = hole.shape
-        fields = {"prompt": self.options.prompt, "n": "1", "size": f"{width}x{height}"}
+        fields = {"prompt": text, "n": "1", "size": f"{width}x{height}"}
         fields |= {"model": self.options.model} if self.options.model else {}
         png = encode_png(rgba)
         body, kind = encode_form(fields, {"image": ("image.png", png), "mask": ("mask.png", png)})

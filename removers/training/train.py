@@ -8,7 +8,7 @@ weights, bit for bit (same machine type, same threads, as many workers).
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -23,7 +23,7 @@ from rasura.networks.pca_codec import Autoencoder
 from rasura.networks.setting_types import Batch, Count, Number, PositiveNumber, Precision, Seed, Side, WholeNumber
 from rasura.networks.trainer import ComputeLoss, OnProgress, Trainer
 from rasura.removers.base import compute_crop_window, dilate, resize
-from rasura.removers.training import attention_loss, energy_loss
+from rasura.removers.training import attention_loss, augment, energy_loss
 
 if TYPE_CHECKING:
     import torch
@@ -32,12 +32,13 @@ Array = npt.NDArray[Any]
 
 
 class Triplet(NamedTuple):
-    """A picture with the object and one without it, (h, w, 3) uint8, its mask (h, w) bool, and M_fg where available."""
+    """A picture with the object and one without it, (h, w, 3) uint8, its mask (h, w) bool, M_fg and a label if any."""
 
     source: Array
     target: Array
     mask: Array
     foreground: Array | None = None
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Item:
 
     id: str
     read: Callable[[], Triplet]
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,11 @@ class Settings:
         same by the energy score (`energy_loss.py`), twice the work a triplet, textures in place of their mean.
     learn: everything, or a LoRA of that rank on the attentions. source: the picture in the last channels: the source
         with a grey hole, the whole source, or the source with its hole filled from the rim.
-    crop: the hole with `context` hole sizes around it, as a remover is run later; or the whole picture, resized.
-    dilate: px (at `size`) by which masks grow at most; drawn again each time.
+    crop: the hole with `context` hole sizes around it, as a remover is run later; the whole picture, resized; or, as
+        ObjectClear is trained, a random square of at least `size` px that has the mask's centre in it.
+    dilate: px (at `size`) by which masks grow at most; drawn again each time. widen: side of a square, px (at `size`),
+        by which all masks are dilated; RORem's release dilates by 20. vary_mask, vary_colours: ObjectClear's random
+        dilation and erosion, and its random brightness, contrast, saturation and hue (`augment.py`).
     large: side of the pictures of every other step, as RORem's mixed training has 512 and 1024; 0: all are of `size`.
     inside, outside: weight of the loss in the hole and around it.
     mask_loss: weight of ObjectClear's loss on the attention to the prompt's `token` (`attention_loss.py`); 0.01 there.
@@ -68,7 +73,7 @@ class Settings:
     batch: Batch = 16
     rate: PositiveNumber = 5e-5
     warm_up: WholeNumber = 500
-    decay: bool = False
+    decay: bool | Literal["cosine"] = False
     weight_decay: Number = 1e-2
     clip: PositiveNumber = 1.0
     objective: Literal["epsilon", "x0", "energy"] = "epsilon"
@@ -77,10 +82,13 @@ class Settings:
     source: Literal["masked", "whole", "prefilled"] = "masked"
     size: Side = 512
     large: WholeNumber = 0
-    crop: Literal["hole", "whole"] = "hole"
+    crop: Literal["hole", "whole", "square"] = "hole"
     context: Number = 0.75
     flip: bool = True
     dilate: WholeNumber = 0
+    widen: WholeNumber = 0
+    vary_mask: bool = False
+    vary_colours: bool = False
     inside: Number = 1.0
     outside: Number = 1.0
     mask_loss: Number = 0.0
@@ -92,6 +100,10 @@ class Settings:
     seed: Seed = 4
 
 
+ADDED_LATER = ("large", "widen", "vary_mask", "vary_colours")
+"""Settings that stored trainings do not have: at their defaults they are left out of a training's identity."""
+
+
 @dataclass
 class Learner:
     """A network to be trained, and what it needs.
@@ -100,6 +112,8 @@ class Learner:
     save: writes the learned parameters; called with the learner, the folder, the tensors by their names on disk, and
         a summary of the training. about: the start, for the record. lora: a LoRA that the UNet starts with, not yet
         in it.
+    network: what is run and learned, where that is the UNet with something around it. embed: returns what the network
+        gets of each triplet beside the UNet's own arguments, by name. scale_rate: see `Trainer`.
     """
 
     unet: Any
@@ -112,6 +126,9 @@ class Learner:
     save: Callable[["Learner", Path, Mapping[str, Any], Mapping[str, Any]], None]
     about: Mapping[str, Any] = field(default_factory=dict)
     lora: Mapping[str, "torch.Tensor"] | None = None
+    network: Any = None
+    embed: Callable[[Sequence[Triplet]], Mapping[str, "torch.Tensor"]] | None = None
+    scale_rate: Callable[[str], float] | None = None
 
 
 def train(
@@ -145,7 +162,8 @@ def train(
         crops, positions = draw_batch(items, replace(settings, size=size), step, rank, world)
         noisy, condition, times, truth, weight = prepare_inputs(learner, settings, crops, positions)
         with attention_loss.record_attention(learner.unet, settings.token, settings.mask_loss > 0) as recorders:
-            predicted = predict(network, learner, size, noisy, condition, times)
+            embedded = learner.embed(crops) if learner.embed else {}
+            predicted = predict(network, learner, size, noisy, condition, times, embedded)
             loss: torch.Tensor
             if settings.objective == "energy":
                 first, second = predicted.float().chunk(2)
@@ -178,10 +196,11 @@ def fit(
     """
     if settings.save_memory:
         learner.unet.enable_gradient_checkpointing()
-    triplets = hash_json([item.id for item in items])
-    values = {name: value for name, value in asdict(settings).items() if name != "large" or value}
-    identity = {"settings": values, "triplets": triplets, "start": dict(learner.about)}
-    trainer = Trainer(learner.unet, settings, out, identity, name="remover", device=learner.device, dtype=learner.dtype)
+    defaults = {entry.name: entry.default for entry in fields(settings) if entry.name in ADDED_LATER}
+    values = {name: value for name, value in asdict(settings).items() if (name, value) not in defaults.items()}
+    identity = {"settings": values, "triplets": hash_json([item.id for item in items]), "start": dict(learner.about)}
+    options: dict[str, Any] = {name: getattr(learner, name) for name in ("device", "dtype", "scale_rate")}
+    trainer = Trainer(learner.network or learner.unet, settings, out, identity, name="remover", **options)
     trainer.fit(compute_loss, log_every=settings.log_every, on_progress=on_progress)
 
     about = {"steps": settings.steps, "triplets": len(items), "settings": values}
@@ -215,28 +234,37 @@ def draw_batch(
         epoch, index = divmod(position, len(items))
         order = np.random.default_rng([settings.seed, 1, epoch]).permutation(len(items))
         rng = np.random.default_rng([settings.seed, 2, position])
-        crops.append(crop_triplet(items[int(order[index])].read(), settings, rng))
+        item = items[int(order[index])]
+        crops.append(crop_triplet(item.read(), settings, rng)._replace(label=item.label))
         positions.append(position)
     return crops, positions
 
 
 def crop_triplet(triplet: Triplet, settings: Settings, rng: np.random.Generator) -> Triplet:
     """Return a triplet as the network gets it: a square, its mask grown, mirrored half of the time."""
-    source, target, mask, foreground = triplet
+    source, target, mask, foreground = triplet[:4]
     foreground = mask if foreground is None else foreground | mask
-    if settings.crop == "hole" and mask.any():
-        x0, y0, x1, y1 = compute_crop_window(mask, settings.context)
-        source, target, mask, foreground = (part[y0:y1, x0:x1] for part in (source, target, mask, foreground))
+    if settings.vary_mask:
+        mask, _ = augment.vary_mask(mask, rng, min(mask.shape) / augment.REFERENCE_SIDE)
+    window = (0, 0, mask.shape[1], mask.shape[0])
+    if settings.crop == "square":
+        window = augment.draw_square(mask, settings.size, rng)
+    elif settings.crop == "hole" and mask.any():
+        window = compute_crop_window(mask, settings.context)
+    x0, y0, x1, y1 = window
+    source, target, mask, foreground = (part[y0:y1, x0:x1] for part in (source, target, mask, foreground))
     side = (settings.size, settings.size)
     inside, resized_foreground = (
         np.asarray(cv2.resize(part.astype(np.float32), side, interpolation=cv2.INTER_AREA)) > 0
         for part in (mask, foreground)
     )
-    hole = dilate(inside, int(rng.integers(0, settings.dilate + 1)))
+    hole = augment.widen_mask(dilate(inside, int(rng.integers(0, settings.dilate + 1))), settings.widen)
     parts = [resize(source, side), resize(target, side), hole, resized_foreground]
+    if settings.vary_colours:
+        parts[:2] = augment.vary_colours((parts[0], parts[1]), rng)
     if settings.flip and rng.random() < 0.5:
         parts = [np.ascontiguousarray(part[:, ::-1]) for part in parts]
-    return Triplet(*parts)
+    return Triplet(parts[0], parts[1], parts[2], parts[3])
 
 
 def encode_batch(
@@ -260,7 +288,8 @@ def create_generators(settings: Settings, positions: Sequence[int]) -> list["tor
     """Return a generator for each position of the training: its noise is drawn first, then the rest."""
     import torch
 
-    return [torch.Generator("cpu").manual_seed(settings.seed * 2**32 + position) for position in positions]
+    seeds = (int(hash_json([settings.seed, position])[:8], 16) for position in positions)  # torch uses 32 bits of one
+    return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
 
 
 def draw_noise(generators: Sequence["torch.Generator"], like: "torch.Tensor") -> "torch.Tensor":
@@ -329,26 +358,37 @@ def prepare_source(
 
 
 def predict(
-    unet: Any, learner: Learner, size: int, noisy: "torch.Tensor", condition: "torch.Tensor", times: "torch.Tensor"
+    network: Any,
+    learner: Learner,
+    size: int,
+    noisy: "torch.Tensor",
+    condition: "torch.Tensor",
+    times: "torch.Tensor",
+    embedded: Mapping[str, "torch.Tensor"] | None = None,
 ) -> "torch.Tensor":
-    """Return the network's prediction, (n, c, h, w)."""
+    """Return the network's prediction, (n, c, h, w).
+
+    Args:
+        embedded: of `Learner.embed`.
+    """
     import torch
 
     count, dtype = len(noisy), learner.dtype
     ids = torch.tensor([[size, size, 0, 0, size, size]], device=noisy.device, dtype=dtype).expand(count, -1)
-    predicted: torch.Tensor = unet(
+    predicted: torch.Tensor = network(
         torch.cat([noisy, condition], dim=1),
         times,
         encoder_hidden_states=learner.tokens.to(dtype).expand(count, -1, -1),
         added_cond_kwargs={"text_embeds": learner.pooled.to(dtype).expand(count, -1), "time_ids": ids},
         return_dict=False,
+        **(embedded or {}),
     )[0]
     return predicted
 
 
 def get_disk_name(name: str) -> str:
     """Return a parameter's name on disk; a LoRA's has `unet.` in front, as diffusers writes it."""
-    plain = lora.strip_peft(name)
+    plain = lora.strip_peft(name).removeprefix("unet.")
     return f"unet.{plain}" if ".lora_" in name else plain
 
 

@@ -82,6 +82,7 @@ def describe_placements(arrangement: Arrangement, quality: int | None) -> dict[s
                 "metres": None if scale is None else round(cutout.object_size[1] / scale, 3),  # its outline's height
                 "pitch": None if difference is None else round(difference, 2),
                 "flipped": cutout.is_mirrored,
+                **({"rotated": round(cutout.rotation, 2)} if cutout.rotation else {}),
                 "shadow": None if azimuth is None else round(azimuth, 1),
                 "turned": round(rendered.shadow_rotation, 1),
             }

@@ -43,6 +43,8 @@ class Cutout:
     shadow_azimuth: float | None  # degrees, where its shadow falls
     shadow_confidence: float
     is_mirrored: bool = False
+    rotation: float = 0.0  # degrees counter-clockwise that it was rotated in the picture's plane
+    class_area: tuple[float, float] | None = None  # mean and deviation of its class's share of a picture
 
     @property
     def photo_contact_point(self) -> tuple[float, float]:
@@ -171,7 +173,7 @@ def make_cutout(
     )
     size_errors = {"metric": foreground.get("ground_size_error"), "class-size": CLASS_SIZE_ERROR}
     reflection = foreground.get("foreground_light")
-    azimuth = foreground.get("shadow_azimuth")
+    azimuth, class_area = foreground.get("shadow_azimuth"), foreground.get("class_area")
     return Cutout(
         id=str(foreground["id"]),
         label=label,
@@ -191,6 +193,7 @@ def make_cutout(
         size_error=size_errors.get(rule),
         shadow_azimuth=None if azimuth is None else float(azimuth),
         shadow_confidence=float(foreground.get("shadow_confidence") or 0.0),
+        class_area=None if class_area is None else (float(class_area[0]), float(class_area[1])),
     )
 
 
@@ -242,13 +245,22 @@ def align_shadow_sides(cutouts: Sequence[Cutout]) -> list[Cutout]:
     return [align(cutout) for cutout in cutouts]
 
 
+def find_effect_pixels(cutout: Cutout) -> Array:
+    """Find the pixels of a cut-out that are effects on the ground, (h, w) bool: outside the object, black or clear."""
+    red, green, blue, cover = (cutout.rgba[..., k] for k in range(4))
+    return np.asarray(~(cutout.object_mask | ((cover > 0) & ((red | green | blue) > 0))))
+
+
 def compute_frame_weights(cutout: Cutout, share: float = 0.06) -> Array:
     """Compute how much of the effects is left beside the frame of their photo, (h, w) float32, 0 to 1.
 
     The frame cut them off there; pasted elsewhere they must not end in a straight line. They fade over `share` of the
-    photo's longer side, but not on a side that cut the object itself: that side is placed at the frame again.
+    photo's longer side, but not on a side that cut the object itself: that side is placed at the frame again. Those of
+    a rotated cut-out have faded before.
     """
     height, width = cutout.object_mask.shape
+    if cutout.rotation:
+        return np.ones((height, width), np.float32)
     (left, top), (photo_width, photo_height) = cutout.crop_origin, cutout.photo_size
     reach = max(1.0, share * max(cutout.photo_size))
     cut = find_cut_sides(cutout.object_mask, (left, top, left + width, top + height), cutout.photo_size)
@@ -278,8 +290,7 @@ def split_layers(cutout: Cutout, fill_under_object: bool) -> tuple[Array, Array,
         and shadow alpha e (h, w) float32; the light on the ground (h, w, 3) float32 or None.
     """
     alpha = cutout.rgba[..., 3].astype(np.float32) / 255
-    red, green, blue, cover = (cutout.rgba[..., k] for k in range(4))
-    body = cutout.object_mask | ((cover > 0) & ((red | green | blue) > 0))
+    body = ~find_effect_pixels(cutout)
     colour: Array = cutout.rgba[..., :3] * alpha[..., None]
     fade = compute_frame_weights(cutout)
     shadow = (np.where(body, 0, alpha) * fade).astype(np.float32)

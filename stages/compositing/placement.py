@@ -133,6 +133,17 @@ def measure_overlap(box: Sequence[int], other: Sequence[int]) -> float:
     return max(0, wide) * max(0, high) / area if area > 0 else 0.0
 
 
+def read_boxes(values: Sequence[float]) -> list[Box]:
+    """Read boxes, x0, y0, x1, y1 one after another, in whole px.
+
+    Examples:
+        >>> read_boxes([0.2, 1, 9.8, 10, 3, 3, 5, 5])
+        [(0, 1, 10, 10), (3, 3, 5, 5)]
+    """
+    numbers = [round(value) for value in values]
+    return [(x0, y0, x1, y1) for x0, y0, x1, y1 in zip(*(numbers[k::4] for k in range(4)), strict=True)]
+
+
 def measure_support(cutout: Cutout, boxes: Array, feet: Array, scales: Array, depression: Array, table: Array) -> Array:
     """Measure the share, (n,), of the area under and in front of each object that is ground.
 
@@ -332,7 +343,7 @@ def draw_gaussian_placement(
     an earlier one; here the first counts.)
 
     Args:
-        size: of the background, width and height. others: boxes of the objects that were placed before.
+        size: of the background, width and height. others: boxes of its own objects, and of those placed before.
         areas: mean and standard deviation of the class, shares.
 
     Source: Syn4Removal (arXiv 2501.08279).

@@ -8,10 +8,11 @@ import numpy as np
 
 from rasura.manifests.images import RGB, Mask
 from rasura.stages.effect_mask.object_core import find_object_core, find_unshadowlike
+from rasura.stages.effect_mask.object_likelihood import estimate_object_likelihood
 from rasura.stages.effect_mask.texture import find_hidden_texture, find_visible_texture
 from rasura.stages.imaging.comparison import compute_difference
 from rasura.stages.imaging.components import label_components, select_components
-from rasura.stages.imaging.filters import Floats, blur, channel_mean
+from rasura.stages.imaging.filters import Floats, blur, channel_mean, estimate_gradient
 from rasura.stages.imaging.morphology import dilate, erode, morph
 
 DETAIL_SIDE = 15  # px of the median that details are compared with: what is narrower than half of it is a detail
@@ -19,8 +20,11 @@ MIN_DETAIL = 0.5  # of the log brightness, all channels together: a detail of cl
 MAX_REMAINDER = 0.4  # of a detail's contrast: with less of it in source, the detail is not there
 MIN_DETAIL_CHANGE, MIN_DETAIL_AREA = 20.0, 8  # grey levels of a 3 × 3 mean; px
 THIN_PART = 7  # px across
+MIN_MISSED, LIKELY = 0.05, 0.5  # areas of M_o; likelihood of object
 SMALLEST_SIDE = 300  # px of the longer side, down to which pictures are halved in the search for larger details
 LOG_RANGE = (2.0, 5.6)  # of the log brightness that the median covers, with 8 grey levels added
+MIN_GHOST_AREA = 40  # px
+MIN_RIM_ENERGY, CLEAN_ONLY_RIM = 0.15, 0.6  # squared Sobel slopes a px; times the energy in clean
 DARKER = -0.12  # log ratio of brightness below which a person sees shadow
 
 
@@ -45,6 +49,9 @@ def measure_object_evidence(source: RGB, clean: RGB, objects: Mask, noise: float
 def measure_missed_parts(source: RGB, clean: RGB, foreground: Mask, objects: Mask, noise: float) -> float:
     """Measure what M_o misses: the part of the object core, outside of M_o, that hides the ground's texture.
 
+    In dark shadows, and where a codec smeared it, texture is hidden, too: more than `MIN_MISSED` counts only where all
+    that is measured there speaks for an object.
+
     Args:
         source, clean: (h, w, 3) uint8, registered and of one exposure.
         foreground, objects: (h, w) bool, M_fg and M_o, which is not empty.
@@ -53,8 +60,10 @@ def measure_missed_parts(source: RGB, clean: RGB, foreground: Mask, objects: Mas
     Returns:
         Area in areas of M_o.
     """
-    core = find_object_core(source, clean, foreground, noise)
-    return float((core.hidden & ~dilate(objects, 2)).sum() / objects.sum())
+    missed = find_object_core(source, clean, foreground, noise).hidden & ~dilate(objects, 2)
+    if missed.sum() > MIN_MISSED * objects.sum():
+        missed &= estimate_object_likelihood(source, clean, foreground, noise) > LIKELY
+    return float(missed.sum() / objects.sum())
 
 
 def compute_detail(picture: RGB, side: int = DETAIL_SIDE) -> Floats:
@@ -108,6 +117,33 @@ def measure_moving_details(source: RGB, clean: RGB, foreground: Mask, objects: M
             cv2.resize(m.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0 for m in (foreground, objects)
         )
     return share
+
+
+def measure_clean_only_parts(source: RGB, clean: RGB, foreground: Mask, objects: Mask) -> float:
+    """Measure what is in M_fg beside M_o and has its outline in `clean` alone: a ghost that the target would get.
+
+    A shadow, a reflection and an object have their outlines in `source`. The squared gradient of the channels' logs
+    (blurred by 1.5 px) is summed up within 3 px of a part's rim, as in `find_clean_only_blobs`; rims that are faint in
+    `clean`, too, do not count.
+
+    Args:
+        source, clean: (h, w, 3) uint8, registered and of one exposure.
+        foreground, objects: (h, w) bool, M_fg and M_o.
+
+    Returns:
+        Share of the picture of the largest such part.
+    """
+    slopes = (estimate_gradient(np.log(blur(picture, 1.5) + 4)) for picture in (source, clean))
+    energy = [(across * across + down * down).sum(axis=-1) for across, down in slopes]
+    _, labels, areas = label_components(foreground & ~dilate(objects, 4))
+    near, largest = dilate(objects, 6), 0
+    for number in np.flatnonzero(areas >= MIN_GHOST_AREA) + 1:
+        part = labels == number
+        rim = dilate(part, 3) & ~erode(part, 3) & ~near
+        first, second = (float(values[rim].sum(dtype=np.float64)) for values in energy)
+        if second > MIN_RIM_ENERGY * max(20, int(rim.sum())) and first < CLEAN_ONLY_RIM * second:
+            largest = max(largest, int(areas[number - 1]))
+    return largest / foreground.size
 
 
 def measure_outside_shadow(source: RGB, clean: RGB, foreground: Mask, objects: Mask) -> float:

@@ -75,7 +75,9 @@ def find_moved_things(source: RGB, clean: RGB, changed: Mask, foreground: Mask) 
     if len(areas) < 2:
         return np.zeros_like(foreground)
     diagonal = float(np.hypot(*foreground.shape))
-    novelty = compute_range_distance(source, clean, REACH), compute_range_distance(clean, source, REACH)
+    novelty = [compute_range_distance(source, clean, REACH), compute_range_distance(clean, source, REACH)]
+    # Where both are new, something covers the scene, a reflection in water; a thing that moved is apart from its place.
+    novelty[1] = np.where(novelty[0] > NOVEL, np.float32(0), novelty[1])
     small = areas <= MAX_THING_SHARE * foreground.size
     small[areas.argmax()] = False
     _, elsewhere, other_areas = label_components((changed & ~foreground) | select_components(labels, small))

@@ -35,8 +35,8 @@ class Choose(Stage):
         super().__init__(params, seed)
         self.file = resolve(params.decisions)
 
-    def accepts_candidates(self) -> bool:
-        return True
+    def list_open_kinds(self, kinds: frozenset[str]) -> frozenset[str]:
+        return frozenset()  # the candidates that it keeps are accepted
 
     def weights(self) -> Mapping[str, Path]:
         return {"decisions": self.file}

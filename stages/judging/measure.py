@@ -13,7 +13,6 @@ from rasura.networks.metrics.psnr import compute_psnr
 from rasura.networks.metrics.rc_s import compute_rc_s
 from rasura.networks.weights import Reference, resolve
 from rasura.stages import stage
-from rasura.stages.judging.features import load_sam_features
 from rasura.stages.judging.truth import VERSION, grow_hole, review_candidate
 from rasura.stages.stage import Kept, Outcome, Record, Stage
 
@@ -68,8 +67,9 @@ class Measure(Stage):
             from rasura.networks.metrics.lpips import Lpips
 
             self.lpips = Lpips(files["lpips"])
-        self.features = load_sam_features(files["remove"]) if "remove" in files else None
-        self.encoder = load_encoder(files["rc_s"]) if "rc_s" in files else None
+        self.features, self.encoder = (
+            load_encoder(files[name]) if name in files else None for name in ("remove", "rc_s")
+        )
 
     def process_one(self, record: Record) -> Outcome:
         target, truth, hole = record["target"], record["truth"], grow_hole(record["mask"], record["hole_dilation"] or 0)

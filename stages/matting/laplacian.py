@@ -43,7 +43,13 @@ def compute_matting_laplacian(guide: Floats, unknown: Mask, epsilon: float) -> t
 
 
 def solve_alpha(
-    alpha: Floats, trust: Floats, unknown: Mask, guide: Floats, weight: float = 0.1, steps: int = 15
+    alpha: Floats,
+    trust: Floats,
+    unknown: Mask,
+    guide: Floats,
+    weight: float = 0.1,
+    steps: int = 15,
+    epsilon: float = COLOUR_NOISE,
 ) -> Floats:
     """Minimize Σ trust (x − α)² + weight · xᵀ L x over the unknown pixels, the others fixed, by conjugate gradients.
 
@@ -54,13 +60,14 @@ def solve_alpha(
         guide: (h, w, 3) of the matting Laplacian L.
         weight: of the Laplacian.
         steps: at most.
+        epsilon: grey levels², see `compute_matting_laplacian`.
 
     Returns:
         (h, w) float32 in [0, 1].
     """
     if min(alpha.shape) < 3:
         return alpha
-    windows, laplacian = compute_matting_laplacian(guide, unknown, COLOUR_NOISE)
+    windows, laplacian = compute_matting_laplacian(guide, unknown, epsilon)
     free, data_weight = unknown.ravel().astype(np.float32), trust.ravel() + 1e-3
 
     def multiply(values: Floats) -> Floats:

@@ -1,7 +1,8 @@
 """The object mask M_o of a pair, from its differences: promptable SAM or GrabCut, started from the object core.
 
 A box around everything that differs is a bad prompt: it contains the shadow, and SAM includes it. So the prompts come
-from the object core (see `effects`), and SAM's masks are scored against core and shadow.
+from the object core (see `effects`), and SAM's masks are scored against core and shadow. Where the result does not fit
+the core well, every pixel is weighed (`object_likelihood`), as for grey objects on white and mirror images.
 """
 
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from rasura.manifests.images import RGB, Mask
 from rasura.stages.effect_mask.object_core import find_object_core
+from rasura.stages.effect_mask.object_likelihood import estimate_object_likelihood
 from rasura.stages.effect_mask.texture import find_visible_texture
 from rasura.stages.imaging.comparison import compute_difference
 from rasura.stages.imaging.components import (
@@ -21,8 +23,7 @@ from rasura.stages.imaging.components import (
     label_components,
     select_components,
 )
-from rasura.stages.imaging.filters import blur, channel_mean
-from rasura.stages.imaging.morphology import dilate, disc, morph
+from rasura.stages.imaging.morphology import dilate, disc, erode, morph
 from rasura.stages.segmenters.grabcut import cut_from_seeds
 from rasura.stages.segmenters.sam import Embedding, Floats, Promptable, build_prompt
 
@@ -31,8 +32,10 @@ Box = tuple[int, int, int, int]
 MAX_BLOBS = 6
 GOOD_ENOUGH = 2.1  # of 2.3: no further prompt is tried
 MAX_BARE = 0.35  # share of a mask in which the ground may be visible
-BETTER_BY_HUE = 0.04  # IoU with the core by which a cut of the change's hue has to be better than one of the colours
-DOUBTFUL = 0.72  # IoU with the core below which GrabCut starts from all of the core, not from its coloured part
+DOUBTFUL = 0.7  # score below which M_o is cut by the likelihood of each pixel instead
+DOUBTFUL_LIKELIHOOD = 0.82  # mean in M_o, below which it holds a shadow or a mirror image, whatever its score
+LIKELY, SURE, POSSIBLE = 0.5, 0.9, 0.02
+"""Likelihoods from which GrabCut begins with a pixel as object, may not take it away, and may add it."""
 SMEAR = 0.015  # of the diagonal: so far from an object its codec may have smeared the ground
 SMALL_PART = 0.02  # of the largest part: smaller ones are removed
 
@@ -272,19 +275,6 @@ def find_smear(core: Mask, hidden: Mask, strength: Floats) -> Mask:
     return np.asarray(hidden & halo & (strength <= 0.2 * typical))
 
 
-def draw_change(source: RGB, clean: RGB) -> RGB:
-    """Draw a pair for GrabCut: source's brightness, and the hue of the change, which shadows have little of.
-
-    Returns:
-        (h, w, 3) uint8: mean of source's channels; red less green and yellow less blue of log(source / clean), 200
-        levels a unit around 128.
-    """
-    ratio = np.log((blur(source, 0.7) + 6) / (blur(clean, 0.7) + 6))
-    red, green, blue = cv2.split(ratio)
-    hues = [np.clip(128 + 200 * hue, 0, 255) for hue in (red - green, (red + green) / 2 - blue)]
-    return np.asarray(np.stack([channel_mean(source), *hues], axis=-1), np.uint8)
-
-
 def add_parts(answer: Mask, cut: Mask) -> Mask:
     """Add to SAM's mask what GrabCut finds beside it, thicker than 2 % of the shorter side: mirrors, hair, a hand.
 
@@ -292,6 +282,33 @@ def add_parts(answer: Mask, cut: Mask) -> Mask:
     """
     side = max(5, round(min(answer.shape) / 48) | 1)
     return np.asarray(answer | morph(cut & ~answer, cv2.MORPH_OPEN, side))
+
+
+def compute_expected_iou(mask: Mask, likelihood: Floats) -> float:
+    """Return the IoU that a mask is expected to have with the object, by each pixel's likelihood to be object.
+
+    Examples:
+        >>> compute_expected_iou(np.array([[True, True, False]]), np.array([[1.0, 0.5, 0.5]], np.float32))
+        0.6
+    """
+    inside = float(likelihood[mask].sum(dtype=np.float64))
+    union = float(mask.sum()) + float(likelihood[~mask].sum(dtype=np.float64))
+    return inside / max(1.0, union)
+
+
+def segment_by_likelihood(picture: RGB, likelihood: Floats, foreground: Mask) -> tuple[Mask, float]:
+    """Segment M_o of a pair by GrabCut, which begins with the likely pixels; the score is the expected IoU.
+
+    Args:
+        picture: (h, w, 3) uint8 with the object.
+        likelihood: (h, w) float32, 0 to 1, of object.
+        foreground: (h, w) bool, M_fg.
+    """
+    likely = likelihood > LIKELY
+    sure = likely & erode(likelihood > SURE, 1)
+    possible = ((likelihood > POSSIBLE) | dilate(likely, 2)) & dilate(foreground, 2)
+    mask = tidy(smooth_rim(cut_from_seeds(picture, sure, likely, possible), 3))
+    return mask, compute_expected_iou(mask, likelihood)
 
 
 def segment_pair(source: RGB, clean: RGB, foreground: Mask, noise: float, sam: Promptable | None) -> tuple[Mask, float]:
@@ -306,7 +323,7 @@ def segment_pair(source: RGB, clean: RGB, foreground: Mask, noise: float, sam: P
 
     Returns:
         (h, w) bool, all False where nothing could be an object, and a score from 0 to 1: GrabCut's, or SAM's times the
-        IoU of its mask with GrabCut's.
+        IoU of its mask with GrabCut's; the expected IoU of a mask by likelihood, where M_o is one.
     """
     core, tinted, hidden = find_object_core(source, clean, foreground, noise)
     strength = compute_difference(source, clean)
@@ -319,15 +336,16 @@ def segment_pair(source: RGB, clean: RGB, foreground: Mask, noise: float, sam: P
     shows = find_visible_texture(source, clean, noise).astype(np.uint8)
     bare = np.asarray(cv2.erode(shows, disc(2), borderValue=0), np.uint8) > 0
     evidence = (core, foreground, tinted, strength, hidden, bare)
-    cut, score = segment_with_grabcut(source, *evidence)
-    by_hue, hue_score = segment_with_grabcut(draw_change(source, clean), *evidence)
-    if hue_score > score + BETTER_BY_HUE:  # the object's colours are also in its shadow
-        cut, score = by_hue, hue_score
-    if score < DOUBTFUL:  # grey objects: what only their texture tells counts in full; the score stays
-        cut, _ = segment_with_grabcut(source, core, foreground, core, strength, hidden, bare)
-    if sam is None:
-        return cut, score
-    mask, score = segment_with_sam(sam, source, core, foreground, tinted, strength, hidden, bare)
-    mask = tidy(add_parts(mask, cut) & ~bare, core)
-    # SAM is as sure of a shadow, a mirror image or one of three objects; where GrabCut's mask is another, one is wrong.
-    return mask, score * float((mask & cut).sum() / max(1, (mask | cut).sum()))
+    mask, score = segment_with_grabcut(source, *evidence)
+    if sam is not None:
+        cut = mask
+        mask, score = segment_with_sam(sam, source, *evidence)
+        mask = tidy(add_parts(mask, cut) & ~bare, core)
+        # SAM is as sure of a shadow, a mirror image or one of three objects; GrabCut's mask is another one then.
+        score *= float((mask & cut).sum() / max(1, (mask | cut).sum()))
+    likelihood = estimate_object_likelihood(source, clean, foreground, noise)
+    if score < DOUBTFUL or float(likelihood[mask & foreground].mean(dtype=np.float64)) < DOUBTFUL_LIKELIHOOD:
+        by_likelihood, expected = segment_by_likelihood(source, likelihood, foreground)
+        if expected > compute_expected_iou(mask, likelihood):
+            return by_likelihood, expected
+    return mask, score

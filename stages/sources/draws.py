@@ -10,6 +10,8 @@ from pydantic import BeforeValidator, Field, field_validator
 from rasura.manifests.ids import compute_seed, hash_json
 from rasura.manifests.schemas import PROVENANCE, Kind
 from rasura.stages import stage
+from rasura.stages.compositing.instances import InstanceFilter, select_instances
+from rasura.stages.compositing.placement import summarize_areas
 from rasura.stages.sources.balance import (
     BalancedSampler,
     Foreground,
@@ -39,7 +41,8 @@ GROUND_COLUMNS = [
     "ground_things",
     *PLANE_COLUMNS,
 ]
-REQUIRED_COLUMNS = ["source", "ground_mask", "ground_scale"]  # of a background
+PHOTO_COLUMNS = ["source"]  # of a background
+REQUIRED_COLUMNS = [*PHOTO_COLUMNS, "ground_mask", "ground_scale"]  # of a background with a ground plane
 VIEW_COLUMNS = [
     "foreground_box",
     "picture_width",
@@ -47,7 +50,16 @@ VIEW_COLUMNS = [
     "ground_scale",
     *PLANE_COLUMNS,
 ]  # determine the view
-LISTING_COLUMNS = ["label", "split", "scene_id", "origin", "foreground_area", *VIEW_COLUMNS, *SHADOW_COLUMNS]
+LISTING_COLUMNS = [
+    "label",
+    "split",
+    "scene_id",
+    "origin",
+    "foreground_area",
+    "clip_score",
+    *VIEW_COLUMNS,
+    *SHADOW_COLUMNS,
+]
 
 
 def _as_tuple(value: Any) -> Any:
@@ -72,6 +84,12 @@ class DrawsParams(stage.Params):
     min_confidence: float = Field(0.0, ge=0, le=1, description="shadow directions less sure than this are unknown")
     view: float = Field(
         5.0, ge=0, description="degrees by which an object may be seen more or less from above than any of the floor"
+    )
+    ground: bool = Field(
+        True, description="backgrounds need a ground plane; false, for `composite: {placement: gaussian}`: any photo"
+    )
+    instances: InstanceFilter | None = Field(
+        None, description="leave out foregrounds as Syn4Removal does; areas of the classes are those of what is left"
     )
     max_uses: int | None = Field(None, ge=1, description="how often one foreground is drawn at most")
 
@@ -201,7 +219,7 @@ class Draws(Source):
     """Foregrounds and a background, sampled together."""
 
     name = "draws"
-    version = "3"
+    version = "4"
     gives = {
         **PROVENANCE,
         "background": Kind.RGB,
@@ -225,15 +243,25 @@ class Draws(Source):
         return list(dict.fromkeys([*self.params.foregrounds, *self.params.backgrounds]))
 
     def required_columns(self) -> Mapping[str, Sequence[str]]:
-        required = dict.fromkeys(self.params.backgrounds, REQUIRED_COLUMNS)
+        required = dict.fromkeys(self.params.backgrounds, self.background_columns)
         for flow in self.params.foregrounds:
             required[flow] = [*CUTOUT_COLUMNS, *required.get(flow, ())]
         return required
 
+    @property
+    def background_columns(self) -> list[str]:
+        """The columns that backgrounds need."""
+        return REQUIRED_COLUMNS if self.params.ground else PHOTO_COLUMNS
+
     def items(self, run: RunContext) -> list[Record]:
         p = self.params
         foregrounds = [row for flow in p.foregrounds for row in self._read_rows(run, flow, CUTOUT_COLUMNS)]
-        backgrounds = [row for flow in p.backgrounds for row in self._read_rows(run, flow, REQUIRED_COLUMNS)]
+        backgrounds = [row for flow in p.backgrounds for row in self._read_rows(run, flow, self.background_columns)]
+        areas: dict[str, tuple[float, float]] = {}
+        if p.instances is not None:
+            foregrounds = select_instances(foregrounds, p.instances)
+            sizes = [(row.get("label"), row.get("foreground_area")) for row in foregrounds]
+            areas = summarize_areas([(label, area) for label, area in sizes if area is not None])
         sampler = PairSampler(foregrounds, backgrounds, self.params, self.seed)
         items: list[Record] = []
         for number in range(self.params.count if sampler.backgrounds else 0):
@@ -248,7 +276,8 @@ class Draws(Source):
                     "origin": background["origin"],
                     "background": [background["flow"], background["shard"], background["row"]],
                     "foregrounds": [
-                        [*(entry.row[key] for key in ("flow", "shard", "row")), entry.mirror] for entry in chosen
+                        [*(entry.row[key] for key in ("flow", "shard", "row")), entry.mirror, areas.get(entry.label)]
+                        for entry in chosen
                     ],
                 }
             )
@@ -269,10 +298,12 @@ class Draws(Source):
         flow, shard, number = item["background"]
         background = self.tables.row(flow, shard, number, ["id", "source", *BACKGROUND_COLUMNS, *GROUND_COLUMNS])
         cutouts = []
-        for flow, shard, number, mirror in item["foregrounds"]:
+        for flow, shard, number, mirror, area in item["foregrounds"]:
             row = self.tables.row(flow, shard, number, [*FOREGROUND_COLUMNS, *CUTOUT_COLUMNS, *OPTIONAL_COLUMNS])
             size = [row.pop("picture_width"), row.pop("picture_height")]
-            cutouts.append(dict.fromkeys(OPTIONAL_COLUMNS) | row | {"source_size": size, "mirror": mirror})
+            cutouts.append(
+                dict.fromkeys(OPTIONAL_COLUMNS) | row | {"source_size": size, "mirror": mirror, "class_area": area}
+            )
         licences = sorted({background["licence"], *(row["licence"] for row in cutouts)} - {None})
         merged: dict[str, dict[str, str]] = {"stages": {}, "weights": {}}
         for column in merged:

@@ -12,7 +12,7 @@ from rasura.manifests.formats.ober import NEEDED_COLUMNS, PICTURES, OberReader, 
 from rasura.manifests.ids import compute_content_id, find_equal_splits, is_split_name
 from rasura.manifests.images import MAX_PIXELS, decode_image
 from rasura.manifests.parquet import iterate_rows, open_parquet
-from rasura.manifests.schemas import PROVENANCE, Kind, Schema
+from rasura.manifests.schemas import CANDIDATE_KINDS, PROVENANCE, Kind, Schema
 from rasura.stages import stage
 from rasura.stages.imaging.mask_change import Polarity
 from rasura.stages.sources.files import ChangedInput, InputPath, RunContext, format_origin, make_unreadable_id, remember
@@ -87,12 +87,13 @@ class Ober(Source):
         """
         return check_files(find_files(self.params.path, "*.parquet", passed_over), NEEDED_COLUMNS, PICTURES)
 
-    def lists_candidates(self) -> bool:
-        """Return whether rows of the chosen subsets are what a remover made; the layout has no verdicts."""
+    def list_candidate_kinds(self) -> frozenset[str]:
+        """Return the chosen subsets that are what a model made; the layout has no verdicts."""
         chosen = self.params.subsets
-        if chosen is not None and "edited" not in chosen:
-            return False
-        return any("edited" in list_subsets(file.path) for file in self.list_inputs())
+        kinds = CANDIDATE_KINDS if chosen is None else CANDIDATE_KINDS & frozenset(chosen)
+        if not kinds:
+            return kinds
+        return kinds & frozenset().union(*(list_subsets(file.path) for file in self.list_inputs()))
 
     def items(self, run: RunContext) -> list[Record]:
         files = self.list_inputs(run.passed_over)

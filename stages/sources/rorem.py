@@ -9,7 +9,7 @@ from rasura.manifests.formats.rorem import ABOUT, PARTS, Entry, NotRorem, conver
 from rasura.manifests.ids import hash_json, is_split_name
 from rasura.manifests.images import MAX_PIXELS, decode_image
 from rasura.manifests.json_lines import parse_json_lines
-from rasura.manifests.schemas import PROVENANCE, Kind, Schema
+from rasura.manifests.schemas import CANDIDATE_KINDS, PROVENANCE, Kind, Schema
 from rasura.stages import stage
 from rasura.stages.imaging.mask_change import Polarity
 from rasura.stages.sources.files import (
@@ -80,16 +80,17 @@ class Rorem(Source):
         """
         return [entry for _, entries in self._read_lists() for entry in entries]
 
-    def lists_candidates(self) -> bool:
-        """Return whether rows are what a remover made and have no score of 1: nobody has said yes to them."""
+    def list_candidate_kinds(self) -> frozenset[str]:
+        """Return the kinds of rows that a model made and that have no score of 1: nobody has said yes to them."""
+        kinds: set[str] = set()
         for path, entries in self._read_lists():
             details = _read_row_details(path)
             for entry in entries:
                 row = details.get(get_entry_name(entry.paths.get("source") or ""), {})
                 kind = row.get("kind") or self.params.kind
-                if entry.fault is None and kind == "edited" and convert_score(entry.score) != "yes":
-                    return True
-        return False
+                if entry.fault is None and kind in CANDIDATE_KINDS and convert_score(entry.score) != "yes":
+                    kinds.add(kind)
+        return frozenset(kinds)
 
     def _read_lists(self) -> list[tuple[str, list[Entry]]]:
         root = expand_path(self.params.path)

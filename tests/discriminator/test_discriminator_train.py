@@ -1,6 +1,7 @@
 """Training of the discriminator: it learns, goes on exactly where it was, and says what is wrong with what it is
 given."""
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ pytest.importorskip("accelerate")
 from safetensors.torch import load_file
 from support.discriminator_candidates import SMALL, make_candidate, make_picture
 
-from rasura.discriminator import augment, calibration, dataset, model, network, train
+from rasura.discriminator import augment, calibration, dataset, ladders, model, network, train
 from rasura.discriminator.augment import Case
 from rasura.discriminator.crops import Crop
 from rasura.discriminator.dataset import Example, StoredExample
@@ -56,7 +57,9 @@ def test_it_learns_to_tell_a_fill_from_an_object_that_stayed(codec, votes, tmp_p
     """In 60 steps at tiny size the held-out loss falls and unseen candidates are ranked right nearly always; head and
     trunk both moved; the folder is a discriminator."""
     untrained = model.create_tiny(codec, seed=1)
-    settings = replace(QUICK, steps=60, batch=8, rate=3e-3, evaluate_every=20, checkpoint_every=60, negatives=0)
+    settings = replace(
+        QUICK, steps=60, batch=8, rate=3e-3, evaluate_every=20, checkpoint_every=60, negatives=0, ladders=0
+    )
     about = train.train(untrained, votes, settings, tmp_path / "judge")
     lines = [json.loads(line) for line in (tmp_path / "judge" / "log.jsonl").read_text().splitlines()]
     assert lines[-1]["loss"] < lines[0]["loss"]
@@ -164,10 +167,15 @@ def test_a_step_is_its_seed_and_number(codec, votes):
     """A step's candidates are the same every time, other steps' are others, every vote comes once an epoch, and two
     processes share a step without overlap."""
     judge = model.create_tiny(codec)
-    one, again, other = (train.draw_batch(judge, votes, QUICK, step)[0] for step in (3, 3, 4))
+
+    def draw(examples, step, *process):
+        batch = train.draw_batch(judge, examples, QUICK, step, *process)
+        return batch.crops[: len(batch.votes)]
+
+    one, again, other = (draw(votes, step) for step in (3, 3, 4))
     assert all(np.array_equal(a.target, b.target) for a, b in zip(one, again, strict=True))
     assert not all(np.array_equal(a.target, b.target) for a, b in zip(one, other, strict=True))
-    halves = [train.draw_batch(judge, votes, QUICK, 3, rank, 2)[0] for rank in range(2)]
+    halves = [draw(votes, 3, rank, 2) for rank in range(2)]
     joined = [view for pair in zip(*halves, strict=True) for view in pair]
     assert all(np.array_equal(a.target, b.target) for a, b in zip(one, joined, strict=True))
     stored = [
@@ -176,13 +184,65 @@ def test_a_step_is_its_seed_and_number(codec, votes):
         )
         for one in votes
     ]
-    read = train.draw_batch(judge, stored, QUICK, 3)[0]  # pictures that are read when they are needed
+    read = draw(stored, 3)  # pictures that are read when they are needed
     assert all(np.array_equal(a.target, b.target) for a, b in zip(one, read, strict=True))
     settings = replace(QUICK, negatives=0.0)
-    drawn = [float(vote) for step in range(12) for vote in train.draw_batch(judge, votes, settings, step)[1]]
+    drawn = [float(vote) for step in range(12) for vote in train.draw_batch(judge, votes, settings, step).votes]
     assert sum(drawn) == 24
     assert compute_rate_factor(QUICK, 0) == 0.5
     assert compute_rate_factor(replace(QUICK, decay=True), 5) == pytest.approx(1 / 6)
+
+
+def test_a_ladder_falls_step_by_step_and_differs_in_the_hole_alone(codec, votes):
+    """Each accepted candidate has two blurs and another picture below it, mirrored and recoloured as it is; rejected
+    ones have none; two processes make the same ladders; the loss is small where every step falls."""
+    judge = model.create_tiny(codec)
+    settings = replace(QUICK, batch=24, negatives=0.0, dilate=0.0, turn=True, recolour=True, ladders=1.0)
+    batch = train.draw_batch(judge, votes, settings, 0)
+    tops = [k for k, vote in enumerate(batch.votes) if vote > 0.5]
+    assert 0 < len(tops) < 24
+    assert len(batch.crops) == 24 + 3 * len(tops)
+    for place, top in enumerate(tops):
+        first = 24 + 3 * place
+        steps = [top, first, first + 1, first + 2]
+        assert batch.pairs[4 * place : 4 * place + 4] == [*itertools.pairwise(steps), (top, first + 2)]
+        good, weak, strong, swapped = (batch.crops[k] for k in steps)
+        outside = ~good.mask
+        errors = []
+        for worse in (weak, strong, swapped):
+            assert np.array_equal(worse.source, good.source)
+            assert np.array_equal(worse.mask, good.mask)
+            assert np.array_equal(worse.target[outside], good.target[outside])
+            errors.append(np.abs(worse.target[good.mask].astype(int) - good.target[good.mask]).mean())
+        assert errors[0] <= errors[1]
+        assert errors[2] > 10
+    halves = [train.draw_batch(judge, votes, settings, 0, rank, 2) for rank in range(2)]
+    lower = {crop.target.tobytes() for half in halves for crop in half.crops[12:]}
+    assert lower == {crop.target.tobytes() for crop in batch.crops[24:]}
+    none = train.draw_batch(judge, votes, replace(settings, ladders=0.0), 0)
+    assert not none.pairs
+    pairs = ladders.list_pairs([0, 1, 2])
+    falling = torch.tensor([9.0, 0.0, -9.0], requires_grad=True)
+    loss = ladders.compute_order_loss(falling, pairs)
+    assert 0 < loss < 0.001 < np.log(2) < ladders.compute_order_loss(-falling, pairs)
+    assert ladders.compute_order_loss(falling, []) == 0
+
+
+def test_ladders_teach_an_order_that_votes_do_not_show(codec, votes, tmp_path):
+    """Votes on intact and untouched pictures say nothing of a blur and a foreign filling; trained with ladders, the
+    network orders them far better than after the same steps without."""
+    settings = replace(QUICK, steps=15, batch=4, rate=3e-3, negatives=0, held=0.0, flip=False, dilate=0.0)
+    losses = []
+    for share in (0.0, 1.0):
+        judge = model.create_tiny(codec, replace(network.TINY, size=32), seed=1)
+        train.train(judge, votes[:4], replace(settings, ladders=share), tmp_path / str(share))
+        judge.network.eval()
+        for example in votes[:4:2]:
+            worse = ladders.make_ladder(example, make_picture(7), np.random.default_rng(0))
+            crops = [judge.preprocess(example.source, one, example.mask) for one in (example.target, *worse)]
+            logits = torch.from_numpy(judge.compute_logits(crops))
+            losses.append(float(ladders.compute_order_loss(logits, ladders.list_pairs([0, 1, 2, 3]))))
+    assert max(losses[2:]) < 0.5 * min(losses[:2])
 
 
 def test_candidates_are_varied_without_changing_what_is_seen():

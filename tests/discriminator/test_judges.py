@@ -1,82 +1,21 @@
 """Judges of any backend give one number a candidate; a server that fails costs no candidate, and no question twice."""
 
-import base64
 import json
-import threading
-from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import cv2
 import numpy as np
 import pytest
+from support.vlm_server import VlmServer
 
 from rasura.discriminator.judges import battery, folder, vlm
 from rasura.discriminator.judges.battery import FailedCheck, TrueTriplet
 from rasura.discriminator.judges.ensemble import Ensemble
-from rasura.discriminator.judges.vlm import VlmJudge, VlmSettings, VlmUnavailable
+from rasura.discriminator.judges.vlm import VlmJudge, VlmSettings
 from rasura.discriminator.network import WrongDiscriminator
+from rasura.networks import web_client
 from rasura.networks.metrics.rc_s import compute_rc_s
+from rasura.networks.web_client import ServerUnavailable
 from rasura.networks.weights import BadWeights
-
-
-class Server:
-    """An OpenAI-compatible server that scores a picture by the brightness of its last panel.
-
-    Before that, each question meets the troubles in turn: a status, garbage, an answer without a score, silence.
-    """
-
-    def __init__(self, troubles=()):
-        self.troubles, self.asked, self.requests, self.keys = troubles, Counter(), [], []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                outer.keys.append(self.headers.get("Authorization"))
-                count = outer.asked[body]
-                outer.asked[body] += 1
-                outer.requests.append(json.loads(body))
-                trouble = outer.troubles[count] if count < len(outer.troubles) else None
-                status, answer = 200, outer.answer(json.loads(body))
-                if isinstance(trouble, int):
-                    status, answer = trouble, b"too bad"
-                elif trouble:
-                    answer = trouble
-                try:
-                    self.send_response(status)
-                    self.send_header("Retry-After", "0")
-                    self.send_header("Content-Length", str(len(answer)))
-                    self.end_headers()
-                    self.wfile.write(answer)
-                except OSError:
-                    pass
-
-            def log_message(self, *arguments):
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-        self.thread = threading.Thread(target=self.http.serve_forever, daemon=True)
-
-    def answer(self, request):
-        score = round(float(self.picture(request)[:, -32:].mean()) / 2.55)
-        content = f'Here you are: {{"score": {score}, "reason": "good"}}'
-        return json.dumps({"choices": [{"message": {"content": content}}]}).encode()
-
-    @staticmethod
-    def picture(request):
-        url = request["messages"][0]["content"][1]["image_url"]["url"]
-        png = np.frombuffer(base64.b64decode(url.split(",")[1]), np.uint8)
-        return cv2.cvtColor(cv2.imdecode(png, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *error):
-        self.http.shutdown()
-        self.http.server_close()
-        self.thread.join()
 
 
 def make_candidates(count, seed=0):
@@ -93,7 +32,7 @@ def score_all(judge, candidates):
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
-    monkeypatch.setattr(vlm, "PAUSE_S", 0.01)
+    monkeypatch.setattr(web_client, "FIRST_PAUSE_S", 0.01)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
 
@@ -102,7 +41,7 @@ def test_every_trouble_is_retried_and_no_candidate_is_lost(tmp_path):
     no_score = json.dumps({"choices": [{"message": {"content": "It looks fine to me."}}]}).encode()
     troubles = (429, 500, b"<html>", b'{"choices": []}', no_score)
     candidates = make_candidates(12)
-    with Server(troubles) as server:
+    with VlmServer(troubles) as server:
         judge = VlmJudge(VlmSettings(server.url, "m", "Good?", size=32), tmp_path)
         logits = score_all(judge, candidates)
         assert set(server.asked.values()) == {len(troubles) + 1}
@@ -114,7 +53,7 @@ def test_every_trouble_is_retried_and_no_candidate_is_lost(tmp_path):
 def test_a_rerun_asks_nothing_and_a_change_asks_again(tmp_path):
     """Answers are kept by picture, prompt and model; one that a crash cut short is asked for again."""
     candidates = make_candidates(5)
-    with Server() as server:
+    with VlmServer() as server:
 
         def count_questions(**changes):
             before = len(server.requests)
@@ -137,7 +76,7 @@ def test_a_rerun_asks_nothing_and_a_change_asks_again(tmp_path):
 def test_the_question_shows_source_outline_and_result(tmp_path, monkeypatch):
     """Three panels side by side, the outline in red around the hole in the middle one alone; the key is sent."""
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
-    with Server() as server:
+    with VlmServer() as server:
         score_all(VlmJudge(VlmSettings(server.url, "m", "Good?", size=32, context=9), tmp_path), make_candidates(1))
         picture = server.picture(server.requests[0])
         assert server.requests[0]["messages"][0]["content"][0]["text"] == "Good?"
@@ -156,23 +95,38 @@ def test_the_question_shows_source_outline_and_result(tmp_path, monkeypatch):
 def test_what_does_not_mend_itself_ends_at_once_and_keeps_the_answers(tmp_path):
     """A wrong key is not asked again and again; a dead server is given up in the end; what was answered stays."""
     candidates = make_candidates(3)
-    with Server() as server:
+    with VlmServer() as server:
         settings = VlmSettings(server.url, "m", "Good?", size=32, parallel=1, attempts=3)
         score_all(VlmJudge(settings, tmp_path), candidates[:2])
         server.troubles = (401,) * 9
-        with pytest.raises(VlmUnavailable, match=r"status 401.*same command goes on"):
+        with pytest.raises(ServerUnavailable, match="status 401"):
             score_all(VlmJudge(settings, tmp_path), candidates)
         assert len(server.requests) == 3
         server.troubles = (503,) * 9
-        with pytest.raises(VlmUnavailable, match="503"):
+        with pytest.raises(ServerUnavailable, match="503"):
             score_all(VlmJudge(settings, tmp_path), candidates)
         assert len(server.requests) == 3 + 3
         server.troubles = ()
         assert len(score_all(VlmJudge(settings, tmp_path), candidates)) == 3
-    with pytest.raises(VlmUnavailable, match="URLError"):
+    with pytest.raises(ServerUnavailable, match="URLError"):
         score_all(VlmJudge(settings, tmp_path / "other"), candidates)
     with pytest.raises(ValueError, match="begins with http"):
         VlmJudge(VlmSettings("file:///etc/passwd", "m", "?"), tmp_path)
+
+
+def test_a_candidate_that_is_never_answered_about_costs_no_other(tmp_path):
+    """Garbage, or a refusal of this one picture, ends in NaN for it alone; a refusal of all is the server's fault."""
+    candidates = make_candidates(6)
+    assert candidates[0][1].mean() < 30 <= candidates[1][1].mean()
+    for name, dark in (("garbage", b"<html>"), ("refused", 400)):
+        with VlmServer(dark=dark) as server:
+            judge = VlmJudge(VlmSettings(server.url, "m", "Good?", size=32, attempts=3), tmp_path / name)
+            score_all(judge, candidates[1:])
+            logits = score_all(judge, candidates)
+            assert np.isnan(logits).tolist() == [True] + [False] * 5
+            assert len(server.requests) == 5 + (3 if name == "garbage" else 1)
+            with VlmServer((400,) * 9) as other, pytest.raises(ServerUnavailable, match="status 400"):
+                score_all(VlmJudge(VlmSettings(other.url, "m", "Good?", size=32), tmp_path / "none"), candidates)
 
 
 def test_scores_are_read_strictly():
@@ -186,7 +140,7 @@ def test_scores_are_read_strictly():
 def test_folders_open_as_what_they_are(tmp_path):
     """A VLM's folder has its prompt and its answers; an ensemble weighs its members; what is unknown is refused."""
     candidates = make_candidates(40)
-    with Server() as server:
+    with VlmServer() as server:
         for name in ("one", "two"):
             folder.create_vlm(tmp_path / name, server.url, name, size=32)
         judge = folder.open_judge(tmp_path / "one")
@@ -263,6 +217,24 @@ def test_the_battery_passes_a_good_judge_and_stops_one_that_likes_blur(tmp_path)
         battery.check_battery(tmp_path, is_required=True)
     with pytest.raises(FailedCheck, match="too few"):
         battery.run_battery(Ideal([]), triplets[:5])
+
+
+def test_the_battery_leaves_out_triplets_without_an_answer():
+    """A triplet about whose pictures the judge gives no answer does not count; with too few others nothing passes."""
+    triplets = make_triplets(24)
+
+    class Silent(Ideal):
+        def compute_logits(self, crops, on_progress=None):
+            logits = super().compute_logits(crops)
+            return np.where([any((crop == one).all() for one in self.unknown) for crop in crops], np.nan, logits)
+
+    judge = Silent([triplet.target for triplet in triplets])
+    judge.unknown = [triplet.target for triplet in triplets[3:7]]
+    result = battery.run_battery(judge, triplets)
+    assert (result.rows, result.passed) == (20, True)
+    judge.unknown = [triplet.target for triplet in triplets[3:8]]
+    with pytest.raises(FailedCheck, match="19 triplets about whose pictures it gives usable answers"):
+        battery.run_battery(judge, triplets)
 
 
 def test_rc_s_prefers_a_fill_that_is_like_its_surroundings():

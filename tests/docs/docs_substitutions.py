@@ -11,6 +11,7 @@ NEEDS_WEIGHTS = (
     "needs weights that are not in the repository; the same values are checked with empty files in their place"
 )
 NEEDS_SDXL = "needs SDXL-inpainting and a GPU; the command must end with the sentence that names the missing folder"
+NEEDS_SD15 = "needs Stable Diffusion 1.5 and a GPU; the command must end with the sentence that names what is missing"
 NEEDS_MINUTES = "takes many minutes; the test imports the measurement"
 
 
@@ -52,6 +53,13 @@ SUBSTITUTIONS = (
         "needs a run of about a hundred pairs; the command must end with the sentence that names the missing run",
         status=1,
         output="'runs/pairs' is no run",
+    ),
+    Substitution(
+        r"rasura export runs/demo --format powerpaint --out demo-as-powerpaint",
+        "rasura export runs/demo --format powerpaint --out demo-as-powerpaint",
+        "the demo's pictures are smaller than those that PowerPaint's loaders read",
+        status=1,
+        output="a side is under 512 px",
     ),
     Substitution(r"make loop-demo.*", "python -m benchmarks.loop_arms --help", "takes 21 minutes; its help is printed"),
     Substitution(r"make ([a-z-]+)", "", INSTALLS, kind="make"),
@@ -98,13 +106,28 @@ SUBSTITUTIONS = (
         "the demo's run here is of version 0.1.0, whose dataset had candidates in it",
     ),
     Substitution(
+        r"rasura run recipes/inserted.yaml .*",
+        r"rasura check recipes/inserted.yaml --set vars.photos=my-photos --set vars.weights=weights",
+        "needs PowerPaint's weights; the command must end with the sentence that names what is missing",
+        status=1,
+        output="powerpaint",
+    ),
+    Substitution(
+        r"rasura run recipes/syn4removal.yaml .*",
+        r"rasura check recipes/syn4removal.yaml --set vars.photos=my-photos --set vars.backgrounds=my-photos",
+        "needs annotations; the command must end with the sentence that names the missing file",
+        status=1,
+        output="instances.json",
+    ),
+    Substitution(
         r"rasura run recipes/cars.yaml --set vars.assets=FOLDER",
         "rasura check recipes/cars.yaml --set vars.assets=assets",
         NEEDS_WEIGHTS,
     ),
     Substitution(r"(rasura remover train .* --base SDXL .*)", r"\1", NEEDS_SDXL, status=1, output="SDXL"),
+    Substitution(r"(rasura remover train .* --base SD15 .*)", r"\1", NEEDS_SD15, status=1, output="SD15"),
     Substitution(
-        r"python -m benchmarks (\w+)",
+        r"python -m benchmarks (\w+)(?: --.*)?",
         r"python -c 'import importlib, benchmarks.__main__ as main; "
         r"""importlib.import_module(main.list_measurements()["\1"])'""",
         NEEDS_MINUTES,

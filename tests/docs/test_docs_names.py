@@ -11,7 +11,17 @@ from rasura.stages.masks import FAMILIES
 CODE = ("annotator", "benchmarks", "discriminator", "examples", "manifests", "networks", "pipeline", "recipes")
 CODE += ("removers", "stages", "tests", "tools")
 FOLDERS = (*CODE, "docs", "rasura")
-ELSEWHERE = {"down_blocks", "empty_prompt_embeds", "load_dataset", "meta_path", "transformer_blocks", "weights_only"}
+ELSEWHERE = {
+    "data_dir",
+    "down_blocks",
+    "empty_prompt_embeds",
+    "load_dataset",
+    "meta_path",
+    "petrel_client",
+    "transformer_blocks",
+    "use_extra_fg_mask",
+    "weights_only",
+}
 """Identifiers of other projects that the text names."""
 
 SPANS = [entry for document in DOCUMENTS for entry in read_spans(document)]

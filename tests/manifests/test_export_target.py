@@ -10,6 +10,7 @@ from support.dataset_runs import make_finished_run, make_row
 
 from rasura import open_run
 from rasura.manifests.errors import UnknownNameError
+from rasura.manifests.formats.registry import FORMATS
 from rasura.manifests.formats.target import ForeignFolder
 from rasura.manifests.storage import Store
 from rasura.pipeline.export import NothingToExport, export_run
@@ -18,8 +19,9 @@ from rasura.pipeline.run.verify import verify
 
 @pytest.fixture
 def run(tmp_path: Path) -> Store:
-    """A finished run of four triplets."""
-    return make_finished_run(tmp_path / "runs" / "cars", [make_row(number) for number in range(4)])
+    """A finished run of four triplets, one of them large enough for PowerPaint."""
+    rows = [make_row(number, side=512 if number == 3 else 24) for number in range(4)]
+    return make_finished_run(tmp_path / "runs" / "cars", rows, shard_bytes=10**7)
 
 
 def list_files(folder: Path) -> list[str]:
@@ -35,7 +37,7 @@ def write_foreign_files(folder: Path, names: list[str]) -> None:
             (folder / name).write_text(json.dumps({"name": "their extension", "version": 3, "files": ["x"]}))
 
 
-@pytest.mark.parametrize("layout", ["huggingface", "ober", "rorem"])
+@pytest.mark.parametrize("layout", FORMATS)
 @pytest.mark.parametrize(
     ("files", "foreign"),
     [
@@ -58,7 +60,7 @@ def test_a_folder_of_others_is_refused(run: Store, tmp_path: Path, layout: str, 
 def test_an_export_replaces_the_files_of_the_last_one_only(run: Store, tmp_path: Path) -> None:
     """Each layout leaves nothing of the one before; notes beside a dataset stay; a file among its data is refused."""
     folder = tmp_path / "out"
-    for layout in ("rorem", "ober", "huggingface"):
+    for layout in (*FORMATS, "huggingface"):
         export_run(run, Store(folder), layout)
         (folder / "notes.txt").write_text("ours")
         assert verify(Store(folder)).faults == []
@@ -82,7 +84,7 @@ def test_a_manifest_that_leads_out_deletes_nothing(run: Store, tmp_path: Path) -
     assert (tmp_path / "precious.txt").exists()
 
 
-@pytest.mark.parametrize("layout", ["huggingface", "ober", "rorem"])
+@pytest.mark.parametrize("layout", FORMATS)
 def test_an_export_that_was_killed_can_be_repeated(
     run: Store, tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,7 +103,7 @@ def test_export_to_another_place_is_a_dataset_of_its_own(finished: Path, tmp_pat
     assert (tmp_path / "mine" / "data" / "only-copy.csv").exists()
     wrong = rasura("export", finished, "--format", "tar", "--out", tmp_path / "x", check=False)
     assert wrong.returncode == 2
-    assert "available: huggingface, ober" in wrong.stderr
+    assert "available: brushdata, huggingface, lcg, ober" in wrong.stderr
 
 
 def test_verify_sees_a_pixel_that_leaks_out_of_the_mask(finished: Path, tmp_path: Path) -> None:

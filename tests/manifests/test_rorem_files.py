@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from support.dataset_runs import WIDE, make_finished_run, make_row
 
+from rasura.manifests.formats.folder_export import find_faults
 from rasura.manifests.formats.registry import FORMATS
 from rasura.manifests.formats.rorem import convert_score, get_score
-from rasura.manifests.formats.rorem_export import find_faults
 from rasura.manifests.formats.target import ForeignFolder
 from rasura.manifests.images import BadImage, encode_image
 from rasura.manifests.storage import Store

@@ -133,9 +133,19 @@ def test_a_loss_that_is_no_number_and_a_folder_of_another_training_are_refused(t
 
 
 def test_the_rate_rises_and_falls():
-    """Up in a line over the warm-up; then down in a line to nothing, or constant."""
+    """Up in a line over the warm-up; then down in a line to nothing, or constant, or by transformers' half cosine."""
+    from transformers import get_cosine_schedule_with_warmup
+
     settings = replace(Settings(), steps=10, warm_up=4)
     factors = [compute_rate_factor(settings, step) for step in range(10)]
     assert factors[:2] == pytest.approx([0.25, 0.5 * 0.9])
     assert factors[9] == pytest.approx(0.1)
     assert compute_rate_factor(replace(settings, decay=False), 9) == 1
+    cosine = [compute_rate_factor(replace(settings, decay="cosine"), step) for step in range(10)]
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule, rates = get_cosine_schedule_with_warmup(optimizer, 4, 10), []
+    for _ in range(10):
+        rates += schedule.get_last_lr()
+        optimizer.step()
+        schedule.step()
+    assert cosine == pytest.approx([0.25, 0.5, 0.75, 1.0, *rates[4:]])

@@ -5,8 +5,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import DATA, ROOT, environment
+from support import tiny_diffusion
+from support.annotator.runs import make_run
 from support.clip_files import write_clip
+
+from rasura.removers.inserters import open_inserter
+from rasura.removers.registry import ModelParams
 
 EXAMPLES = ROOT / "examples"
 
@@ -20,9 +26,9 @@ def run_example(name: str, *arguments: object) -> str:
 
 
 def test_examples_are_short() -> None:
-    """Five scripts of at most forty lines, each with its usage in the first lines."""
+    """Six scripts of at most forty lines, each with its usage in the first lines."""
     scripts = sorted(EXAMPLES.glob("*.py"))
-    assert len(scripts) == 5
+    assert len(scripts) == 6
     for script in scripts:
         text = script.read_text(encoding="utf-8")
         assert text.count("\n") <= 40, script
@@ -50,6 +56,27 @@ def test_pairs_to_triplets_and_training(tmp_path: Path) -> None:
     assert list(tmp_path.glob("*.png"))
     pytest.importorskip("torch")
     assert "step 3 of 3: loss" in run_example("train_a_model.py", tmp_path / "run", 3)
+
+
+@pytest.mark.torch
+def test_train_an_inserter(tmp_path: Path) -> None:
+    """All four trainings of CATDiffusion on the rows of a run; the line that the last one prints runs the result."""
+    pytest.importorskip("accelerate")
+    from support import tiny_catdiffusion as cat
+
+    base = cat.write_base(tmp_path / "sd15", cat.SMALL_VISION)
+    run = make_run(tmp_path / "run", candidates=0, truth=4)
+    small = ("steps=1", "batch=1", "size=64", "save_memory=false")
+    arguments = (run.store.uri, "captured", base, base / "image_encoder", tmp_path / "out", *small)
+    printed = run_example("train_an_inserter.py", *arguments)
+    assert printed.count("learned from 4 triplets in 1 steps") == 4
+    model = ModelParams.model_validate(yaml.safe_load(printed.splitlines()[-1]) | {"size": 64, "steps": 2})
+    inserter = open_inserter("mine", {"mine": model}, ["dog"])
+    inserter.weights()
+    inserter.setup()
+    picture, hole = tiny_diffusion.make_grainy_scene()
+    (painted,) = inserter.paint([picture], [hole], [1], ["dog"])
+    assert (painted[hole] != picture[hole]).any()
 
 
 @pytest.mark.ray

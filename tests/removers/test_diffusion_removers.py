@@ -399,8 +399,9 @@ def test_the_published_text_encoder_fits_at_full_size(tmp_path, monkeypatch):
     with torch.device("meta"):
         tensors = {name.removeprefix("text_model."): torch.empty(shape) for name, shape in shapes.items()}
     config = {"vocab_size": 49408, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12}
-    (tmp_path / "config.json").write_text(json.dumps({**config, "num_attention_heads": 12}))
-    (tmp_path / "model.safetensors").write_bytes(b"")  # listed, never read
+    (tmp_path / "text_encoder").mkdir()
+    (tmp_path / "text_encoder" / "config.json").write_text(json.dumps({**config, "num_attention_heads": 12}))
+    (tmp_path / "text_encoder" / "model.safetensors").write_bytes(b"")  # listed, never read
     monkeypatch.setattr(task_tokens, "read_encoder_tensors", lambda path: tensors)
     encoder, first = task_tokens.open_task_encoder(tmp_path / "text.bin", tmp_path, None, torch.float16)
     assert first == {"P_ctxt": 49408, "P_shape": 49418, "P_obj": 49428}

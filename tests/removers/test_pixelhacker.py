@@ -142,7 +142,7 @@ def test_guidance_leads_towards_the_background(tmp_path):
             changed = {"foreground": "negative_tokens", "background": "tokens"}.get(change)
             if changed:
                 tokens = replace(tokens, **{changed: torch.zeros_like(getattr(tokens, changed))})
-            remover.parts.conditioning = tokens
+            remover.conditionings[remover.texts[0]] = tokens
             rng = np.random.default_rng(1)
             hole = np.zeros((64, 64), bool)
             hole[20:40, 16:44] = True

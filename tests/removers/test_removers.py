@@ -148,9 +148,11 @@ def test_every_remover_describes_itself():
         assert capability.steps is None
     capabilities = {name: network.capability for name, network in NETWORKS.items()}
     assert {name: (one.name, one.role, one.native_size, one.steps) for name, one in capabilities.items()} == {
+        "tiny": ("tiny", "remover", 64, 1),
         "lama": ("LaMa", "remover", 512, 1),
         "migan": ("MI-GAN", "remover", 512, 1),
         "pixelhacker": ("PixelHacker", "remover", 512, 20),
+        "moebius": ("Moebius", "remover", 512, 20),
         "sdxl-inpaint": ("SDXL-inpainting", "inserter", 1024, 50),
         "sd15": ("Stable Diffusion 1.5 inpainting", "inserter", 512, 50),
         "rorem": ("RORem", "remover", 512, 50),
@@ -160,11 +162,13 @@ def test_every_remover_describes_itself():
         "powerpaint-v2": ("PowerPaint v2", "remover", 640, 45),
         "brushnet": ("BrushNet", "inserter", 512, 50),
         "brushnet-xl": ("BrushNet XL", "inserter", 1024, 50),
+        "catdiffusion": ("CATDiffusion", "inserter", 512, 50),
+        "diffusers": ("pipeline of diffusers", "inserter", 1024, None),
         "image-edits": ("image edits by HTTP", "inserter", 1024, None),
         "comfyui": ("ComfyUI workflow", "remover", 1024, None),
     }
-    remote = {"image-edits", "comfyui"}
-    assert {name for name, one in capabilities.items() if not (one.needs_weights and one.parameters)} == remote
+    of_any_size = {"image-edits", "comfyui", "diffusers", "tiny"}
+    assert {name for name, one in capabilities.items() if not (one.needs_weights and one.parameters)} == of_any_size
     assert all(one.licence for one in capabilities.values())
     assert [name for name, one in capabilities.items() if one.effects or one.non_commercial] == ["objectclear"]
     assert (tiny.CAPABILITY.name, tiny.CAPABILITY.steps, tiny.CAPABILITY.needs_weights) == ("tiny", 1, True)

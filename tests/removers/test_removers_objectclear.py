@@ -13,6 +13,7 @@ pytest.importorskip("diffusers")
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
+from rasura.networks.inpainting.fusion_module import FusionModule, insert_token
 from rasura.networks.pretrained import MissingWeights
 from rasura.removers.base import Filled, compute_native_shape, remove
 from rasura.removers.diffusion import fusion, loop, objectclear
@@ -34,11 +35,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def remover(folder):
-    with pytest.MonkeyPatch.context() as patch:
-        shapes = {key: tuple(value.shape) for key, value in tiny_models.postfuse_tensors(24, 64).items()}
-        patch.setattr(objectclear, "POSTFUSE_SHAPES", shapes)
-        objectclear_remover = objectclear.objectclear("objectclear", Files(folder), OPTIONS)
-        objectclear_remover.setup()
+    objectclear_remover = objectclear.objectclear("objectclear", Files(folder), OPTIONS)
+    objectclear_remover.setup()
     return objectclear_remover
 
 
@@ -121,7 +119,12 @@ def test_the_fusion_module_is_the_published_one():
     """Its tensors have the published names and shapes; what it computes equals the same layers of torch.nn; and only
     token 5 of the prompt is replaced."""
     weights = tiny_models.postfuse_tensors(768, 2048)
-    assert {key: tuple(value.shape) for key, value in weights.items()} == objectclear.POSTFUSE_SHAPES
+    module = FusionModule(768, 2048)
+    assert {key: value.shape for key, value in weights.items()} == {
+        key: value.shape for key, value in module.state_dict().items()
+    }
+    assert sum(value.numel() for value in weights.values()) == 14_173_696
+    module.load_state_dict(weights)
     embeddings = torch.randn(2, 768, generator=torch.Generator().manual_seed(1))
 
     def perceptron(name, given):
@@ -143,10 +146,10 @@ def test_the_fusion_module_is_the_published_one():
     with torch.no_grad():
         first = perceptron("mlp1", 768)(embeddings)
         expected = last(perceptron("mlp2", 2048)(first) + first)
-    token = objectclear.postfuse(weights, embeddings)
+        token = module(embeddings)
     assert (token - expected).abs().max() < 1e-5
     prompt = torch.randn(1, 77, 2048)
-    fused = objectclear.insert_object(prompt, token)
+    fused = insert_token(prompt, token, objectclear.OBJECT_TOKEN)
     assert torch.equal(fused[:, 5], token)
     others = [k for k in range(77) if k != 5]
     assert torch.equal(fused[:, others], prompt.expand(2, -1, -1)[:, others])

@@ -11,7 +11,13 @@ from rasura.stages.pair import Pair, PairParams
 from rasura.stages.segment import Segment, SegmentParams
 
 cv2.setNumThreads(1)
-LIMITS = {"audit_evidence": 0.3, "audit_missed": 0.13, "audit_moving": 0.00035, "audit_outside": 0.02}
+LIMITS = {
+    "audit_evidence": 0.3,
+    "audit_missed": 0.13,
+    "audit_moving": 0.00035,
+    "audit_outside": 0.02,
+    "audit_ghost": 0.001,
+}
 
 
 def run(source, clean, **columns):
@@ -46,7 +52,7 @@ def test_nothing_speaks_against_one_object_with_its_shadow(options, seed):
     pair = make_scene(seed, **options)
     out = run(pair.source, pair.clean)
     assert out["audit_evidence"] > LIMITS["audit_evidence"]
-    for name in ("audit_missed", "audit_moving", "audit_outside"):
+    for name in ("audit_missed", "audit_moving", "audit_outside", "audit_ghost"):
         assert out[name] <= LIMITS[name], (name, out[name])
 
 
@@ -108,6 +114,30 @@ def test_a_shadow_from_outside_lies_opposite_to_the_objects_own(turn):
     ]
     assert values[0] == 0
     assert values[1] > LIMITS["audit_outside"]
+
+
+@pytest.mark.parametrize("opacity", [0.6, 1.0])
+def test_a_ghost_that_only_gt_shows_is_noticed(opacity):
+    """Something beside the object is in gt alone: in M_fg it would come into the target. In input alone, it is none."""
+    pair = make_scene(125)
+    columns = np.flatnonzero(pair.object_mask.any(0))
+    x = 30 if columns[0] > 100 else pair.object_mask.shape[1] - 75
+    pictures = []
+    for picture in (pair.source, pair.clean):
+        other = np.ascontiguousarray(picture).copy()
+        cv2.rectangle(other, (x, 200), (x + 40, 260), (30, 160, 60), -1)
+        pictures.append(np.rint(opacity * other + (1 - opacity) * picture).astype(np.uint8))
+    record = run(pair.source, pair.clean)
+    box = np.zeros_like(pair.object_mask)
+    box[196:265, x - 4 : x + 45] = True
+    record |= {"foreground_mask": record["foreground_mask"] | box}
+    audit = Audit(AuditParams())
+    in_clean, in_source = (
+        audit.process_one(record | {name: freeze(picture)}).records[0]["audit_ghost"]
+        for name, picture in zip(("gt", "input"), pictures[::-1], strict=True)
+    )
+    assert in_clean > LIMITS["audit_ghost"]
+    assert in_source == 0
 
 
 @pytest.mark.parametrize("cut", [0.3, 0.5])

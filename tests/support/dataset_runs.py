@@ -34,14 +34,19 @@ def make_row(number: int, side: int = 24, **fields: Any) -> dict[str, Any]:
 
 
 def make_finished_run(
-    folder: Path, rows: Sequence[Mapping[str, Any]], shard_bytes: int = 10**6, flow: str = "made"
+    folder: Path,
+    rows: Sequence[Mapping[str, Any]],
+    shard_bytes: int = 10**6,
+    flow: str = "made",
+    columns: Mapping[str, Kind] = WIDE,
+    shard_rows: int = 3,
 ) -> Store:
     """A run that ended with these triplets, in one flow."""
     run = Store(folder)
-    write_table(run, flow, rows, WIDE, 3)
+    write_table(run, flow, rows, columns, shard_rows)
     names = [name.removesuffix(".json") for name in run.files(f"tables/{flow}/lines")]
     run.write(f"tables/{flow}/work.json", json.dumps(names).encode())
-    flows = {flow: {"part": "p", "upstream": [], "stages": [], "columns": {n: str(k) for n, k in WIDE.items()}}}
+    flows = {flow: {"part": "p", "upstream": [], "stages": [], "columns": {n: str(k) for n, k in columns.items()}}}
     plan = {"name": "cars", "recipe": "0123", "flows": flows, "dataset": [flow]}
     run.write("plan.json", json.dumps(plan).encode())
     recipe = {

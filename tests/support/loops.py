@@ -60,6 +60,15 @@ def run_silently(recipe: LoopRecipe | dict[str, Any], folder: Path | str) -> Loo
     return run_loop(LoopRecipe.model_validate(recipe), str(folder), lambda line: None)
 
 
+def read_contents(folder: Path) -> dict[str, bytes]:
+    """Read every file of a loop that must not depend on what happened to it, or on its place."""
+    skip = {".lock", "log.jsonl", "loop.json", "checkpoint.json", "optimizer.pt", "run_id"}  # the last is random
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in skip]
+    files = [path for path in files if path.parent.name != "log"]
+    files = [path for path in files if not path.name.startswith("events.out.")]  # TensorBoard's, with the time in them
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
 @contextlib.contextmanager
 def share_ray(workers: int = 2) -> Iterator[None]:
     """Ray for all loops of a context: it starts once. The environment is afterwards as it was."""

@@ -134,6 +134,20 @@ def objectclear_folder(folder: Path) -> Path:
     return folder
 
 
+def clip_folder(folder: Path, projection: int = 24) -> Path:
+    """A whole tiny CLIP, text and pictures, in the layout of its published folder."""
+    import torch
+    from transformers import CLIPConfig, CLIPModel
+
+    torch.manual_seed(4)
+    sizes = {"hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text = {**sizes, "vocab_size": 54, "bos_token_id": 52, "eos_token_id": 53, "pad_token_id": 53}
+    vision = {**sizes, "image_size": 32, "patch_size": 8, "projection_dim": projection}
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=projection)
+    CLIPModel(config).save_pretrained(folder)
+    return folder
+
+
 def postfuse_tensors(clip_width: int, width: int):
     """Random tensors of the fusion module, from CLIP's embeddings to text tokens of `width`."""
     import torch

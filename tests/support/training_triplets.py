@@ -18,3 +18,16 @@ def make_triplet(seed, side=64):
 
 def list_items(count, first=0):
     return [Item(f"t{seed:03d}", lambda seed=seed: make_triplet(seed)) for seed in range(first, first + count)]
+
+
+def make_shadow_triplet(seed, side=64):
+    """The same with a shadow of the square's size below it; `foreground` is both."""
+    triplet = make_triplet(seed, side)
+    shadow = np.roll(triplet.mask, (side // 4, side // 12), (0, 1)) & ~triplet.mask
+    source = triplet.source.copy()
+    source[shadow] = (source[shadow] * 0.6).astype(np.uint8)
+    return Triplet(source, triplet.target, triplet.mask, triplet.mask | shadow)
+
+
+def list_shadow_items(count, first=0):
+    return [Item(f"s{seed:03d}", lambda seed=seed: make_shadow_triplet(seed)) for seed in range(first, first + count)]

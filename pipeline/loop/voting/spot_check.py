@@ -1,19 +1,16 @@
 """The decision about an automatic round: by score alone, or certified by votes on a sample of what would be kept."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from rasura.discriminator.calibration import Rule
 from rasura.discriminator.selection import Candidate as Scored
 from rasura.discriminator.selection import Selection, select_candidates
-from rasura.manifests.storage import Store
 from rasura.pipeline.loop.decide import Candidate, Decision, Decisions
-from rasura.pipeline.loop.state import Loop, Waiting
+from rasura.pipeline.loop.state import SPOT_CHECK, Loop, Waiting
+from rasura.pipeline.loop.voting.human import export_review, write_review_settings
 from rasura.pipeline.training import oracle
 from rasura.pipeline.training import votes as vote_logs
-
-RESULT = "spot_check.json"
-"""In a round's run: votes that its spot check has used, and how many of the best candidates they certified."""
 
 
 def decide_by_score(
@@ -22,13 +19,11 @@ def decide_by_score(
     candidates: Sequence[Candidate],
     items: Mapping[str, str],
     rule: Rule,
-    export_review: Callable[[Store], None],
 ) -> Decisions:
     """Decide about an automatic round's candidates, and ask for the votes that its spot check needs.
 
     Args:
         items: id of the item that people vote on, by the candidate's id.
-        export_review: copies the votes of a run's review into its `votes/`.
 
     Raises:
         Waiting: votes of people are missing.
@@ -43,6 +38,7 @@ def decide_by_score(
         if loop.recipe.reviewers == "oracle":
             oracle.write_votes([row for row in oracle.list_votes(run) if row["item"] in set(asked)], run.sub("votes"))
         else:
+            write_review_settings(loop, number)
             export_review(run)
         before, selection = selection, _select(loop, number, candidates, items, rule)
         if selection.waiting == before.waiting:
@@ -53,7 +49,7 @@ def decide_by_score(
                 "command again"
             )
     result = {"votes": len(selection.voted), "certified": selection.certified, "kept": len(selection.kept)}
-    run.write(RESULT, json.dumps(result).encode())
+    run.write(SPOT_CHECK, json.dumps(result).encode())
     unscored = {row.id: Decision(False, "no score") for row in candidates if row.score is None}
     return unscored | {id: Decision(*decision) for id, decision in selection.decisions.items()}
 

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import resource
 import shutil
 import subprocess
@@ -202,7 +203,8 @@ def test_check_prints_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     Path("net.onnx").write_bytes(b"net")
     text = call("check", recipe, "--set", "flows.pairs.stages.3={detect: {weights: net.onnx}}", "--set", "dataset=null")
     assert "pairs: 3 pairs in my-pairs, in shards of 16" in text
-    assert "pairs → pair → effects → segment → detect → capture  (1 CPU a worker)" in text
+    assert "pairs → pair → effects → segment  (1 CPU a worker)" in text
+    assert re.search(r"detect  \(0\.8 GB of a GPU, or 1 CPU and 0\.\d GB of memory a worker\)\n    capture", text)
     assert "weights of detect: yolox-onnx, sha256 " in text
     assert "captured: reads pairs" in text
     assert "dataset: " not in text

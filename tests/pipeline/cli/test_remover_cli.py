@@ -87,6 +87,32 @@ def test_a_tiny_remover_is_trained_goes_on_and_runs(run, tmp_path):
         call("train", run, "--flow", "start", "--preset", "tiny", "--out", out, *QUICK)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_an_objectclear_is_trained_and_what_is_printed_runs_it(run, base, tmp_path):
+    """From SDXL-inpainting and CLIP, whole and as a LoRA; the line that is printed is a model of a recipe, and runs.
+    Triplets without M_fg are refused, but for a training without the mask loss."""
+    clip, without = tiny_models.clip_folder(tmp_path / "clip"), Run(tmp_path / "without")
+    columns = {name: kind for name, kind in CAPTURED.items() if name != "foreground_mask"}
+    rows = [{name: value for name, value in row(n, "captured", 48).items() if name in columns} for n in range(2)]
+    without.flow("start", rows, columns)
+    start = ("--flow", "start", "--preset", "objectclear", "--base", base, "--image-encoder", clip, *QUICK)
+    small = settings(size=64, save_memory=False)
+    for learn in ("all", "lora"):
+        out = tmp_path / learn
+        text = call("train", run, *start, "--out", out, *small, *settings(learn=learn, rank=2))
+        config = yaml.safe_load(text.splitlines()[-1])
+        model = ModelParams.model_validate(config | {"size": 64, "steps": 2, "device": "cpu"})
+        remover = open_remover("mine", {"mine": model})
+        remover.weights()
+        remover.setup()
+        triplet = row(20, "captured", 48)
+        fill = remove(remover, [triplet["source"]], [triplet["mask"]], [1], dilation=2)[0]
+        assert (fill != triplet["source"]).any()
+    with pytest.raises(WrongRows, match="no foreground_mask"):
+        call("train", without.store.uri, *start, "--out", tmp_path / "no", *small)
+    call("train", without.store.uri, *start, "--out", tmp_path / "plain", *small, *settings(mask_loss=0, steps=1))
+
+
 def test_a_trained_lora_is_distilled_and_what_is_printed_runs_it(run, base, tmp_path):
     """SDXL-inpainting is trained as a LoRA and that distilled into four steps; the line that `distill` prints is a
     model of a recipe, and runs."""

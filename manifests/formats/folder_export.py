@@ -1,0 +1,394 @@
+"""A run's rows as folders of picture files with lists, one folder for each split: RORem's, SmartEraser's and others.
+
+A layout converts one row at a time. Its pictures are written at once, its lines of the lists go into a temporary file
+and are written in the order of the rows' ids, so that memory holds the pictures of one row. `rows.jsonl` has what a
+layout's own lists cannot hold, and the sha256 of each file.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import mmap
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import IO, Any, Protocol
+from urllib.parse import quote, unquote
+
+import numpy as np
+from PIL import Image
+
+from rasura.manifests.formats.dataset_rows import DatasetRow, NothingToExport, NotTriplets, read_raw_row, render_kinds
+from rasura.manifests.formats.target import ExportTarget, check_target, list_row_files
+from rasura.manifests.images import RGB, Mask
+from rasura.manifests.json_lines import parse_json_lines
+from rasura.manifests.run_layout import DATASET_CARD
+from rasura.manifests.storage import Store
+from rasura.manifests.tables import Tables
+
+ROWS, LEFT_OUT = "rows.jsonl", "left_out.jsonl"
+PROVENANCE = ("id", "scene_id", "split", "kind", "label", "origin", "licence", "parents", "remover", "round")
+"""Columns of a row that `rows.jsonl` has."""
+CLEAN_FOLDERS = ("GT", "gt", "target")
+"""Folders of the pictures without the object, in all layouts."""
+DEFAULT_SPLIT = "train"
+WRITERS = 8
+"""Files of a row that are written side by side: each waits for the disk, or for an object store."""
+
+_CARD = """# {name}
+
+{rows} of {inputs} rows. {description} `{list}` has each row's id, scene, origin and licence by the name of its files.
+Made by Rasura from the recipe `{name}` (hash `{recipe}`).
+
+| split | rows | {types} |
+|---|---|{rule}
+{splits}
+
+| kind | rows | meaning |
+|---|---|---|
+{kinds}
+
+Left out: {left_out}.
+
+Licences of the pictures in it: {licences}.
+"""
+
+
+@dataclass(frozen=True)
+class ListFile:
+    """A text file of a split that has an entry, or several, for each row.
+
+    Attributes:
+        name: of the file.
+        before, between, after: texts around the entries; a file without entries has `before` and `after` alone.
+    """
+
+    name: str
+    before: str = ""
+    between: str = ""
+    after: str = ""
+
+
+@dataclass(frozen=True)
+class ConvertedRow:
+    """What a layout makes of a row.
+
+    Attributes:
+        files: path from the split's folder -> contents.
+        entries: name of a list -> the row's entries in it.
+        types: of its examples, for the counts on the card.
+    """
+
+    files: Mapping[str, bytes]
+    entries: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    types: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """The reason for which a layout cannot take a row, in words that are the same for all such rows."""
+
+    reason: str
+
+
+class FolderLayout(Protocol):
+    """The files and lists of one trainer."""
+
+    name: str
+    columns: Sequence[str]
+    """Columns of the run that `convert` needs, beside those of `PROVENANCE`."""
+    lists: Sequence[ListFile]
+    types: Sequence[str]
+    """Types of examples, as the card names them."""
+    names_by_folder: bool
+    """True where `rows.jsonl` names a file by its folder alone: it is `<folder>/<name>.png`."""
+
+    def name_row(self, id: str) -> str:
+        """Return the name of a row's files, without folder and suffix: unlike that of any other row."""
+
+    def list_paths(self, name: str) -> Iterable[str]:
+        """List all files that a row of this name can get, from the split's folder."""
+
+    def convert(self, row: DatasetRow, raw: Mapping[str, Any], name: str) -> ConvertedRow | LeftOut:
+        """Convert a row; its pictures in `raw` are encoded."""
+
+    def describe(self, tally: "Tally") -> str:
+        """Describe the files, for the card."""
+
+
+@dataclass
+class Tally:
+    """The counts of an export: every row is in `rows` or in `left_out`.
+
+    Attributes:
+        rows: split -> rows.
+        types: split -> type of example -> examples.
+        left_out: reason -> rows.
+        kinds: kind -> rows.
+        licences: of the pictures.
+    """
+
+    rows: Counter[str] = field(default_factory=Counter)
+    types: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    left_out: Counter[str] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)
+    licences: set[str] = field(default_factory=set)
+
+    def add(self, row: DatasetRow, types: Iterable[str]) -> None:
+        """Count a row that was written."""
+        split = row.split or DEFAULT_SPLIT
+        self.rows[split] += 1
+        self.types[split].update(types)
+        self.kinds[row.kind] += 1
+        if row.licence:
+            self.licences.add(row.licence)
+
+    def render_card(self, name: str, recipe: str, types: Sequence[str], description: str) -> bytes:
+        """Render the card."""
+        splits = [
+            f"| {split} | {rows} | {' | '.join(str(self.types[split][name]) for name in types)} |"
+            for split, rows in sorted(self.rows.items())
+        ]
+        reasons = [f"{rows} ({reason})" for reason, rows in sorted(self.left_out.items())]
+        text = _CARD.format(
+            name=name,
+            rows=self.rows.total(),
+            inputs=self.rows.total() + self.left_out.total(),
+            description=description,
+            list=ROWS,
+            recipe=recipe,
+            types=" | ".join(types),
+            rule="---|" * len(types),
+            splits="\n".join(splits),
+            kinds=render_kinds(self.kinds),
+            left_out=", ".join(reasons) or "none",
+            licences=", ".join(sorted(self.licences)) or "none given",
+        )
+        return text.encode()
+
+    def make_manifest(self, name: str, recipe: str, layout: str, files: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Make the manifest."""
+        manifest = {"name": name, "recipe": recipe, "rows": self.rows.total(), "files": list(files), "layout": layout}
+        return manifest | {"left_out": dict(sorted(self.left_out.items()))}
+
+    def explain_nothing(self, layout: str) -> NothingToExport:
+        """Return the error where every row was left out, with the reasons."""
+        reasons = "; ".join(f"{rows}: {reason}" for reason, rows in sorted(self.left_out.items()))
+        return NothingToExport(f"layout '{layout}' can take none of {self.left_out.total()} rows ({reasons})")
+
+
+class SortedLists:
+    """Text files whose entries wait in temporary files until they are written in the order of their keys."""
+
+    def __init__(self) -> None:
+        self._stack = contextlib.ExitStack()
+        self._files: dict[str, IO[bytes]] = {}
+        self._places: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
+
+    def __enter__(self) -> "SortedLists":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._files
+
+    def add(self, path: str, key: str, text: str) -> None:
+        """Add an entry to the file at a path; entries of one key stay in the order in which they were added."""
+        if path not in self._files:
+            self._files[path] = self._stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - closed by the stack
+        data = text.encode()
+        self._places[path].append((key, self._files[path].tell(), len(data)))
+        self._files[path].write(data)
+
+    def write(self, target: ExportTarget, path: str, list_file: ListFile) -> dict[str, Any]:
+        """Write the file at a path, and return its entry in the manifest."""
+        with tempfile.TemporaryFile() as out:
+            out.write(list_file.before.encode())
+            for number, (_, start, size) in enumerate(sorted(self._places[path])):
+                out.write(list_file.between.encode() if number else b"")
+                self._files[path].seek(start)
+                out.write(self._files[path].read(size))
+            out.write(list_file.after.encode())
+            out.flush()
+            if not out.tell():
+                return target.write_data_file(path, b"", 0)
+            with mmap.mmap(out.fileno(), 0, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
+                return target.write_data_file(path, view, len(self._places[path]))
+
+
+def render_line(value: Any) -> str:
+    """Render a value as one line of JSON."""
+    return json.dumps(value, ensure_ascii=False) + "\n"
+
+
+def name_row(id: str) -> str:
+    """Name a row's files: percent-encoded, dots too, because some loaders cut a name at its first dot.
+
+    Examples:
+        >>> name_row("7fa4.mask_1"), name_row("../x")
+        ('7fa4%2Emask_1', '%2E%2E%2Fx')
+    """
+    return quote(id, safe="").replace(".", "%2E")
+
+
+def encode_png(pixels: RGB | Mask) -> bytes:
+    """Encode an RGB picture (h, w, 3) uint8 as PNG, or a mask (h, w) bool as grey PNG with 0 and 255.
+
+    Examples:
+        >>> encode_png(np.eye(2, dtype=bool))[:4]
+        b'\\x89PNG'
+    """
+    values = np.where(pixels, np.uint8(255), np.uint8(0)) if pixels.dtype == bool else pixels
+    out = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(values)).save(out, "PNG", compress_level=1)
+    return out.getvalue()
+
+
+def read_parts(raw: Mapping[str, Any], row: DatasetRow, columns: Sequence[str]) -> list[bytes]:
+    """Read the encoded pictures of a row.
+
+    Raises:
+        NotTriplets: it lacks one.
+    """
+    for column in columns:
+        if raw.get(column) is None:
+            raise NotTriplets(f"row {row.id} of flow '{row.table}' has no {column}: it is no triplet")
+    return [raw[column]["bytes"] for column in columns]
+
+
+def export_folder(
+    tables: Tables,
+    rows: Sequence[DatasetRow],
+    out: Store,
+    name: str,
+    recipe_hash: str,
+    layout: FolderLayout,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> dict[str, Any]:
+    """Write the folders and return the manifest.
+
+    Args:
+        tables: of the run.
+        rows: to write.
+        out: the folder to write into.
+        name: of the recipe, for the card.
+        recipe_hash: its hash.
+        layout: of the files.
+        progress: called with the number of rows that were read.
+
+    Raises:
+        NotTriplets: a row has no source, mask or target.
+        NothingToExport: the layout can take none of the rows; nothing was written.
+        ForeignFolder: the target has files that no export wrote.
+        StoreError: the target cannot be written.
+    """
+    names = _list_names(layout, rows)
+    check_target(out, names)
+    target: ExportTarget | None = None
+    tally = Tally()
+    with SortedLists() as lists, ThreadPoolExecutor(WRITERS) as pool:
+        for row in sorted(rows, key=lambda row: row.place):  # each shard is read once
+            raw = read_raw_row(tables, row, [*layout.columns, *PROVENANCE])
+            row_name, split = layout.name_row(row.id), quote(row.split or DEFAULT_SPLIT)
+            converted = layout.convert(row, raw, row_name)
+            if isinstance(converted, LeftOut):
+                tally.left_out[converted.reason] += 1
+                lists.add(f"{split}/{LEFT_OUT}", row.id, render_line({"id": row.id, "reason": converted.reason}))
+            else:
+                target = target or ExportTarget(out, names)
+                paths = [f"{split}/{path}" for path in converted.files]
+                list(pool.map(target.write, paths, converted.files.values()))
+                hashes = _hash_files(converted.files, layout.names_by_folder)
+                about = {"name": row_name} | {key: raw.get(key) for key in PROVENANCE} | {"sha256": hashes}
+                for list_name, entries in {**converted.entries, ROWS: [render_line(about)]}.items():
+                    for entry in entries:
+                        lists.add(f"{split}/{list_name}", row.id, entry)
+                tally.add(row, converted.types)
+            progress(1)
+        if target is None:
+            raise tally.explain_nothing(layout.name)
+        files: list[dict[str, Any]] = []
+        for split in sorted({row.split or DEFAULT_SPLIT for row in rows}):
+            files += _write_lists(lists, target, split, layout.lists if split in tally.rows else ())
+    target.write(DATASET_CARD, tally.render_card(name, recipe_hash, layout.types, layout.describe(tally)))
+    manifest = tally.make_manifest(name, recipe_hash, layout.name, files)
+    target.finish(manifest)
+    return manifest
+
+
+def _write_lists(
+    lists: SortedLists, target: ExportTarget, split: str, needed: Sequence[ListFile]
+) -> Iterator[dict[str, Any]]:
+    """Write the lists of a split, and yield their entries in the manifest.
+
+    Args:
+        needed: lists that are written without entries too: a loader opens them.
+    """
+    for list_file in (*needed, ListFile(ROWS), ListFile(LEFT_OUT)):
+        path = f"{quote(split)}/{list_file.name}"
+        if path in lists or list_file in needed:
+            yield lists.write(target, path, list_file)
+
+
+def _hash_files(files: Mapping[str, bytes], by_folder: bool) -> dict[str, str]:
+    """Hash the files of a row, by the keys that `rows.jsonl` has for them."""
+    return {
+        path.partition("/")[0] if by_folder else path: hashlib.sha256(data).hexdigest() for path, data in files.items()
+    }
+
+
+def _list_names(layout: FolderLayout, rows: Sequence[DatasetRow]) -> set[str]:
+    names = set[str]()
+    for row in rows:
+        split = quote(row.split or DEFAULT_SPLIT)
+        names.update(f"{split}/{path}" for path in layout.list_paths(layout.name_row(row.id)))
+    for split in {quote(row.split or DEFAULT_SPLIT) for row in rows}:
+        names.update(f"{split}/{name}" for name in (*(file.name for file in layout.lists), ROWS, LEFT_OUT))
+    return names
+
+
+def list_targets(dataset: Store, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """List the clean pictures of an export.
+
+    Yields:
+        Split, row id and path; nothing more of a list from where it cannot be read.
+    """
+    for file in manifest["files"]:
+        split, _, name = file["name"].rpartition("/")
+        if name == ROWS and dataset.exists(file["name"]):
+            with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+                for row in parse_json_lines(dataset.read(file["name"])):
+                    for path, _ in list_row_files(row):
+                        if path.partition("/")[0] in CLEAN_FOLDERS:
+                            yield unquote(split), row["id"], f"{split}/{path}"
+
+
+def find_faults(dataset: Store, manifest: Mapping[str, Any]) -> list[str]:
+    """Compare an export's lists with its manifest, and its pictures with the lists.
+
+    Returns:
+        A text for each file that is gone or changed.
+    """
+    faults = []
+    for file in manifest["files"]:
+        if fault := _check_file(dataset, file["name"], file["sha256"]):
+            faults.append(fault)
+        elif file["name"].rpartition("/")[2] == ROWS:
+            folder = file["name"].rpartition("/")[0]
+            for row in parse_json_lines(dataset.read(file["name"])):
+                paths = ((f"{folder}/{path}", sha) for path, sha in list_row_files(row))
+                faults += [fault for path, sha in paths if (fault := _check_file(dataset, path, sha))]
+    return faults
+
+
+def _check_file(dataset: Store, path: str, sha: str) -> str | None:
+    if not dataset.exists(path):
+        return f"{path}: the file is gone"
+    if hashlib.sha256(dataset.read(path)).hexdigest() != sha:
+        return f"{path}: its sha256 is not {sha[:12]}…: the file was changed or cut"
+    return None

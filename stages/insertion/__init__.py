@@ -1,0 +1,1 @@
+"""Insertion: objects that a model paints into photographs, so that the photograph is the true answer."""
