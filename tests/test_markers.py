@@ -5,12 +5,13 @@ import importlib.util
 import pytest
 from support.markers import UNMARKED_RAY, UNMARKED_TORCH
 
+from rasura.manifests.errors import RunError
 from rasura.pipeline.engine.cluster import cluster
 from rasura.pipeline.recipe.schema import EngineSettings
 
 
 def test_ray_does_not_start_without_its_marker() -> None:
-    with pytest.raises(ValueError, match=UNMARKED_RAY), cluster(EngineSettings()):
+    with pytest.raises(RunError, match=UNMARKED_RAY), cluster(EngineSettings()):
         pass
 
 

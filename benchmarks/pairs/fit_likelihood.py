@@ -147,7 +147,7 @@ def fit(scenes: list[Scene], seed: int = 0, steps: int = STEPS) -> dict[str, Flo
         batch = torch.from_numpy((np.concatenate(features) - mean) / scale)
         batch = batch + NOISE * torch.randn_like(batch)
         truth = torch.from_numpy(np.concatenate(labels).astype(np.float32))
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(network(batch)[:, 0], truth)
+        loss: Any = torch.nn.functional.binary_cross_entropy_with_logits(network(batch)[:, 0], truth)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -181,7 +181,7 @@ def main() -> None:
     weights = fit(fitted)
     print_result("fit_likelihood", scenes="fitted", **summarize(fitted, weights))
     if write:
-        np.savez(WEIGHTS, **weights)
+        np.savez(WEIGHTS, **weights)  # type: ignore[arg-type]
     else:
         print_result("fit_likelihood", scenes="left out", **summarize(scenes[::5], weights))
 

@@ -32,9 +32,9 @@ class EventLog:
             self.flush()
 
     def flush(self) -> None:
-        """Write the events that were added."""
+        """Write the events that were added, unless the run's folder is gone: nothing is put in its place."""
         self._last_flush = time.monotonic()
-        if self._events:
+        if self._events and (self.run.local is None or self.run.local.is_dir()):
             text = "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in self._events)
             self.run.write(f"{LOG}/{self.attempt}-{self._part:05d}.jsonl", text.encode())
             self._part += 1

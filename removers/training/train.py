@@ -288,8 +288,8 @@ def create_generators(settings: Settings, positions: Sequence[int]) -> list["tor
     """Return a generator for each position of the training: its noise is drawn first, then the rest."""
     import torch
 
-    seeds = (int(hash_json([settings.seed, position])[:8], 16) for position in positions)  # torch uses 32 bits of one
-    return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    # torch uses the lowest 32 bits only: all seeds draw this noise, so that trainings of earlier versions go on as begun
+    return [torch.Generator("cpu").manual_seed(settings.seed * 2**32 + position) for position in positions]
 
 
 def draw_noise(generators: Sequence["torch.Generator"], like: "torch.Tensor") -> "torch.Tensor":

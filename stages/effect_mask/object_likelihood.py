@@ -116,7 +116,7 @@ def compute_features(source: RGB, clean: RGB, foreground: Mask, noise: float) ->
     depth = np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, 5), np.float32)[1:-1, 1:-1]
     depth = np.clip(depth / np.sqrt(max(64, int(foreground.sum()))), 0, 0.5)
     planes += [*shares, _locate_in_component(foreground), depth]
-    return np.stack([plane[foreground] for plane in planes], axis=-1)
+    return np.asarray(np.stack([plane[foreground] for plane in planes], axis=-1), np.float32)
 
 
 @cache

@@ -161,6 +161,7 @@ def test_a_record_has_all_that_composite_needs(tmp_path: Path) -> None:
                     "foreground_object",
                     "foreground_box",
                     "source_size",
+                    "class_area",
                     "mirror",
                     "shadow_azimuth",
                     "shadow_elevation",
