@@ -288,7 +288,7 @@ def create_generators(settings: Settings, positions: Sequence[int]) -> list["tor
     """Return a generator for each position of the training: its noise is drawn first, then the rest."""
     import torch
 
-    # torch uses the lowest 32 bits only: all seeds draw this noise, so that trainings of earlier versions go on as begun
+    # torch uses the lowest 32 bits: all seeds draw this noise, and trainings of earlier versions go on as begun
     return [torch.Generator("cpu").manual_seed(settings.seed * 2**32 + position) for position in positions]
 
 
