@@ -86,6 +86,28 @@ SUBSTITUTIONS = (
         kind="cluster",
     ),
     Substitution(
+        r"ray job submit --address http://head:8265 -- rasura loop (\S+) --into s3://\S+",
+        r"rasura loop --help",
+        "needs SDXL's weights; tests/pipeline/loop/test_loop_places.py submits a loop to a cluster",
+    ),
+    Substitution(
+        r"rasura (review|votes export) s3://.*",
+        r"rasura \1 --help",
+        "no bucket is at hand; tests/pipeline/loop/test_loop_places.py reviews a round in one",
+    ),
+    Substitution(
+        r"rasura discriminator check my-vlm runs/demo",
+        r"rasura discriminator check my-vlm runs/demo",
+        "the test's demo is small; the command must end with the sentence that says so",
+        status=1,
+        output="are too few to check a judge",
+    ),
+    Substitution(
+        r"rasura discriminator calibrate my-vlm .*",
+        r"rasura discriminator calibrate --help",
+        "no server is at hand; tests/discriminator/test_judges.py asks one",
+    ),
+    Substitution(
         r"rasura show 3f2a --run (\S+)",
         r"rasura show ID --run \1",
         "ids depend on the pictures: the id of a row of the run is put in",
