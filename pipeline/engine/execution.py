@@ -119,13 +119,13 @@ def describe_set_aside(state: FlowExecution) -> str:
     """Describe the shards that the surroundings kept from being made: how many, why, and what to do."""
     causes = Counter(f"{fault}" for fault in state.set_aside.values())
     inputs = sum(len(state.shards[shard].items) for shard in state.set_aside)
-    cause, count = causes.most_common(1)[0]
+    cause = causes.most_common(1)[0][0]
     others = f" (and {len(causes) - 1} other causes)" if len(causes) > 1 else ""
     stopped = state.set_aside_in_a_row >= MOST_SET_ASIDE
     return (
         f"flow '{state.flow.name}': {format_count(len(state.set_aside), 'shard')} of {len(state.shards)} "
         f"({format_count(inputs, 'input')}) could not be made in {state.back_off.patience_s:g} s of trying, through no "
         f"fault of their rows: {cause}{others}. "
-        + (f"No other was made in the meantime after {count} of these, so that the run stopped. " if stopped else "")
+        + (f"After {MOST_SET_ASIDE} in a row no more were tried. " if stopped else "")
         + "What was committed is whole, no row was lost; when the cause is gone, the same command makes the rest."
     )

@@ -23,9 +23,7 @@ def list_failed_shards(
     wanted, failures = set(errors), Counter[str]()
     again = []
     for id, record in records.items():
-        failed = Counter[str]()
-        for count in record.stages:
-            failed.update(count.failed)
+        failed = sum((Counter(stage.failed) for stage in record.stages), Counter[str]())
         failures.update(failed)
         if failed and (not wanted or wanted & set(failed)):
             again.append(id)

@@ -42,7 +42,23 @@ def redraw_ground(
     return np.rint(painted * weight + anew * (1 - weight)).astype(np.uint8)
 
 
-class StudioInserter:
+class WeightlessInserter:
+    """An inserter without weights, which paints the texts that it was set, and fills nothing."""
+
+    def weights(self) -> Mapping[str, Path]:
+        return {}
+
+    def setup(self) -> None:
+        pass
+
+    def set_texts(self, texts: Sequence[str]) -> None:
+        self.texts = list(texts)
+
+    def fill(self, pictures: Any, holes: Any, seeds: Any) -> list[np.ndarray]:
+        raise AssertionError("an inserter is asked to paint a text")
+
+
+class StudioInserter(WeightlessInserter):
     """Paints what a scene of the studio shows with its objects into the picture that it shows without them.
 
     Args:
@@ -65,18 +81,6 @@ class StudioInserter:
         """Add a scene that it can paint: without its objects, with them, and their mask (h, w) bool."""
         self.pairs[hash_picture(photo)] = painted, objects
 
-    def weights(self) -> Mapping[str, Path]:
-        return {}
-
-    def setup(self) -> None:
-        pass
-
-    def set_texts(self, texts: Sequence[str]) -> None:
-        self.texts = list(texts)
-
-    def fill(self, pictures: Any, holes: Any, seeds: Any) -> list[np.ndarray]:
-        raise AssertionError("an inserter is asked to paint a text")
-
     def paint(self, pictures: Any, holes: Any, seeds: Any, texts: Sequence[str]) -> list[np.ndarray]:
         assert set(texts) <= set(self.texts)
         results = []
@@ -93,23 +97,11 @@ class StudioInserter:
         return results
 
 
-class DrawnInserter:
+class DrawnInserter(WeightlessInserter):
     """Draws a striped ellipse with a soft shadow into its hole; it needs no argument, so that a recipe can use it."""
 
     capability = Capability("inserter", None, True, "Apache-2.0", name="drawn")
     name = "drawn"
-
-    def weights(self) -> Mapping[str, Path]:
-        return {}
-
-    def setup(self) -> None:
-        pass
-
-    def set_texts(self, texts: Sequence[str]) -> None:
-        self.texts = list(texts)
-
-    def fill(self, pictures: Any, holes: Any, seeds: Any) -> list[np.ndarray]:
-        raise AssertionError("an inserter is asked to paint a text")
 
     def paint(self, pictures: Any, holes: Any, seeds: Any, texts: Sequence[str]) -> list[np.ndarray]:
         return [self.draw(*values) for values in zip(pictures, holes, seeds, texts, strict=True)]

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -196,3 +197,16 @@ def make_grainy_scene(seed=0, size=64):
     hole = np.zeros((size, size), bool)
     hole[size // 4 : size // 2, size // 4 : 3 * size // 4] = True
     return picture, hole
+
+
+def check_hole_alone_changes(remover: Any) -> None:
+    """Check that of a half-black picture nearly all of the hole changes, and nothing else."""
+    from rasura.removers.base import remove
+
+    picture = np.full((100, 90, 3), 180, np.uint8)
+    picture[:, :45] = 0
+    mask = np.zeros((100, 90), bool)
+    mask[40:60, 30:60] = True
+    (out,) = remove(remover, [picture], [mask], [0], dilation=0)
+    assert np.array_equal(out[~mask], picture[~mask])
+    assert (out[mask] != picture[mask]).any(axis=-1).mean() > 0.9
