@@ -12,6 +12,12 @@ import benchmarks
 # Benchmarks that take a folder and run for hours are started by themselves: `python -m benchmarks.loop_arms FOLDER`.
 NOT_MEASUREMENTS = {
     "__main__",
+    "chaos_damage",
+    "chaos_job",
+    "chaos_kinds",
+    "chaos_nodes",
+    "chaos_stage",
+    "chaos_store",
     "common",
     "discriminator_kinds",
     "discriminator_tiny",
@@ -20,8 +26,9 @@ NOT_MEASUREMENTS = {
     "loop_scenes",
     "loop_start",
     "loop_units",
+    "peer_jobs",
 }
-LONG = {"fit_likelihood", "loop_study", "spot_check"}
+LONG = {"chaos", "fit_likelihood", "loop_study", "peers", "spot_check"}
 """Measurements that take more than ten minutes, and run only where they are named."""
 
 

@@ -20,10 +20,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from rasura.manifests.compacted.manifest import write_manifest
 from rasura.manifests.ids import compute_content_id
 from rasura.manifests.run_layout import FlowDescription, RunPlan, table_path, write_plan
 from rasura.manifests.schemas import PROVENANCE, TRIPLET, Schema, encode_records
-from rasura.manifests.shards import StageCount, commit, write_manifest
+from rasura.manifests.shards import StageCount, commit
 from rasura.manifests.storage import Store
 from rasura.stages.sources.studio.studio import Studio, StudioParams
 

@@ -45,9 +45,10 @@ def make_candidates(folder: Path, count: int) -> None:
     import pyarrow as pa
     from support.annotator.runs import CANDIDATES, CAPTURED, Run, row
 
+    from rasura.manifests.compacted.manifest import write_manifest
     from rasura.manifests.run_layout import table_path
     from rasura.manifests.schemas import encode_records
-    from rasura.manifests.shards import StageCount, commit, write_manifest
+    from rasura.manifests.shards import StageCount, commit
 
     run = Run(folder)
     run.flow("captured", [row(n, "captured", 16) for n in range(60)], CAPTURED)

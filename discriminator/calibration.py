@@ -173,16 +173,20 @@ class NotCalibrated(TrainingError):
     """A discriminator without a calibration, whose scores are no probabilities yet."""
 
 
+def has_rule(folder: Path) -> bool:
+    """Return whether a discriminator's folder has a rule."""
+    return (folder / FILE).is_file()
+
+
 def read_rule(folder: Path) -> Rule:
     """Read the rule in a discriminator's folder.
 
     Raises:
         NotCalibrated: there is none.
     """
-    path = folder / FILE
-    if not path.is_file():
+    if not has_rule(folder):
         raise NotCalibrated(f"the discriminator in {folder} has no {FILE}: calibrate it on held-out votes first")
-    return Rule.from_json(json.loads(path.read_text()))
+    return Rule.from_json(json.loads((folder / FILE).read_text()))
 
 
 def write_rule(rule: Rule, folder: Path) -> None:

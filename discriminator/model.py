@@ -19,12 +19,13 @@ import numpy.typing as npt
 from rasura.discriminator import network
 from rasura.discriminator.crops import Crop, cut_crop, list_looks
 from rasura.discriminator.network import HEAD, Config, WrongDiscriminator
+from rasura.manifests.json_lines import parse_json
 from rasura.networks import lora, memory
 from rasura.networks.batches import run_in_batches
 from rasura.networks.pca_codec import Codec, Pca, Vae
 from rasura.networks.pretrained import prefer_half
 from rasura.networks.trainer import OnProgress
-from rasura.networks.weights import pick_device_and_dtype
+from rasura.networks.weights import check_values, pick_device_and_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -226,7 +227,7 @@ def list_files(folder: Path, base: Path | None = None) -> dict[str, Path]:
     if not (folder / "judge.json").is_file():
         raise WrongDiscriminator(f"no discriminator in {folder}: it has no judge.json")
     files = {name: folder / name for name in NAMES if (folder / name).is_file()}
-    record = json.loads((folder / "judge.json").read_text())
+    record = parse_json((folder / "judge.json").read_text(), folder)
     if not record.get("whole"):
         if base is None:
             raise WrongDiscriminator(
@@ -250,7 +251,7 @@ def estimate_memory(
     """
     files = list_files(folder, base)
     parameters = memory.count_parameters(files.values(), without=("up_blocks.", "conv_out.", "decoder."))
-    config = Config.from_json(json.loads((folder / "judge.json").read_text())["config"])
+    config = Config.from_json(parse_json((folder / "judge.json").read_text(), folder)["config"])
     pixels = 2 * config.size**2 * (memory.ENCODE_ELEMENTS if config.preset == "sdxl" else memory.UNET_ELEMENTS)
     return memory.estimate_memory(parameters, pixels * (batch or 32), dtype, device, cpu_elements=pixels * (batch or 1))
 
@@ -275,7 +276,7 @@ def load(
     from safetensors.torch import load_file
 
     list_files(folder, base)
-    record = json.loads((folder / "judge.json").read_text())
+    record = parse_json((folder / "judge.json").read_text(), folder)
     if record.get("format") != FORMAT:
         raise WrongDiscriminator(f"{folder} has format {record.get('format')}, this program reads {FORMAT}")
     config = Config.from_json(record["config"])
@@ -365,6 +366,7 @@ def load_tensors(module: Any, tensors: Mapping[str, "torch.Tensor"], folder: Pat
         )
     # copies: a file's mapped memory is not aligned as torch's own is, and other kernels round otherwise
     module.load_state_dict({name: value.clone() for name, value in tensors.items()}, assign=True)
+    check_values(folder, module)
     module.requires_grad_(False)
 
 

@@ -4,12 +4,11 @@ Cameras with a level sensor write the EXIF tag CameraElevationAngle; drones writ
 height above the place where they started into XMP.
 """
 
-import io
 import re
 
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
-from rasura.manifests.images import read_field_of_view
+from rasura.manifests.images import open_image, read_field_of_view
 from rasura.manifests.schemas import Kind, Schema
 
 CAMERA_COLUMNS: Schema = {
@@ -31,11 +30,10 @@ def read_camera_pose(data: bytes) -> dict[str, float | None]:
     """
     pitch: float | None = None
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            tags = image.getexif().get_ifd(ExifTags.IFD.Exif)
-            if (elevation := tags.get(ExifTags.Base.CameraElevationAngle)) is not None:
-                pitch = -float(elevation)
-    except (OSError, SyntaxError, ValueError, TypeError, ZeroDivisionError, Image.DecompressionBombError):
+        tags = open_image(data).getexif().get_ifd(ExifTags.IFD.Exif)
+        if (elevation := tags.get(ExifTags.Base.CameraElevationAngle)) is not None:
+            pitch = -float(elevation)
+    except (OSError, SyntaxError, ValueError, TypeError, ZeroDivisionError):
         pitch = None  # broken metadata are no reason to lose the picture
     start = data[:XMP_BYTES]
     gimbal, altitude = _PITCH.search(start), _HEIGHT.search(start)

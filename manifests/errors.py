@@ -14,9 +14,14 @@ fault of Rasura's own and shows its traceback.
     └── UnknownNameError  a name that nothing has, with the nearest that exists
 """
 
+from rasura.manifests.safety.text import LINES, escape_controls
+
 
 class RasuraError(Exception):
     """An error that a user can mend. Its text says what is wrong, with what value, where, and what to do."""
+
+    def __str__(self) -> str:  # it quotes names from data, and is printed by whoever catches it
+        return escape_controls(super().__str__(), LINES)
 
 
 class RecipeError(RasuraError, ValueError):

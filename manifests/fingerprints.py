@@ -44,7 +44,7 @@ def compute_fingerprint(picture: RGB) -> bytes:
     return signs + np.asarray(thumbnail, np.uint8).tobytes()
 
 
-def find_near_duplicates(fingerprints: Sequence[bytes]) -> Iterator[tuple[int, int]]:
+def find_near_duplicates(fingerprints: Sequence[bytes], known: int = 0) -> Iterator[tuple[int, int]]:
     """Find the pairs of pictures that are equal or nearly equal, or would be if one of them were mirrored.
 
     Every picture is compared with every other one: some minutes for 100,000 pictures on one core, and memory that grows
@@ -52,6 +52,7 @@ def find_near_duplicates(fingerprints: Sequence[bytes]) -> Iterator[tuple[int, i
 
     Args:
         fingerprints: by `compute_fingerprint`.
+        known: so many first ones were compared with each other before, and are compared with the later ones only.
 
     Yields:
         Indices i < j, in order.
@@ -70,13 +71,14 @@ def find_near_duplicates(fingerprints: Sequence[bytes]) -> Iterator[tuple[int, i
     thumbnails = table[:, _WORDS * 8 :].reshape(count, -1, 3)
     for start in range(0, count, _BLOCK):
         near: set[tuple[int, int]] = set()
+        later = max(start, known)
         for is_mirrored in (False, True):
             block = signs[start : start + _BLOCK] ^ _MIRROR if is_mirrored else signs[start : start + _BLOCK]
-            different = np.zeros((len(block), count - start), np.uint8)
+            different = np.zeros((len(block), count - later), np.uint8)
             for word in range(_WORDS):
-                different += np.bitwise_count(block[:, None, word] ^ signs[None, start:, word])
+                different += np.bitwise_count(block[:, None, word] ^ signs[None, later:, word])
             rows, columns = np.nonzero(different <= MAX_SIGNS)
-            for i, j in zip((rows + start).tolist(), (columns + start).tolist(), strict=True):
+            for i, j in zip((rows + start).tolist(), (columns + later).tolist(), strict=True):
                 first = thumbnails[i].reshape(THUMBNAIL, THUMBNAIL, 3)[:, :: -1 if is_mirrored else 1].reshape(-1, 3)
                 if i < j and _compare_thumbnails(first, thumbnails[j]) <= MAX_LEVELS:
                     near.add((i, j))
@@ -87,32 +89,3 @@ def _compare_thumbnails(first: np.ndarray, second: np.ndarray) -> float:
     """Return the mean difference of two thumbnails (pixels, 3), apart from their difference in exposure."""
     difference = first.astype(np.float64) - second
     return float(np.abs(difference - difference.mean(axis=0)).mean())
-
-
-def group_near_duplicates(fingerprints: Sequence[bytes]) -> list[int]:
-    """Group pictures, so that those that are nearly equal are in one group.
-
-    Args:
-        fingerprints: by `compute_fingerprint`.
-
-    Returns:
-        For each picture the index of the first one of its group.
-
-    Examples:
-        >>> dark, wide = np.zeros((30, 40, 3), np.uint8), np.zeros((30, 40, 3), np.uint8)
-        >>> wide[:, 20:] = 255
-        >>> group_near_duplicates([compute_fingerprint(each) for each in (dark, wide, wide[::2, ::2], dark)])
-        [0, 1, 1, 0]
-    """
-    firsts = list(range(len(fingerprints)))
-
-    def find_first(index: int) -> int:
-        while firsts[index] != index:
-            firsts[index] = firsts[firsts[index]]
-            index = firsts[index]
-        return index
-
-    for i, j in find_near_duplicates(fingerprints):
-        a, b = find_first(i), find_first(j)
-        firsts[max(a, b)] = min(a, b)
-    return [find_first(index) for index in range(len(firsts))]

@@ -24,6 +24,7 @@ from PIL import (
 )
 
 from rasura.manifests.colours.srgb import ALPHA_MODES, UnclearColours, convert_to_srgb, read_facts
+from rasura.manifests.safety.picture_limits import BYTES_A_PIXEL, count_decoded_bytes, find_excess, find_tag_excess
 
 RGB = npt.NDArray[np.uint8]  # (height, width, 3), or 4 with alpha
 Mask = npt.NDArray[np.bool_]  # (height, width), True = object, hole, to be removed
@@ -34,7 +35,6 @@ MAX_PIXELS = 64_000_000
 WEBP_MAX_SIDE = 16_383
 ANIMATED = ("PNG", "WEBP")
 TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-MAX_PAGES = 256  # of a TIFF that are looked at
 SUBFILE_TYPE, REDUCED, MASK_PAGE = 254, 1, 4  # TIFF 6.0, NewSubfileType and its bits
 
 _PLUGINS = (BmpImagePlugin, JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin)
@@ -49,6 +49,7 @@ class BadImage(ValueError):
     ├── NotAnImage       no known picture format, or one that is not on the allow-list
     ├── TruncatedImage   the header is fine, the pixels are not
     ├── TooManyPixels    a decompression bomb, or simply larger than the limit
+    ├── TooManyParts     pages, scans or tags by the thousand
     └── UnclearImage     its numbers, or its pages, could mean more than one picture
     """
 
@@ -69,6 +70,10 @@ class TooManyPixels(BadImage):
     pass
 
 
+class TooManyParts(BadImage):
+    pass
+
+
 class UnclearImage(BadImage):
     pass
 
@@ -78,17 +83,20 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
     Args:
         data: contents of the file.
-        max_pixels: limit, in px.
+        max_pixels: limit of the decoded pixels, reckoned with 4 bytes each: of 16 bits a channel, fewer are allowed.
 
     Raises:
         EmptyFile: it has zero bytes.
         NotAnImage: it has none of the formats `FORMATS`.
         TruncatedImage: its header cannot be read.
         TooManyPixels: it is over the limit.
+        TooManyParts: reading it would walk through thousands of pages, scans or tags.
         UnclearImage: it has several pages or frames that could be the picture, or pixels of an unknown kind.
     """
     if not data:
         raise EmptyFile("the file has zero bytes")
+    if excess := find_excess(data):
+        raise TooManyParts(excess)
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
@@ -106,10 +114,33 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         _select_page(image)
     elif image.format in ANIMATED and (frames := getattr(image, "n_frames", 1)) > 1:
         raise UnclearImage(f"it holds {frames} frames of an animation; one picture a file is read")
+    for name in ("exif", "Raw profile type exif"):  # of PNG and WebP, whose tags are parsed when they are asked for
+        if excess := find_tag_excess(_read_info(image, name)):
+            raise TooManyParts(excess)
+    _check_size(image, data, max_pixels)
+    return image
+
+
+def _check_size(image: Image.Image, data: bytes, max_pixels: int) -> None:
     width, height = image.size
     if width * height > max_pixels:
         raise TooManyPixels(f"{width} x {height} = {width * height / 1e6:.0f} megapixels, limit {max_pixels / 1e6:.0f}")
-    return image
+    if (decoded := count_decoded_bytes(image, data)) > max_pixels * BYTES_A_PIXEL:
+        raise TooManyPixels(
+            f"{width} x {height}, {decoded / 1e6:.0f} MB decoded, limit {max_pixels * BYTES_A_PIXEL / 1e6:.0f} "
+            f"({BYTES_A_PIXEL} bytes for each of {max_pixels / 1e6:.0f} megapixels)"
+        )
+
+
+def _read_info(image: Image.Image, name: str) -> bytes:
+    """Return EXIF data that Pillow has found, as bytes; a PNG's may be written as text (hex digits after a header)."""
+    value = image.info.get(name) or b""
+    if isinstance(value, bytes):
+        return value
+    try:
+        return bytes.fromhex("".join(value.split("\n", 3)[3:]))
+    except ValueError:
+        return b""  # broken EXIF data are no reason to lose the picture
 
 
 def _select_page(image: Any) -> None:
@@ -121,7 +152,7 @@ def _select_page(image: Any) -> None:
     """
     try:
         pages = []
-        for index in range(min(image.n_frames, MAX_PAGES)):
+        for index in range(image.n_frames):
             image.seek(index)
             if not image.tag_v2.get(SUBFILE_TYPE, 0) & (REDUCED | MASK_PAGE):
                 pages.append((image.size[0] * image.size[1], index))
@@ -154,7 +185,8 @@ def load_upright(image: Image.Image) -> Image.Image:
         TruncatedImage: the pixels cannot be read.
     """
     _load(image)
-    return ImageOps.exif_transpose(image) or image
+    ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> RGB:

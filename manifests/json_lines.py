@@ -23,6 +23,33 @@ class BadJsonLine(InputError):
         self.number, self.reason = number, reason
 
 
+class NestedTooDeep(InputError):
+    """JSON whose lists or objects are within each other by the thousand: parsing it would end the program."""
+
+
+def parse_json(data: bytes | str, where: object = "", **options: Any) -> Any:
+    """Parse JSON that others wrote.
+
+    Args:
+        data: the text.
+        where: the file, for the message.
+        options: of `json.loads`.
+
+    Raises:
+        NestedTooDeep: it is nested too deeply.
+        ValueError: it is no JSON.
+
+    Examples:
+        >>> parse_json("[" * 100_000, "a.json")
+        Traceback (most recent call last):
+        rasura.manifests.json_lines.NestedTooDeep: a.json: lists or objects in it are nested too deeply
+    """
+    try:
+        return json.loads(data, **options)
+    except RecursionError as error:
+        raise NestedTooDeep(f"{where}: {explain_json_error(error)}".removeprefix(": ")) from None
+
+
 def parse_json_lines(data: bytes | str) -> Iterator[Any]:
     """Yield the values of JSON lines, in order; empty lines are skipped.
 

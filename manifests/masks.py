@@ -7,6 +7,7 @@ a transparent layer. It is read in both polarities; what the picture says decide
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -23,6 +24,8 @@ MAX_LABELS = 24  # levels of a picture of labels; a soft gradient has more
 SOLID_SHARE = 0.3  # of the pixels of a value that have equal neighbours: a level, not noise along an edge
 MIN_STEP = 1 / 8  # of the range by which a level of grey differs from the background
 MAX_BETWEEN = 0.3  # share of pixels between the levels of a mask: a photograph has more
+VOID = 255  # label of what is neither object nor background, in label maps of VOC's kind
+RING_SHARE = 0.06  # of the diagonal: largest distance to its rim inside a trimap's band, which is no object of its own
 BLACK, WHITE = 16, 239  # levels up to, and from, which paint is black and white
 
 
@@ -163,6 +166,7 @@ def _read_palette(image: Image.Image) -> MaskReading:
         raise EmptyMask(f"empty mask: {text}")
     if len(used) > 2 and used[0] > 0:
         raise UnclearLabels(f"no mask: {text}, of which none is 0: which of them is the background is unknown")
+    check_labels(indices, text)
     return MaskReading(indices != 0, (indices == 0,), text)
 
 
@@ -221,11 +225,8 @@ def split_levels(values: Values, text: str) -> MaskReading:
         raise EmptyMask(f"empty mask: {text}")
     if levels.labels and levels.low > 0 and (levels.high < WHITE or levels.last <= SMALL_RANGE):
         raise UnclearLabels(f"no mask: {text}, labels of which none is 0: which of them is the background is unknown")
-    if _is_trimap(values, levels):
-        raise UnclearLabels(
-            f"no mask: {text}, a trimap, whose middle level surrounds the object and is neither object nor background: "
-            "provide a mask of the object alone"
-        )
+    if levels.labels or levels.high == VOID:
+        check_labels(values, text)
     if levels.between > MAX_BETWEEN:
         raise NotAMask(f"no mask: {text}, {levels.between:.0%} of its pixels are at none of its levels")
     white = values > (levels.low + levels.first) / 2
@@ -234,22 +235,63 @@ def split_levels(values: Values, text: str) -> MaskReading:
     return MaskReading(white, [mask for mask in black if mask.any() and not mask.all()], text)
 
 
-def _is_trimap(values: Values, levels: Levels) -> bool:
-    """Return whether a band of middle grey, of some pixels' width, lies between all black and all white.
+def check_labels(values: Values, text: str) -> None:
+    """Check that labels (h, w) say what is object and what is not: that none of them is a void or a trimap's band.
 
-    Labels of black, grey and white touch each other somewhere; a soft edge is narrower.
+    Args:
+        values: (h, w) of any kind of number; others than labels pass.
+        text: what they are, for messages.
+
+    Raises:
+        UnclearLabels: one is.
+
+    Examples:
+        >>> labels = np.pad(np.pad(np.full((9, 9), 15), 3, constant_values=255), 9)
+        >>> check_labels(labels, "palette")
+        Traceback (most recent call last):
+        rasura.manifests.masks.UnclearLabels: no mask: palette, where 255 beside labels up to 15 is void, neither \
+        object nor background: provide a mask of the object alone
     """
-    if levels.different != 3 or not levels.labels or levels.low > BLACK or levels.high < WHITE:
-        return False
-    if not 96 <= levels.first <= 160:
-        return False
-    white, black = values == levels.high, values == levels.low
-    touching = sum(
-        int((one[part] & other[rest]).sum())
-        for one, other in ((white, black), (black, white))
+    numbers = np.unique(values)
+    if len(numbers) < 3 or len(numbers) > MAX_LABELS:
+        return
+    remedy = "neither object nor background: provide a mask of the object alone"
+    if numbers[-1] == VOID and 0 < numbers[-2] <= SMALL_RANGE and _has_area(values == numbers[-2]):
+        raise UnclearLabels(f"no mask: {text}, where {VOID} beside labels up to {numbers[-2]:g} is void, {remedy}")
+    if len(numbers) == 3 and (band := _find_band(values, numbers)) is not None:
+        raise UnclearLabels(f"no mask: {text}, a trimap, whose level {band:g} surrounds the object and is {remedy}")
+
+
+def _has_area(mask: Mask) -> bool:
+    """Return whether a mask covers areas, and not only pixels along edges."""
+    return bool(mask.any()) and bool(_find_solid(mask)[mask[1:-1, 1:-1]].mean() >= SOLID_SHARE)
+
+
+def _find_band(values: Values, numbers: Values) -> float | None:
+    """Find the level of a trimap's band, which is between the two others everywhere; None where there is none.
+
+    The lowest level is the background. Labels touch it somewhere; a soft edge is narrower. A label that surrounds
+    another one is an object of its own where it is wide, unless the three are black, grey and white.
+    """
+    low, middle, high = (values == number for number in numbers)
+    grey = numbers[0] <= BLACK and numbers[2] >= WHITE and 96 <= numbers[1] <= 160
+    for band, level, inner in ((middle, numbers[1], high), (high, numbers[2], middle)):
+        if _touches(low, inner) or not _touches(band, inner) or not _touches(band, low):
+            continue
+        depth = cv2.distanceTransform(band.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
+        widest = np.inf if grey and level == numbers[1] else RING_SHARE * float(np.hypot(*band.shape))
+        if 1 < depth.max() <= widest:
+            return float(level)
+    return None
+
+
+def _touches(one: Mask, other: Mask) -> bool:
+    """Return whether pixels of two masks are neighbours, beside or above each other."""
+    return any(
+        bool((first[part] & second[rest]).any())
+        for first, second in ((one, other), (other, one))
         for part, rest in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1]))
     )
-    return touching == 0
 
 
 def find_levels(values: Values) -> Levels:

@@ -1,6 +1,7 @@
 """Object stores' clients: their errors as this project's own, names that stay below a store, and copies of files."""
 
 import contextlib
+import io
 import os
 import secrets
 import shutil
@@ -73,6 +74,75 @@ class RemoteFile:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
+
+
+READ_AHEAD_BYTES = 16 * 2**20
+"""What is asked for at a time: a row group, with all its columns, is one request."""
+
+
+class RangedFile(io.RawIOBase):
+    """A file of an object store whose size is known, opened for reading without a request.
+
+    Args:
+        fs: the store's client.
+        key: of the object.
+        size: that it should have.
+    """
+
+    def __init__(self, fs: Any, key: str, size: int) -> None:
+        self._fs, self._key, self._size = fs, key, size
+        self._position = self._start = 0
+        self._window = b""  # bytes from `_start`
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read up to `size` bytes; all that is left where it is negative.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+            ValueError: it has another size.
+            StoreError: the store cannot be reached.
+        """
+        left = max(0, self._size - self._position)
+        wanted = left if size is None or size < 0 else min(size, left)
+        first = self._position - self._start
+        if wanted and not 0 <= first <= first + wanted <= len(self._window):
+            self._fetch(min(left, max(wanted, READ_AHEAD_BYTES)))
+            first = 0
+        self._position += wanted
+        return self._window[first : first + wanted]
+
+    def _fetch(self, count: int) -> None:
+        self._start, self._window = self._position, b""
+        try:
+            with translate_client_errors("read", self._key):
+                window = self._fs.cat_file(self._key, start=self._start, end=self._start + count)
+        except StoreError:
+            self._check_size()  # a range that an object does not have is an error of its own in each client
+            raise
+        if len(window) != count:
+            self._check_size()
+            raise StoreError(f"cannot read {self._key}: {len(window)} of {count} bytes came")
+        self._window = window
+
+    def _check_size(self) -> None:
+        with translate_client_errors("read", self._key):
+            size = self._fs.info(self._key)["size"]
+        if size != self._size:
+            raise ValueError(f"it has {size} bytes, and {self._size} were committed")
 
 
 def check_name(path: str) -> None:

@@ -6,14 +6,19 @@ its files from here:
     recipe.yaml                     the recipe with every default filled in
     plan.json                       the flows, as `RunPlan`
     run_id                          a random id of this folder, by which workers know that they see the same one
+    .lock, lock.json                by which one driver owns the run: a lock, or a lease where there are no locks
     tables/<flow>/manifest.parquet  the table: the commit records of its shards, in order
     tables/<flow>/work.json         while the flow is being made: the shards of its present inputs
     tables/<flow>/lines/<shard>.json       commit record of a shard
+    tables/<flow>/compacted/<hash>.parquet  while the flow is being made: many commit records in one file
     tables/<flow>/shards/<shard>.parquet   kept rows
     tables/<flow>/dropped/<shard>.parquet  rejected and failed inputs
     dataset/                        the dataset that the run exports, with a manifest.json of its own
     export.json                     what the dataset was exported from
     listings/<flow>.json            content ids of input files
+    listings/<flow>/index.json      the flow's inputs, cut into shards, and what they were listed from
+    listings/<flow>/<hash>.parquet  the inputs themselves, a row a shard
+    listings/<flow>.scenes.parquet  scenes of its clean pictures, by their fingerprints
     passed_over/<flow>.json         counts of the files that lie beside them and are no inputs, by the reason
     log/<attempt>-<part>.jsonl      times, hosts, dead workers
     review/review.sqlite            the review database
@@ -26,6 +31,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from rasura.manifests.checks.sealed_json import parse_sealed, seal
 from rasura.manifests.errors import RunError, StorageError
 from rasura.manifests.storage import Store, StoreError
 
@@ -49,6 +55,7 @@ LOOP = "loop.json"
 MANIFEST = "manifest.parquet"
 WORK = "work.json"
 COMMITS = "lines"
+COMPACTED = "compacted"
 SHARDS = "shards"
 REJECTED = "dropped"
 
@@ -102,6 +109,11 @@ def commit_path(shard: str) -> str:
 def passed_over_path(flow: str) -> str:
     """Counts of the files that a flow's source passed over, from the run."""
     return f"{PASSED_OVER}/{flow}.json"
+
+
+def scenes_path(flow: str) -> str:
+    """Scenes of the clean pictures of a flow's inputs, by their fingerprints, from the run."""
+    return f"{LISTINGS}/{flow}.scenes.parquet"
 
 
 class NoRun(StorageError):
@@ -167,17 +179,17 @@ class RunPlan:
             "flows": {name: flow.to_json() for name, flow in self.flows.items()},
             "dataset": None if self.dataset is None else list(self.dataset),
         }
-        return (json.dumps(plan, indent=1) + "\n").encode()
+        return (json.dumps(seal(plan), indent=1) + "\n").encode()
 
     @staticmethod
     def from_json(data: bytes | str) -> "RunPlan":
         """Parse the inverse of `to_json`. Flows that were added one by one (`rasura run --only`) are sorted, too.
 
         Raises:
-            ValueError: the text is not JSON, or lacks one of the keys.
+            ValueError: the text is not JSON, lacks one of the keys, or is not what was written.
         """
         try:
-            plan = json.loads(data)
+            plan = parse_sealed(data)
             flows = {
                 name: FlowDescription(flow["part"], flow["upstream"], flow["stages"], flow["columns"])
                 for name, flow in plan["flows"].items()
@@ -259,7 +271,7 @@ def check_place(run: Store, place: RunPlace) -> None:
         StoreError: it does not: the folder is gone, was replaced, or is on another node's disk.
     """
     try:
-        if run.read(RUN_ID).decode(errors="replace") == place.id:
+        if run.read(RUN_ID, is_small=True).decode(errors="replace") == place.id:
             return
         state = "is another folder here"
     except (FileNotFoundError, NotADirectoryError):

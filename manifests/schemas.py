@@ -4,10 +4,11 @@ A schema maps column names to kinds. Every column may be null.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from rasura.manifests import images
@@ -84,6 +85,21 @@ TRIPLET: Schema = {
 }
 """Columns of the dataset that a run writes. A table may have more; these keep their names."""
 
+
+def list_required(columns: Iterable[str]) -> Sequence[str]:
+    """List the columns that may not be null beside the id: picture and mask, where a table has all of a triplet's.
+
+    A target may be absent: RORem's test set has none, and removers fill photographs whose truth nobody knows.
+
+    Examples:
+        >>> list_required(["id", "source", "mask", "score", "target"])
+        ('source', 'mask')
+        >>> list_required(["id", "source"])
+        ()
+    """
+    return ("source", "mask") if set(columns).issuperset(("source", "target", "mask")) else ()
+
+
 _PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _ARROW: dict[Kind, pa.DataType] = {
     **dict.fromkeys(PICTURES, _PICTURE),
@@ -107,6 +123,35 @@ _DECODE: dict[Kind, Callable[[bytes], Any]] = {
     Kind.MASK: images.decode_mask,
     Kind.DEPTH: images.decode_depth,
 }
+
+
+_PIXELS: Mapping[Kind, tuple[type[np.generic], tuple[int, ...]]] = {
+    Kind.RGB: (np.uint8, (3,)),
+    Kind.RGBA: (np.uint8, (4,)),
+    Kind.MASK: (np.bool_, ()),
+    Kind.DEPTH: (np.uint16, ()),
+}
+"""Type of the pixels of a picture in memory, and its dimensions after height and width."""
+
+
+def find_picture_fault(kind: Kind, pixels: Any) -> str | None:
+    """Find what is wrong with a picture in memory; None where it is what its kind says.
+
+    A picture of another type would be stored as something else: a float one black, a mask of 0 and 1 empty.
+
+    Examples:
+        >>> find_picture_fault(Kind.RGB, np.zeros((4, 6, 3), np.uint8)) is None
+        True
+        >>> find_picture_fault(Kind.RGB, np.zeros((4, 6, 3), np.float32))
+        'float32 of shape (4, 6, 3), but rgb is uint8 of shape (height, width, 3)'
+    """
+    dtype, rest = _PIXELS[kind]
+    if isinstance(pixels, np.ndarray) and (pixels.dtype, pixels.ndim) == (dtype, 2 + len(rest)):  # noqa: SIM102
+        if pixels.shape[2:] == rest and pixels.size:
+            return None
+    actual = f"{pixels.dtype} of shape {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
+    shape = ", ".join(["height", "width", *map(str, rest)])
+    return f"{actual}, but {kind} is {np.dtype(dtype).name} of shape ({shape})"
 
 
 def _feature(kind: Kind) -> dict[str, Any]:
@@ -159,10 +204,15 @@ def encode_value(kind: Kind, value: Any, name: str) -> Any:
         kind: of the column.
         value: None becomes null.
         name: file name that a picture carries, without its suffix.
+
+    Raises:
+        ValueError: a picture is not what its kind says.
     """
     if value is None:
         return None
     if kind in PICTURES:
+        if fault := find_picture_fault(kind, value):
+            raise ValueError(f"a picture of row {name} is {fault}")
         encode, suffix = _ENCODE[kind]
         return {"bytes": encode(value), "path": f"{name}.{suffix}"}
     if kind is Kind.VERSIONS:
@@ -185,13 +235,18 @@ def encode_records(records: Sequence[Mapping[str, Any]], schema: Schema) -> pa.T
     """Encode records as an Arrow table, pictures included. Columns that a record lacks are null.
 
     Raises:
-        ValueError: a record has a column that the schema does not.
+        ValueError: a record has a column that the schema does not, no id, or a picture that is not what its kind says.
     """
     if unwritable := [name for name, kind in schema.items() if kind is Kind.RECORDS]:
         raise ValueError(f"columns that are never on disk: {', '.join(unwritable)}; a stage should have removed them")
+    required = list_required(schema)
     for record in records:
         if extra := set(record) - set(schema):
             raise ValueError(f"record {record.get('id')} has undeclared columns: {', '.join(sorted(extra))}")
+        if not isinstance(record.get("id"), str) or not record["id"]:
+            raise ValueError(f"a record has id {record.get('id')!r}; every row needs a text of its own")
+        if absent := [name for name in required if record.get(name) is None]:
+            raise ValueError(f"record {record['id']} is a triplet without {', '.join(absent)}")
     values = {name: [encode_value(kind, r.get(name), r["id"]) for r in records] for name, kind in schema.items()}
     pictures = [values[name] for name, kind in schema.items() if kind in PICTURES]
     if pictures and "bytes" in schema:

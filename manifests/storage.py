@@ -6,31 +6,23 @@ On an object store an object appears when it is closed, and create-if-absent is 
 
 import contextlib
 import fcntl
-import json
 import os
 import re
-import secrets
 import socket
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 import fsspec
 
-from rasura.manifests.errors import RunError
-from rasura.manifests.remote_files import RemoteFile, check_name, translate_client_errors
+from rasura.manifests.remote_files import RangedFile, RemoteFile, check_name, translate_client_errors
 from rasura.manifests.remote_files import StoreError as StoreError
+from rasura.manifests.stores.lease import Lease
+from rasura.manifests.stores.lease import RunLocked as RunLocked
+from rasura.manifests.stores.local_files import NO_LOCKS, Root, create_file, replace_file, write_temporary
 from rasura.manifests.uris import check_uri
 
-LEASE = "lock.json"
-LEASE_S = 60.0  # a lock on an object store that is older has lost its owner
 _TEMPORARY = re.compile(r"\.tmp-.+-[0-9a-f]{8}")
-
-
-class RunLocked(RunError):
-    """Another driver owns the run."""
 
 
 def describe_write_error(place: str, error: OSError) -> str:
@@ -62,13 +54,15 @@ class Store:
         check_uri(str(uri))
         self.uri = str(uri).removeprefix("file://").rstrip("/") or "/"
         self.local: Path | None = None if is_remote(self.uri) else Path(self.uri).absolute()
+        self._root = Root(self.local or Path())
         self._fs: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"uri": self.location}
+        return {"uri": self.location, "root": (self._root.path, self._root.is_known)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["uri"])  # type: ignore[misc]
+        self._root = Root(*state["root"])
 
     @property
     def location(self) -> str:
@@ -104,29 +98,29 @@ class Store:
             raise StoreError(f"{target} leads out of {root}, to {place}; remove the link")
         return target
 
+    def find(self, path: str) -> Path | None:
+        """Return the place of a file or folder on this machine, for what takes paths; None of a remote store.
+
+        Raises:
+            StoreError: the name, or a link on the way, leads out of the store.
+        """
+        return None if self.local is None else self._file(path)
+
     def sub(self, path: str) -> "Store":
         """Return the store of a folder below this one.
 
         Raises:
             StoreError: the name, or a link on the way, leads out of this one.
         """
-        return Store(self._key(path) if self.local is None else str(self._file(path)))
+        store = Store(self._key(path) if self.local is None else str(self._file(path)))
+        store._root = self._root
+        return store
 
     # --- writing
 
     def _write_temporary(self, target: Path, data: bytes | memoryview) -> Path:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.parent / f".tmp-{target.name}-{secrets.token_hex(4)}"
-        try:
-            with temporary.open("wb") as out:
-                out.write(data)
-                out.flush()
-                os.fsync(out.fileno())
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
-        return temporary
+        self._root.make_folder(target.parent)
+        return write_temporary(target, data)
 
     def write(self, path: str, data: bytes | memoryview) -> None:
         """Write a complete file in place of an earlier one; a reader sees the old file or the new one.
@@ -140,9 +134,7 @@ class Store:
                     self.fs.pipe_file(self._key(path), bytes(data))
                 return
             target = self._file(path, follow=False)
-            temporary = self._write_temporary(target, data)
-            temporary.replace(target)
-            _sync_folder(target.parent)
+            replace_file(self._write_temporary(target, data), target)
         except StoreError:
             raise
         except OSError as error:
@@ -166,15 +158,7 @@ class Store:
                     return False
                 return True
             target = self._file(path, follow=False)
-            temporary = self._write_temporary(target, data)
-            try:
-                os.link(temporary, target)
-            except FileExistsError:
-                return False
-            finally:
-                temporary.unlink()
-            _sync_folder(target.parent)
-            return True
+            return create_file(self._write_temporary(target, data), target)
         except StoreError:
             raise
         except OSError as error:
@@ -195,8 +179,12 @@ class Store:
 
     # --- reading
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, is_small: bool = False) -> bytes:
         """Read the bytes of a file.
+
+        Args:
+            path: name of the file.
+            is_small: it takes one request of an object store: its size is not asked for, to read it in parts.
 
         Raises:
             FileNotFoundError: there is none.
@@ -204,17 +192,26 @@ class Store:
         """
         if self.local is None:
             with translate_client_errors("read", self._key(path)):
-                return cast(bytes, self.fs.cat_file(self._key(path)))
-        return self._file(path).read_bytes()
+                options = {"max_concurrency": 1} if is_small and self.uri.startswith("s3://") else {}
+                return cast(bytes, self.fs.cat_file(self._key(path), **options))
+        data = self._file(path).read_bytes()
+        self._root.note()
+        return data
 
-    def open(self, path: str) -> IO[bytes]:
+    def open(self, path: str, size: int | None = None) -> IO[bytes]:
         """Open a file for reading, with seek.
+
+        Args:
+            path: name of the file.
+            size: that it should have, where that is known: an object store is then not asked.
 
         Raises:
             FileNotFoundError: there is none.
             StoreError: the store cannot be reached.
         """
         if self.local is None:
+            if size is not None:
+                return cast(IO[bytes], RangedFile(self.fs, self._key(path), size))
             with translate_client_errors("read", self._key(path)):
                 return cast(IO[bytes], RemoteFile(self.fs.open(self._key(path), "rb"), self._key(path)))
         return self._file(path).open("rb")
@@ -292,81 +289,51 @@ class Store:
     def lock(self) -> Iterator[None]:
         """Own the run while the context lasts.
 
-        On a file system this is `flock`, which ends with the process. On an object store it is a lease of
-        `LEASE_S` seconds; should two drivers ever overlap there, both write the same bytes.
+        On a file system this is `flock`, which ends with the process. On an object store, and on a file system without
+        locks, it is a lease; should two drivers ever overlap there, both write the same bytes.
 
         Raises:
             RunLocked: another driver owns it.
             StoreError: the target cannot be written.
         """
-        if self.local is None:
-            with self._lease():
+        if self.local is None or not (handle := self._flock()):
+            with Lease(self).hold():
                 yield
             return
+        with handle:
+            yield
+
+    def _flock(self) -> IO[str] | None:
+        """Lock the file `.lock` until it is closed; None where the file system has no locks.
+
+        Raises:
+            RunLocked: another process has it.
+            StoreError: the folder cannot be written.
+        """
+        folder = cast(Path, self.local)
         try:
-            self.local.mkdir(parents=True, exist_ok=True)
+            self._root.make_folder(folder)
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW  # what a link leads to is not ours
-            handle = os.fdopen(os.open(self.local / ".lock", flags, 0o666), "a+")
+            handle = os.fdopen(os.open(folder / ".lock", flags, 0o666), "a+")
         except FileExistsError:
             raise StoreError(f"cannot write into '{self.uri}': it is a file; name a folder") from None
+        except StoreError:
+            raise
         except OSError as error:
             raise StoreError(describe_write_error(self.uri, error)) from error
-        with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                handle.seek(0)
-                raise RunLocked(f"{self.uri} is owned by another driver ({handle.read().strip()})") from None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             handle.seek(0)
             handle.truncate()
             handle.write(f"pid {os.getpid()} on {socket.gethostname()}")
             handle.flush()
-            yield
-
-    @contextlib.contextmanager
-    def _lease(self) -> Iterator[None]:
-        owner = secrets.token_hex(8)
-        if not self.create(LEASE, _encode_lease(owner)):
-            lease = self._read_lease()
-            if lease and time.time() - lease["time"] < LEASE_S:
-                raise RunLocked(
-                    f"{self.uri} is owned by another driver (pid {lease['pid']} on {lease['host']}); if that one is "
-                    f"gone, try again in {LEASE_S:.0f} s"
-                )
-            self.write(LEASE, _encode_lease(owner))
-        ended = threading.Event()
-
-        def renew() -> None:
-            while not ended.wait(LEASE_S / 4):
-                with contextlib.suppress(OSError):  # a passing failure; the next renewal comes in time
-                    if (lease := self._read_lease()) and lease["owner"] == owner:
-                        self.write(LEASE, _encode_lease(owner))
-
-        thread = threading.Thread(target=renew, daemon=True, name="rasura-lease")
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
-            if (lease := self._read_lease()) and lease["owner"] == owner:
-                self.delete(LEASE)
-
-    def _read_lease(self) -> dict[str, Any] | None:
-        try:
-            return cast(dict[str, Any], json.loads(self.read(LEASE)))
-        except (FileNotFoundError, ValueError):
-            return None
-
-
-def _encode_lease(owner: str) -> bytes:
-    body = {"owner": owner, "host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}
-    return json.dumps(body).encode()
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+            return handle
+        except BlockingIOError:
+            with handle:
+                handle.seek(0)
+                raise RunLocked(f"{self.uri} is owned by another driver ({handle.read().strip()})") from None
+        except OSError as error:
+            handle.close()
+            if error.errno in NO_LOCKS:
+                return None
+            raise StoreError(describe_write_error(f"{self.uri}/.lock", error)) from error

@@ -7,6 +7,7 @@ rows of another table (`ref_table`, `ref_shard`, `ref_row`), and reading them fo
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -14,11 +15,26 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rasura.manifests.checks.committed_files import File, read_footer
+from rasura.manifests.compacted.manifest import (
+    CommitRecords,
+    find_commit,
+    read_manifest,
+    read_manifest_lines,
+    read_names,
+)
 from rasura.manifests.errors import StorageError
 from rasura.manifests.parquet import read_parquet
 from rasura.manifests.run_layout import TABLES, manifest_path, shard_path, table_path
 from rasura.manifests.schemas import PICTURES, Kind, Schema, decode_value, read_schema
-from rasura.manifests.shards import REJECTED_SCHEMA, CommitRecord, explain_damage, read_manifest
+from rasura.manifests.shards import (
+    REJECTED_SCHEMA,
+    CommitRecord,
+    DamagedFile,
+    explain_damage,
+    read_commit,
+    read_committed,
+)
 from rasura.manifests.spelling import suggest
 from rasura.manifests.storage import Store
 
@@ -29,6 +45,7 @@ RUN_REFERENCE: Schema = {**REFERENCE, "ref_run": Kind.STRING}
 CACHED_BYTES = 64 * 2**20
 """Size of the row groups, encoded, that a reader keeps beside the one it read last."""
 CACHED_FOOTERS = 64
+REMOTE_READERS = 16
 
 
 class NoTable(StorageError):
@@ -36,11 +53,12 @@ class NoTable(StorageError):
 
 
 class ShardFooter(NamedTuple):
-    """The footer of a shard's file, its columns, and the index of the first row of each of its row groups."""
+    """The footer of a shard's file, its columns, the index of the first row of each row group, and the file's size."""
 
     metadata: pq.FileMetaData
     schema: pa.Schema
     starts: list[int]
+    bytes: int
 
 
 class Tables:
@@ -52,6 +70,10 @@ class Tables:
         self._groups: OrderedDict[tuple[Any, ...], pa.Table] = OrderedDict()
         self._bytes = 0
         self._runs: dict[str, Tables] = {}
+        self._manifests: dict[str, pa.Table] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.run,)  # without what was read
 
     def open_run(self, run: str | None) -> "Tables":
         """Return the tables of the run that a row refers to: `ref_run`, or this one where it is None."""
@@ -78,14 +100,32 @@ class Tables:
             raise NoTable(f"{self.run.uri} has no complete table '{name}'; {hint} (to complete one, run its recipe)")
         return Table(self, name, commits, schema, full_schema)
 
+    def _find_file(self, name: str, shard: str) -> File:
+        """Return what a shard's commit record says of its rows: the record in the manifest, or else the shard's own."""
+        table = self.run.sub(table_path(name))
+        if name not in self._manifests:
+            self._manifests[name] = read_manifest_lines(table)
+        record = find_commit(self._manifests[name], shard) or read_commit(table, shard)
+        if record.data is None:
+            raise IndexError(f"shard {shard} of table '{name}' in {self.run.uri} has no rows")
+        return record.data
+
+    def _forget(self, name: str, shard: str) -> None:
+        """Forget what was read of a shard: it may have been made again since."""
+        self._footers.pop((name, shard), None)
+        self._manifests.pop(name, None)
+        for key in [key for key in self._groups if key[:2] == (name, shard)]:
+            self._bytes -= self._groups.pop(key).nbytes
+
     def _footer(self, name: str, shard: str) -> ShardFooter:
         if (name, shard) not in self._footers:
             place = f"{table_path(name)}/{shard_path(shard)}"
-            with explain_damage(self.run, place), self.run.open(place) as source:
-                metadata = pq.read_metadata(source)
+            file = self._find_file(name, shard)
+            with explain_damage(self.run, place), self.run.open(place, file.bytes) as source:
+                metadata = read_footer(source, file)
             sizes = (metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
             starts = list(accumulate(sizes, initial=0))
-            self._footers[name, shard] = ShardFooter(metadata, metadata.schema.to_arrow_schema(), starts)
+            self._footers[name, shard] = ShardFooter(metadata, metadata.schema.to_arrow_schema(), starts, file.bytes)
             while len(self._footers) > CACHED_FOOTERS:
                 self._footers.popitem(last=False)
         self._footers.move_to_end((name, shard))
@@ -102,7 +142,15 @@ class Tables:
 
         Raises:
             IndexError: the shard has no such row.
+            DamagedFile: what was read is not what was committed, also at a second look.
         """
+        try:
+            return self._read_raw(name, shard, row, columns)
+        except DamagedFile:
+            self._forget(name, shard)
+            return self._read_raw(name, shard, row, columns)
+
+    def _read_raw(self, name: str, shard: str, row: int, columns: Sequence[str] | None) -> pa.Table:
         footer = self._footer(name, shard)
         if not 0 <= row < footer.starts[-1]:
             raise IndexError(f"shard {shard} of table '{name}' in {self.run.uri} has no row {row}: {footer.starts[-1]}")
@@ -111,7 +159,7 @@ class Tables:
         key = (name, shard, group, *names)
         if key not in self._groups:
             place = f"{table_path(name)}/{shard_path(shard)}"
-            with explain_damage(self.run, place), self.run.open(place) as source:
+            with explain_damage(self.run, place), self.run.open(place, footer.bytes) as source:
                 self._groups[key] = read_parquet(source, names, group, footer.metadata)
             self._bytes += self._groups[key].nbytes
             while self._bytes > CACHED_BYTES and len(self._groups) > 1:
@@ -163,21 +211,6 @@ class Tables:
         return record
 
 
-def read_table_file(run: Store, place: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read the rows of a file of a table.
-
-    Args:
-        run: the run.
-        place: of the file, from the run.
-        columns: only these; all where None.
-
-    Raises:
-        DamagedFile: the file is missing, or cannot be read.
-    """
-    with explain_damage(run, place), run.open(place) as source:
-        return read_parquet(source, columns)
-
-
 class Table:
     """One table: the commit records of its shards, and their rows.
 
@@ -189,15 +222,23 @@ class Table:
         full_schema: the columns of its rows with references followed.
     """
 
-    def __init__(
-        self, tables: Tables, name: str, commits: Sequence[CommitRecord], schema: Schema, full_schema: Schema
-    ) -> None:
+    def __init__(self, tables: Tables, name: str, commits: CommitRecords, schema: Schema, full_schema: Schema) -> None:
         self.tables, self.name, self.commits, self.schema, self.full_schema = tables, name, commits, schema, full_schema
+
+    @property
+    def identity(self) -> str:
+        """Identity of what its rows are, by their commit records."""
+        return self.commits.compute_hash()
 
     @cached_property
     def rows(self) -> int:
         """Number of rows."""
-        return sum(record.rows for record in self.commits)
+        return self.commits.rows
+
+    def read_names(self) -> pa.Table:
+        """Read `id` and `origin` of all rows, with `shard` and `row`, in the order of their ids; no shard is opened."""
+        names = read_names(self.tables.run.sub(table_path(self.name)))
+        return self.read_light(["id", "origin"]) if names is None else names.sort_by("id")
 
     def read_light(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Read the columns without pictures of all rows, with `shard` and `row`, in the order of their ids.
@@ -210,13 +251,17 @@ class Table:
             for name, kind in self.schema.items()
             if kind not in PICTURES and (columns is None or name in columns or name == "id")
         ]
-        parts = []
-        for record in self.commits:
-            if record.data is None:
-                continue
-            part = read_table_file(self.tables.run, f"{table_path(self.name)}/{record.data.name}", names)
+        store = self.tables.run.sub(table_path(self.name))
+
+        def read(record: CommitRecord) -> pa.Table:
+            assert record.data is not None
+            part = read_committed(store, record.data, names)
             part = part.append_column("shard", pa.array([record.shard] * len(part), pa.string()))
-            parts.append(part.append_column("row", pa.array(range(len(part)), pa.int64())))
+            return part.append_column("row", pa.array(range(len(part)), pa.int64()))
+
+        # an object store answers late, and many at once
+        with ThreadPoolExecutor(1 if store.local is not None else REMOTE_READERS) as pool:
+            parts = list(pool.map(read, [record for record in self.commits if record.data is not None]))
         if not parts:
             return pa.table({**{name: pa.array([], pa.string()) for name in names}, "shard": [], "row": []})
         return pa.concat_tables(parts).sort_by("id")
@@ -233,8 +278,6 @@ class Table:
 
     def read_rejections(self) -> pa.Table:
         """Read the rejected and failed inputs, with the columns of `manifests.shards.RejectedRow`."""
-        parts = []
-        for record in self.commits:
-            if record.rejected:
-                parts.append(read_table_file(self.tables.run, f"{table_path(self.name)}/{record.rejected.name}"))
+        store = self.tables.run.sub(table_path(self.name))
+        parts = [read_committed(store, record.rejected) for record in self.commits if record.rejected]
         return pa.concat_tables(parts) if parts else REJECTED_SCHEMA.empty_table()

@@ -6,6 +6,7 @@ object of an archive that is no tensor or plain value becomes an inert record: i
 
 import io
 import pickle
+import pickletools
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 DEPTH_LIMIT = 64
 """Levels of objects in an archive; modules nest less deeply."""
+MAX_PICKLE = 2**20
+"""Bytes of a pickle outside an archive that are looked at."""
+TENSOR_MODULES = ("torch", "collections", "__torch__", "numpy")
+"""Modules of tensors, of the tables that they are in, and of TorchScript's own programs."""
 STORAGE_TYPES: Mapping[str, str] = {
     "FloatStorage": "float32",
     "HalfStorage": "float16",
@@ -50,6 +55,34 @@ class InertObject:
 
     def extend(self, values: Sequence[Any]) -> None:
         """Accept items, as an archived list does."""
+
+
+def describe_code(path: Path) -> str:
+    """Return what a pickle, or the pickle in an archive of torch, would import beside tensors; nothing of it is run.
+
+    Returns:
+        The end of a sentence about the file, such as `; it holds code (posix.system), which was not run`; or "".
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            data = b"".join(archive.read(name) for name in archive.namelist() if name.endswith("/data.pkl"))
+    except (OSError, zipfile.BadZipFile):
+        with path.open("rb") as file:
+            data = file.read(MAX_PICKLE)
+    names: list[str] = []
+    words: list[str] = []
+    try:
+        for operation, value, _ in pickletools.genops(data):
+            if operation.name == "GLOBAL":
+                names.append(str(value).replace(" ", "."))
+            elif operation.name == "STACK_GLOBAL":
+                names.append(".".join(words[-2:]))
+            elif isinstance(value, str):
+                words.append(value)
+    except ValueError:
+        pass  # no pickle, or one that was cut off
+    code = [name for name in dict.fromkeys(names) if name.split(".")[0] not in TENSOR_MODULES]
+    return f"; it holds code ({', '.join(code[:3])}), which was not run" if code else ""
 
 
 class _ArchiveReader(pickle.Unpickler):
@@ -107,13 +140,13 @@ def read_archive(path: Path) -> dict[str, "Tensor"]:
                 raise BadWeights(f"'{path}': its tensors are compressed, as torch never writes them")
             root = _ArchiveReader(archive, folder, entries[0]).load()
     except (OSError, zipfile.BadZipFile) as error:
-        raise BadWeights(f"'{path}' is no archive of torch: {shorten(error)}") from error
+        raise BadWeights(f"'{path}' is no archive of torch: {shorten(error)}{describe_code(path)}") from error
     except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, KeyError, EOFError, AttributeError) as error:
         raise BadWeights(f"'{path}' cannot be read as an archive of torch: {shorten(error)}") from error
     tensors: dict[str, Tensor] = {}
     _collect_tensors(root, "", tensors, DEPTH_LIMIT)
     if not tensors:
-        raise BadWeights(f"'{path}' holds no tensors")
+        raise BadWeights(f"'{path}' holds no tensors{describe_code(path)}")
     return tensors
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rasura.networks.weights import BadWeights
+from rasura.networks.weights import BadWeights, check_values, describe_content
 
 if TYPE_CHECKING:
     import torch
@@ -109,9 +109,9 @@ def read(path: Path) -> dict[str, "torch.Tensor"]:
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise WrongLora(f"{path} cannot be read as safetensors: {error}") from None
+        raise WrongLora(f"'{path}' cannot be read as safetensors: {describe_content(path) or error}") from None
     if not tensors:
-        raise WrongLora(f"{path} holds no tensors")
+        raise WrongLora(f"'{path}' holds no tensors")
     return tensors
 
 
@@ -146,6 +146,21 @@ def fuse(network: "torch.nn.Module", tensors: Mapping[str, "torch.Tensor"], scal
             product = pair.up.flatten(1).float() @ pair.down.flatten(1).float() * (scale * pair.scale)
             weight.copy_((weight.float() + product.view(weight.shape).to(weight.device)).to(weight.dtype))
     return len(pairs)
+
+
+def fuse_file(network: "torch.nn.Module", path: Path) -> None:
+    """Add the LoRA of a file to the network's weights, in place.
+
+    Raises:
+        WrongLora: the file cannot be read, or is for another base.
+        BadWeights: it holds values that are not finite.
+    """
+    tensors = read(path)
+    try:
+        fuse(network, tensors)
+    except WrongLora as error:
+        raise WrongLora(f"'{path}': {error}") from error
+    check_values(path, network)
 
 
 def list_shapes(

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from rasura.networks.pretrained import open_diffusers, read_config
+from rasura.networks.pretrained import MissingWeights, open_diffusers, read_config, refuse_others
 from rasura.networks.single_file import open_vae_part
+from rasura.networks.weights import read_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -97,9 +98,13 @@ class Pca:
 
     @classmethod
     def load(cls, path: Path) -> "Pca":
-        from safetensors.torch import load_file
+        """Read a code from its file.
 
-        return cls(**{name: value.clone() for name, value in load_file(path).items()})
+        Raises:
+            BadWeights: it is none.
+        """
+        with refuse_others(path, "a linear code"):
+            return cls(**{name: value.clone() for name, value in read_tensors(path).items()})
 
 
 class Vae:
@@ -122,9 +127,9 @@ class Vae:
         """
         import torch
 
-        network = open_diffusers("AutoencoderKL", folder, dtype)
+        network = open_vae(folder, dtype)
         network.decoder = torch.nn.Identity()  # never used here
-        return cls(network.float() if overflows_in_half(folder, dtype) else network)
+        return cls(network)
 
     def encode(self, pixels: "torch.Tensor") -> "torch.Tensor":
         """Return scaled latents in the dtype of the pixels."""
@@ -150,12 +155,14 @@ def open_vae(folder: Path, dtype: Any) -> Any:
     """Open diffusers' `AutoencoderKL` from its folder or a whole model's file, in float32 where it would overflow.
 
     Raises:
-        MissingWeights: no such model in the folder or file.
+        MissingWeights: no such model in the folder or file, or one whose configuration does not say how it is scaled.
     """
     import torch
 
     if folder.is_file():
         return open_vae_part(folder, torch.float32 if dtype == torch.float16 else dtype)
+    if not isinstance(factor := read_config(folder).get("scaling_factor", 1.0), int | float) or not factor > 0:
+        raise MissingWeights(f"'{folder / 'config.json'}' has `scaling_factor` {factor!r}, not a number above 0")
     return open_diffusers("AutoencoderKL", folder, torch.float32 if overflows_in_half(folder, dtype) else dtype)
 
 

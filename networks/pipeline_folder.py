@@ -4,7 +4,6 @@ Only code of diffusers and transformers is run, never that of a model's folder; 
 """
 
 import inspect
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +11,17 @@ from typing import Any
 
 from rasura.manifests.extras import can_import, describe_missing
 from rasura.manifests.spelling import suggest
-from rasura.networks.pretrained import MissingWeights, get_variant, list_diffusers_files, open_diffusers, quiet
-from rasura.networks.weights import check_names, shorten
+from rasura.networks.pretrained import (
+    TEXT_SPARE,
+    MissingWeights,
+    get_variant,
+    list_diffusers_files,
+    open_checked,
+    open_diffusers,
+    quiet,
+    read_settings,
+    refuse_others,
+)
 
 CALL = ("image", "mask_image", "generator")
 """Arguments that a pipeline has to take."""
@@ -65,11 +73,8 @@ def read_index(folder: Path) -> dict[str, Any]:
     path = folder / "model_index.json"
     if not path.is_file():
         raise MissingWeights(f"'{folder}' has no model_index.json: it is no folder of a diffusers pipeline")
-    try:
-        index = json.loads(path.read_text())
-    except ValueError as error:
-        raise MissingWeights(f"'{path}' is no JSON: {error}") from error
-    if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
+    index = read_settings(path)
+    if not isinstance(index.get("_class_name"), str):
         raise MissingWeights(f"'{path}' names no pipeline of diffusers (`_class_name`); code of a model is never run")
     return index
 
@@ -132,15 +137,12 @@ def open_network(folder: Path, library: str, kind: str, dtype: Any) -> Any:
 
     if library == "diffusers" and issubclass(getattr(diffusers, kind), diffusers.ModelMixin):
         return open_diffusers(kind, folder, dtype)
-    named = getattr(transformers, kind, None) if library == "transformers" else None
+    # the third place is that of models which a pipeline brings along, such as the safety checker
+    module: Any = transformers if library == "transformers" else getattr(diffusers.pipelines, library, None)
+    named = getattr(module, kind, None)
     if not isinstance(named, type) or not issubclass(named, transformers.PreTrainedModel):
         return None
-    cls: Any = named
-    options = {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
-    network, report = cls.from_pretrained(folder, variant=get_variant(folder), dtype=dtype, **options)
-    mismatched = [key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"]]
-    check_names(folder, kind, [*report["missing_keys"], *mismatched], [])
-    return network.eval()
+    return open_checked(named, folder, (*TEXT_SPARE, "lm_head."), variant=get_variant(folder), dtype=dtype)
 
 
 def open_pipeline(cls: Any, folder: Path, dtype: Any) -> Any:
@@ -154,24 +156,21 @@ def open_pipeline(cls: Any, folder: Path, dtype: Any) -> Any:
     """
     components = list_components(read_index(folder))
     parameters = inspect.signature(cls.__init__).parameters
-    try:
-        with quiet(), quiet_diffusers():
-            networks = {
-                name: open_network(folder / name, *entry, dtype) if entry else None
-                for name, entry in components.items()
-                if entry or name in parameters
-            }
-            others = {name for name, network in networks.items() if network is None and components[name]}
-            options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True}
-            if "add_watermarker" in parameters:
-                options["add_watermarker"] = False  # a mark in every picture would be learned
-            passed = {name: network for name, network in networks.items() if name not in others}
-            pipe = cls.from_pretrained(folder, **passed, **options)
-            for name in others:
-                if hasattr(component := getattr(pipe, name), "parameters"):  # the safety checker
-                    component.to(dtype)
-    except (OSError, ValueError, RuntimeError, TypeError, AttributeError, ImportError) as error:
-        raise MissingWeights(f"'{folder}' cannot be opened as {cls.__name__}: {shorten(error)}") from error
+    with refuse_others(folder, f"a {cls.__name__}"), quiet(), quiet_diffusers():
+        networks = {
+            name: open_network(folder / name, *entry, dtype) if entry else None
+            for name, entry in components.items()
+            if entry or name in parameters
+        }
+        others = {name for name, network in networks.items() if network is None and components[name]}
+        options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True}
+        if "add_watermarker" in parameters:
+            options["add_watermarker"] = False  # a mark in every picture would be learned
+        passed = {name: network for name, network in networks.items() if name not in others}
+        pipe = cls.from_pretrained(folder, **passed, **options)
+        for name in others:
+            if hasattr(component := getattr(pipe, name), "parameters"):  # the safety checker
+                component.to(dtype)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -1,12 +1,29 @@
 """Pretrained models of transformers and diffusers, opened from local folders; nothing is looked up anywhere."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rasura.networks.weights import BadWeights, check_names, list_model_files, pick_device, read_tensors, shorten
+from rasura.manifests.errors import RasuraError
+from rasura.manifests.json_lines import parse_json
+from rasura.networks.batches import is_out_of_memory
+from rasura.networks.weights import (
+    BadWeights,
+    check_names,
+    check_values,
+    describe_content,
+    list_model_files,
+    pick_device,
+    read_tensors,
+    shorten,
+)
+
+OPENING_ERRORS = (OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError, ArithmeticError)
+"""What libraries raise of files that are not the model's; a `MemoryError` is not among it."""
+
+TEXT_SPARE = ("text_projection.", "logit_scale", "vision_model.", "visual_projection.")
+"""Beginnings of names of a whole CLIP's tensors that are not its text encoder's."""
 
 
 class MissingWeights(BadWeights):
@@ -47,36 +64,99 @@ def get_variant(folder: Path) -> str | None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return the configuration of a diffusers model.
+    """Return the configuration of a diffusers or transformers model.
+
+    Raises:
+        MissingWeights: the folder has none, or one that is no JSON object.
+    """
+    return read_settings(list_diffusers_files(folder)["config.json"])
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return the JSON object of a model's file of settings.
+
+    Raises:
+        MissingWeights: it is missing, or no JSON object.
+    """
+    try:
+        settings = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MissingWeights(f"'{path}' cannot be read as a model's settings: {shorten(error)}") from error
+    if not isinstance(settings, dict):
+        raise MissingWeights(f"'{path}' holds no settings of a model, but a {type(settings).__name__}")
+    return settings
+
+
+@contextmanager
+def refuse_others(path: Path, what: str) -> Iterator[None]:
+    """Report errors of libraries while a model's files are opened as what they mean: it is not that model.
+
+    Args:
+        path: the folder or file. what: the model, with its article.
 
     Raises:
         MissingWeights
+
+    Examples:
+        >>> with refuse_others(Path("models/sd15"), "a UNet"):
+        ...     4 // 0
+        Traceback (most recent call last):
+        rasura.networks.pretrained.MissingWeights: 'models/sd15' is not a UNet: integer division or modulo by zero
     """
-    config: dict[str, Any] = json.loads(list_diffusers_files(folder)["config.json"].read_text())
-    return config
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except ImportError as error:
+        raise MissingWeights(f"'{path}' cannot be opened as {what}: {shorten(error)}") from error
+    except (*OPENING_ERRORS, SafetensorError) as error:
+        if isinstance(error, RasuraError) or is_out_of_memory(error):
+            raise
+        name = f"no {error}" if isinstance(error, KeyError) else shorten(error) or type(error).__name__
+        files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+        contents = [f"{file.name}: {content}" for file in files if (content := describe_content(file))]
+        raise MissingWeights(f"'{path}' is not {what}: {'; '.join(contents) or name}") from error
+
+
+def open_checked(cls: Any, folder: Path, spare: Sequence[str] = (), **options: Any) -> Any:
+    """Open a model by `from_pretrained`, all of whose tensors have to be in its files, and all of theirs in use.
+
+    Both libraries fill gaps with random values and leave out what they do not know. It is in evaluation mode, without
+    gradients, on the CPU.
+
+    Args:
+        cls: a model's class of diffusers or transformers.
+        spare: beginnings of names of tensors that the files may have beside the model's.
+        options: of `from_pretrained`.
+
+    Raises:
+        BadWeights: the files are not of that class: tensors are missing, left over, of another shape or not finite.
+    """
+    options = {"use_safetensors": True, "local_files_only": True, "output_loading_info": True, **options}
+    with refuse_others(folder, f"a {cls.__name__}"), quiet():
+        model, report = cls.from_pretrained(folder, **options)
+    mismatched = [key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"]]
+    learned = {name for name, _ in model.named_parameters()}  # what the model needs is never spare
+    missing = [name for name in report["missing_keys"] if name in learned or not name.startswith(tuple(spare))]
+    unexpected = [name for name in report["unexpected_keys"] if not name.startswith(tuple(spare))]
+    check_names(folder, cls.__name__, [*missing, *mismatched], unexpected)
+    check_values(folder, model)
+    return model.eval().requires_grad_(False)
 
 
 def open_diffusers(kind: str, folder: Path, dtype: Any) -> Any:
-    """Open a diffusers model from its folder, in evaluation mode, without gradients, on the CPU.
+    """Open a diffusers model from its folder; see `open_checked`.
 
     Args:
         kind: name of the class, e.g. `UNet2DConditionModel`.
 
     Raises:
-        MissingWeights: the files are not of that class, or tensors are missing.
+        BadWeights: the files are not of that class.
     """
     import diffusers
 
-    variant = get_variant(folder)
-    cls = getattr(diffusers, kind)
-    options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
-    try:
-        model, report = cls.from_pretrained(folder, variant=variant, torch_dtype=dtype, **options)
-    except (OSError, ValueError, RuntimeError, TypeError) as error:
-        raise MissingWeights(f"{folder} is no {kind}: {str(error).strip().splitlines()[0]}") from error
-    if report["missing_keys"]:
-        raise MissingWeights(f"{folder} lacks tensors of a {kind}, {report['missing_keys'][0]} for one")
-    return model.eval().requires_grad_(False)
+    read_config(folder)
+    return open_checked(getattr(diffusers, kind), folder, variant=get_variant(folder), torch_dtype=dtype)
 
 
 def open_unet(path: Path, config: Mapping[str, Any], dtype: Any) -> Any:
@@ -130,7 +210,7 @@ def fill_module(module: Any, tensors: Mapping[str, Any], path: Path, dtype: Any,
         spare: beginnings of names that the module need not use.
 
     Raises:
-        MissingWeights: a tensor is missing, left over, or of another shape.
+        BadWeights: a tensor is missing, left over, of another shape, or not finite.
     """
     name = type(module).__name__
     shapes = {key: tuple(value.shape) for key, value in module.state_dict().items()}
@@ -139,38 +219,40 @@ def fill_module(module: Any, tensors: Mapping[str, Any], path: Path, dtype: Any,
         if tuple(tensors[key].shape) != shape:
             raise MissingWeights(f"'{path}' is not this {name}: '{key}' is {tuple(tensors[key].shape)}, not {shape}")
     module.load_state_dict({key: tensors[key].to(dtype) for key in shapes}, strict=True, assign=True)
+    check_values(path, module)
     return module.eval().requires_grad_(False)
 
 
-def open_transformers(cls: Any, folder: Path, kinds: Sequence[str], spare: Sequence[str] = ()) -> Any:
-    """Open a transformers model from its folder, in float32 and evaluation mode, on the device of `pick_device`.
+def open_transformers(
+    cls: Any,
+    folder: Path,
+    kinds: Sequence[str],
+    spare: Sequence[str] = (),
+    dtype: Any = None,
+    device: Any = None,
+    variant: str | None = None,
+) -> Any:
+    """Open a transformers model from its folder; see `open_checked`.
 
     Args:
         cls: a model class. kinds: the `model_type` that the folder's config.json may have.
         spare: beginnings of names of tensors that the file may have beside the model's.
+        dtype: float32 where it is None. device: that of `pick_device` where it is None.
+        variant: of the file names, see `get_variant`.
 
     Raises:
         BadWeights: the folder holds another model, lacks tensors, or holds a pickle.
     """
     import torch
-    from transformers import PretrainedConfig
 
     if not (folder / "config.json").is_file():
         raise BadWeights(f"'{folder}' has no config.json: it is no folder of a transformers model")
     list_model_files(folder)
-    kind = PretrainedConfig.get_config_dict(folder, local_files_only=True)[0].get("model_type")
+    kind = read_settings(folder / "config.json").get("model_type")
     if kind not in kinds:
         raise BadWeights(f"'{folder}' holds a '{kind}', {cls.__name__} needs a '{kinds[0]}'")
-    try:
-        with quiet():
-            model, about = cls.from_pretrained(
-                folder, use_safetensors=True, local_files_only=True, dtype=torch.float32, output_loading_info=True
-            )
-    except (OSError, ValueError, RuntimeError, TypeError) as error:
-        raise BadWeights(f"'{folder}' cannot be opened as {cls.__name__}: {shorten(error)}") from error
-    names = [key[0] if isinstance(key, tuple) else key for key in about["mismatched_keys"]]
-    check_names(folder, cls.__name__, [*about["missing_keys"], *names], list(about["unexpected_keys"]), spare)
-    return model.eval().to(pick_device())
+    model = open_checked(cls, folder, spare, dtype=dtype or torch.float32, variant=variant)
+    return model.to(device or pick_device())
 
 
 def open_processor(cls: Any, folder: Path) -> Any:

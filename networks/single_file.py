@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rasura.networks.memory import read_safetensors_header
 from rasura.networks.pretrained import MissingWeights, fill_module, read_config
+from rasura.networks.weights import describe_content
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,6 +77,8 @@ def read_shapes(path: Path) -> Shapes:
             f"{path.stem}.safetensors` makes one"
         )
     shapes = _read_shapes(path, path.stat().st_mtime_ns)
+    if content := describe_content(path):
+        raise MissingWeights(f"'{path}' is no whole model in one file: {content}")
     if not any(name.startswith(UNET) for name in shapes):
         raise MissingWeights(
             f"'{path}' is no whole model in one file: no tensor's name begins with '{UNET}'. A UNet alone is named by "

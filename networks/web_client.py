@@ -1,8 +1,11 @@
-"""Requests to a model behind HTTP: retried while the server is busy or away, bounded in size, never redirected.
+"""Requests to a model behind HTTP: retried while the server is busy, bounded in size and time, never redirected.
 
-A redirect would carry the key to another address; an answer that is too large would fill the memory.
+A redirect would carry the key to another address; an answer that is too large would fill the memory; and a server that
+sends a byte now and then would hold a worker for as long as it likes.
 """
 
+import http.client
+import io
 import math
 import os
 import time
@@ -18,17 +21,79 @@ MAX_ANSWER = 64 * 2**20
 """Bytes of an answer."""
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
+REFUSAL_LENGTH = 600
+"""Bytes of a refusal's text that are reported."""
 BUSY = (408, 409, 425, 429)
 """Status codes below 500 after which the same request may succeed."""
 
 
+ABOUT_THE_REQUEST = (400, 413, 415, 422, 451)
+"""Status codes of a server that refuses what this request asks, such as to work on a picture that it does not like."""
+
+
 class ServerUnavailable(RunError, OSError):
-    """A server that is away, busy for too long, or refuses every request: its key, model or address is wrong.
+    """A server that is away, busy for too long, or refuses a request.
 
     status: of its last answer; None where it gave none.
     """
 
     status: int | None = None
+
+    @property
+    def is_about_the_request(self) -> bool:
+        """Whether the server refuses what was asked, and might answer another request."""
+        return self.status in ABOUT_THE_REQUEST
+
+
+class _BoundedReader(io.RawIOBase):
+    """Reads from a socket until a moment of `time.monotonic`."""
+
+    def __init__(self, sock: Any, end: float) -> None:
+        self.sock, self.end, self.inner = sock, end, sock.makefile("rb", 0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> Any:
+        if (left := self.end - time.monotonic()) <= 0:
+            raise TimeoutError("the answer was not complete in time")
+        self.sock.settimeout(left)
+        return self.inner.readinto(buffer)
+
+    def close(self) -> None:
+        self.inner.close()
+        super().close()
+
+
+def _bound_connection(cls: Any, end: float) -> Any:
+    """Return what makes connections of that class whose answers are complete by a moment, or fail."""
+
+    class Response(http.client.HTTPResponse):
+        def __init__(self, sock: Any, *args: Any, **options: Any) -> None:
+            super().__init__(sock, *args, **options)
+            self.fp.close()
+            self.fp = io.BufferedReader(_BoundedReader(sock, end))
+
+    def connect(host: str, **options: Any) -> Any:
+        connection = cls(host, **options)
+        connection.response_class = Response
+        return connection
+
+    return connect
+
+
+class _Bounded(urllib.request.HTTPHandler):
+    end = math.inf
+
+    def http_open(self, request: Any) -> Any:
+        return self.do_open(_bound_connection(http.client.HTTPConnection, self.end), request)
+
+
+class _BoundedTls(urllib.request.HTTPSHandler):
+    end = math.inf
+
+    def https_open(self, request: Any) -> Any:
+        return self.do_open(_bound_connection(http.client.HTTPSConnection, self.end), request)
 
 
 class _KeepAddress(urllib.request.HTTPRedirectHandler):
@@ -73,6 +138,7 @@ def request(
     attempts: int = 5,
     pause: Callable[[float], None] = time.sleep,
     patience_s: float = math.inf,
+    deadline_s: float = math.inf,
 ) -> bytes:
     """Return the answer to a GET, or with a body to a POST.
 
@@ -80,32 +146,25 @@ def request(
     pause that doubles, or that the server asks for.
 
     Args:
-        timeout_s: without a byte of the answer.
+        timeout_s: until an attempt's answer is complete.
         attempts: in all.
         pause: waits that many seconds.
         patience_s: no attempt begins later than this after the first.
+        deadline_s: seconds for all attempts and pauses together.
 
     Raises:
         ServerUnavailable: no attempt was answered, or the server refuses the request as it is.
     """
-    opener = urllib.request.build_opener(_KeepAddress)
-    wait, failure, end = FIRST_PAUSE_S, "", time.monotonic() + patience_s
+    wait, failure, start = FIRST_PAUSE_S, "", time.monotonic()
+    end = start + min(patience_s, deadline_s)
     status: int | None = None
     for attempt in range(attempts):
         asked, status = None, None
+        within = min(timeout_s, start + deadline_s - time.monotonic())
         try:
-            call = urllib.request.Request(url, body, dict(headers or {}))
-            with opener.open(call, timeout=timeout_s) as response:
-                answer: bytes = response.read(MAX_ANSWER + 1)
-                stated = response.headers.get("Content-Length") or ""
-            if len(answer) > MAX_ANSWER:
-                raise ServerUnavailable(f"{url} answered with more than {MAX_ANSWER // 2**20} MiB")
-            if stated.isdigit() and len(answer) < int(stated):  # a bounded read does not tell by itself
-                raise EOFError(f"the answer broke off after {len(answer)} of {stated} bytes")
-            return answer
+            return _ask(urllib.request.Request(url, body, dict(headers or {})), within)
         except urllib.error.HTTPError as error:
-            text = " ".join(error.read(300).decode(errors="replace").split())
-            failure, status = f"status {error.code}: {text or error.reason}", error.code
+            failure, status = f"status {error.code}: {_read_refusal(error)}", error.code
             if error.code < 500 and error.code not in BUSY:
                 break
             after = error.headers.get("Retry-After") or ""
@@ -113,7 +172,8 @@ def request(
         except ServerUnavailable:
             raise
         except (OSError, EOFError) as error:
-            failure = f"{type(error).__name__}: {error}"
+            late = isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError)
+            failure = f"{type(error).__name__}: {error}" + (f" ({within:.3g} s)" if late else "")
         except Exception as error:  # http.client's own classes, of an answer that breaks off
             if type(error).__module__ != "http.client":
                 raise
@@ -123,6 +183,29 @@ def request(
             break
         pause(delay)
         wait *= 2
-    unavailable = ServerUnavailable(f"{url} gave no answer: {failure}")
+    unavailable = ServerUnavailable(f"{url} {'gave no answer:' if status is None else 'answered with'} {failure}")
     unavailable.status = status
     raise unavailable
+
+
+def _ask(call: urllib.request.Request, within_s: float) -> bytes:
+    """Return the answer to a request, complete after at most that many seconds."""
+    handlers: list[Any] = [_Bounded(), _BoundedTls()]
+    for handler in handlers:
+        handler.end = time.monotonic() + within_s
+    with urllib.request.build_opener(_KeepAddress, *handlers).open(call, timeout=max(within_s, 0.001)) as response:
+        answer: bytes = response.read(MAX_ANSWER + 1)
+        stated = response.headers.get("Content-Length") or ""
+    if len(answer) > MAX_ANSWER:
+        raise ServerUnavailable(f"{call.full_url} answered with more than {MAX_ANSWER // 2**20} MiB")
+    if stated.isdigit() and len(answer) < int(stated):  # a bounded read does not tell by itself
+        raise EOFError(f"the answer broke off after {len(answer)} of {stated} bytes")
+    return answer
+
+
+def _read_refusal(error: urllib.error.HTTPError) -> str:
+    """Return the beginning of a refusal's text."""
+    try:
+        return " ".join(error.read(REFUSAL_LENGTH).decode(errors="replace").split()) or str(error.reason)
+    except (OSError, EOFError):
+        return str(error.reason)

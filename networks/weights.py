@@ -26,6 +26,9 @@ PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 FILE_SUFFIXES = (".onnx", ".safetensors", ".json", ".txt", ".yaml", ".py", *PICKLES)
 """Endings by which `folder/file` is distinguished from a model of the hub, whose name may have a dot in it too."""
 
+COMPUTED = ("position_ids",)
+"""Ends of names of tensors that older files hold, and that are computed and not learned."""
+
 CHANNELS = {"input_data_format": "channels_last"}
 """For transformers' processors, which else take a picture three pixels high for one with its channels first."""
 
@@ -184,7 +187,7 @@ def read_tensors(path: Path) -> dict[str, Any]:
         try:
             return dict(load_file(path))
         except (SafetensorError, OSError) as error:
-            raise BadWeights(f"'{path}' is no safetensors file: {error}") from error
+            raise BadWeights(f"'{path}' is no safetensors file: {describe_content(path) or error}") from error
     state = read_pickle(path)
     for key in ("model", "state_dict"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
@@ -196,6 +199,30 @@ def read_tensors(path: Path) -> dict[str, Any]:
     return dict(state)
 
 
+def describe_content(path: Path) -> str:
+    """Return what a file holds instead of weights, where a download went wrong; else "".
+
+    Examples:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "model.safetensors"
+        >>> file.write_text("version https://git-lfs.github.com/spec/v1")
+        42
+        >>> describe_content(file)
+        'it is a pointer of Git LFS and not the file itself: fetch that with `git lfs pull`'
+    """
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        start = file.read(200).lstrip()
+    if not start:
+        return "it is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS and not the file itself: fetch that with `git lfs pull`"
+    if start[:15].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "it is a web page and no file of weights: the download was answered with it"
+    return ""
+
+
 def read_pickle(path: Path) -> Any:
     """Read a pickle, opened so that it can hold only tensors and plain values.
 
@@ -204,6 +231,8 @@ def read_pickle(path: Path) -> Any:
     """
     import torch
 
+    if fault := describe_content(path):
+        raise BadWeights(f"'{path}' cannot be opened as weights: {fault}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about the pickle's age
@@ -256,6 +285,7 @@ def load_state(model: Any, state: Mapping[str, Any], path: Path, spare: Sequence
         line = str(error).strip().splitlines()[1:2] or [str(error)]
         raise BadWeights(f"'{path}' does not fit {type(model).__name__}: {line[0].strip()}") from error
     check_names(path, type(model).__name__, fault.missing_keys, fault.unexpected_keys, spare)
+    check_values(path, model)
     return model.eval().to(pick_device())
 
 
@@ -263,6 +293,8 @@ def check_names(
     path: Path, what: str, missing: Sequence[str], unexpected: Sequence[str], spare: Sequence[str] = ()
 ) -> None:
     """Check that no tensors are missing or left over, but for those whose names begin with `spare`.
+
+    What is computed anew in every version of the libraries (`COMPUTED`) is neither.
 
     Args:
         what: the network's class, for the error.
@@ -272,12 +304,33 @@ def check_names(
     """
     faults = []
     for noun, names in (("lacks", missing), ("has, unused,", unexpected)):
-        real = sorted(name for name in names if not name.startswith(tuple(spare)))
+        real = sorted(name for name in names if not name.startswith(tuple(spare)) and not name.endswith(COMPUTED))
         if real:
             more = f" and {len(real) - 1} more" if len(real) > 1 else ""
             faults.append(f"{noun} '{real[0]}'{more}")
     if faults:
         raise BadWeights(f"'{path}' is not a {what}: it {' and '.join(faults)}")
+
+
+def check_values(path: Path, model: Any) -> None:
+    """Check that all parameters of a torch module are numbers: what it computes would be none either.
+
+    Args:
+        path: of its weights, for the error.
+
+    Raises:
+        BadWeights: a parameter is not finite, by itself or in the precision in which it is run.
+    """
+    import torch
+
+    for name, value in model.named_parameters():
+        if value.is_meta or not value.numel():
+            continue
+        if not torch.isfinite(torch.stack(torch.aminmax(value.detach()))).all():
+            raise BadWeights(
+                f"'{path}' holds values that are not finite (NaN or infinite), in '{name}' as {value.dtype}: the file "
+                "is damaged, or its values are too large for that precision (`dtype`)"
+            )
 
 
 def pick_device() -> str:

@@ -12,14 +12,14 @@ from rasura.manifests.formats.dataset_rows import DatasetRow, find_repeats, list
 from rasura.manifests.formats.dataset_rows import NothingToExport as NothingToExport
 from rasura.manifests.formats.folder_export import FolderLayout, export_folder
 from rasura.manifests.formats.lcg import LcgLayout
-from rasura.manifests.formats.parquet_export import export_dataset
+from rasura.manifests.formats.parquet_export import compute_export_key, export_dataset
 from rasura.manifests.formats.powerpaint import PowerPaintLayout
 from rasura.manifests.formats.registry import PARQUET_LAYOUTS, check_format
 from rasura.manifests.formats.rorem_export import RoremLayout
 from rasura.manifests.formats.smarteraser import SmartEraserLayout
 from rasura.manifests.formats.target import ForeignFolder
 from rasura.manifests.ids import hash_json
-from rasura.manifests.run_layout import RECIPE, NoRun, read_plan
+from rasura.manifests.run_layout import RECIPE, NoRun, RunPlan, read_plan
 from rasura.manifests.shards import explain_damage
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import NoTable, Table, Tables
@@ -81,7 +81,17 @@ def export_run(
     for name in names:
         if not list_commits(store, name, plan.flows[name].part)[1]:
             raise NoTable(f"flow '{name}' is not complete for the run's present recipe; run it again first")
-    return _write(Tables(store), names, out, layout, plan.name, plan.recipe, recipe, on_progress)
+    tables = Tables(store)
+    return _write(
+        tables, names, out, layout, plan.name, plan.recipe, recipe, on_progress, _compute_key(tables, names, plan)
+    )
+
+
+def _compute_key(tables: Tables, flows: Sequence[str], plan: RunPlan) -> str:
+    """Compute the identity of a run's rows; "" where some may be in another run, which may change."""
+    if any("ref_run" in flow.columns for flow in plan.flows.values()):
+        return ""
+    return compute_export_key(tables.run, flows, tables.names(), plan.recipe, 0)
 
 
 def _read_recipe(store: Store) -> Mapping[str, Any]:
@@ -150,6 +160,7 @@ def _write(
     recipe_hash: str,
     recipe: Mapping[str, Any],
     on_progress: OnProgress,
+    key: str = "",
 ) -> dict[str, Any]:
     done, total = 0, sum(tables.table(flow).rows for flow in flows)
     if not total:
@@ -166,7 +177,8 @@ def _write(
     limit = (recipe.get("dataset") or {}).get("shard_bytes", default)
     if layout in PARQUET_LAYOUTS:
         splits = list(recipe.get("splits") or [])
-        return export_dataset(tables, flows, out, name, recipe_hash, splits, limit, advance, PARQUET_LAYOUTS[layout])
+        parquet_layout = PARQUET_LAYOUTS[layout]
+        return export_dataset(tables, flows, out, name, recipe_hash, splits, limit, advance, parquet_layout, key)
     if layout == brushdata.NAME:
         return brushdata.export_brushdata(tables, flows, out, name, recipe_hash, limit, advance)
     parts = [tables.table(flow) for flow in flows]

@@ -1,6 +1,7 @@
 """`python -m rasura` and the command `rasura`."""
 
 import sys
+import traceback
 from pathlib import Path
 
 
@@ -8,18 +9,19 @@ def main() -> None:
     """Run the command line; an error that the user can mend is one sentence, not a traceback."""
     if not {"", str(Path.cwd())} & set(sys.path):
         sys.path.append(str(Path.cwd()))  # for stages of one's own; last, so that nothing there hides a package
-    from rasura.pipeline.cli.interrupts import explain_interrupt, raise_on_sigterm
+    from rasura.manifests.safety.text import LINES, escape_controls
+    from rasura.pipeline.cli.interrupts import explain_interrupt, raise_on_signals
 
-    raise_on_sigterm()
+    raise_on_signals()
     with explain_interrupt():  # before a command has begun, or while its error is explained
         from rasura.pipeline.cli.app import app, explain
 
         try:
             app(prog_name="rasura")
         except Exception as error:
-            if (text := explain(error)) is None:
-                raise
-            print(f"error: {text}", file=sys.stderr)
+            text = explain(error)
+            text = traceback.format_exc() if text is None else f"error: {text}"  # a traceback: a fault of Rasura's own
+            print(escape_controls(text, LINES).rstrip(), file=sys.stderr)
             sys.exit(1)
 
 

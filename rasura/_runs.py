@@ -11,6 +11,7 @@ import pyarrow as pa
 from rasura._checks import MissingPackage, WrongType, check_type, describe_value, read_place
 from rasura.manifests.errors import UnknownNameError
 from rasura.manifests.run_layout import read_plan
+from rasura.manifests.safety.text import LINES, escape_controls
 from rasura.manifests.spelling import format_count, suggest
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Table, Tables
@@ -34,7 +35,8 @@ class NoRow(UnknownNameError, IndexError):
 class NoColumn(UnknownNameError, KeyError):
     """A column that a table does not have."""
 
-    __str__ = Exception.__str__  # a KeyError would put quotes around the sentence
+    def __str__(self) -> str:  # a KeyError would put quotes around the sentence
+        return escape_controls(Exception.__str__(self), LINES)
 
 
 def run(
@@ -75,7 +77,7 @@ def run(
     errors = () if retry_failed is True else retry_failed or None
     result = carry_out(read_place(recipe, "run(recipe)"), place, _read_set(set, "run"), only, quiet, errors)
     for warning in result.list_warnings():
-        warnings.warn(warning, stacklevel=2)
+        warnings.warn(escape_controls(warning, LINES), stacklevel=2)
     result.check()
     return Run(Store(result.run))
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rasura.manifests.boxes import compute_bounds, place_square
+from rasura.networks.finite import check_finite
 from rasura.networks.memory import NetworkMemory
 
 Array = npt.NDArray[Any]
@@ -208,6 +209,41 @@ def resize(picture: Array, shape: tuple[int, int]) -> Array:
     return np.asarray(cv2.resize(picture, shape[::-1], interpolation=interpolation))
 
 
+def resize_crop(picture: Array, hole: Array, shape: tuple[int, int]) -> tuple[Array, Array]:
+    """Return a crop and its hole at that height and width; nothing of what is in the hole shows outside of it.
+
+    Every pixel that the hole touches is hole: a smaller one would leave a rim of the object. Where a picture grows,
+    each new pixel mixes a few of the old ones around it, also across the hole's edge; those outside the hole are mixed
+    with the hole's nearest surroundings in the object's place.
+
+    Args:
+        picture: (h, w, 3) uint8. hole: (h, w) bool.
+    """
+    if hole.shape == shape:
+        return np.ascontiguousarray(picture), hole
+    area: Array = np.asarray(cv2.resize(hole.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA)) > 0
+    hidden = resize(extend_surroundings(picture, hole), shape)
+    return np.asarray(np.where(area[..., None], resize(picture, shape), hidden)), area
+
+
+def extend_surroundings(picture: Array, hole: Array) -> Array:
+    """Return a picture whose hole has the colours of the nearest pixels outside of it.
+
+    Examples:
+        >>> row = np.array([[[1], [2], [99], [99], [99], [6]]], np.uint8)
+        >>> extend_surroundings(row, row[..., 0] == 99)[0, :, 0].tolist()
+        [1, 2, 2, 2, 6, 6]
+    """
+    if hole.all():
+        return np.zeros_like(picture)
+    _, labels = cv2.distanceTransformWithLabels(
+        hole.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    colours = np.zeros((labels.max() + 1, *picture.shape[2:]), picture.dtype)
+    colours[labels[~hole]] = picture[~hole]
+    return np.asarray(colours[labels])
+
+
 def remove(
     remover: Remover,
     pictures: Sequence[Array],
@@ -245,10 +281,9 @@ def remove(
         height, width = mask.shape
         x0, y0, x1, y1 = window = (0, 0, width, height) if capability.effects else compute_crop_window(hole, context)
         shape = compute_native_shape((y1 - y0, x1 - x0), capability)
-        crops.append(resize(picture[y0:y1, x0:x1], shape))
-        # every pixel that the mask touches is hole: a smaller mask must not leave a rim of the object
-        inside: Array = hole[y0:y1, x0:x1].astype(np.float32)
-        crop_holes.append(np.asarray(cv2.resize(inside, shape[::-1], interpolation=cv2.INTER_AREA)) > 0)
+        crop, crop_hole = resize_crop(picture[y0:y1, x0:x1], hole[y0:y1, x0:x1], shape)
+        crops.append(crop)
+        crop_holes.append(crop_hole)
         windows.append(window)
         holes.append(hole)
     fills = remover.fill(crops, crop_holes, list(seeds))
@@ -261,6 +296,8 @@ def remove(
             raise ValueError(f"remover '{remover.name}' returned {fill.shape} {fill.dtype} for {crop.shape} uint8")
         if extra is not None and extra.shape != crop.shape[:2]:
             raise ValueError(f"remover '{remover.name}' returned a weight {extra.shape} for {crop.shape}")
+        if extra is not None:
+            check_finite(extra, "its weights")
         results.append(paste(picture, fill, window, compute_feather(mask, hole, dilation), extra))
     return results
 

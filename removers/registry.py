@@ -231,6 +231,26 @@ def check_removers(names: Sequence[str], models: Mapping[str, ModelParams]) -> N
         check_keys(name, model.kind or name, model)
 
 
+def check_entries(names: Any) -> Any:
+    """Check that a recipe's list of removers has no options in it, and return it.
+
+    Raises:
+        ValueError: an entry has some; the text says where they belong.
+
+    Examples:
+        >>> check_entries([{"lama": {"base": "big-lama.pt"}}])  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: `removers` has names alone: write `removers: [lama]` and `models: {lama: {base: …}}`
+    """
+    for entry in names if isinstance(names, list | tuple) else ():
+        if isinstance(entry, Mapping) and len(entry) == 1:
+            name, options = next(iter(entry.items()))
+            inner = ", ".join(f"{key}: …" for key in options) if isinstance(options, Mapping) else "…"
+            text = f"write `removers: [{name}]` and `models: {{{name}: {{{inner}}}}}`"
+            raise ValueError(f"`removers` has names alone: {text}")
+    return names
+
+
 def open_remover(name: str, models: Mapping[str, ModelParams]) -> Remover:
     """Open a remover by name. It is not set up yet: call its `weights` and `setup`.
 

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rasura.manifests.json_lines import parse_json
 from rasura.networks.pca_codec import Autoencoder, Pca
 from rasura.networks.pretrained import MissingWeights, list_diffusers_files, open_diffusers
 from rasura.networks.unet_config import make_tiny_config
+from rasura.networks.weights import read_tensors
 from rasura.removers.base import Capability
 from rasura.removers.training.train import Learner, Settings, predict, prepare_source, write_unet
 
@@ -79,11 +81,12 @@ def load_learner(folder: Path) -> Learner:
         MissingWeights: a file is missing or is of something else.
     """
     import torch
-    from safetensors.torch import load_file
 
     record = read_record(folder)
     unet = open_diffusers("UNet2DConditionModel", folder / "unet", torch.float32)
-    prompt = {name: value.clone() for name, value in load_file(folder / PROMPT).items()}
+    prompt = {name: value.clone() for name, value in read_tensors(folder / PROMPT).items()}
+    if not {"tokens", "pooled"} <= prompt.keys():
+        raise MissingWeights(f"'{folder / PROMPT}' is not the prompt of a tiny remover: it holds {sorted(prompt)}")
     about = {"from": record["weights"], "size": record["size"]}
     cpu, alphas = torch.device("cpu"), compute_zero_snr_alphas()
     codec = Pca.load(folder / CODEC)
@@ -111,7 +114,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         MissingWeights: a file is missing, or the folder has another format.
     """
     list_files(folder)
-    record: dict[str, Any] = json.loads((folder / RECORD).read_text())
+    record: dict[str, Any] = parse_json((folder / RECORD).read_text(), folder)
     if record.get("format") != FORMAT:
         raise MissingWeights(f"{folder} has format {record.get('format')}, this program reads {FORMAT}")
     return record

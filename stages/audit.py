@@ -13,6 +13,12 @@ from pydantic import Field
 from rasura.manifests.boxes import compute_bounds
 from rasura.manifests.images import Mask
 from rasura.manifests.schemas import Kind
+from rasura.stages.effect_mask.clean_faults import (
+    measure_cut_rim,
+    measure_residue,
+    measure_second_object,
+    measure_strange_ground,
+)
 from rasura.stages.effect_mask.doubts import (
     measure_clean_only_parts,
     measure_missed_parts,
@@ -28,6 +34,10 @@ from rasura.stages.stage import Kept, Outcome, Params, Record, Stage
 Box = npt.NDArray[np.float64]
 
 MAIN_PART_SHARE = 0.3  # of the largest part's area: larger parts are objects, smaller ones are noise
+DOUBTS = (
+    *("audit_evidence", "audit_missed", "audit_moving", "audit_outside", "audit_ghost"),
+    *("audit_residue", "audit_cut", "audit_strange", "audit_second"),
+)
 MIN_PART_AREA = 16  # px: smaller parts do not count, not even as noise
 
 
@@ -104,7 +114,7 @@ class Audit(Stage):
     """Measure whether a pair's change is one object; needs `segment` for effects, `detect` for what the object is."""
 
     name = "audit"
-    version = "4"
+    version = "5"
     needs = {"input": Kind.RGB, "gt": Kind.RGB, "foreground_mask": Kind.MASK}
     gives = {
         "audit_objects": Kind.INT,
@@ -118,6 +128,10 @@ class Audit(Stage):
         "audit_moving": Kind.FLOAT,
         "audit_outside": Kind.FLOAT,
         "audit_ghost": Kind.FLOAT,
+        "audit_residue": Kind.FLOAT,
+        "audit_cut": Kind.FLOAT,
+        "audit_strange": Kind.FLOAT,
+        "audit_second": Kind.FLOAT,
         "audit_reason": Kind.STRING,
     }
     Params = AuditParams
@@ -146,7 +160,7 @@ class Audit(Stage):
     def _measure_doubts(self, record: Record, objects: Mask) -> dict[str, float | None]:
         """Measure what speaks against one object with its own effects; None where nothing is segmented."""
         if not objects.any():
-            return dict.fromkeys(("audit_evidence", "audit_missed", "audit_moving", "audit_outside", "audit_ghost"))
+            return dict.fromkeys(DOUBTS)
         source, clean, foreground = record["input"], record["gt"], record["foreground_mask"]
         noise = record.get("pair_noise") or 0.0
         return {
@@ -155,6 +169,10 @@ class Audit(Stage):
             "audit_moving": measure_moving_details(source, clean, foreground, objects),
             "audit_outside": measure_outside_shadow(source, clean, foreground, objects),
             "audit_ghost": measure_clean_only_parts(source, clean, foreground, objects),
+            "audit_residue": measure_residue(source, clean, objects),
+            "audit_cut": measure_cut_rim(source, clean, foreground, objects, noise),
+            "audit_strange": measure_strange_ground(clean, foreground, objects),
+            "audit_second": measure_second_object(source, clean, foreground, objects, noise),
         }
 
     def _find_reason(self, measurements: dict[str, Any], detected: bool) -> str | None:

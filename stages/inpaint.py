@@ -5,15 +5,21 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from rasura.manifests.errors import RunError, StorageError
 from rasura.manifests.ids import compute_seed, make_child_id
+from rasura.manifests.safety.text import escape_controls
 from rasura.manifests.schemas import PICTURES, Kind, Schema
+from rasura.networks.batches import is_out_of_memory
 from rasura.networks.memory import NetworkMemory
 from rasura.removers.base import NoContext, NothingToFill, Remover, make_hole, remove
-from rasura.removers.registry import ModelParams, check_removers, open_remover
+from rasura.removers.registry import ModelParams, check_entries, check_removers, open_remover
 from rasura.stages import stage
 from rasura.stages.stage import Kept, MissingColumns, Outcome, Record, Rejected, Stage
+
+LONGEST_ERROR = 200
+"""Characters of a remover's error in `failed_removers`."""
 
 
 class InpaintParams(stage.Params):
@@ -25,6 +31,11 @@ class InpaintParams(stage.Params):
     models: Mapping[str, ModelParams] = Field({}, description="Networks among them: name to its files and options.")
     dilation: int = Field(8, ge=0, le=256, description="Px by which the mask grows before it is filled.")
     context: float = Field(0.75, ge=0, le=10, description="Picture around the hole that is seen, in hole sizes.")
+
+    @field_validator("removers", mode="before")
+    @classmethod
+    def _check_entries(cls, value: Any) -> Any:
+        return check_entries(value)
 
     @model_validator(mode="after")
     def _check_removers(self) -> "InpaintParams":
@@ -64,7 +75,7 @@ class RemoverStage(Stage):
 
 
 class Inpaint(RemoverStage):
-    """Removes the masked object with each remover.
+    """Removes the masked object with each remover. A picture on which some fail keeps the candidates of the others.
 
     Examples:
         - inpaint:
@@ -74,7 +85,7 @@ class Inpaint(RemoverStage):
     """
 
     name = "inpaint"
-    version = "2"
+    version = "3"
     needs: ClassVar[Schema] = {"source": Kind.RGB}
     gives: ClassVar[Schema] = {
         "kind": Kind.STRING,
@@ -84,6 +95,7 @@ class Inpaint(RemoverStage):
         "remover": Kind.STRING,
         "hole_dilation": Kind.INT,
         "licence": Kind.STRING,
+        "failed_removers": Kind.VERSIONS,
     }
     drops: ClassVar[frozenset[str]] = frozenset({"object_mask"})
     candidate_kind = "edited"
@@ -109,15 +121,40 @@ class Inpaint(RemoverStage):
         params: InpaintParams = self.params
         outcomes: list[Outcome | None] = [check_mask(_get_mask(record), params.dilation) for record in records]
         fillable = [record for record, outcome in zip(records, outcomes, strict=True) if outcome is None]
-        children: dict[str, list[Record]] = {record["id"]: [] for record in fillable}
-        pictures, masks = [record["source"] for record in fillable], [_get_mask(record) for record in fillable]
-        for remover in self.removers if fillable else []:
-            # a seed of its own for each remover
-            seeds = [compute_seed(self.seed, f"{self.name}.{remover.name}", record["id"]) for record in fillable]
-            targets = remove(remover, pictures, masks, seeds, params.dilation, params.context)
-            for record, target in zip(fillable, targets, strict=True):
-                children[record["id"]].append(self._make_child(remover, record, target))
-        return [outcome or Kept(children[record["id"]]) for record, outcome in zip(records, outcomes, strict=True)]
+        targets = {remover.name: self._fill(remover, fillable) for remover in self.removers if fillable}
+        kept = iter([self._collect(record, index, targets) for index, record in enumerate(fillable)])
+        return [outcome or next(kept) for outcome in outcomes]
+
+    def _fill(self, remover: Remover, records: Sequence[Record]) -> list[Any]:
+        """Fill the holes of records, together or, where that fails, each alone; an error in place of a failed one."""
+        params: InpaintParams = self.params
+        pictures, masks = [record["source"] for record in records], [_get_mask(record) for record in records]
+        # a seed of its own for each remover
+        seeds = [compute_seed(self.seed, f"{self.name}.{remover.name}", record["id"]) for record in records]
+        try:
+            return remove(remover, pictures, masks, seeds, params.dilation, params.context)
+        except Exception as error:
+            if len(records) == 1:
+                return [error]
+            if isinstance(error, (OSError, RunError, StorageError, ImportError, MemoryError)) or is_out_of_memory(
+                error
+            ):
+                raise  # most likely no picture is to blame
+            return [result for record in records for result in self._fill(remover, [record])]
+
+    def _collect(self, record: Record, index: int, targets: Mapping[str, Sequence[Any]]) -> Kept:
+        """Collect a record's candidates, each with the errors of the removers that made none."""
+        results = {remover: targets[remover.name][index] for remover in self.removers}
+        errors = {remover.name: result for remover, result in results.items() if isinstance(result, Exception)}
+        texts = {
+            name: f"{type(error).__name__}: {escape_controls(error)}"[:LONGEST_ERROR] for name, error in errors.items()
+        }
+        children = [
+            self._make_child(remover, record, target) | {"failed_removers": texts or None}
+            for remover, target in results.items()
+            if remover.name not in errors
+        ]
+        return Kept(children, list(errors.values()))
 
     def _make_child(self, remover: Remover, record: Record, target: Any) -> Record:
         rest = {name: value for name, value in record.items() if name not in self.drops}

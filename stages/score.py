@@ -76,7 +76,7 @@ class Score(Stage):
     def process(self, records: Sequence[Record]) -> list[Outcome]:
         crops = [self.judge.preprocess(record["source"], record["target"], record["mask"]) for record in records]
         logits = self.judge.compute_logits(crops)
-        if np.isnan(logits).any():  # of a batch the engine then takes each row alone: it is that one's fault
+        if not np.isfinite(logits).all():  # of a batch the engine then takes each row alone: it is that one's fault
             raise NoAnswer(f"the judge in {self.folder} gave no usable answer about this candidate")
         probabilities = self.rule.calibration(logits, [record.get("remover") for record in records])
         return [
@@ -117,6 +117,8 @@ class Keep(Stage):
 
     def process_one(self, record: Record) -> Outcome:
         score, remover = record["score"], record["remover"]
+        if score is None or not np.isfinite(score):
+            raise NoAnswer(f"the score is {score}: a candidate without a score is neither kept nor rejected by it")
         match self.rule.decide(score, remover):
             case "keep":
                 return Kept([record])

@@ -125,7 +125,7 @@ class Segment(Stage):
     """
 
     name = "segment"
-    version = "6"
+    version = "7"
     gives = {
         "object_mask": Kind.MASK,
         "segment_score": Kind.FLOAT,

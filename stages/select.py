@@ -65,7 +65,7 @@ def apply_rule(column: str, value: Any, rule: Rule) -> Rejected | None:
         >>> apply_rule("label", "cat", Rule(any_of=["cat", "dog"])) is None
         True
     """
-    if value is None:
+    if value is None or value != value:  # NaN is no measurement either
         return None if rule.missing else Rejected(f"{column} is missing")
     if rule.min is not None and not value >= rule.min:
         return Rejected(f"{column} below {rule.min:g}", f"{value:.6g}")

@@ -128,7 +128,8 @@ class Kept:
 
     Args:
         records: the outputs. A column that a record does not mention is passed on from the input. Several records
-            need an id each, `manifests.ids.child_id(record["id"], index)`.
+            need an id each, `manifests.ids.make_child_id(record["id"], name)`.
+        errors: of outputs that could not be made while others were. An input without any output fails with the first.
 
     Examples:
         >>> Kept([{"id": "1a", "sharpness": 212.5}]).records[0]["sharpness"]
@@ -136,6 +137,7 @@ class Kept:
     """
 
     records: Sequence[Record]
+    errors: Sequence[Exception] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.records, Sequence) or not all(isinstance(entry, Mapping) for entry in self.records):
@@ -316,7 +318,6 @@ class Stage:
 
         Examples:
             >>> stage = Stage(Params())
-            >>> stage.report_progress(10, 200)
             >>> stage.on_progress = print
             >>> stage.report_progress(10, 200, "loss 0.31")
             10 200 loss 0.31
@@ -329,16 +330,14 @@ def get_picture_column(columns: Mapping[str, Any]) -> str:
     """Return the column that holds the picture with the object: a pair's `input`, else `source`.
 
     Examples:
-        >>> get_picture_column({"input": "rgb", "gt": "rgb"})
-        'input'
-        >>> get_picture_column({"source": "rgb"})
-        'source'
+        >>> get_picture_column({"input": "rgb", "gt": "rgb"}), get_picture_column({"source": "rgb"})
+        ('input', 'source')
     """
     return "input" if "input" in columns else "source"
 
 
 class Source(Stage):
-    """First stage of a flow: lists items on the driver (`items`) and loads them on the workers (`process`).
+    """First stage of a flow: lists items (`items`) and loads them on the workers (`process`).
 
     An item is a small record: `id` (a content id), `origin` (where it came from), and what loading needs. When it
     is loaded it also has `content`: its id before the planner gave two items of equal content different ids.
@@ -350,8 +349,6 @@ class Source(Stage):
         ...         return [{"id": f"{level:02x}", "origin": "greys", "level": level} for level in (0, 128)]
         ...     def process_one(self, record: Record) -> Outcome:
         ...         return Kept([{**record, "source": np.full((8, 8, 3), record["level"], np.uint8)}])
-        >>> [item["id"] for item in Greys(Params()).items(run=None)]
-        ['00', '80']
     """
 
     input_paths: ClassVar[Sequence[str]] = ()
@@ -386,12 +383,16 @@ class Source(Stage):
         """List the files, or the like, that `items` will read, before the run starts; None where that is unknown."""
         return None
 
+    def survey_inputs(self, run: Any) -> tuple[str, int]:
+        """Return the identity of what `items` depends on (a run lists anew where it is another, or ""), and a count."""
+        return "", 0
+
     def list_candidate_kinds(self) -> frozenset[str]:
         """Return the kinds of candidates among its rows, which a dataset leaves out; asked before the run starts."""
         return self.list_open_kinds(frozenset())
 
     def items(self, run: Any) -> list[Record]:
-        """Return the items in any order; two with one id have the same content."""
+        """Return the items in any order; two with one id have the same content. Their values are those of JSON."""
         raise NotImplementedError(f"{type(self).__name__} does not define items")
 
     def schema(self, columns: Schema) -> Schema:

@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -30,6 +31,9 @@ class Numbers(Source):
     Params = NumbersParams
     params: NumbersParams
 
+    def survey_inputs(self, run: RunContext) -> tuple[str, int]:
+        return "numbers", self.params.count
+
     def items(self, run: RunContext) -> list[Record]:
         return [{"id": hash_json(["number", n]), "origin": f"number {n}", "n": n} for n in range(self.params.count)]
 
@@ -38,6 +42,17 @@ class Numbers(Source):
         picture = self.rng(item).integers(0, 256, (side, side, 3), dtype=np.uint8)
         record = {"id": item["id"], "scene_id": item["id"], "origin": item["origin"], "licence": "none", "parents": []}
         return Kept([{**record, "number": item["n"], "source": picture}])
+
+
+class Light(Numbers):
+    """Numbers without pictures."""
+
+    name = "synthetic:Light"
+    gives = {**PROVENANCE, "number": Kind.INT}
+
+    def process_one(self, item: Record) -> Outcome:
+        record = {"id": item["id"], "scene_id": item["id"], "origin": item["origin"], "licence": "none", "parents": []}
+        return Kept([{**record, "number": item["n"]}])
 
 
 class TripletParams(Params):
@@ -116,6 +131,37 @@ class Poison(Stage):
             os.kill(os.getpid(), 9)
         if record["number"] in self.params.hang:
             ctypes.PyDLL(None).sleep(600)  # holds the interpreter's lock: no Python thread could end it
+        return Kept([record])
+
+
+class NodeKiller(Stage):
+    """Passes records on, but some numbers kill the raylet of their node."""
+
+    name = "synthetic:NodeKiller"
+    needs = {"number": Kind.INT}
+    Params = PoisonParams
+    params: PoisonParams
+
+    def process_one(self, record: Record) -> Outcome:
+        if record["number"] in self.params.kill:
+            os.kill(os.getppid(), 9)
+            time.sleep(60)
+        return Kept([record])
+
+
+class LateDeath(Stage):
+    """Passes records on, but some numbers end the process a moment after they have left the stage."""
+
+    name = "synthetic:LateDeath"
+    needs = {"number": Kind.INT}
+    batch_size = 4
+    Params = PoisonParams
+    params: PoisonParams
+
+    def process_one(self, record: Record) -> Outcome:
+        time.sleep(0.05)
+        if record["number"] in self.params.kill:
+            threading.Timer(0.2, os.kill, (os.getpid(), 9)).start()
         return Kept([record])
 
 

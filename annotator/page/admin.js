@@ -27,7 +27,8 @@ function showRound(overview) {
     count("candidate", account.candidates), fact("voted", thousands(account.voted)), count("vote", account.votes),
     fact("Krippendorff's α", number(overview.alpha)), count("flag", overview.flags));
   byId("account").replaceChildren(split([["voted", account.voted, "voted"], ["leased", account.leased, "leased"],
-    ["waiting", account.waiting, "waiting"]]));
+    ["waiting", account.waiting, "waiting"], .../** @type {[string, number, string][]} */ (
+      account.not_asked ? [["not asked", account.not_asked, "waiting"]] : [])]));
   const consensus = overview.consensus;
   byId("consensus").replaceChildren(Object.keys(consensus).length
     ? split([["yes", consensus.yes ?? 0, "yes"], ["no", consensus.no ?? 0, "no"], ["unsure", consensus.unsure ?? 0, "unsure"], ["tie", consensus.tie ?? 0, "waiting"]])

@@ -53,10 +53,11 @@ export function showSession(me) {
 export function showProgress(answer, unsent) {
   const { mine, round } = answer;
   votes = mine.votes + unsent;
-  byId("bar").max = Math.max(1, round.candidates);
+  const asked = round.candidates - round.not_asked;
+  byId("bar").max = Math.max(1, asked);
   byId("bar").value = round.voted;
-  const left = round.candidates - round.voted;
-  byId("round").textContent = `${thousands(round.voted)} of ${thousands(round.candidates)} judged, ${thousands(left)} left`;
+  const more = round.not_asked ? `, up to ${thousands(round.not_asked)} may follow` : "";
+  byId("round").textContent = `${thousands(round.voted)} of ${thousands(asked)} judged, ${thousands(asked - round.voted)} left${more}`;
   const seconds = mine.median_seconds === null ? "" : `, ${mine.median_seconds.toFixed(1)} s each`;
   byId("pace").textContent = mine.per_hour ? `${thousands(Math.round(mine.per_hour))} an hour${seconds}` : "";
   addVotes(0);

@@ -15,12 +15,14 @@ import { MODES, View } from "./view.js";
 const AHEAD = 6; // open items: the one that is shown and five that are loaded
 const LISTED = 20;
 const PROGRESS_MS = 15_000;
+const SOON_MS = 3_000; // after a verdict the figures follow, however many verdicts come meanwhile
 const REFILL_MS = 15_000;
 
 const keys = new Keys();
 const pictures = new Pictures();
 /** @type {Item[]} */
 let queue = [];
+let soon = 0;
 /** @type {PastVerdict[]} */
 let past = [];
 /** @type {PastVerdict | null} */
@@ -216,6 +218,7 @@ function handleAnswer(entry, answer) {
     if (answer.known) panels.showKnownAnswer(answer.known, entry.body.verdict);
     panels.listVerdicts(past, me.reasons, edit);
   }
+  soon ||= setTimeout(() => { soon = 0; progress(); }, SOON_MS);
   if (queue.length < AHEAD) fill();
 }
 

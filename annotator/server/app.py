@@ -19,6 +19,7 @@ from rasura.annotator.server.middleware import RequestGuard
 from rasura.annotator.server.review import Review, get_program_version
 from rasura.annotator.store.items import refresh_queue
 from rasura.annotator.store.vote_log import UnknownItem, VoteError, WithdrawnItem
+from rasura.manifests.safety.text import SafeFormatter
 
 log = logging.getLogger("rasura.review")
 
@@ -76,7 +77,9 @@ def serve_app(app: FastAPI, bound: socket.socket, is_behind_proxy: bool) -> bool
         bound: the socket, already bound.
         is_behind_proxy: True where the headers of a proxy are to be believed.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    shown = logging.StreamHandler()
+    shown.setFormatter(SafeFormatter("%(asctime)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[shown])
     config = uvicorn.Config(
         app,
         access_log=False,

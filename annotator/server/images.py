@@ -1,13 +1,14 @@
 """Pictures of items, read from a run's shards: one row group and one column at a time, the last ones cached.
 
-A request has an item's id and one of a few words. The place of the picture comes from the database: no path comes from
-outside.
+A request has an item's id and one of a few words. The place of the picture comes from the database, and where the row
+there refers to another one, from that row: no path comes from outside.
 """
 
 import hashlib
 import io
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import cv2
@@ -18,9 +19,11 @@ from PIL import Image
 
 from rasura.annotator.server.variants import render_result
 from rasura.annotator.store.enums import Variant
+from rasura.manifests.errors import StorageError
 from rasura.manifests.images import RGB, BadImage, decode_image, decode_mask, encode_image, open_image
 from rasura.manifests.run_layout import shard_path, table_path
 from rasura.manifests.storage import Store
+from rasura.manifests.tables import RUN_REFERENCE
 
 Role = Literal["source", "mask", "result"]
 Size = Literal["view", "native", "thumb"]
@@ -74,7 +77,7 @@ class PictureReader:
         self.run, self.cache_bytes = run, cache_bytes
         self._cache: OrderedDict[tuple[Any, ...], bytes] = OrderedDict()
         self._cached_bytes = 0
-        self._footers: OrderedDict[str, pq.FileMetaData] = OrderedDict()
+        self._footers: OrderedDict[tuple[str, str], pq.FileMetaData] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, item: Any, role: Role, size: Size) -> tuple[bytes, str]:
@@ -93,7 +96,7 @@ class PictureReader:
         if data is None:
             try:
                 data = self._make(item, role, size)
-            except (OSError, BadImage, pa.ArrowException, IndexError) as error:
+            except (OSError, StorageError, BadImage, pa.ArrowException, IndexError) as error:
                 raise NoPicture(f"the {role} of row {item.row_id} cannot be read: {error}") from error
             self._cache_picture(key, data)
         return data, detect_media_type(data) or "application/octet-stream"
@@ -117,7 +120,7 @@ class PictureReader:
         return data
 
     def read_picture(self, place: tuple[str, str, int], column: str) -> bytes:
-        """Read a picture as it is stored in its shard.
+        """Read a picture as it is stored in its shard, or in that of the row that this one refers to.
 
         Args:
             place: table, shard and row.
@@ -128,40 +131,36 @@ class PictureReader:
         """
         key = (*place, column)
         if (data := self._find_in_cache(key)) is None:
-            data = self._read(place, column)
+            data = self._read(self.run, place, column)
             self._cache_picture(key, data)
         return data
 
-    def _read(self, place: tuple[str, str, int], column: str) -> bytes:
+    def _read(self, run: Store, place: tuple[str, str, int], column: str) -> bytes:
+        """Read a picture from a row, or from the row that it refers to, which may be in another run."""
         table, shard, row = place
         name = f"{table_path(table)}/{shard_path(shard)}"
-        with self.run.open(name) as source:
-            footer = self._footers.get(name)
+        with run.open(name) as source:
+            footer = self._footers.get((run.uri, name))
             with pq.ParquetFile(source, metadata=footer, pre_buffer=False) as file:
-                with self._lock:
-                    self._footers[name] = file.metadata
-                    while len(self._footers) > FOOTERS:
-                        self._footers.popitem(last=False)
-                start = 0
-                for group in range(file.num_row_groups):
-                    rows = file.metadata.row_group(group).num_rows
-                    if row < start + rows:
-                        return self._read_in_group(file, group, row - start, column)
-                    start += rows
-        raise IndexError(f"{name} has no row {row}")
+                self._cache_footer((run.uri, name), file.metadata)
+                columns = set(file.schema_arrow.names)
+                if column in columns:
+                    picture = _read_row(file, row, [f"{column}.bytes"], name)[column]
+                    if picture is None or picture["bytes"] is None:
+                        raise IndexError(f"the row has no {column}")
+                    return bytes(picture["bytes"])
+                names = [reference for reference in RUN_REFERENCE if reference in columns]
+                reference = _read_row(file, row, names, name) if names else {}
+        if reference.get("ref_shard") is None:
+            raise IndexError(f"the row has no {column}")
+        other = run if reference.get("ref_run") is None else Store(reference["ref_run"])
+        return self._read(other, (reference["ref_table"], reference["ref_shard"], reference["ref_row"]), column)
 
-    @staticmethod
-    def _read_in_group(file: pq.ParquetFile, group: int, row: int, column: str) -> bytes:
-        first = 0
-        batches = file.iter_batches(BATCH_ROWS, row_groups=[group], columns=[f"{column}.bytes"], use_threads=False)
-        for batch in batches:
-            if row < first + batch.num_rows:
-                value = batch.column(0)[row - first].as_py()
-                if value is None or value["bytes"] is None:
-                    raise IndexError(f"the row has no {column}")
-                return bytes(value["bytes"])
-            first += batch.num_rows
-        raise IndexError(f"the row group has no row {row}")
+    def _cache_footer(self, key: tuple[str, str], footer: pq.FileMetaData) -> None:
+        with self._lock:
+            self._footers[key] = footer
+            while len(self._footers) > FOOTERS:
+                self._footers.popitem(last=False)
 
     def _find_in_cache(self, key: tuple[Any, ...]) -> bytes | None:
         with self._lock:
@@ -175,3 +174,17 @@ class PictureReader:
             self._cache[key] = data
             while self._cached_bytes > self.cache_bytes and len(self._cache) > 1:
                 self._cached_bytes -= len(self._cache.popitem(last=False)[1])
+
+
+def _read_row(file: pq.ParquetFile, row: int, columns: Sequence[str], name: str) -> dict[str, Any]:
+    """Read columns of one row of a file; of its row group no more than the batches up to that row is decoded."""
+    start = 0
+    for group in range(file.num_row_groups):
+        end = start + file.metadata.row_group(group).num_rows
+        if start <= row < end:
+            for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False):
+                if row < start + batch.num_rows:
+                    return dict(batch.slice(row - start, 1).to_pylist()[0])
+                start += batch.num_rows
+        start = end
+    raise IndexError(f"{name} has no row {row}")

@@ -119,6 +119,7 @@ class RoundProgress(BaseModel):
     voted: int
     leased: int
     waiting: int
+    not_asked: int
 
 
 class Progress(BaseModel):

@@ -1,4 +1,4 @@
-"""The accounting of a review: candidates are voted, leased or waiting; and checks of the queue against the log."""
+"""The accounting of a review: candidates are voted, leased, waiting or not asked; and checks of queue against log."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from rasura.manifests.spelling import format_count
 
 @dataclass(frozen=True)
 class ReviewAccounting:
-    """The numbers of candidates: candidates = voted + leased + waiting.
+    """The numbers of candidates: candidates = voted + leased + waiting + not asked.
 
     Attributes:
         candidates: without the withdrawn ones.
@@ -22,6 +22,7 @@ class ReviewAccounting:
         waiting: need more, and nobody has them open.
         withdrawn: the run no longer has them.
         votes: on candidates, without those on withdrawn ones.
+        not_asked: need none, where candidates of a scene are asked in turn: their turn may come, or never.
     """
 
     candidates: int
@@ -30,20 +31,23 @@ class ReviewAccounting:
     waiting: int
     withdrawn: int
     votes: int
+    not_asked: int = 0
 
     @property
     def balances(self) -> bool:
         """True where every candidate is accounted for."""
-        return self.candidates == self.voted + self.leased + self.waiting
+        return self.candidates == self.voted + self.leased + self.waiting + self.not_asked
 
     def __str__(self) -> str:
         candidates, votes = format_count(self.candidates, "candidate"), format_count(self.votes, "vote")
-        return f"{candidates} = {self.voted} voted + {self.leased} leased + {self.waiting} waiting; {votes}"
+        rest = f" + {self.not_asked} not asked" if self.not_asked else ""
+        return f"{candidates} = {self.voted} voted + {self.leased} leased + {self.waiting} waiting{rest}; {votes}"
 
 
 def read_accounting(connection: Connection) -> ReviewAccounting:
     """Read the accounting of a review."""
     active = ~items.c.withdrawn
+    asked = (items.c.needed > 0) | (items.c.votes > 0)
     done = items.c.votes >= items.c.needed
 
     def count(*conditions: ColumnElement[bool]) -> ColumnElement[int]:
@@ -51,11 +55,12 @@ def read_accounting(connection: Connection) -> ReviewAccounting:
 
     statement = select(
         count(),
-        count(done),
+        count(asked, done),
         count(~done, items.c.leases > 0),
         count(~done, items.c.leases <= 0),
         func.count() - count(),
         func.coalesce(func.sum(case((active, items.c.votes), else_=0)), 0),
+        count(~asked),
     ).where(items.c.kind == ItemKind.CANDIDATE)
     return ReviewAccounting(*connection.execute(statement).one())
 

@@ -1,20 +1,24 @@
 """Speed of committing shards and of reading rows in random order.
 
 Committing (encoded pictures to a Parquet file, fsync, footer reread, sha256) is compared with writing the same number
-of raw bytes to the same disk with fsync; reading rows by row group, as training does, with reading whole shards.
+of raw bytes to the same disk with fsync; reading rows by row group, as training does, with reading whole shards. Last,
+random rows of a published file of 500 MB are read, with its footer read anew for each and once. Goal: 10 ms.
 
     python -m benchmarks parquet
 """
 
 import os
 import time
+from bisect import bisect_right
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from benchmarks.common import make_scratch_folder, print_result
-from rasura.manifests.parquet import read_parquet
+from rasura.manifests.parquet import PUBLISHED_GROUP_BYTES, encode_parquet, read_parquet
 from rasura.manifests.run_layout import shard_path, table_path
 from rasura.manifests.schemas import TRIPLET, build_arrow_schema
 from rasura.manifests.shards import commit
@@ -23,6 +27,7 @@ from rasura.manifests.tables import Tables
 
 ROWS, SHARDS, PICTURE = 64, 24, 300_000
 READ = 200
+PUBLISHED_TABLES = 13  # of ROWS rows
 FLOW = "triplets"
 TABLE = table_path(FLOW)
 
@@ -55,6 +60,30 @@ def _time_random_rows(folder: Path, rng: np.random.Generator) -> tuple[float, fl
             read_parquet(source)
         spent[1] += time.perf_counter() - start
     return spent[0] / READ, spent[1] / READ
+
+
+def _time_published_rows(folder: Path, rng: np.random.Generator) -> dict[str, float]:
+    """Measure a random row of a published file whose size is that of the default, `dataset.shard_bytes`."""
+    table = pa.concat_tables([_make_table(rng) for _ in range(PUBLISHED_TABLES)])
+    path = folder / "train-00000-of-00001.parquet"
+    path.write_bytes(encode_parquet(table, row_group_bytes=PUBLISHED_GROUP_BYTES))
+    footer = pq.read_metadata(path)
+    groups = [footer.row_group(k) for k in range(footer.num_row_groups)]
+    starts = list(accumulate((group.num_rows for group in groups), initial=0))
+    spent = [0.0, 0.0]
+    for row in rng.integers(0, len(table), READ).tolist():
+        group = bisect_right(starts, row) - 1
+        for index, known in enumerate((None, footer)):
+            start = time.perf_counter()
+            with path.open("rb") as source:
+                read_parquet(source, None, group, known).slice(row - starts[group], 1).to_pylist()
+            spent[index] += time.perf_counter() - start
+    return {
+        "published_mb": round(path.stat().st_size / 2**20),
+        "largest_group_mb": round(max(group.total_byte_size for group in groups) / 2**20, 2),
+        "ms_a_published_row": round(1000 * spent[0] / READ, 2),
+        "ms_a_published_row_with_footer": round(1000 * spent[1] / READ, 2),
+    }
 
 
 def main() -> None:
@@ -92,6 +121,7 @@ def main() -> None:
             ms_per_triplet=round(1000 * mean_shard / ROWS, 3),
             ms_a_random_row=round(1000 * seconds_per_row, 2),
             ms_by_whole_shards=round(1000 * seconds_per_shard, 2),
+            **_time_published_rows(folder, rng),
         )
 
 

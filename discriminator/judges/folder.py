@@ -18,6 +18,7 @@ from rasura.discriminator.judges.ensemble import Ensemble, fit_weights
 from rasura.discriminator.judges.metrics import METRICS, MetricJudge
 from rasura.discriminator.judges.vlm import VlmJudge, VlmSettings, read_prompt
 from rasura.discriminator.network import WrongDiscriminator
+from rasura.manifests.json_lines import parse_json
 
 RECORD, PROMPT, ANSWERS = "judge.json", "prompt.txt", "answers"
 
@@ -33,7 +34,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     path = folder / RECORD
     if not path.is_file():
         raise WrongDiscriminator(f"no discriminator in {folder}: it has no {RECORD}")
-    record: dict[str, Any] = json.loads(path.read_text())
+    record: dict[str, Any] = parse_json(path.read_text(), path)
     if record.get("format") != model.FORMAT:
         raise WrongDiscriminator(f"{folder} has format {record.get('format')}, this program reads {model.FORMAT}")
     return record

@@ -1,6 +1,6 @@
 """Pixels of 16 bits a colour channel, of which Pillow keeps the upper eight."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,8 @@ from PIL import Image
 
 Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint16]
+
+STRIP_ROWS = 256  # rows that are converted at once
 
 _TURNS: dict[int, Callable[[Any], Any]] = {
     1: lambda a: a,
@@ -43,13 +45,24 @@ def read_words(data: bytes, upright: Image.Image, orientation: int) -> Words | N
         return None
     if stored is None or stored.dtype != np.uint16 or stored.ndim != 3 or stored.shape[2] not in (3, 4):
         return None
-    channels = [2, 1, 0, 3][: stored.shape[2]]
-    words = np.ascontiguousarray(_TURNS.get(orientation, _TURNS[1])(stored)[..., channels])
-    mode = "RGBA" if words.shape[2] == 4 else "RGB"
-    expected = np.asarray(upright.convert(mode))
-    if words.shape != expected.shape or not np.array_equal(words >> 8, expected):
+    mode = "RGBA" if stored.shape[2] == 4 else "RGB"
+    cv2.cvtColor(stored, cv2.COLOR_BGRA2RGBA if mode == "RGBA" else cv2.COLOR_BGR2RGB, dst=stored)
+    words: Words = _TURNS.get(orientation, _TURNS[1])(stored)
+    if upright.mode != mode:
+        upright = upright.convert(mode)
+    if words.shape[:2] != upright.size[::-1]:
         return None
+    for rows in _list_strips(words):
+        expected = np.asarray(upright.crop((0, rows.start, upright.width, rows.stop)))
+        if not np.array_equal(words[rows] >> 8, expected):
+            return None
     return words
+
+
+def _list_strips(pixels: npt.NDArray[Any]) -> Iterator[slice]:
+    """Yield slices of some rows each, so that a large picture needs little memory beside itself."""
+    for start in range(0, len(pixels), STRIP_ROWS):
+        yield slice(start, min(start + STRIP_ROWS, len(pixels)))
 
 
 def interpolate_conversion(words: Words, convert: Callable[[Bytes], Bytes]) -> Bytes:
@@ -65,12 +78,14 @@ def interpolate_conversion(words: Words, convert: Callable[[Bytes], Bytes]) -> B
         >>> interpolate_conversion(np.full((1, 1, 3), 0x8080, np.uint16), lambda colours: 255 - colours).tolist()
         [[[127, 127, 127]]]
     """
-    if not (words % 257).any():
-        return convert((words // 257).astype(np.uint8))
     out = np.empty(words.shape, np.uint8)
-    grey = bool((words == words[..., :1]).all())
-    for start in range(0, len(words), 256):  # strips, so that a large picture needs little memory
-        level = words[start : start + 256].astype(np.float32) / 257
+    if not any((words[rows] % 257).any() for rows in _list_strips(words)):
+        for rows in _list_strips(words):
+            out[rows] = words[rows] // 257
+        return convert(out)
+    grey = all(bool((words[rows] == words[rows][..., :1]).all()) for rows in _list_strips(words))
+    for rows in _list_strips(words):
+        level = words[rows].astype(np.float32) / 257
         below = np.minimum(np.floor(level), 254)
         share = level - below
         total = np.zeros_like(level)
@@ -82,5 +97,5 @@ def interpolate_conversion(words: Words, convert: Callable[[Bytes], Bytes]) -> B
             weight = weights[..., 0] * weights[..., 1] * weights[..., 2]
             if weight.any():
                 total += weight[..., None] * convert((below + step).astype(np.uint8))
-        out[start : start + 256] = np.clip(np.rint(total), 0, 255).astype(np.uint8)
+        out[rows] = np.clip(np.rint(total), 0, 255).astype(np.uint8)
     return out

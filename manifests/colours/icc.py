@@ -13,6 +13,7 @@ Floats = npt.NDArray[np.float64]
 SRGB_TO_D50 = ((0.4360747, 0.3850649, 0.1430804), (0.2225045, 0.7168786, 0.0606169), (0.0139322, 0.0971045, 0.7141733))
 """Linear sRGB to XYZ with the profiles' white D50, adapted by Bradford's method."""
 STEPS = 65_536  # of a tone curve
+MAX_TAGS = 100  # of a profile, which has about twenty
 
 
 class MatrixProfile(NamedTuple):
@@ -32,7 +33,7 @@ def parse_matrix_profile(data: bytes) -> MatrixProfile | None:
     if data[16:20] != b"RGB ":
         return None
     tags = {}
-    for index in range(int.from_bytes(data[128:132])):
+    for index in range(min(int.from_bytes(data[128:132]), MAX_TAGS)):
         entry = data[132 + 12 * index : 144 + 12 * index]
         start, size = int.from_bytes(entry[4:8]), int.from_bytes(entry[8:12])
         tags[entry[:4]] = data[start : start + size]

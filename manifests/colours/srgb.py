@@ -209,7 +209,7 @@ def _apply_profile(image: Image.Image, data: bytes | None) -> Image.Image:
     if image.mode == "LAB":
         return _convert_by_profile(image, ImageCms.createProfile("LAB"))
     if not data:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
         space = profile.profile.xcolor_space.strip()

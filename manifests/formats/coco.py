@@ -15,6 +15,7 @@ import numpy as np
 
 from rasura.manifests.errors import InputError
 from rasura.manifests.images import Mask
+from rasura.manifests.json_lines import parse_json
 
 
 class NotCoco(InputError):
@@ -86,7 +87,7 @@ def parse_coco(data: bytes, where: str) -> CocoFile:
         NotCoco: it is not JSON, lacks `images` or `annotations`, or two pictures have one id.
     """
     try:
-        values = json.loads(data, parse_float=_parse_float, parse_constant=str)
+        values = parse_json(data, parse_float=_parse_float, parse_constant=str)
     except ValueError as error:
         raise NotCoco(f"'{where}' is not JSON: {error}") from None
     if not isinstance(values, dict) or not all(isinstance(values.get(key), list) for key in ("images", "annotations")):
@@ -108,7 +109,7 @@ def parse_coco(data: bytes, where: str) -> CocoFile:
                 orphans += 1
             else:
                 label = labels.get(entry.get("category_id"))
-                crowd, id = bool(entry.get("iscrowd")), str(entry.get("id", number))
+                crowd, id = _parse_flag(entry.get("iscrowd")), str(entry.get("id", number))
                 objects[entry["image_id"]].append(CocoObject(id, label, entry.get("segmentation"), crowd))
         named = [
             CocoPicture(str(entry["file_name"]), _parse_size(entry), objects[id]) for id, entry in pictures.items()
@@ -116,6 +117,16 @@ def parse_coco(data: bytes, where: str) -> CocoFile:
         return CocoFile(named, orphans)
     except (KeyError, TypeError, AttributeError) as error:
         raise NotCoco(f"'{where}' is not in COCO's form: {error!r}") from None
+
+
+def _parse_flag(value: Any) -> bool:
+    """Parse a flag that is 0 or 1, also where a program wrote it as text.
+
+    Examples:
+        >>> [_parse_flag(value) for value in (0, "0", None, False, 1, "1", True)]
+        [False, False, False, False, True, True, True]
+    """
+    return str(value).strip().casefold() not in ("", "0", "0.0", "false", "none")
 
 
 def _parse_size(entry: Any) -> tuple[int, int] | None:
@@ -149,7 +160,7 @@ def draw_segmentation(segmentation: Any, size: tuple[int, int]) -> Mask:
         elif isinstance(segmentation, list) and segmentation:
             mask = np.zeros((height, width), bool)
             for polygon in segmentation:
-                mask |= fill_polygon(np.asarray(polygon, np.float64).reshape(-1, 2), size)
+                mask |= fill_polygon(_parse_polygon(polygon), size)
         else:
             raise BadSegmentation(f"no polygons and no run lengths: {json.dumps(segmentation)[:60]}")
     except (ValueError, TypeError, KeyError) as error:
@@ -157,6 +168,16 @@ def draw_segmentation(segmentation: Any, size: tuple[int, int]) -> Mask:
     if not mask.any():
         raise BadSegmentation("it marks no pixel")
     return mask
+
+
+def _parse_polygon(polygon: Any) -> Any:
+    """Parse [x0, y0, x1, y1, …] to (n, 2)."""
+    if not isinstance(polygon, list):
+        raise BadSegmentation("one flat list of numbers; polygons are lists in a list: [[x0, y0, x1, y1, …], …]")
+    values = np.asarray(polygon, np.float64)
+    if values.ndim == 1 and len(values) % 2:
+        raise BadSegmentation(f"a polygon of {len(values)} numbers, which are no pairs of x and y")
+    return values.reshape(-1, 2)
 
 
 def fill_polygon(points: Any, size: tuple[int, int]) -> Mask:

@@ -21,6 +21,17 @@ KINDS: Mapping[str | None, str] = {
 """Meanings of the kinds of rows, for cards."""
 
 
+def parse_kind(name: str | None) -> str | None:
+    """Return the kind of row that a text names, in any letters' case; None for another text.
+
+    Examples:
+        >>> parse_kind("Edited "), parse_kind("real")
+        ('edited', None)
+    """
+    kind = (name or "").strip().casefold()
+    return kind if kind in KINDS else None
+
+
 LEAST_SCORE = 0.5
 """A candidate without a verdict counts as accepted from this score on: people would rather say yes than no."""
 JUDGEMENT = ("kind", "verdict", "score")

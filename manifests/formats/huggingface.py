@@ -54,5 +54,10 @@ class HuggingFaceLayout:
     def card(self, summary: DatasetSummary) -> str:
         return render_card(summary, self._columns)
 
+    light_columns: Sequence[str] = ()
+
+    def note(self, rows: Sequence[DatasetRow], raws: Sequence[Mapping[str, Any]]) -> None:
+        """Note nothing: there are no further files."""
+
     def render_extra_files(self) -> Mapping[str, bytes]:
         return {}

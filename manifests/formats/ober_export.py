@@ -12,7 +12,7 @@ import pyarrow as pa
 import yaml
 
 from rasura.manifests.formats.dataset_rows import DatasetRow, DatasetSummary
-from rasura.manifests.formats.ober import ABOUT, COLUMNS, NAME, PICTURES, TRIPLET, convert_row
+from rasura.manifests.formats.ober import ABOUT, COLUMNS, NAME, PICTURES, TRIPLET, convert_row, make_picture_name
 from rasura.manifests.schemas import build_arrow_schema
 from rasura.manifests.tables import Table
 
@@ -63,11 +63,15 @@ class OberLayout:
     def table(self, rows: Sequence[DatasetRow], raws: Sequence[Mapping[str, Any]]) -> pa.Table:
         converted = []
         for row, raw in zip(rows, raws, strict=True):
-            ober_row = convert_row(raw, row.scene, self._crops[row.id])
-            name = ober_row["input"]["path"].rpartition(".")[0]
-            converted.append(ober_row)
-            self._about.append({"name": name} | {column: raw.get(column) for column in PROVENANCE})
+            converted.append(convert_row(raw, row.scene, self._crops[row.id]))
         return pa.Table.from_pylist(converted, schema=build_arrow_schema(COLUMNS))
+
+    light_columns = PROVENANCE
+
+    def note(self, rows: Sequence[DatasetRow], raws: Sequence[Mapping[str, Any]]) -> None:
+        for row, raw in zip(rows, raws, strict=True):
+            name = make_picture_name(row.scene, self._crops[row.id], b"").rpartition(".")[0]
+            self._about.append({"name": name} | {column: raw.get(column) for column in PROVENANCE})
 
     def render_extra_files(self) -> Mapping[str, bytes]:
         lines = [json.dumps(line, ensure_ascii=False) for line in self._about]

@@ -5,21 +5,29 @@ worker count changes a byte.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import starmap
 from typing import Any, Protocol
 
 import pyarrow as pa
 
+from rasura.manifests.compacted.manifest import read_manifest
 from rasura.manifests.formats.dataset_rows import DatasetRow, DatasetSummary, list_rows, read_raw_rows
 from rasura.manifests.formats.huggingface import HuggingFaceLayout
-from rasura.manifests.formats.target import DATA, ExportTarget
+from rasura.manifests.formats.target import DATA, ExportTarget, write_data_file
 from rasura.manifests.ids import hash_json
-from rasura.manifests.parquet import encode_parquet
-from rasura.manifests.run_layout import DATASET_CARD
+from rasura.manifests.parquet import PUBLISHED_GROUP_BYTES, encode_parquet
+from rasura.manifests.run_layout import DATASET_CARD, table_path
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Table, Tables
 
-FORMAT = 1
+FORMAT = 2
+"""Of the data files and of the key: since 2, row groups are small, and the key covers all that was read."""
+
+
+MapJobs = Callable[[Callable[..., Any], Iterable[Any]], Iterable[Any]]
+"""Calls a function with the arguments of each job, and returns what it returned in their order."""
 
 
 class Layout(Protocol):
@@ -42,8 +50,15 @@ class Layout(Protocol):
     def card(self, summary: DatasetSummary) -> str:
         """Return the text of README.md."""
 
+    @property
+    def light_columns(self) -> Sequence[str]:
+        """Columns of the run, without pictures, that `note` needs; none where it notes nothing."""
+
+    def note(self, rows: Sequence[DatasetRow], raws: Sequence[Mapping[str, Any]]) -> None:
+        """Note what further files say of the rows of one data file."""
+
     def render_extra_files(self) -> Mapping[str, bytes]:
-        """Return the contents of further files by their names, when all rows have passed `table`."""
+        """Return the contents of further files by their names, when all rows have passed `note`."""
 
 
 def pack_rows(rows: Sequence[DatasetRow], limit: int) -> list[list[DatasetRow]]:
@@ -59,9 +74,18 @@ def pack_rows(rows: Sequence[DatasetRow], limit: int) -> list[list[DatasetRow]]:
     return files
 
 
-def compute_export_key(tables: Tables, flows: Sequence[str], recipe_hash: str, shard_bytes: int) -> str:
-    """Compute the identity of what `export_dataset` would write."""
-    contents = [[record.data.sha256 for record in tables.table(flow).commits if record.data] for flow in flows]
+def compute_export_key(
+    run: Store, flows: Sequence[str], read_flows: Iterable[str], recipe_hash: str, shard_bytes: int
+) -> str:
+    """Compute the identity of what `export_dataset` would write.
+
+    Args:
+        run: the run.
+        flows: whose rows are written.
+        read_flows: all flows whose tables are read: these, and those that have the pictures of their rows.
+        recipe_hash, shard_bytes: as of `export_dataset`.
+    """
+    contents = {flow: read_manifest(run.sub(table_path(flow)))[0].compute_hash() for flow in read_flows}
     return hash_json([FORMAT, recipe_hash, shard_bytes, list(flows), contents])
 
 
@@ -75,8 +99,10 @@ def export_dataset(
     shard_bytes: int,
     progress: Callable[[int], None] = lambda rows: None,
     layout: Callable[[Sequence[Table]], Layout] = HuggingFaceLayout,
+    key: str = "",
+    map_jobs: MapJobs = starmap,
 ) -> dict[str, Any]:
-    """Write a dataset.
+    """Write a dataset. Where an export of the same rows was killed, the files that it has written are kept.
 
     Args:
         tables: of the run.
@@ -88,6 +114,8 @@ def export_dataset(
         shard_bytes: size of a file, of which its pictures count.
         progress: called with the number of rows that were written.
         layout: of the files.
+        key: identity of the rows, by `compute_export_key`; all files are written anew where it is empty.
+        map_jobs: has data files written, by workers for example.
 
     Returns:
         The manifest of the dataset.
@@ -101,15 +129,26 @@ def export_dataset(
     writer = layout(parts)
     rows = writer.order_rows(list_rows(parts))
     planned = list(_plan_files(rows, splits, shard_bytes))
-    target = ExportTarget(out, [*(file for _, file, _ in planned), *writer.extra_files])
+    file_key = hash_json([key, writer.name, list(splits), shard_bytes]) if key else ""
+    target = ExportTarget(out, [*(file for _, file, _ in planned), *writer.extra_files], file_key)
+    entries = {file: target.find_written(file) for _, file, _ in planned}
+    todo = [(file, part) for _, file, part in planned if entries[file] is None]
+    progress(len(rows) - sum(len(part) for _, part in todo))
+    written = map_jobs(partial(_write_file, tables, out, writer), todo)
+    for (file, part), entry in zip(todo, written, strict=True):
+        target.note_data_file(entry)
+        entries[file] = entry
+        progress(len(part))
     files: list[dict[str, Any]] = []
     sizes: dict[str, tuple[int, int]] = {}
     for split, file, part in planned:
-        data = encode_parquet(writer.table(part, read_raw_rows(tables, part, writer.columns)))
-        files.append(target.write_data_file(file, data, len(part)))
+        entry = entries[file]
+        assert entry is not None
+        if writer.light_columns:
+            writer.note(part, read_raw_rows(tables, part, writer.light_columns))
+        files.append(entry)
         count, size = sizes.get(split, (0, 0))
-        sizes[split] = (count + len(part), size + len(data))
-        progress(len(part))
+        sizes[split] = (count + len(part), size + entry["bytes"])
     for file, data in writer.render_extra_files().items():
         target.write(file, data)
     kinds = Counter(row.kind for row in rows)
@@ -120,6 +159,13 @@ def export_dataset(
         manifest["layout"] = writer.name
     target.finish(manifest)
     return manifest
+
+
+def _write_file(tables: Tables, out: Store, layout: Layout, name: str, rows: Sequence[DatasetRow]) -> dict[str, Any]:
+    """Write one data file, and return its entry in the manifest."""
+    raws = read_raw_rows(tables, rows, layout.columns)
+    data = encode_parquet(layout.table(rows, raws), row_group_bytes=PUBLISHED_GROUP_BYTES)
+    return write_data_file(out, name, data, len(rows))
 
 
 def _plan_files(

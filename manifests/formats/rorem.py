@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from rasura.manifests.errors import InputError
+from rasura.manifests.json_lines import parse_json
 
 NAME = "rorem"
 META, ABOUT = "meta.json", "rows.jsonl"
@@ -51,7 +52,7 @@ def parse_entries(data: bytes, where: str, truth: bool = True) -> list[Entry]:
         NotRorem: the contents are no list.
     """
     try:
-        values = json.loads(data)
+        values = parse_json(data)
     except ValueError as error:
         raise NotRorem(f"'{where}' is not JSON: {error}") from None
     if not isinstance(values, list):
@@ -79,6 +80,8 @@ def _parse_entry(value: Any, truth: bool) -> Entry:
         isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score)
     ):
         return Entry(fault=("score is no number", f"score is {json.dumps(score)[:80]}"))
+    if score is not None and not 0 <= score <= 1:
+        return Entry(fault=("score out of range", f"score is {score:g}; it is 1 or 0 for yes or no, or a probability"))
     return Entry(paths, None if score is None else float(score))
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rasura.manifests.checks.committed_files import hash_file
 from rasura.manifests.errors import InputError
 from rasura.manifests.formats import ober
-from rasura.manifests.json_lines import parse_json_lines
+from rasura.manifests.json_lines import parse_json, parse_json_lines
 from rasura.manifests.remote_files import StoreError, check_name
 from rasura.manifests.run_layout import DATASET_CARD, DATASET_MANIFEST
 from rasura.manifests.schemas import read_schema
@@ -20,7 +21,8 @@ from rasura.manifests.storage import Store
 DATA = "data"
 ROWS = "rows.jsonl"
 JOURNAL = ".rasura-export.json"
-"""While an export is being written: the files that it may replace, so that a killed one can be repeated."""
+"""While an export is being written: the files that it may replace, and those that it has written, so that a killed one
+goes on."""
 _SIGNATURE = "Made by Rasura"
 _ENTRY_KEYS = {"name", "sha256", "bytes", "rows"}
 
@@ -61,6 +63,16 @@ def check_target(out: Store, names: Iterable[str] = ()) -> set[str]:
     return owned
 
 
+def write_data_file(out: Store, name: str, data: bytes | memoryview, rows: int) -> dict[str, Any]:
+    """Write a file of a dataset, and return its entry in the manifest.
+
+    Raises:
+        StoreError: the target cannot be written.
+    """
+    out.write(name, data)
+    return {"name": name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "rows": rows}
+
+
 class ExportTarget:
     """The folder of an export while it is written.
 
@@ -69,20 +81,44 @@ class ExportTarget:
     Args:
         out: the folder.
         names: all files that are to be written, without card and manifest.
+        key: identity of all that the data files are made from; where it is empty, each of them is written anew.
 
     Raises:
         ForeignFolder: the folder has files of something else.
         StoreError: the target cannot be written.
     """
 
-    def __init__(self, out: Store, names: Iterable[str]) -> None:
-        self._out, self._folders = out, set[str]()
+    def __init__(self, out: Store, names: Iterable[str], key: str = "") -> None:
+        self._out, self._folders, self._key = out, set[str](), key
         names = {*names, DATASET_CARD}
         self._stale = check_target(out, names) | names
         """Files that may be there and have not been written by this export."""
-        journal = {"made_by": _SIGNATURE, "files": sorted(self._stale)}
-        out.write(JOURNAL, json.dumps(journal).encode())
+        self._replaceable = sorted(self._stale)
+        self._written = _read_written_files(out, key)
+        self._write_journal()
         out.delete(DATASET_MANIFEST)
+
+    def _write_journal(self) -> None:
+        written = {"key": self._key, "written": list(self._written.values())} if self._key else {}
+        journal = {"made_by": _SIGNATURE, "files": self._replaceable, **written}
+        self._out.write(JOURNAL, json.dumps(journal).encode())
+
+    def find_written(self, name: str) -> dict[str, Any] | None:
+        """Return the manifest's entry of a data file that a killed export of the same rows has written, if it is there.
+
+        All bytes of the file are compared with its sha256.
+        """
+        entry = self._written.get(name)
+        if entry is None:
+            return None
+        try:
+            with self._out.open(name) as file:
+                if hash_file(file) != entry["sha256"]:
+                    return None
+        except FileNotFoundError:
+            return None
+        self._note_file(name)
+        return entry
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file that the manifest does not list. Several threads may."""
@@ -90,11 +126,22 @@ class ExportTarget:
 
     def write_data_file(self, name: str, data: bytes | memoryview, rows: int) -> dict[str, Any]:
         """Write a file of the dataset, and return its entry in the manifest."""
-        self._write(name, data)
-        return {"name": name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "rows": rows}
+        entry = write_data_file(self._out, name, data, rows)
+        self.note_data_file(entry)
+        return entry
+
+    def note_data_file(self, entry: dict[str, Any]) -> None:
+        """Note a file of the dataset that was written, perhaps by another process."""
+        self._note_file(entry["name"])
+        if self._key:
+            self._written[entry["name"]] = entry
+            self._write_journal()
 
     def _write(self, name: str, data: bytes | memoryview) -> None:
         self._out.write(name, data)
+        self._note_file(name)
+
+    def _note_file(self, name: str) -> None:
         self._stale.discard(name)
         if "/" in name:
             self._folders.add(name.partition("/")[0])
@@ -122,7 +169,7 @@ def _walk(out: Store, folder: str = "") -> Iterator[str]:
 
 def _read_json(out: Store, name: str) -> Any:
     try:
-        return json.loads(out.read(name))
+        return parse_json(out.read(name))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
         return None
 
@@ -143,6 +190,18 @@ def _read_journal(out: Store) -> set[str]:
     if not isinstance(journal, dict) or journal.get("made_by") != _SIGNATURE:
         return set()
     return set(filter(_is_plain, journal.get("files", ())))
+
+
+def _read_written_files(out: Store, key: str) -> dict[str, dict[str, Any]]:
+    """Read the entries of the files that a killed export with this key has written, by their names."""
+    journal = _read_json(out, JOURNAL)
+    if not key or not isinstance(journal, dict) or journal.get("key") != key:
+        return {}
+    entries = journal.get("written")
+    if not isinstance(entries, list):
+        return {}
+    whole = (entry for entry in entries if isinstance(entry, dict) and set(entry) == _ENTRY_KEYS)
+    return {entry["name"]: entry for entry in whole if _is_plain(entry["name"])}
 
 
 def _list_manifest_files(out: Store) -> set[str]:
@@ -191,7 +250,8 @@ def _list_pictures(out: Store, about: str) -> set[str]:
 def _is_written_by_rasura(out: Store, path: str) -> bool:
     """Return True for a card or a data file of an export that was killed: its contents say so."""
     if path == DATASET_CARD:
-        return _SIGNATURE.encode() in out.read(path)
+        card = out.read(path)
+        return not card or _SIGNATURE.encode() in card  # one that a disk has emptied is nobody's
     if not (path.startswith(f"{DATA}/") and path.endswith(".parquet")):
         return False
     try:

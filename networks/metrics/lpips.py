@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rasura.networks.finite import check_finite
 from rasura.networks.weights import BadWeights, load_state, pick_device, read_tensors
 
 Array = npt.NDArray[Any]
@@ -47,6 +48,7 @@ class Lpips:
 
         Raises:
             ValueError: two pictures differ in size, or are too small for the network.
+            NotFinite: a distance is none.
         """
         import torch
 
@@ -64,6 +66,7 @@ class Lpips:
                     batch = indices[start : start + BATCH]
                     tensors = (_stack([group[k] for k in batch]) for group in (pictures, truths))
                     distances[batch] = self.network(*tensors).double().flatten().cpu().numpy()
+        check_finite(distances, "the distances")
         return distances
 
 

@@ -5,18 +5,23 @@ from typing import Annotated, Any
 
 import typer
 
+from rasura.manifests.safety.text import SafeFormatter
 from rasura.manifests.spelling import format_count
 from rasura.pipeline.cli import discriminator, loop, remover, review
 from rasura.pipeline.cli.interrupts import explain_interrupt
 from rasura.pipeline.cli.options import (
     APP_SETTINGS,
+    ErrorsArgument,
     InterruptibleGroup,
     JsonOption,
     QuietOption,
     RecipeArgument,
+    RetryFailedOption,
     SetOption,
     explain,
+    get_errors_to_retry,
 )
+from rasura.pipeline.cli.output import echo, echo_line, print_tables, report_mending, warn
 
 __all__ = ["app", "explain"]
 
@@ -41,7 +46,7 @@ def _print_version(value: bool) -> None:
     if value:
         from rasura import __version__
 
-        typer.echo(f"rasura {__version__}")
+        echo(f"rasura {__version__}")
         raise typer.Exit
 
 
@@ -55,7 +60,7 @@ def main(
     import logging
 
     if logging.lastResort is not None:  # what prints warnings where nothing else is set up
-        logging.lastResort.setFormatter(logging.Formatter("warning: %(message)s"))
+        logging.lastResort.setFormatter(SafeFormatter("warning: %(message)s"))
 
 
 @app.command()
@@ -80,8 +85,8 @@ def init(
         raise typer.BadParameter(f"'{kind}': it is {', '.join(INIT_KINDS)}", param_hint="--kind")
     file, needs = write_starter(Path(), name or kind, kind, force)
     command = "rasura loop" if kind == "loop" else "rasura run"
-    typer.echo(f"{file} reads {needs}; when that is there, check it with `rasura check {file}`")
-    typer.echo(f"and start it with `{command} {file}`")
+    echo(f"{file} reads {needs}; when that is there, check it with `rasura check {file}`")
+    echo(f"and start it with `{command} {file}`")
 
 
 @app.command()
@@ -92,7 +97,7 @@ def check(recipe: RecipeArgument, set: SetOption = None) -> None:
     """
     from rasura.pipeline.cli.check import check_recipe
 
-    typer.echo(check_recipe(recipe, set or ()))
+    echo(check_recipe(recipe, set or ()))
 
 
 @app.command()
@@ -103,26 +108,20 @@ def run(
     only: Annotated[
         str | None, typer.Option(metavar="STAGE", help="Run a flow, or a flow up to a stage (STAGE or FLOW.STAGE).")
     ] = None,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Make rows again that failed, those of earlier runs too.")
-    ] = False,
-    errors: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="ERROR", help="With --retry-failed: only these errors, such as ValueError."),
-    ] = None,
+    retry_failed: RetryFailedOption = False,
+    errors: ErrorsArgument = None,
     quiet: QuietOption = False,
 ) -> None:
     """Run a recipe, or continue where it was left. What is done is not done again."""
-    if errors and not retry_failed:
-        raise typer.BadParameter(f"unexpected '{errors[0]}'; errors are named after --retry-failed only")
+    retried = get_errors_to_retry(retry_failed, errors)
     with explain_interrupt("stopped; what was committed is whole, and the same command continues from there"):
         from rasura.pipeline.run.run import run as run_recipe
 
-        result = run_recipe(recipe, into, set or (), only, quiet, errors or () if retry_failed else None)
+        result = run_recipe(recipe, into, set or (), only, quiet, retried)
     for line in result.describe():
-        typer.echo(line)
+        echo_line(line)
     for warning in result.list_warnings():
-        typer.secho(f"warning: {warning}", err=True, fg="yellow", bold=True)
+        warn(warning)
     result.check()
 
 
@@ -141,7 +140,7 @@ def status(
 
         show_accounting(run, json)
         return
-    from rasura.pipeline.run.accounting import compute_accounting, render_tables, to_json_values
+    from rasura.pipeline.run.accounting import compute_accounting, to_json_values
     from rasura.pipeline.run.review import read_review_accounting
 
     accounting, review, fault = compute_accounting(Store(run)), None, None
@@ -153,15 +152,11 @@ def status(
         import json as encoder
 
         values = to_json_values(accounting) | {"review": vars(review[0]) if review else None, "review_fault": fault}
-        typer.echo(encoder.dumps(values, indent=1))
+        echo(encoder.dumps(values, indent=1))
         return
-    from rich.console import Console
-
-    console = Console()
-    for line in render_tables(accounting, console.width):
-        console.print(line, crop=False)  # the terminal may wrap a line, but no figure is cut
+    print_tables(accounting)
     if review or fault:
-        console.print(f"review: {review[0] if review else fault}", markup=False)
+        echo(f"review: {review[0] if review else fault}")
 
 
 @app.command()
@@ -174,12 +169,12 @@ def stages(
     from rasura.stages.registry import SOURCES, STAGES, describe
 
     if name:
-        typer.echo(describe(name))
+        echo(describe(name))
         return
     for noun, names in (("sources", SOURCES), ("stages", STAGES)):
-        typer.echo(f"{noun}:")
+        echo(f"{noun}:")
         for entry in names:
-            typer.echo(f"  {entry:<12} {describe(entry).splitlines()[0].partition(': ')[2]}")
+            echo(f"  {entry:<12} {describe(entry).splitlines()[0].partition(': ')[2]}")
 
 
 @app.command()
@@ -190,7 +185,7 @@ def removers(
     from rasura.pipeline.cli.removers import describe_remover, describe_removers
 
     for line in describe_remover(name) if name else describe_removers():
-        typer.echo(line)
+        echo(line)
 
 
 @app.command()
@@ -202,7 +197,7 @@ def convert(
     from rasura.networks.weights import convert_pickle
 
     count = convert_pickle(source, out)
-    typer.echo(f"{out}: {format_count(count, 'tensor')}")
+    echo(f"{out}: {format_count(count, 'tensor')}")
 
 
 @app.command()
@@ -210,12 +205,17 @@ def verify(
     where: Annotated[
         str, typer.Argument(metavar="RUN|LOOP|DATASET", help="A run, a loop, or a dataset that a run wrote.")
     ],
+    mend: Annotated[
+        bool,
+        typer.Option("--mend", help="Drop what is damaged in a run, with its dataset: the next run makes it again."),
+    ] = False,
     quiet: QuietOption = False,
 ) -> None:
     """Check hashes, counts, columns, every picture, and that source = target outside the foreground mask."""
     from rasura.manifests.errors import ReviewError
-    from rasura.manifests.run_layout import LOOP
+    from rasura.manifests.run_layout import LOOP, PLAN
     from rasura.manifests.storage import Store
+    from rasura.pipeline.run.mending import mend as mend_run
     from rasura.pipeline.run.progress import Progress
     from rasura.pipeline.run.review import read_review_accounting
     from rasura.pipeline.run.verify import count_rows
@@ -225,8 +225,11 @@ def verify(
     if store.exists(LOOP):
         from rasura.pipeline.cli.loop import verify_loop
 
-        verify_loop(where)
+        verify_loop(where, mend)
         return
+    if mend and not store.exists(PLAN):
+        hint = "an export is written again with `rasura export`"
+        raise typer.BadParameter(f"'{where}' is no run and no loop: {hint}", param_hint="--mend")
     with Progress(quiet) as progress:
         progress.start("verify", count_rows(store))
         faults, checked = verify_store(store, progress.advance)
@@ -236,11 +239,13 @@ def verify(
     except ReviewError as error:
         faults = [*faults, f"review: {error}"]
     for fault in faults:
-        typer.echo(fault)
+        echo_line(fault)
     if faults:
-        typer.echo(f"{format_count(len(faults), 'fault')} in {where}")
+        echo(f"{format_count(len(faults), 'fault')} in {where}")
+        if store.exists(PLAN):
+            report_mending(where, mend_run(store) if mend else None)
         raise typer.Exit(1)
-    typer.echo(f"{where}: all is well ({', '.join(checked)})")
+    echo(f"{where}: all is well ({', '.join(checked)})")
 
 
 @app.command()
@@ -256,7 +261,7 @@ def report(
     from rasura.manifests.storage import Store
     from rasura.pipeline.report.run_page import write
 
-    typer.echo(f"report: {write(Store(run), out, rows, sheet)}")
+    echo(f"report: {write(Store(run), out, rows, sheet)}")
 
 
 @app.command()
@@ -269,7 +274,7 @@ def show(
     from rasura.manifests.storage import Store
     from rasura.pipeline.run.lineage import describe_row, list_runs
 
-    typer.echo(describe_row([Store(run)] if run else list_runs(), id, pictures))
+    echo(describe_row([Store(run)] if run else list_runs(), id, pictures))
 
 
 @app.command()
@@ -310,6 +315,4 @@ def export(
     left_out = manifest.get("left_out", {})
     lost = sum(left_out.values())
     reasons = "".join(f"; {count}: {reason}" for reason, count in left_out.items())
-    typer.echo(
-        f"{out}: {rows} in {files} ({manifest['rows']} kept + {lost} left out = {manifest['rows'] + lost}{reasons})"
-    )
+    echo(f"{out}: {rows} in {files} ({manifest['rows']} kept + {lost} left out = {manifest['rows'] + lost}{reasons})")

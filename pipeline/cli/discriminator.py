@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from rasura.pipeline.cli.options import APP_SETTINGS, FlowsOption, PromptsOption, QuietOption, RunArgument, SeedOption
+from rasura.pipeline.cli.output import echo, echo_line
 from rasura.pipeline.cli.trainings import (
     BaseOption,
     ChangesOption,
@@ -116,7 +117,7 @@ def train(
     with interruptible(), Progress(quiet) as progress:
         progress.print(describe_training(settings, len(sides["learn"]), "candidate"))
         summary = training.train(learner, sides["learn"], settings, out, division, progress.track("training", "steps"))
-    typer.echo(
+    echo(
         f"{out}: learned from {summary['votes']} candidates ({NAMES[sort]}), best at step {summary['best_step']} of "
         f"{summary['step']}; {len(sides['calibrate'])} are left to calibrate on, {len(sides['evaluate'])} to "
         "evaluate on"
@@ -162,15 +163,15 @@ def calibrate(
     with Progress(quiet) as progress:
         on_progress = progress.track("calibration", "candidates")
         rule = training.calibrate(trained, folder, side, method, precision_target, confidence, not each, on_progress)
-    typer.echo(
+    echo(
         f"{folder}: calibrated on {len(side)} candidates ({NAMES[sort]}); precision target {precision_target:.2f} at "
         f"{confidence:.0%}"
     )
     for name, threshold in {**rule.removers, "overall": rule.overall}.items():
         if threshold.threshold is None:
-            typer.echo(f"  {name}: nothing is accepted: {threshold.why}")
+            echo(f"  {name}: nothing is accepted: {threshold.why}")
         else:
-            typer.echo(
+            echo(
                 f"  {name}: above {threshold.threshold:.3f}, where {threshold.yes} of {threshold.count} are yes "
                 f"({threshold.precision:.3f}, at least {threshold.low:.3f})"
             )
@@ -204,18 +205,16 @@ def evaluate(
         on_progress = progress.track("evaluation", "candidates")
         figures = training.evaluate(trained, rule, side, out or folder, on_progress=on_progress)
     accepted = figures["promise"]
-    typer.echo(
-        f"{len(side)} candidates ({NAMES[sort]}): AUC {figures['auc']:.3f}, calibration error {figures['ece']:.3f}"
-    )
+    echo(f"{len(side)} candidates ({NAMES[sort]}): AUC {figures['auc']:.3f}, calibration error {figures['ece']:.3f}")
     if accepted["kept"]:
-        typer.echo(
+        echo(
             f"accepted {accepted['kept']} of {accepted['of']}, {accepted['precision']:.3f} of them yes (95 %: "
             f"{accepted['low']:.3f} to {accepted['high']:.3f}; precision target {accepted['promise']:.2f})"
         )
     else:
-        typer.echo(f"accepted none of {accepted['of']}; {accepted['people']} are left to people")
+        echo(f"accepted none of {accepted['of']}; {accepted['people']} are left to people")
     for name, rates in figures["removers"].items():
-        typer.echo(
+        echo(
             f"  {name}: {rates['people']:.1f} % by {NAMES[sort]}, {rates['judge']:.1f} % by the discriminator, "
             f"{rates['size']}"
         )
@@ -233,6 +232,9 @@ def create(
         str, typer.Option(metavar="NAME|FILE", help="vlm: the question, one of Rasura's or a text file.")
     ] = "removal-1",
     samples: Annotated[int, typer.Option(min=1, max=16, help="vlm: answers per candidate; their mean counts.")] = 1,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=16, help="vlm: tokens of an answer at most, with the model's thoughts.")
+    ] = None,
     weights: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="remove: SAM's image encoder, rc_s: DINOv2's, as ONNX."),
@@ -245,12 +247,13 @@ def create(
     if backend == "vlm":
         if not url or not model:
             raise typer.BadParameter("a VLM needs --url and --model")
-        judges.create_vlm(out, url, model, prompt, samples=samples)
+        limit = {} if max_tokens is None else {"max_tokens": max_tokens}
+        judges.create_vlm(out, url, model, prompt, samples=samples, **limit)
     elif weights is None:
         raise typer.BadParameter(f"the backend {backend} needs --weights")
     else:
         judges.create_metric(out, backend, weights)
-    typer.echo(f"{out}: created; check it (rasura discriminator check), then calibrate it on votes")
+    echo(f"{out}: created; check it (rasura discriminator check), then calibrate it on votes")
 
 
 @discriminator.command()
@@ -286,8 +289,8 @@ def combine(
         weights = training.combine(members, base, learn, out, progress.track("weights", "candidates"))
     (out / training.SIDES).write_text(json.dumps({**division, "run": run, "reviewers": sort}, indent=2) + "\n")
     for member, weight in zip(members, weights, strict=True):
-        typer.echo(f"  {member}: {weight:+.3f}")
-    typer.echo(f"{out}: weighted on {len(learn)} candidates ({NAMES[sort]}); calibrate it on the others")
+        echo(f"  {member}: {weight:+.3f}")
+    echo(f"{out}: weighted on {len(learn)} candidates ({NAMES[sort]}); calibrate it on the others")
 
 
 def _read_division(folder: Path) -> dict[str, Any] | None:
@@ -322,15 +325,13 @@ def check(
     with Progress(quiet) as progress:
         battery = training.check(folder, base, triplets, progress.track("battery", "triplets"))
     levels = ", ".join(f"{value:.2f}" for value in battery.curve)
-    typer.echo(f"{folder}: {battery.rows} triplets; mean score of the true target and four blurs: {levels}")
-    typer.echo(f"  falls with blur: {battery.monotone:.0%} of the steps ({battery.monotone_rows:.0%} of all triplets')")
-    typer.echo(
-        f"  original > blurred > swapped: {battery.ordered:.1%}; true target above source: {battery.untouched:.1%}"
-    )
-    typer.echo(f"  mirrored pictures: rank correlation {battery.mirrored:.3f}")
+    echo(f"{folder}: {battery.rows} triplets; mean score of the true target and four blurs: {levels}")
+    echo(f"  falls with blur: {battery.monotone:.0%} of the steps ({battery.monotone_rows:.0%} of all triplets')")
+    echo(f"  original > blurred > swapped: {battery.ordered:.1%}; true target above source: {battery.untouched:.1%}")
+    echo(f"  mirrored pictures: rank correlation {battery.mirrored:.3f}")
     for fault in battery.faults:
-        typer.echo(f"  ✗ {fault}")
-    typer.echo("passed" if battery.passed else "failed: it may not decide what is kept")
+        echo_line(f"  ✗ {fault}")
+    echo("passed" if battery.passed else "failed: it may not decide what is kept")
     if not battery.passed:
         raise typer.Exit(1)
 
@@ -350,4 +351,4 @@ def ground_truth(
         rows = list(review_run(Store(run), flow or [], on_progress=progress.track("votes", "candidates")))
     write_votes(rows, Store(str(out)))
     yes = sum(row["verdict"] == "yes" for row in rows)
-    typer.echo(f"{out}: {len(rows)} votes of the ground-truth reviewer, {yes} of them yes")
+    echo(f"{out}: {len(rows)} votes of the ground-truth reviewer, {yes} of them yes")

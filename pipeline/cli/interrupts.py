@@ -1,4 +1,4 @@
-"""The end of a command by Ctrl-C or SIGTERM: one sentence that says how to go on, and an exit status."""
+"""The end of a command by Ctrl-C, SIGTERM or SIGHUP: one sentence that says how to go on, and an exit status."""
 
 import contextlib
 import os
@@ -15,10 +15,10 @@ _received: list[int] = []
 """Numbers of the signals that ended this process; libraries raise a KeyboardInterrupt of their own in place of ours."""
 
 
-def raise_on_sigterm() -> None:
-    """Have SIGTERM raise `KeyboardInterrupt` in this process, so that all that cleans up after Ctrl-C does so.
+def raise_on_signals() -> None:
+    """Have SIGTERM and SIGHUP raise `KeyboardInterrupt` here, so that all that cleans up after Ctrl-C does so.
 
-    A process that is forked from this one ends by SIGTERM as by default.
+    A SIGHUP that is ignored, as by `nohup`, stays so. A process forked from this one ends by them as by default.
     """
     if threading.current_thread() is not threading.main_thread():
         return
@@ -29,15 +29,18 @@ def raise_on_sigterm() -> None:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
-        signal.signal(number, signal.SIG_IGN)  # a second one would end the cleaning up
+        for other in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(other, signal.SIG_IGN)  # a second one would end the cleaning up
         _received.append(number)
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, handle)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # the terminal or the connection has gone
+        signal.signal(signal.SIGHUP, handle)
 
 
 def get_exit_status() -> int:
-    """Return the exit status of a command that was stopped, as shells count it: by SIGTERM, or else by Ctrl-C.
+    """Return the exit status of a command that was stopped, as shells count it: by a signal, or else by Ctrl-C.
 
     Examples:
         >>> get_exit_status()
@@ -48,9 +51,10 @@ def get_exit_status() -> int:
 
 @contextlib.contextmanager
 def explain_interrupt(text: str = STOPPED) -> Iterator[None]:
-    """Print after Ctrl-C or SIGTERM how to go on, and end with its exit status."""
+    """Print after Ctrl-C or a signal how to go on, and end with its exit status."""
     try:
         yield
     except KeyboardInterrupt:
-        print(text, file=sys.stderr)
+        with contextlib.suppress(OSError):  # after SIGHUP there may be no terminal
+            print(text, file=sys.stderr)
         sys.exit(get_exit_status())

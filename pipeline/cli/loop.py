@@ -5,14 +5,19 @@ from typing import Annotated, ClassVar
 
 import typer
 
+from rasura.manifests.spelling import format_count
 from rasura.pipeline.cli.options import (
     APP_SETTINGS,
     DefaultCommandGroup,
+    ErrorsArgument,
     JsonOption,
     QuietOption,
     RecipeArgument,
+    RetryFailedOption,
     SetOption,
+    get_errors_to_retry,
 )
+from rasura.pipeline.cli.output import echo, echo_line, print_tables, report_mending
 
 WAITING = 3
 """Exit status where a human round waits for votes."""
@@ -36,6 +41,8 @@ def run(
     recipe: RecipeArgument,
     into: Annotated[str | None, typer.Option(metavar="URI", help="Folder or bucket; loops/<name> by default.")] = None,
     set: SetOption = None,
+    retry_failed: RetryFailedOption = False,
+    errors: ErrorsArgument = None,
     quiet: QuietOption = False,
 ) -> None:
     """Run a loop, or continue where it was left; stop where a human round waits for votes (exit status 3)."""
@@ -52,16 +59,23 @@ def run(
         with Progress(quiet) as progress:
             show = progress.track(loaded.name, "")
 
-            def start_step(step: str) -> None:
+            def begin(step: str) -> None:
                 nonlocal show
-                typer.echo(step)
                 show = progress.track(step, "")
 
-            finished = run_loop(loaded, place, start_step, lambda done, total, note: show(done, total, note), positions)
+            finished = run_loop(
+                loaded,
+                place,
+                echo_line,
+                lambda done, total, note: show(done, total, note),
+                begin,
+                positions,
+                get_errors_to_retry(retry_failed, errors),
+            )
     except Waiting as waiting:
-        typer.echo(str(waiting))
+        echo(str(waiting))
         raise typer.Exit(WAITING) from None
-    typer.echo(format_text(finished))
+    echo(format_text(finished))
 
 
 @loop.command()
@@ -83,9 +97,9 @@ def status(
     if json:
         import json as encoder
 
-        typer.echo(encoder.dumps([row.to_json() for row in table.build_rows(loaded)], indent=1))
+        echo(encoder.dumps([row.to_json() for row in table.build_rows(loaded)], indent=1))
     else:
-        typer.echo(table.format_text(loaded, all))
+        echo(table.format_text(loaded, all))
 
 
 def show_accounting(place: str, json: bool) -> None:
@@ -97,34 +111,31 @@ def show_accounting(place: str, json: bool) -> None:
     if json:
         import json as encoder
 
-        typer.echo(encoder.dumps(runs.to_json(loaded), indent=1))
+        echo(encoder.dumps(runs.to_json(loaded), indent=1))
         return
-    from rich.console import Console
+    from rasura.pipeline.run.accounting import compute_accounting
 
-    from rasura.pipeline.run.accounting import compute_accounting, render_tables
-
-    typer.echo(table.format_text(loaded))
-    console = Console()
+    echo(table.format_text(loaded))
     for _, run in runs.list_runs(loaded):
-        typer.echo("")
-        for line in render_tables(compute_accounting(run), console.width):
-            console.print(line, crop=False)
+        echo()
+        print_tables(compute_accounting(run))
 
 
-def verify_loop(place: str) -> None:
-    """Check every run of a loop as `rasura verify` does, and print what is wrong."""
+def verify_loop(place: str, mend: bool) -> None:
+    """Check every run of a loop as `rasura verify` does, and print what is wrong; drop what is damaged if asked."""
     from rasura.pipeline.loop import runs
     from rasura.pipeline.loop.state import Loop
     from rasura.pipeline.run.verify import verify
 
-    wrong, names = 0, []
-    for name, run in runs.list_runs(Loop.open(place)):
+    wrong, names, loop = 0, list[str](), Loop.open(place)
+    for name, run in runs.list_runs(loop):
         faults, _ = verify(run, lambda rows: None)
         names.append(name)
         for fault in faults:
-            typer.echo(f"{name}: {fault}")
+            echo_line(f"{name}: {fault}")
         wrong += len(faults)
     if wrong:
-        typer.echo(f"{wrong} faults in {place}")
+        echo(f"{format_count(wrong, 'fault')} in {place}")
+        report_mending(place, runs.mend_loop(loop) if mend else None)
         raise typer.Exit(1)
-    typer.echo(f"{place}: all is well ({', '.join(names)})")
+    echo(f"{place}: all is well ({', '.join(names)})")

@@ -1,9 +1,10 @@
 """Options, arguments and messages that several commands share. Nothing heavy is imported before a command needs it."""
 
+import contextlib
 import errno
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -11,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from rasura.manifests.errors import RasuraError
+from rasura.manifests.safety.text import LINES, escape_controls
 from rasura.pipeline.cli.interrupts import explain_interrupt
 
 APP_SETTINGS: Mapping[str, Any] = {
@@ -38,6 +40,13 @@ SetOption = Annotated[
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+RetryFailedOption = Annotated[
+    bool, typer.Option("--retry-failed", help="Make rows again that failed, those of earlier runs too.")
+]
+ErrorsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="ERROR", help="With --retry-failed: only these errors, such as ValueError."),
+]
 FlowsOption = Annotated[
     list[str] | None, typer.Option("--flow", metavar="FLOW", help="Only these flows' candidates; may be repeated.")
 ]
@@ -48,18 +57,40 @@ PromptsOption = Annotated[
 ]
 
 
+def get_errors_to_retry(retry_failed: bool, errors: Sequence[str] | None) -> Sequence[str] | None:
+    """Return the errors whose rows are made again: none where it is None, all where it is empty.
+
+    Raises:
+        BadParameter: errors are named without `--retry-failed`.
+    """
+    if errors and not retry_failed:
+        raise typer.BadParameter(f"unexpected '{errors[0]}'; errors are named after --retry-failed only")
+    return tuple(errors or ()) if retry_failed else None
+
+
 class InterruptibleGroup(TyperGroup):
     """The group of all commands: Ctrl-C and SIGTERM end each of them with a sentence, wherever it is."""
 
     def make_context(self, *arguments: Any, **settings: Any) -> Any:
         """Read the arguments."""
-        with explain_interrupt():
+        with explain_interrupt(), _escape_usage_errors():
             return super().make_context(*arguments, **settings)
 
     def invoke(self, ctx: Any) -> Any:
         """Invoke a command."""
-        with explain_interrupt():
+        with explain_interrupt(), _escape_usage_errors():
             return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def _escape_usage_errors() -> Iterator[None]:
+    """Have errors of the command line quote an argument, as the name of a file may be one, in safe text."""
+    try:
+        yield
+    except Exception as error:  # typer exports no class above its usage errors, which have their text in `message`
+        if isinstance(message := getattr(error, "message", None), str):
+            error.message = escape_controls(message, LINES)  # type: ignore[attr-defined]
+        raise
 
 
 class DefaultCommandGroup(TyperGroup):
@@ -95,6 +126,10 @@ REMEDIES = {
     errno.ENOTDIR: "a part of the path is a file and no folder; name another place",
     errno.EISDIR: "it is a folder; name a file",
     errno.ENAMETOOLONG: "the name is too long; shorten it",
+    errno.EMFILE: "this process may open no more files; raise its limit (`ulimit -n`)",
+    errno.ENFILE: "the machine may open no more files; end some programs",
+    errno.EFBIG: "the file is larger than this process may write (`ulimit -f`), or than the disk allows",
+    errno.EIO: "the disk or the network answers with an error; check them",
     errno.ELOOP: "its links lead in a circle; remove one of them",
 }
 """Reason and remedy of an error of the file system, by its number."""

@@ -8,6 +8,7 @@ import typer
 
 from rasura.manifests.errors import RecipeError
 from rasura.pipeline.cli.options import APP_SETTINGS, PromptsOption, QuietOption, RunsArgument, SeedOption
+from rasura.pipeline.cli.output import echo
 from rasura.pipeline.cli.trainings import (
     BaseOption,
     ChangesOption,
@@ -155,14 +156,14 @@ def train(
     items = training.list_items(reader.home, refs)
     work = partial(training.train_remover, config, settings, items, codec, start, out)
     _run(work, config, settings, out, quiet, describe_training(settings, len(refs), "triplet"))
-    typer.echo(f"{out}: learned from {len(refs)} triplets in {settings.steps} steps")
+    echo(f"{out}: learned from {len(refs)} triplets in {settings.steps} steps")
     if preset == "objectclear":
         lora = f", unet: {base}/unet, lora: {out / training.LORA}" if settings.learn == "lora" else ""
-        typer.echo(f"to run it:\n  {{kind: objectclear, base: {out}{lora}}}")
+        echo(f"to run it:\n  {{kind: objectclear, base: {out}{lora}}}")
     if preset == "catdiffusion":
         from rasura.removers.training.catdiffusion import describe_next
 
-        typer.echo(describe_next(out, training.find_files(config, None)))
+        echo(describe_next(out, training.find_files(config, None)))
 
 
 @remover.command(cls=RemoverDistillation)
@@ -208,5 +209,5 @@ def distill(
     items = training.list_items(reader.home, refs)
     work = partial(training.distill_remover, config, settings, items, teacher, out)
     _run(work, config, settings, out, quiet, describe_training(settings, len(refs), "triplet"))
-    typer.echo(f"{out}: learned from {len(refs)} triplets in {settings.steps} steps; to run it:")
-    typer.echo(f"  {{kind: rorem-lcm, base: {base}, unet: {teacher.unet}, lora: {out / training.LORA}}}")
+    echo(f"{out}: learned from {len(refs)} triplets in {settings.steps} steps; to run it:")
+    echo(f"  {{kind: rorem-lcm, base: {base}, unet: {teacher.unet}, lora: {out / training.LORA}}}")

@@ -11,6 +11,7 @@ import typer
 
 from rasura.manifests.spelling import format_count
 from rasura.pipeline.cli.options import APP_SETTINGS, DefaultCommandGroup, FlowsOption, RunArgument, SetOption
+from rasura.pipeline.cli.output import echo, echo_line
 
 if TYPE_CHECKING:
     from rasura.annotator.store.database import Database
@@ -63,7 +64,7 @@ def open_database(run: str, location: str | None, create: bool) -> "Iterator[Dat
             raise NoDatabase(f"'{run}' is not on this machine: name with --database where the review is to be kept")
         if create:
             read_plan(Store(run))
-        location = str(Path(run.removeprefix("file://")) / REVIEW_DATABASE)
+        location = str(Store(run).find(REVIEW_DATABASE))
     database = Database(location, create)
     is_refused = False
     try:
@@ -161,12 +162,12 @@ def serve(
         hosts = (*LOOPBACK, *map(parse_host, names))
         secure = bool(public_url and public_url.startswith("https://"))
         app = create_app(Review(Store(run), review_database, policy, flow or [], hosts, secure))
-        typer.echo(f"{format_count(counts.candidates, 'candidate')}, {counts.voted} of them voted")
-        typer.echo(f"review: {public_url or own_url}/")
+        echo(f"{format_count(counts.candidates, 'candidate')}, {counts.voted} of them voted")
+        echo(f"review: {public_url or own_url}/")
         if host in EVERY_ADDRESS and not public_url:
-            typer.echo("only this machine can open it: name with --public-url the address that reviewers type")
+            echo("only this machine can open it: name with --public-url the address that reviewers type")
         if not reviewers:
-            typer.echo(f"nobody can sign in yet: {_make_hint(run, database, public_url or own_url)}")
+            echo(f"nobody can sign in yet: {_make_hint(run, database, public_url or own_url)}")
         if not serve_app(app, bound, is_behind_proxy=bool(public_url)):
             raise typer.Exit(1)
 
@@ -188,7 +189,7 @@ def add_reviewer(
     check_candidates(Store(run))
     with open_database(run, database, create=True) as review_database:
         token = review_database.write(lambda connection: people.add_reviewer(connection, name, admin))
-    typer.echo(f"{url}/#token={token}")
+    echo(f"{url}/#token={token}")
 
 
 @review.command()
@@ -204,7 +205,7 @@ def new_token(
     url = _resolve_page_url(public_url)
     with open_database(run, database, create=False) as review_database:
         token = review_database.write(lambda connection: people.renew_token(connection, name))
-    typer.echo(f"{url}/#token={token}")
+    echo(f"{url}/#token={token}")
 
 
 @review.command()
@@ -214,7 +215,7 @@ def remove_reviewer(run: RunArgument, name: NameArgument, database: DatabaseOpti
 
     with open_database(run, database, create=False) as review_database:
         review_database.write(lambda connection: people.remove_reviewer(connection, name))
-    typer.echo(f"{name} can no longer sign in")
+    echo(f"{name} can no longer sign in")
 
 
 @review.command()
@@ -226,9 +227,9 @@ def check(run: RunArgument, database: DatabaseOption = None) -> None:
     with open_database(run, database, create=False) as review_database, review_database.read() as connection:
         check_opened(connection, run)
         problems, counts = find_faults(connection), read_accounting(connection)
-    typer.echo(str(counts))
+    echo(str(counts))
     for fault in problems:
-        typer.echo(fault)
+        echo_line(fault)
     if problems:
         raise typer.Exit(1)
 
@@ -260,9 +261,9 @@ def export_votes(
                 message = f"'{out}' is no folder of this machine, where Label Studio's pictures are written"
                 raise typer.BadParameter(message, param_hint="--out")
             count = export_label_studio(connection, Path(out), PictureReader(Store(run)))
-            typer.echo(f"{out}/label-studio.json: {format_count(count, 'task')}")
+            echo(f"{out}/label-studio.json: {format_count(count, 'task')}")
     entries, items = format_count(result.entries, "entry of the log"), format_count(result.verdicts, "item")
-    typer.echo(f"{out}: {entries}, {items} with a verdict")
+    echo(f"{out}: {entries}, {items} with a verdict")
 
 
 @votes.command("import")
@@ -287,7 +288,7 @@ def import_votes(
         _agree(result.duplicates, "was"),
         _agree(result.unknown, "is"),
     )
-    typer.echo(f"{added} added, {were} there, {are} of items that the run does not have")
+    echo(f"{added} added, {were} there, {are} of items that the run does not have")
 
 
 def _agree(count: int, verb: str) -> str:

@@ -18,6 +18,7 @@ from rasura.manifests.errors import RunError
 from rasura.networks.cards import are_cards_hidden
 from rasura.pipeline.engine.nodes import GPU, Node
 from rasura.pipeline.engine.placement import place_flow
+from rasura.pipeline.engine.ray_processes import RayProcesses
 from rasura.pipeline.recipe.schema import EngineSettings
 from rasura.pipeline.recipe.specs import FlowPlan
 
@@ -29,6 +30,8 @@ QUIET = {
     # Ray lowers its workers' priority to 15 by default; ours are the job itself, not background work
     "RAY_worker_niceness": "0",
     "RAY_DEDUP_LOGS": "0",
+    # the driver reads the errors of all tasks; Ray shows a stack for each second result of a task that failed
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
     # nobody looks at its metrics here, and on two cores collecting them is felt
     "RAY_enable_metrics_collection": "0",
     "RAY_task_events_report_interval_ms": "0",
@@ -40,6 +43,8 @@ QUIET = {
     "MKL_NUM_THREADS": "1",
 }
 
+_started: list[RayProcesses] = []
+"""The processes of the Ray that this process has started, if any."""
 
 LONGEST_RAY_FOLDER = 43
 """Bytes: the path of a socket has at most 107, of which Ray adds 64."""
@@ -96,6 +101,10 @@ def cluster(engine: EngineSettings) -> Iterator[None]:
         # out; a mode that the user has set stays
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        # and its servers listen to this machine alone: Ray's switch for systems where it starts no clusters
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        # Ray's processes that outlive it give up after this time, and not after a minute
+        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "20")
     import ray
 
     try:
@@ -104,7 +113,12 @@ def cluster(engine: EngineSettings) -> Iterator[None]:
         with contextlib.redirect_stdout(_WithoutRaylet(sys.stdout)):
             yield
     finally:
-        ray.shutdown()
+        if _started and _started[-1].find_ended_server():  # Ray waits for it, and may end this process meanwhile
+            _started[-1].kill()
+        with contextlib.suppress(Exception):  # what ended the run is not hidden by an end that fails
+            ray.shutdown()
+        while _started:
+            _started.pop().kill()
 
 
 def start_ray(engine: EngineSettings, ray: Any) -> None:
@@ -128,11 +142,16 @@ def start_ray(engine: EngineSettings, ray: Any) -> None:
             "_temp_dir": make_ray_folder(),
         }
     for is_last in (False, True):
+        processes = RayProcesses()
+        if address is None:
+            _started.append(processes)
         try:
-            ray.init(**settings)
+            with processes.mark_children():
+                ray.init(**settings)
             return
         except Exception as error:
             ray.shutdown()
+            processes.kill()
             if is_last:
                 raise RunError(_describe_failed_start(address, error)) from error
 
@@ -182,6 +201,19 @@ def make_ray_folder() -> str:
         f"there is no place for Ray's files: {'; '.join(faults)}. Name a folder of your own, of at most "
         f"{LONGEST_RAY_FOLDER} bytes, in RASURA_RAY_TMP"
     )
+
+
+def check_servers() -> None:
+    """Check that the servers of a Ray on this machine live: without them its calls wait for a minute, or for ever.
+
+    Raises:
+        RunError: one has ended.
+    """
+    if _started and (name := _started[-1].find_ended_server()):
+        raise RunError(
+            f"Ray's {name} on this machine has ended (killed, or short of memory?). What was committed is whole, no "
+            "row was lost; the same command goes on from there"
+        )
 
 
 @contextlib.contextmanager

@@ -21,6 +21,9 @@ from rasura.pipeline.engine.execute import ActivityMonitor
 
 OLD_MARK_S = 3600.0
 PROGRESS_EVERY_S = 0.5
+ROOM = 2048  # bytes of a mark that are written at first
+LINGER_S = 0.5
+"""For how long the mark of a record stays after it, where it or the next one is suspected of ending its worker."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class CrashMark:
         ids: ids of the records in it.
         timed_out: True where the time limit ended the process.
         setting_up: True where the stage was being set up, so that no record is at fault.
+        deadline: time at which the process should have ended itself; None where it has no limit.
         progress: of one long record: done, total, note; None where the stage reports none.
     """
 
@@ -40,6 +44,7 @@ class CrashMark:
     timed_out: bool = False
     setting_up: bool = False
     progress: tuple[float, float, str] | None = None
+    deadline: float | None = None
 
 
 class MarkFile(ActivityMonitor):
@@ -50,18 +55,28 @@ class MarkFile(ActivityMonitor):
         handle, name = tempfile.mkstemp(prefix=f"rasura-{os.getpid()}-", suffix=".mark")
         self.path, self._handle = name, handle
         self._trace = Path(f"{name}.trace").open("w+b")  # noqa: SIM115 - open as long as the process
-        self._entry: dict[str, Any] = {}
+        self._entry: dict[str, Any] | None = None
+        self._length = ROOM
+        self._write_entry(None)  # its place on the disk is taken while there is some
         self._reported = 0.0
+        self.lingers = False
         faulthandler.enable(self._trace)
 
     def _write(self, **entry: object) -> None:
+        self._write_entry(entry)
+
+    def _write_entry(self, entry: dict[str, Any] | None) -> None:
+        """Write in place, so that a full disk takes nothing from it; where that fails, the worker has no mark."""
         self._entry = entry
         data = json.dumps(entry).encode()
-        os.ftruncate(self._handle, 0)
-        os.pwrite(self._handle, data, 0)
+        self._length = max(self._length, len(data))
+        try:
+            os.pwrite(self._handle, data.ljust(self._length), 0)
+        except OSError:  # no mark is better than that of earlier records
+            os.ftruncate(self._handle, 0)
 
     def start(self, stage: str, ids: Sequence[str], limit_s: float) -> None:
-        self._write(stage=stage, ids=list(ids))
+        self._write(stage=stage, ids=list(ids), deadline=time.time() + limit_s)
         faulthandler.dump_traceback_later(limit_s, exit=True, file=self._trace)
 
     def start_setup(self, stage: str) -> None:
@@ -70,13 +85,15 @@ class MarkFile(ActivityMonitor):
 
     def report(self, done: float, total: float, note: str) -> None:
         """Note how far the running record is, at most twice a second."""
-        if time.monotonic() - self._reported >= PROGRESS_EVERY_S:
+        if self._entry is not None and time.monotonic() - self._reported >= PROGRESS_EVERY_S:
             self._reported = time.monotonic()
             self._write(**{**self._entry, "progress": [done, total, note]})
 
     def stop(self) -> None:
         faulthandler.cancel_dump_traceback_later()
-        os.ftruncate(self._handle, 0)
+        if self.lingers:
+            time.sleep(LINGER_S)  # what ends the process just after a record is that record's doing
+        self._write_entry(None)
 
 
 def _delete_old_marks() -> None:
@@ -85,9 +102,19 @@ def _delete_old_marks() -> None:
         with contextlib.suppress(OSError):
             if (
                 time.time() - path.stat().st_mtime > OLD_MARK_S
-                and not Path(f"/proc/{path.name.split('-')[1]}").exists()
+                and not Path(f"/proc/{get_marked_pid(path.name)}").exists()
             ):
                 path.unlink()
+
+
+def get_marked_pid(path: str) -> int:
+    """Return the id of the process whose mark this is.
+
+    Examples:
+        >>> get_marked_pid("/tmp/rasura-4711-x8aq_2.mark")
+        4711
+    """
+    return int(Path(path).name.split("-")[1])
 
 
 def read_mark(path: str) -> CrashMark | None:
@@ -106,6 +133,7 @@ def read_mark(path: str) -> CrashMark | None:
         "Timeout (" in trace,
         entry.get("setting_up", False),
         tuple(progress) if progress else None,
+        entry.get("deadline"),
     )
 
 

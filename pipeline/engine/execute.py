@@ -17,6 +17,7 @@ from rasura.networks.batches import free_gpu_memory, is_out_of_memory
 from rasura.pipeline.engine.faults import (
     SurroundingsFault,
     describe_error,
+    find_damaged_place,
     is_fault_of_surroundings,
     is_short_of_memory,
     make_text,
@@ -26,6 +27,7 @@ from rasura.pipeline.recipe.specs import Group, StageSpec
 from rasura.stages.stage import Kept, Outcome, Record, Rejected, Stage
 
 DETAIL_LENGTH = 500
+WRITE = "write"  # name of the last step in counts and marks: a shard's rows are encoded
 WRITE_LIMIT_S = 120.0  # to encode one record's pictures
 INPUT = "_input"  # the flow's input that a record descends from; the engine's own, never on disk
 
@@ -47,15 +49,24 @@ class Quarantine:
 
     Args:
         failed: (stage, record id) to the error class, of records that ended a worker at every try.
-        isolated: ids of records that were in a batch that ended its worker: they run alone.
+        isolated: ids of records that were in a stage when it ended its worker: they run alone.
+        one_by_one: all records of the shard run alone, and each keeps its mark for a moment after it: workers died over
+            the shard while no stage was running.
     """
 
     failed: Mapping[tuple[str, str], str] = field(default_factory=dict)
     isolated: frozenset[str] = frozenset()
+    one_by_one: bool = False
 
 
 class ActivityMonitor:
-    """Notes what is running, so that a death can be attributed. This one notes nothing; the actor's writes a file."""
+    """Notes what is running, so that a death can be attributed. This one notes nothing; the actor's writes a file.
+
+    Attributes:
+        lingers: what was running stays noted for a moment after it has ended.
+    """
+
+    lingers = False
 
     def start(self, stage: str, ids: Sequence[str], limit_s: float) -> None:
         """Note that records enter a stage, which they may hold for `limit_s` seconds."""
@@ -100,13 +111,13 @@ def run_batch(
         SurroundingsFault: the surroundings failed, and no record.
     """
     try:
-        return list(_attempt(name, stage, batch, limit_s, monitor))
+        return _check_outputs(_attempt(name, stage, batch, limit_s, monitor), reads_inputs)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a library that calls sys.exit(), a panic in native code: a record's fault too
         ids = [str(record["id"]) for record in batch]
         if is_fault_of_surroundings(error, reads_inputs):
-            raise SurroundingsFault(name, ids, describe_error(error)) from error
+            raise SurroundingsFault(name, ids, describe_error(error), damaged=find_damaged_place(error)) from error
         if len(batch) == 1:
             if is_short_of_memory(error):
                 raise SurroundingsFault(name, ids, describe_error(error), memory=True) from error
@@ -118,6 +129,22 @@ def run_batch(
         else:
             parts = tuple(batch[i : i + 1] for i in range(len(batch)))  # type: ignore[assignment]
     return [outcome for part in parts for outcome in run_batch(name, stage, part, limit_s, monitor, reads_inputs)]
+
+
+def _check_outputs(outcomes: Sequence[Outcome], reads_inputs: bool) -> list[Outcome | Exception]:
+    """Return outcomes, with the error of what was kept in name alone.
+
+    Raises:
+        Exception: an output could not be made, and no record is to blame.
+    """
+    errors = [error for outcome in outcomes if isinstance(outcome, Kept) for error in outcome.errors]
+    for error in errors:
+        if is_fault_of_surroundings(error, reads_inputs) or is_short_of_memory(error):
+            raise error
+    return [
+        outcome.errors[0] if isinstance(outcome, Kept) and outcome.errors and not outcome.records else outcome
+        for outcome in outcomes
+    ]
 
 
 def run_batches(
@@ -132,15 +159,18 @@ def run_batches(
         SurroundingsFault: the surroundings failed, and no record.
     """
     order = sorted(range(len(records)), key=lambda k: records[k]["id"] in quarantine.isolated)
-    batches = split_batches([records[k] for k in order], spec.batch_size, quarantine.isolated)
+    size = 1 if quarantine.one_by_one else spec.batch_size
+    batches = split_batches([records[k] for k in order], size, quarantine.isolated)
     outcomes: list[Outcome | Exception] = []
-    for batch in batches:
+    alone = [quarantine.one_by_one or batch[0]["id"] in quarantine.isolated for batch in batches]
+    for batch, *neighbours in zip(batches, alone, [*alone[1:], False], strict=True):
+        monitor.lingers = any(neighbours)  # a death between two records is the earlier one's
         stripped = [_strip_input(record) for record in batch]
         try:
             outcomes += run_batch(spec.name, stage, stripped, spec.time_limit_s, monitor, spec.is_source)
         except SurroundingsFault as fault:
             raise SurroundingsFault(
-                fault.stage, fault.ids, fault.text, fault.memory, passed=len(outcomes)
+                fault.stage, fault.ids, fault.text, fault.memory, len(outcomes), fault.damaged
             ) from fault.__cause__
     by_place = dict(zip(order, outcomes, strict=True))
     return [by_place[k] for k in range(len(records))]
@@ -195,6 +225,21 @@ def add_provenance(record: Record, seed: int, splits: Mapping[str, float]) -> Re
     }
 
 
+def _check_new_ids(spec: StageSpec, outputs: Sequence[Record], ids: set[str]) -> None:
+    """Check that the rows which a stage made of a record have ids that no other row of the shard has, and add them.
+
+    Raises:
+        ValueError: an id is there already.
+    """
+    new = [output["id"] for output in outputs]
+    if doubled := [id for k, id in enumerate(new) if id in ids or id in new[:k]]:
+        raise ValueError(
+            f"stage '{spec.name}': another row has id {doubled[0]}; derive ids from the record's "
+            "(rasura.manifests.ids.make_child_id)"
+        )
+    ids.update(new)
+
+
 def _strip_input(record: Record) -> Record:
     return {key: value for key, value in record.items() if key != INPUT}
 
@@ -221,6 +266,7 @@ def run_stage(
     count = StageCount(spec.name, inputs=len(records))
     kept: list[Record] = []
     dropped: list[RejectedRow] = []
+    ids: set[str] = set()
 
     def drop(record: Record, outcome: str, reason: object, detail: object) -> None:
         reason, tally = make_text(reason), count.rejected if outcome == "rejected" else count.failed
@@ -240,10 +286,13 @@ def run_stage(
         if isinstance(outcome, Kept):
             try:
                 outputs = [complete_record(spec, record, dict(new), weights) for new in outcome.records]
+                _check_new_ids(spec, outputs, ids)
             except Exception as error:
                 outcome = error
             else:
                 count.kept += 1
+                for name in (type(error).__name__ for error in outcome.errors):
+                    count.failed_outputs[name] = count.failed_outputs.get(name, 0) + 1
                 kept += [add_provenance(new, spec.seed, splits) if spec.is_source else new for new in outputs]
         if isinstance(outcome, Rejected):
             drop(record, "rejected", outcome.reason, outcome.detail)
@@ -296,8 +345,9 @@ def encode_shard(
     Returns:
         The Arrow table, the rows that could not be encoded, and the counts of this last step.
     """
-    count = StageCount("write", inputs=len(shard.records))
+    count = StageCount(WRITE, inputs=len(shard.records))
     parts, failed = [encode_records([], columns)], []
+    monitor.lingers = quarantine.one_by_one
     for record in sorted(shard.records, key=lambda record: str(record["id"])):
         id = str(record["id"])
         reason = quarantine.failed.get((count.stage, id), "")

@@ -5,14 +5,15 @@ never keeps a run from its end; what a disk, a network, a node or a neighbour do
 """
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rasura.manifests.errors import RunError, StorageError
+from rasura.manifests.shards import DamagedFile, MissingFile
 from rasura.networks.batches import is_out_of_memory
 
 _ERRNO_NAMES = (
     *("EIO", "ENOSPC", "EDQUOT", "EROFS", "ENODEV", "ENXIO", "ESTALE", "EREMOTEIO", "ENOLCK", "EBUSY", "EAGAIN"),
-    *("ENOMEM", "EMFILE", "ENFILE", "EINTR", "EPIPE", "ENOTCONN", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH"),
+    *("ENOMEM", "EMFILE", "ENFILE", "EFBIG", "EINTR", "EPIPE", "ENOTCONN", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH"),
     *("ENETDOWN", "ENETUNREACH", "ENETRESET", "ECONNABORTED", "ECONNRESET", "ECONNREFUSED"),
 )
 SURROUNDINGS_ERRNOS = frozenset(getattr(errno, name) for name in _ERRNO_NAMES if hasattr(errno, name))
@@ -29,19 +30,35 @@ class SurroundingsFault(RuntimeError):
     """A fault of the surroundings, on which a shard's work stopped. It stays uncommitted.
 
     Attributes:
-        stage: that was running.
+        stage: that was running; "" where none was.
         ids: of the records that it had.
         text: class and text of the error.
         memory: there was not enough memory for a single record.
         passed: how many other records had passed the stage in the same attempt.
+        damaged: path or URI of a file of a table that is not what was committed; "" where that is not the fault.
     """
 
-    def __init__(self, stage: str, ids: Sequence[str], text: str, memory: bool = False, passed: int = 0) -> None:
-        super().__init__(stage, tuple(ids), text, memory, passed)
+    def __init__(
+        self, stage: str, ids: Sequence[str], text: str, memory: bool = False, passed: int = 0, damaged: str = ""
+    ) -> None:
+        super().__init__(stage, tuple(ids), text, memory, passed, damaged)
         self.stage, self.ids, self.text, self.memory, self.passed = stage, tuple(ids), text, memory, passed
+        self.damaged = damaged
 
     def __str__(self) -> str:
-        return f"in stage '{self.stage}', {self.text}"
+        return f"in stage '{self.stage}', {self.text}" if self.stage else self.text
+
+
+class DamagedTables(RunError):
+    """A flow that cannot be made, since files of the tables that it reads are not what was committed.
+
+    Attributes:
+        places: paths or URIs of the files.
+    """
+
+    def __init__(self, text: str, places: Iterable[str] = ()) -> None:
+        super().__init__(text)
+        self.places = frozenset(places)
 
 
 class BackOff:
@@ -96,6 +113,15 @@ def is_fault_of_surroundings(error: BaseException, reads_inputs: bool) -> bool:
 def is_short_of_memory(error: BaseException) -> bool:
     """Return whether an error says that there was not enough memory, of the machine or of a card."""
     return isinstance(error, MemoryError) or is_out_of_memory(error)
+
+
+def find_damaged_place(error: BaseException) -> str:
+    """Return the path or URI of the damaged file that an error came from; "" where it came from none.
+
+    One that is missing is waited for: its disk may be away.
+    """
+    damaged = (link for link in _follow_causes(error) if isinstance(link, DamagedFile))
+    return next((link.place for link in damaged if not isinstance(link, MissingFile)), "")
 
 
 def make_text(value: object) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from rasura.manifests.schemas import PICTURES, PROVENANCE, Kind, Schema
+from rasura.manifests.schemas import PICTURES, PROVENANCE, Kind, Schema, find_picture_fault
 from rasura.stages.stage import Record
 
 _TYPES: Mapping[Kind, tuple[type, ...]] = {
@@ -31,7 +31,11 @@ def find_output_fault(columns: Schema, record: Record, output: Record) -> str | 
         "column 'sharpness' is 'high' (str), but its kind is float64"
         >>> find_output_fault({"sharpness": Kind.FLOAT}, {}, {})
         "it left out 'sharpness', a column that it declares; give None where there is no value"
+        >>> find_output_fault({"id": Kind.STRING}, {"id": "a"}, {"id": None})
+        'its row has id None; every row needs a text of its own'
     """
+    if "id" in output and not (isinstance(output["id"], str) and output["id"]):
+        return f"its row has id {output['id']!r}; every row needs a text of its own"
     if unknown := sorted(set(output) - set(columns) - set(record)):
         return f"it made columns that it does not declare: {', '.join(unknown)}"
     added = set(columns) - set(record) - set(PROVENANCE)
@@ -45,4 +49,6 @@ def find_output_fault(columns: Schema, record: Record, output: Record) -> str | 
         types = _TYPES.get(kind) if kind else None
         if types and value is not None and not isinstance(value, types):
             return f"column '{name}' is {value!r:.60} ({type(value).__name__}), but its kind is {kind}"
+        if kind in PICTURES and value is not None and (fault := find_picture_fault(kind, value)):
+            return f"column '{name}' is {fault}"
     return None

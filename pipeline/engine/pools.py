@@ -3,20 +3,26 @@
 import contextlib
 import heapq
 import itertools
+import os
+import signal
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rasura.manifests.run_layout import RunPlace
-from rasura.pipeline.engine.crash_marks import CrashMark, read_mark, take_mark
+from rasura.pipeline.engine.crash_marks import CrashMark, get_marked_pid, read_mark, take_mark
 from rasura.pipeline.engine.nodes import Slot
 from rasura.pipeline.engine.worker import Worker
 from rasura.pipeline.recipe.specs import Demand
+
+NODE_DEATH_S = 20.0
+"""Seconds within which a cluster notices that a node is lost."""
 
 
 @dataclass
@@ -51,6 +57,7 @@ class WorkerHandle:
     node: str = ""
     mark: str = ""
     running: list[RunningTask] = field(default_factory=list)
+    overdue_since: float | None = None  # monotonic time
 
     def add(self, task: Task, report: Any, shard: Any) -> None:
         """Add a task that the worker was given."""
@@ -83,6 +90,21 @@ class Pool:
         """Return the ready worker with the fewest tasks, if it has fewer than `queue` and there is a task for it."""
         ready = [h for h in self.handles if h.starting is None and len(h.running) < queue]
         return min(ready, key=lambda h: len(h.running)) if ready and self.waiting else None
+
+
+def describe_failed_start(error: RayError) -> str:
+    """Describe what a worker raised when it was started: the last line of Ray's text; "" where it died of other things.
+
+    Where a module cannot be imported, the folders that workers import from are named: one may hide it.
+    """
+    if not isinstance(error, RayActorError) or not error.actor_init_failed:
+        return ""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    imports = [line for line in lines if line.startswith(("ImportError:", "ModuleNotFoundError:"))]
+    if not imports:
+        return lines[-1]
+    places = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return f"{imports[-1]} Workers import from {', '.join(places[:4])}; does a folder of your own hide a package there?"
 
 
 class WorkerPools:
@@ -176,18 +198,42 @@ class WorkerPools:
         """Return True where the worker's node is part of the cluster."""
         return self._is_local(handle) or any(node["NodeID"] == handle.node and node["Alive"] for node in ray.nodes())
 
+    def get_host(self, handle: WorkerHandle) -> str:
+        """Return the name of the machine that a worker is, or was, on."""
+        names = [node.get("NodeManagerHostname") for node in ray.nodes() if node["NodeID"] == handle.node]
+        return str(names[0]) if names and names[0] else f"node {handle.node[:8]}"
+
     def take_crash_mark(self, handle: WorkerHandle) -> CrashMark | None:
         """Read a dead worker's mark on its own node; None where it left none, or that node is gone too."""
-        if not handle.mark:
-            return None
-        if self._is_local(handle):
+        if self._is_local(handle) and handle.mark:
             return take_mark(handle.mark)
+        if not handle.mark or not self.has_living_node(handle):
+            return None
         on_its_node = NodeAffinitySchedulingStrategy(node_id=handle.node, soft=False)
         try:
             task = ray.remote(take_mark).options(num_cpus=0, max_retries=0, scheduling_strategy=on_its_node)
             return ray.get(task.remote(handle.mark), timeout=30)  # type: ignore[no-any-return]
-        except RayError:
+        except RayError:  # the node has gone with its worker; the cluster notices that some seconds later
+            deadline = time.monotonic() + NODE_DEATH_S
+            while self.has_living_node(handle) and time.monotonic() < deadline:
+                time.sleep(0.5)
             return None
+
+    def kill_overdue(self, grace_s: float) -> None:
+        """Kill workers of this node that should have ended themselves some time ago: one that is stopped cannot.
+
+        Time in which the driver was stopped, too, does not count.
+        """
+        now = time.monotonic()
+        for handle in self.handles:
+            mark = read_mark(handle.mark) if handle.mark and self._is_local(handle) else None
+            if mark is None or mark.deadline is None or time.time() < mark.deadline:
+                handle.overdue_since = None
+                continue
+            handle.overdue_since = handle.overdue_since or now
+            if now - handle.overdue_since > grace_s:
+                with contextlib.suppress(OSError):
+                    os.kill(get_marked_pid(handle.mark), signal.SIGKILL)
 
     def describe_activity(self) -> str:
         """Describe how far long records are that workers of this node have; "" where none reports progress."""

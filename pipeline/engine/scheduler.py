@@ -14,10 +14,12 @@ import ray
 from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from rasura.manifests.errors import RunError
-from rasura.manifests.run_layout import read_place
+from rasura.manifests.run_layout import RunPlace, read_place
 from rasura.manifests.storage import Store
+from rasura.pipeline.engine.cluster import check_servers
 from rasura.pipeline.engine.execution import (
     MOST_SET_ASIDE,
+    SILENT_DEATHS,
     CrashTracker,
     DelayedTask,
     FlowExecution,
@@ -25,13 +27,13 @@ from rasura.pipeline.engine.execution import (
     OnCommit,
     RunFailed,
     describe_delays,
-    describe_set_aside,
+    make_failure,
 )
-from rasura.pipeline.engine.faults import BackOff, SurroundingsFault
+from rasura.pipeline.engine.faults import BackOff, SurroundingsFault, describe_error, is_fault_of_surroundings
 from rasura.pipeline.engine.measured import Figures, apply_figures, find_file, read_figures, write_figures
 from rasura.pipeline.engine.nodes import Node, NotEnoughResources
 from rasura.pipeline.engine.placement import FlowPlacement, place_flow, place_workers
-from rasura.pipeline.engine.pools import Pool, Task, WorkerHandle, WorkerPools
+from rasura.pipeline.engine.pools import Pool, Task, WorkerHandle, WorkerPools, describe_failed_start
 from rasura.pipeline.engine.survey import Survey
 from rasura.pipeline.recipe.describe import describe_demand
 from rasura.pipeline.recipe.schema import EngineSettings
@@ -40,7 +42,7 @@ from rasura.pipeline.recipe.specs import FlowPlan, Group, Shard
 RESIZE_S = 5.0
 START_LIMIT_S = 180.0
 MOST_WAITING = 4  # shards that wait after a fault of the surroundings, for each of those that are in work
-SILENT_DEATHS = 5  # deaths of a worker that was in no stage, over one shard
+OVERDUE_S = 30.0  # after which a worker that should have ended itself is killed
 
 
 class Engine:
@@ -48,6 +50,7 @@ class Engine:
 
     def __init__(self, run: Store, settings: EngineSettings) -> None:
         self.settings = settings
+        self._places: dict[str, RunPlace] = {}
         self.set_run(run)
         self.pools = WorkerPools(self.run_place)
         self.survey = Survey(settings.gpu_memory_gb)
@@ -57,8 +60,10 @@ class Engine:
         self._resized = 0.0
 
     def set_run(self, run: Store) -> None:
-        """Have the flows that follow read from and commit to this run."""
-        self.run_place = read_place(run)
+        """Have the flows that follow read from and commit to this run, whose folder stays what it was at first."""
+        if run.location not in self._places:
+            self._places[run.location] = read_place(run)
+        self.run_place = self._places[run.location]
 
     def run_flow(
         self, flow: FlowPlan, shards: Sequence[Shard], on_commit: OnCommit, on_activity: OnActivity | None = None
@@ -87,10 +92,11 @@ class Engine:
             self._collect(state)
             if time.monotonic() - self._resized > RESIZE_S:
                 self._resize(state)
+                self.pools.kill_overdue(OVERDUE_S)
             if on_activity is not None and (activity := describe_delays(state) or self.pools.describe_activity()):
                 on_activity(activity)
         if state.set_aside:
-            raise RunFailed(describe_set_aside(state))
+            raise make_failure(state)
         return state.working_s
 
     def place(self, flow: FlowPlan) -> FlowPlacement:
@@ -105,6 +111,7 @@ class Engine:
         return place_flow(replace(flow, groups=groups), nodes, self.settings.workers)
 
     def _list_nodes(self, groups: Sequence[Group]) -> list[Node]:
+        check_servers()  # without them, Ray would be asked in vain for a long time
         memories = [group.demand.memory for group in groups if group.demand.memory is not None]
         on_cards = [memory.libraries for memory in memories if memory.device != "cpu"]
         return self.survey.list_nodes(frozenset().union(*on_cards) if on_cards else None)
@@ -156,7 +163,7 @@ class Engine:
     def _assign(self, state: FlowExecution, handle: WorkerHandle, task: Task) -> None:
         flow, group = state.flow, state.groups[task.group]
         state.first_task = state.first_task or time.monotonic()
-        quarantine = state.crashes.quarantine()
+        quarantine = state.crashes.quarantine(task.shard)
         if task.group == len(state.groups) - 1:
             shard = state.shards[task.shard].id
             method = handle.actor.run_last.options(num_returns=2)
@@ -174,6 +181,7 @@ class Engine:
                 owners[handle.starting] = handle
             for running in handle.running:
                 owners[running.report] = handle
+        check_servers()
         if not owners:  # all have died, and none is replaced yet
             time.sleep(0.2)
             return
@@ -195,7 +203,8 @@ class Engine:
             return  # it died, and its tasks are queued again
         try:
             value = ray.get(reference)
-        except (RayActorError, OutOfMemoryError):
+        except (RayActorError, OutOfMemoryError) as error:
+            state.start_error = describe_failed_start(error) or state.start_error
             self._handle_death(state, pool, handle)
             return
         except ObjectLostError:
@@ -250,16 +259,11 @@ class Engine:
         task = handle.take(report).task
         if fault.memory:
             state.crashes.count_lack_of_memory(fault)
-        wait = state.back_off.lengthen(task.shard)
+        wait = None if fault.damaged else state.back_off.lengthen(task.shard)
         if wait is not None:
             state.delayed.append(DelayedTask(task, time.monotonic() + wait, handle, fault))
             return
-        state.set_aside[task.shard] = fault
-        state.set_aside_in_a_row += 1
-        state.in_flight -= 1
-        state.remaining -= 1
-        if state.set_aside_in_a_row >= MOST_SET_ASIDE:
-            raise RunFailed(describe_set_aside(state))
+        _set_aside(state, task.shard, fault)
 
     # --- deaths
 
@@ -269,25 +273,31 @@ class Engine:
         with contextlib.suppress(Exception):
             ray.kill(handle.actor)
         _check_cluster()
-        for running in handle.running:
-            pool.push(running.task)
         self._resized = 0.0
-        if handle.mark and not self.pools.has_living_node(handle):
-            return  # a lost node is nobody's fault
-        if mark := self.pools.take_crash_mark(handle):
-            state.crashes.attribute(mark)
-        elif not handle.running:
-            state.failed_starts += 1
-            if state.failed_starts >= SILENT_DEATHS * max(1, len(pool.handles) + 1):
-                raise RunFailed("workers end again and again before they have a shard (short of memory?)")
+        fault = self._attribute_death(state, pool, handle)
+        for index, running in enumerate(handle.running):
+            if fault is not None and index == 0:
+                _set_aside(state, running.task.shard, fault)
+            else:
+                pool.push(running.task)
+
+    def _attribute_death(self, state: FlowExecution, pool: Pool, handle: WorkerHandle) -> SurroundingsFault | None:
+        """Find what a worker died of, and count it. Returns why the shard that it was making is set aside, if it is."""
+        shard = handle.running[0].task.shard if handle.running else None
+        mark = self.pools.take_crash_mark(handle)
+        if mark is None and handle.mark and not self.pools.has_living_node(handle):  # no record's fault
+            return None if shard is None else state.crashes.count_lost_node(shard, self.pools.get_host(handle))
+        if mark and (mark.ids or mark.setting_up):
+            state.crashes.attribute(mark, shard)
+        elif shard is not None:
+            return state.crashes.count_silent_death(shard, mark)
         else:
-            shard = handle.running[0].task.shard
-            state.silent_deaths[shard] = state.silent_deaths.get(shard, 0) + 1
-            if state.silent_deaths[shard] >= SILENT_DEATHS:
-                raise RunFailed(
-                    f"workers ended {SILENT_DEATHS} times over shard {state.shards[shard].id} of flow "
-                    f"'{state.flow.name}' while no stage was running (short of memory?)"
-                )
+            state.failed_starts += 1
+            is_certain = "ImportError" in state.start_error or "ModuleNotFoundError" in state.start_error
+            if is_certain or state.failed_starts >= SILENT_DEATHS * max(1, len(pool.handles) + 1):
+                reason = state.start_error or "they end before they have a shard (short of memory?)"
+                raise RunFailed(f"workers cannot be started: {reason}")
+        return None
 
     def close(self) -> None:
         """End all workers, and remember the memory that their networks took on cards."""
@@ -296,14 +306,27 @@ class Engine:
             write_figures(find_file(), self._measured)
 
 
+def _set_aside(state: FlowExecution, shard: int, fault: SurroundingsFault) -> None:
+    """Give a shard up for this run: it stays uncommitted, and the others go on."""
+    state.set_aside[shard] = fault
+    state.set_aside_in_a_row += 1
+    state.in_flight -= 1
+    state.remaining -= 1
+    if state.set_aside_in_a_row >= MOST_SET_ASIDE:
+        raise make_failure(state)
+
+
 def _describe_task_error(error: RayTaskError) -> str:
     cause = error.cause if error.cause is not None else error
     is_plain = isinstance(cause, RunError) or type(cause).__name__ == "SetupFailed"
+    if is_fault_of_surroundings(cause, reads_inputs=False) and not is_plain:
+        return f"a worker cannot go on: {describe_error(cause)}"
     return str(cause) if is_plain else f"{cause!r}\n{error}"
 
 
 def _check_cluster() -> None:
     """Raise RunFailed where the cluster is gone."""
+    check_servers()
     try:
         alive = any(node["Alive"] for node in ray.nodes())
     except Exception as error:

@@ -18,7 +18,8 @@ from rasura.pipeline.recipe.specs import FlowPlan, Group
 from rasura.stages.stage import Record, Source, Stage
 
 COMMIT = "commit"
-"""What a worker does with a shard after its last stage, in texts."""
+"""What a worker does with a shard after its last stage, in texts and marks."""
+COMMIT_LIMIT_S = 1800.0
 
 
 class SetupFailed(RuntimeError):
@@ -146,6 +147,8 @@ class Worker:
         """
         report, shard = self.run_group(place, flow.name, group, work, quarantine, flow.splits)
         table, failed, count = encode_shard(shard, flow.columns, quarantine, self.marks)
+        self.marks.lingers = False
+        self.marks.start(COMMIT, (), COMMIT_LIMIT_S)
         try:
             check_place(self.run, place)
             line = commit(
@@ -159,4 +162,6 @@ class Worker:
             )
         except OSError as error:
             raise SurroundingsFault(COMMIT, (), describe_error(error)) from error
+        finally:
+            self.marks.stop()
         return {**report, "line": line}, None

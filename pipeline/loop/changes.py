@@ -39,7 +39,10 @@ USES: Mapping[str, Sequence[str]] = {
     "discriminator.thresholds": (*DISCRIMINATOR, "add"),
     "discriminator.remover_share": ("add",),
     "discriminator.unchecked": ("add",),
-    **{f"discriminator.{name}": DISCRIMINATOR for name in ("backend", "url", "model", "prompt", "weights")},
+    **{
+        f"discriminator.{name}": DISCRIMINATOR
+        for name in ("backend", "url", "model", "prompt", "max_tokens", "weights")
+    },
     "discriminator.shares": DISCRIMINATOR,
     "discriminator.start": DISCRIMINATOR,
     "discriminator.pretrain_scenes": ("pretrain",),

@@ -21,6 +21,7 @@ from rasura.pipeline.recipe.load import Fault, raise_faults
 from rasura.pipeline.recipe.positions import KeyPath, Positions
 from rasura.pipeline.training.remover import CURRENT, find_files
 from rasura.pipeline.training.rows import RowReader
+from rasura.pipeline.training.settings import DiscriminatorSettings
 from rasura.removers.diffusion import rorem
 from rasura.removers.registry import ModelParams, open_remover
 from rasura.removers.training.objectclear import find_image_encoder
@@ -135,7 +136,7 @@ def describe_loop(checked: CheckedLoop) -> str:
     lines.append(f"remover: preset {recipe.remover.preset}{_describe_base(recipe.remover.base)}{workers}")
     discriminator = recipe.discriminator
     lines.append(
-        f"discriminator: preset {discriminator.preset}{_describe_base(discriminator.base)}, precision target "
+        f"discriminator: {_describe_discriminator(discriminator)}, precision target "
         f"{discriminator.precision_target:g} at {discriminator.confidence:.0%} confidence"
     )
     reviewers = "people" if recipe.reviewers == "people" else "the ground-truth reviewer"
@@ -146,6 +147,15 @@ def describe_loop(checked: CheckedLoop) -> str:
         scenes = f"{drawn:,} scenes" if drawn == settings.count else f"{drawn:,} of {settings.count:,} scenes"
         lines.append(f"round {number}: {scenes}, {kind} ({names})")
     return "\n".join(lines)
+
+
+def _describe_discriminator(config: DiscriminatorSettings) -> str:
+    match config.backend:
+        case "network":
+            return f"preset {config.preset}{_describe_base(config.base)}"
+        case "vlm":
+            return f"the VLM {config.model} at {config.url}, prompt {config.prompt}"
+    return f"{config.backend} with {config.weights}"
 
 
 def _describe_base(base: Path | None) -> str:

@@ -14,6 +14,7 @@ from rasura.manifests.ids import compute_seed
 NOT_BEST = "not the scene's best"
 LEFT_TO_PEOPLE = "left to people"
 FAILED_CHECK = "the discriminator failed its check"
+NO_DISCRIMINATOR = "no discriminator"
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Candidate:
 class Decision:
     """What was decided about a candidate.
 
-    reason: why it was not kept, a short phrase; empty where it was. verdict: people's, where they decided.
+    reason: why it was not kept, a short phrase; empty where it was. verdict: of the reviewers, where they were asked.
     """
 
     kept: bool
@@ -100,16 +101,27 @@ def _keep_one_a_scene(
     return others
 
 
+def find_verdict(votes: Mapping[str, int]) -> str | None:
+    """Return the verdict of most votes, yes or no; None where there are as many of one as of the other.
+
+    Examples:
+        >>> find_verdict({"yes": 2, "no": 1}), find_verdict({"unsure": 1})
+        ('yes', None)
+    """
+    yes, no = votes.get("yes", 0), votes.get("no", 0)
+    return None if yes == no else "yes" if yes > no else "no"
+
+
 def _decide_by_votes(candidates: Sequence[Candidate], rule: Rule | None, overall: bool) -> dict[str, Decision]:
     decisions = {}
     for candidate in candidates:
         votes = candidate.votes or {}
-        yes, no = votes.get("yes", 0), votes.get("no", 0)
+        verdict = find_verdict(votes)
         text = ", ".join(f"{count} {verdict}" for verdict, count in sorted(votes.items()))
-        if yes > no:
-            decisions[candidate.id] = Decision(True, verdict="yes")
-        elif no > yes:
-            decisions[candidate.id] = Decision(False, "rejected by votes", text, "no")
+        if verdict == "yes":
+            decisions[candidate.id] = Decision(True, verdict=verdict)
+        elif verdict == "no":
+            decisions[candidate.id] = Decision(False, "rejected by votes", text, verdict)
         else:
             decisions[candidate.id] = Decision(False, "votes are even" if votes else "no vote", text)
     return decisions
@@ -117,7 +129,7 @@ def _decide_by_votes(candidates: Sequence[Candidate], rule: Rule | None, overall
 
 def _decide_by_score(candidates: Sequence[Candidate], rule: Rule | None, overall: bool) -> dict[str, Decision]:
     if rule is None:
-        return {candidate.id: Decision(False, "no discriminator") for candidate in candidates}
+        return {candidate.id: Decision(False, NO_DISCRIMINATOR) for candidate in candidates}
     decisions = {candidate.id: Decision(False, "no score") for candidate in candidates}
     scored = [candidate for candidate in candidates if candidate.score is not None]
     decisions |= {candidate.id: Decision(False, NOT_BEST, f"score {candidate.score:.3f}") for candidate in scored}

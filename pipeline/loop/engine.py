@@ -1,6 +1,6 @@
 """The engine of a loop: it carries out the flows of the loop's runs, and runs its trainings as tasks of the cluster."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Self, TypeVar
 
 from rasura.manifests.run_layout import LISTINGS, LOG, PLAN, TABLES, RunPlan, read_plan, write_plan
@@ -14,9 +14,12 @@ from rasura.pipeline.recipe.positions import Positions
 from rasura.pipeline.recipe.resolve import read_flow_plans
 from rasura.pipeline.recipe.schema import EngineSettings, Recipe
 from rasura.pipeline.run.events import EventLog
+from rasura.pipeline.run.flow_tables import make_tables
+from rasura.pipeline.run.mending import repeat_after_mending
 from rasura.pipeline.run.outcome import FlowOutcome, check_flows
 from rasura.pipeline.run.progress import Progress
-from rasura.pipeline.run.run import EngineStarter, describe_flows, make_tables
+from rasura.pipeline.run.run import describe_flows
+from rasura.pipeline.run.starter import EngineStarter
 from rasura.pipeline.training.placement import place_training
 from rasura.pipeline.training.tasks import NOWHERE, run_task
 
@@ -27,11 +30,22 @@ class LoopEngine:
     """Carries out flows and tasks on one Ray, which starts when it is first needed.
 
     Nothing here opens a network: the driver of a loop needs no torch.
+
+    Args:
+        say: receives the workers of flows and trainings in words, and what else a run says of its tables, each line
+            once.
+        retry_failed: errors whose rows are made again, as of `run`.
     """
 
-    def __init__(self, settings: EngineSettings, on_progress: OnProgress | None = None) -> None:
-        self.settings, self.on_progress = settings, on_progress
-        self._starter = EngineStarter(settings)
+    def __init__(
+        self,
+        settings: EngineSettings,
+        on_progress: OnProgress | None = None,
+        say: Callable[[str], None] | None = None,
+        retry_failed: Collection[str] | None = None,
+    ) -> None:
+        self.settings, self.on_progress, self.retry_failed = settings, on_progress, retry_failed
+        self._starter, self._say, self._said = EngineStarter(settings), say, set[str]()
 
     def __enter__(self) -> Self:
         return self
@@ -58,6 +72,12 @@ class LoopEngine:
             placement = NOWHERE
         return run_task(work, placement, on_progress, self._starter.release, threads)
 
+    def say_once(self, line: str) -> None:
+        """Say a line that was not said before: the same pool works in every round."""
+        if line and line not in self._said and self._say:
+            self._say(line)
+        self._said.add(line)
+
     def release(self) -> None:
         """End the workers of flows, so that a training on several workers has their resources."""
         self._starter.release()
@@ -69,7 +89,9 @@ class LoopEngine:
             CannotPlace: the cluster has no room for it.
         """
         self._starter.start_ray()
-        return place_training(memory, gpu_memory_gb=self.settings.gpu_memory_gb)
+        placement = place_training(memory, gpu_memory_gb=self.settings.gpu_memory_gb)
+        self.say_once(placement.line)
+        return placement
 
     def make_flows(self, run: Store, name: str, seed: int, flows: Flows) -> dict[str, FlowOutcome]:
         """Carry out flows of a run; others of its tables, which they may read, stay as they are.
@@ -96,7 +118,12 @@ class LoopEngine:
         resolved = self.run_task(_PlanFlows(values, run))
         before = read_plan(run).flows if run.exists(PLAN) else {}
         write_plan(run, RunPlan(name, "", {**before, **describe_flows(resolved)}))
-        outcomes = make_tables(resolved, run, _Progress(self.on_progress), self._starter, EventLog(run))
+        progress = _Progress(self.on_progress, self.say_once)
+
+        def make() -> dict[str, FlowOutcome]:
+            return make_tables(resolved, run, progress, self._starter, EventLog(run), self.retry_failed)
+
+        outcomes = repeat_after_mending(run, progress, make)
         check_flows(run.uri, outcomes)
         return outcomes
 
@@ -117,12 +144,13 @@ class _PlanFlows:
 class _Progress(Progress):
     """The progress of flows, passed on as a step's."""
 
-    def __init__(self, on_progress: OnProgress | None) -> None:
+    def __init__(self, on_progress: OnProgress | None, say: Callable[[str], None]) -> None:
         super().__init__(quiet=True)
-        self.on_progress, self.done, self.total, self.flow = on_progress, 0, 0, ""
+        self.on_progress, self.say, self.done, self.total, self.flow = on_progress, say, 0, 0, ""
 
     def print(self, text: str) -> None:
-        """Print nothing: the loop has lines of its own."""
+        """Say a line."""
+        self.say(text)
 
     def start(self, name: str, total: float, unit: str = "rows") -> None:
         """Begin a flow."""

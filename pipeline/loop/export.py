@@ -10,8 +10,9 @@ import pyarrow as pa
 from rasura.manifests.schemas import Kind, Schema, build_arrow_schema
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import NoTable, Table, Tables
+from rasura.pipeline.loop.decide import find_verdict
 from rasura.pipeline.loop.results import AddResult, InitialResult, VotesResult
-from rasura.pipeline.loop.state import SCORES, Loop, local_run, round_path
+from rasura.pipeline.loop.state import DECISIONS, SCORES, Loop, local_run, round_path
 from rasura.pipeline.training.rows import RowReader, RowRef
 from rasura.pipeline.training.votes import index_candidates, tally_votes
 
@@ -76,7 +77,8 @@ def _set_value(row: pa.Table, field: pa.Field, value: Any) -> pa.Table:
 def collect_triplets(loop: Loop) -> LoopTables:
     """Collect the training set of the loop's remover: the initial triplets, and those that its rounds kept so far.
 
-    Triplets of a human round have the verdict, those of an automatic one the discriminator's score.
+    Triplets of a human round have the verdict, those of an automatic one the discriminator's score, and the verdict
+    where its spot check asked for one.
     """
     refs, annotations = loop.read_rows("initial"), dict[str, dict[str, Any]]()
     for number, entry in enumerate(loop.recipe.rounds, 1):
@@ -89,24 +91,29 @@ def collect_triplets(loop: Loop) -> LoopTables:
         if entry.kind == "human":
             annotations |= {ref.id: {"verdict": "yes"} for ref in kept}
         else:
-            scores = _read_scores(loop, number)
-            annotations |= {ref.id: {"score": scores.get(ref.id)} for ref in kept}
+            scores, decisions = _read_scores(loop, number), loop.read_json(f"{round_path(number)}/{DECISIONS}", {})
+            annotations |= {
+                ref.id: {"score": scores.get(ref.id), "verdict": decisions[ref.id]["verdict"]} for ref in kept
+            }
     return LoopTables(loop.store, refs, annotations)
 
 
 def collect_votes(loop: Loop) -> LoopTables:
-    """Collect the training set of the discriminator: candidates of human rounds, with the verdict of most votes."""
+    """Collect the training set of the discriminator: what was voted on, with the verdict of most votes.
+
+    These are the candidates of human rounds and those of the spot checks of automatic ones.
+    """
     refs, annotations = list[RowRef](), dict[str, dict[str, Any]]()
     for number, entry in enumerate(loop.recipe.rounds, 1):
-        if entry.kind != "human" or loop.read_result(VotesResult, number) is None:
+        if loop.read_result(VotesResult if entry.kind == "human" else AddResult, number) is None:
             continue
         tallies = tally_votes(loop.read_votes(number))
         for item, row in index_candidates(loop.open_round(number)).items():
             tally = tallies.get(item)
-            if tally is not None and tally["yes"] != tally["no"]:
+            if tally is not None and (verdict := find_verdict(tally)):
                 table, shard, position = row.place
                 refs.append(RowRef(local_run(number), table, shard, position, row.id, row.id, row.label))
-                annotations[row.id] = {"verdict": "yes" if tally["yes"] > tally["no"] else "no"}
+                annotations[row.id] = {"verdict": verdict}
     return LoopTables(loop.store, refs, annotations)
 
 

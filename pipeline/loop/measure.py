@@ -9,7 +9,7 @@ from rasura.manifests.run_layout import REVIEW_DATABASE
 from rasura.manifests.tables import Tables
 from rasura.pipeline.loop.measures import compute_mean, compute_share
 from rasura.pipeline.loop.results import TestResult
-from rasura.pipeline.loop.state import Loop
+from rasura.pipeline.loop.state import Loop, explain_missing_discriminator
 from rasura.pipeline.loop.trainings import read_rule
 from rasura.pipeline.training import oracle
 from rasura.pipeline.training import votes as vote_logs
@@ -44,7 +44,7 @@ def summarize_test(loop: Loop, number: int, rows: Sequence[RowRef], discriminato
     reasons = {name: f"the recipe has no measures.{name}" for name in NETWORKS if name not in files}
     if not any(value is not None for value in yes):
         reasons |= dict.fromkeys(("success", "psnr", "psnr_background", "lpips"), NO_TRUTH)
-    scores, missing = _summarize_scores(loop, tables, discriminator)
+    scores, missing = _summarize_scores(loop, number, tables, discriminator)
     hashes = {entry["name"]: entry["value"] for row in measured[:1] for entry in row["weights"]}
     return TestResult(
         count=len(rows),
@@ -60,10 +60,12 @@ def _name(name: str, value: tuple[float | None, float | None]) -> dict[str, floa
     return {name: value[0], f"{name}_error": value[1]}
 
 
-def _summarize_scores(loop: Loop, tables: Tables, discriminator: str | None) -> tuple[dict[str, Any], dict[str, str]]:
+def _summarize_scores(
+    loop: Loop, number: int, tables: Tables, discriminator: str | None
+) -> tuple[dict[str, Any], dict[str, str]]:
     """Summarize a discriminator's scores of the test pictures; return them, and why some are missing, by key."""
     if discriminator is None:
-        return {}, dict.fromkeys(("judged", "judged_kept"), "no discriminator has been trained yet")
+        return {}, dict.fromkeys(("judged", "judged_kept"), explain_missing_discriminator(loop, number))
     scores: list[float] = tables.table("scored").read_light(("id", "score"))["score"].to_pylist()
     rule, reasons = read_rule(loop, discriminator), {}
     keep = rule.overall if loop.recipe.discriminator.thresholds == "overall" else rule.removers.get(CURRENT)
@@ -97,22 +99,22 @@ def count_people_votes(loop: Loop, number: int) -> PeopleSuccess:
     """
     run = loop.open_test_run(number)
     rows = vote_logs.read_votes_folder(run.sub("votes"), "people")
-    if run.local is not None:
-        rows += _read_review(run.local)
+    if (review := run.find(REVIEW_DATABASE)) is not None:
+        rows += _read_review(review)
     entries = {row["nonce"]: row for row in rows}.values()
     tallies = vote_logs.tally_votes(sorted(entries, key=lambda row: (row["time"], row.get("seq") or 0)))
     yes = [tally["yes"] > tally["no"] for tally in tallies.values()]
     return PeopleSuccess(len(yes), *compute_share(yes))
 
 
-def _read_review(folder: Path) -> "list[VoteRow]":
-    """Read people's votes of the review in a run's folder."""
-    if not (folder / REVIEW_DATABASE).is_file():
+def _read_review(file: Path) -> "list[VoteRow]":
+    """Read people's votes of a run's review."""
+    if not file.is_file():
         return []
     from rasura.annotator.exchange.votes_file import list_votes
     from rasura.annotator.store.database import Database
 
-    database = Database(str(folder / REVIEW_DATABASE), create=False)
+    database = Database(str(file), create=False)
     try:
         with database.read() as connection:
             return [row for row in list_votes(connection) if row["reviewer"] != oracle.NAME]

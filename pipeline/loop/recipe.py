@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from rasura.manifests.spelling import suggest
 from rasura.pipeline.loop.measures import Measures
@@ -22,7 +22,7 @@ from rasura.pipeline.training.settings import (
     find_final_faults,
     find_remover_faults,
 )
-from rasura.removers.registry import REMOVERS, ModelParams
+from rasura.removers.registry import NETWORKS, REMOVERS, ModelParams, check_entries, check_removers
 
 
 class RoundSettings(RecipeModel):
@@ -61,9 +61,13 @@ class LoopRecipe(RootModel):
     )
     test: list[FlowRows] = Field(min_length=1, description="Triplets with a true target that no round uses.")
     removers: list[str] = Field(
-        default_factory=list, description="Removers beside the trained one: telea, ns, of `models`, or module:Class."
+        default_factory=list,
+        description="Removers beside the trained one, by name: telea, ns, of `models`, or module:Class.",
     )
-    models: dict[str, ModelParams] = Field(default_factory=dict)
+    models: dict[str, ModelParams] = Field(
+        default_factory=dict,
+        description="Networks and servers among them: name to files and options, as {lama: {base: big-lama.pt}}.",
+    )
     remover: RemoverSettings
     discriminator: DiscriminatorSettings = DiscriminatorSettings()
     rounds: list[RoundSettings] = Field(min_length=1)
@@ -87,10 +91,9 @@ class LoopRecipe(RootModel):
 
     def find_faults(self) -> Iterator[tuple[KeyPath, str]]:
         """Yield the faults that concern more than one value, each with its place."""
-        names = [*REMOVERS, *self.models]
         for index, name in enumerate(self.removers):
-            if name not in names and ":" not in name:
-                yield ("removers", index), f"no remover called '{name}'; {suggest(name, names)} (or module:Class)"
+            if fault := self._find_remover_fault(name):
+                yield ("removers", index), fault
             if name in self.removers[:index]:
                 yield ("removers", index), f"'{name}' is there twice: its candidates would be the same"
         if self.remover.preset == "catdiffusion":
@@ -124,6 +127,22 @@ class LoopRecipe(RootModel):
         ):
             for path, message in faults:
                 yield (part, *path), message
+
+    def _find_remover_fault(self, name: str) -> str | None:
+        """Return why a remover cannot be named so; None where it can."""
+        names = [*REMOVERS, *self.models]
+        if ":" not in name and name not in (*names, *NETWORKS):
+            return f"no remover called '{name}'; {suggest(name, names)} (or module:Class)"
+        try:
+            check_removers([name], {key: model for key, model in self.models.items() if key == name})
+        except ValueError as error:
+            return str(error)
+        return None
+
+    @field_validator("removers", mode="before")
+    @classmethod
+    def _check_entries(cls, value: Any) -> Any:
+        return check_entries(value)
 
     def _find_order_fault(self, index: int) -> str | None:
         """Return why a round cannot ask best first; None where it can."""

@@ -134,7 +134,10 @@ class DrawResult(StepResult):
 
 @dataclass(frozen=True)
 class InpaintResult(StepResult):
-    """Scenes of a round, candidates made of them, scenes whose mask cannot be filled, and those that failed."""
+    """Scenes of a round, candidates made of them, scenes whose mask cannot be filled, and those that failed.
+
+    failed_candidates: how many candidates of the other scenes each remover failed to make, where it did.
+    """
 
     step: ClassVar[str] = "inpaint"
 
@@ -142,6 +145,7 @@ class InpaintResult(StepResult):
     candidates: int = json_field()
     unfillable: int = json_field()
     failed: int | None = json_field(optional=True)
+    failed_candidates: Mapping[str, int] | None = json_field(optional=True)
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,7 @@ class VotesResult(StepResult):
     """Candidates of a human round, how many have enough votes and how many a yes, and who voted.
 
     rate: estimated share of yes among all candidates, where not all were asked.
+    unasked: candidates that were voted on though they were not to be: nothing is learned from their votes.
     """
 
     step: ClassVar[str] = "votes"
@@ -158,6 +163,7 @@ class VotesResult(StepResult):
     yes: int
     reviewers: str
     rate: float | None = json_field(optional=True)
+    unasked: int | None = json_field(optional=True)
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,19 @@ of a training.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 from rasura.manifests.extras import can_import
 from rasura.manifests.run_layout import PLAN, read_plan
+from rasura.manifests.spelling import format_count
 from rasura.manifests.storage import Store
 from rasura.networks.trainer import OnProgress
 from rasura.pipeline.loop.changes import find_used_changes
 from rasura.pipeline.loop.check import check_loop
 from rasura.pipeline.loop.engine import LoopEngine
 from rasura.pipeline.loop.recipe import LoopRecipe
-from rasura.pipeline.loop.results import DiscriminatorResult, InitialResult
+from rasura.pipeline.loop.results import DiscriminatorResult, InitialResult, VotesResult
 from rasura.pipeline.loop.state import RECIPE, Loop, OtherLoop, Step, find_refusal, list_steps, parse_recipe
 from rasura.pipeline.loop.steps import STEPS
 from rasura.pipeline.recipe.positions import Positions
@@ -29,16 +30,21 @@ def run_loop(
     place: Store | str,
     say: Callable[[str], None] = print,
     on_progress: OnProgress | None = None,
+    begin: Callable[[str], None] | None = None,
     positions: Positions | None = None,
+    retry_failed: Collection[str] | None = None,
 ) -> Loop:
     """Run a loop, or continue it where it was left.
 
     Args:
         place: folder or URI of the loop.
-        say: receives a line when a step begins.
+        say: receives a line when a step begins, and those that a run prints: where the workers are, for one.
         on_progress: receives done, total and a note as often as a step makes some progress: scenes that were inpainted,
             steps of a training. Each step counts from 0.
+        begin: receives the name of a step when it begins, before its first progress.
         positions: places of the recipe's values; its inputs are checked first where they are given.
+        retry_failed: errors whose rows are made again, such as `ValueError`, in the runs of the step that comes next
+            and of later ones; all failed rows where it is empty, none where it is None.
 
     Raises:
         RecipeError: something that the recipe names is not there.
@@ -51,7 +57,7 @@ def run_loop(
     to_check = positions if check_folder(loop) else None
     if to_check is not None and can_import("torch"):
         check_loop(recipe, to_check)
-    with LoopEngine(recipe.engine, on_progress) as engine, loop.store.lock():
+    with LoopEngine(recipe.engine, on_progress, say, retry_failed) as engine, loop.store.lock():
         if to_check is not None and not can_import("torch"):  # the workers have it
             engine.run_task(partial(check_loop, recipe, to_check))
         check_folder(loop)
@@ -62,6 +68,8 @@ def run_loop(
             if loop.has_result(step):
                 continue
             say(str(step))
+            if begin:
+                begin(str(step))
             log.add("step", step=step.file)
             log.flush()
             result = STEPS[step.name](loop, step.round, engine)
@@ -69,6 +77,9 @@ def run_loop(
             loop.store.create(f"steps/{step.file}", f"{text}\n".encode())
             if isinstance(result, DiscriminatorResult) and (refusal := find_refusal(loop, step.round)):
                 say(f"automatic rounds keep nothing, since the discriminator failed its check: {refusal}")
+            if isinstance(result, VotesResult) and result.unasked:
+                votes = f"votes on {format_count(result.unasked, 'candidate')} that best first did not ask for"
+                say(f"round {step.round}: {votes} decide what joins, and the discriminator learns nothing from them")
     return loop
 
 

@@ -11,11 +11,13 @@ What is stored goes through `manifests.storage.Store` alone, so that a loop may 
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rasura.manifests.errors import RunError, StorageError
+from rasura.manifests.json_lines import parse_json
 from rasura.manifests.run_layout import LOOP
 from rasura.manifests.storage import Store
 from rasura.pipeline.loop.recipe import LoopRecipe
@@ -144,7 +146,7 @@ class Loop:
             document = self.store.read(f"steps/{Step(result.step_name(number), number).file}")
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return result.from_json(json.loads(document))
+        return result.from_json(parse_json(document, self.store.uri))
 
     def has_result(self, step: Step) -> bool:
         """Return True where a step is done: its result is on disk."""
@@ -178,20 +180,22 @@ class Loop:
 
     def count_votes(self, number: int) -> int | None:
         """Count a round's candidates that have been voted on; None where nobody was asked."""
-        result = self.read_result(VotesResult, number)
+        if result := self.read_result(VotesResult, number):
+            return result.voted
+        is_checked = self.recipe.rounds[number - 1].spot_check is not None
         votes: int | None = self.read_json(f"{round_path(number)}/{SPOT_CHECK}", {}).get("votes")
-        return result.voted if result else votes
+        return votes if is_checked else None
 
     def read_json(self, path: str, default: Any) -> Any:
         """Read a JSON file of the loop; the default where it is not there."""
         try:
-            return json.loads(self.store.read(path))
+            return parse_json(self.store.read(path), path)
         except (FileNotFoundError, NotADirectoryError):
             return default
 
     def read_rows(self, name: str) -> list[RowRef]:
         """Read a list of rows that an earlier step wrote: `initial`, `pool`, `test`, `rounds/<round>/kept`, …"""
-        return [RowRef(**ref) for ref in json.loads(self.store.read(f"{name}.json"))]
+        return [RowRef(**ref) for ref in parse_json(self.store.read(f"{name}.json"), f"{name}.json")]
 
     def write_rows(self, name: str, refs: Sequence[RowRef]) -> None:
         """Write a list of rows for later steps."""
@@ -204,9 +208,25 @@ def find_refusal(loop: Loop, number: int) -> str | None:
     return None if result is None or loop.recipe.discriminator.unchecked else result.refusal
 
 
+REMEDIES = re.compile(": (?:train it longer|use another|add initial triplets|allow it with)")
+"""Beginnings of the advice at the end of a refusal."""
+
+
+def find_overruled_refusal(loop: Loop, result: DiscriminatorResult) -> str | None:
+    """Find why a discriminator failed its check, without advice, where the recipe lets it decide all the same."""
+    return REMEDIES.split(result.refusal)[0] if result.refusal and loop.recipe.discriminator.unchecked else None
+
+
+def explain_missing_discriminator(loop: Loop, number: int) -> str:
+    """Explain why there is no discriminator up to a round, as a clause."""
+    results = (loop.read_result(DiscriminatorResult, earlier) for earlier in range(number, -1, -1))
+    reason = next((result.why for result in results if result is not None and result.why), None)
+    return reason or "no discriminator has been trained yet"
+
+
 def parse_recipe(document: bytes) -> LoopRecipe:
     """Parse the recipe in a loop's `loop.json`, which an older version may have written."""
-    return LoopRecipe.model_validate(json.loads(document)["recipe"])
+    return LoopRecipe.model_validate(parse_json(document)["recipe"])
 
 
 def remover_path(number: int) -> str:

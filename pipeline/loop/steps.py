@@ -7,11 +7,14 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rasura.discriminator.calibration import has_rule
+from rasura.manifests.compacted.manifest import read_manifest
 from rasura.manifests.errors import InputError
 from rasura.manifests.run_layout import table_path
-from rasura.manifests.shards import read_manifest
+from rasura.manifests.spelling import format_count
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
 from rasura.pipeline.loop import rounds, trainings
@@ -95,11 +98,21 @@ def inpaint_scenes(loop: Loop, number: int, engine: LoopEngine) -> InpaintResult
     run = _make_flows(loop, number, engine, rounds.list_candidate_flows(loop, number, max(0, number - 1)))
     records = read_manifest(run.sub(table_path("candidates")))[0]
     counts = [count for record in records for count in record.stages]
+    failed: dict[str, list[str]] = {}
+    if any(count.failed_outputs for count in counts):
+        scenes, errors = (_read_column(run, "candidates", name) for name in ("scene_id", "failed_removers"))
+        for row in {scene: errors[id] or {} for id, scene in scenes.items()}.values():
+            for entry in row:
+                failed.setdefault(entry["name"], []).append(entry["value"])
+    for name, texts in failed.items():
+        text = f"'{name}' made no candidate of {format_count(len(texts), 'scene')}, for example: {texts[0]}"
+        engine.say_once(f"round {number}: {text}; the others' candidates are used")
     return InpaintResult(
         scenes=len(loop.read_rows(f"{round_path(number)}/scenes")),
         candidates=sum(record.rows for record in records),
         unfillable=sum(sum(count.rejected.values()) for count in counts),
         failed=sum(sum(count.failed.values()) for count in counts) or None,
+        failed_candidates={name: len(texts) for name, texts in sorted(failed.items())} or None,
     )
 
 
@@ -134,13 +147,16 @@ def pretrain_discriminator(loop: Loop, number: int, engine: LoopEngine) -> StepR
 
 
 def score_candidates(loop: Loop, number: int, engine: LoopEngine) -> ScoreResult:
-    """Score the round's candidates with the newest discriminator, before any with the one that the loop starts from."""
+    """Score the round's candidates with the newest discriminator, before any with the one that the loop starts from.
+
+    Nothing is scored where neither is calibrated: a human round is then asked in no order, an automatic one keeps none.
+    """
     run, discriminator, start = (
         loop.open_round(number),
         loop.find_discriminator(number),
         loop.recipe.discriminator.start,
     )
-    if discriminator is None and start is None:
+    if discriminator is None and not (start and has_rule(Path(start))):
         run.write(SCORES, b"{}")
         return ScoreResult(None, "no discriminator could be trained on the votes so far")
     place = loop.locate(discriminator) if discriminator else str(start)

@@ -1,13 +1,22 @@
 """A loop's rounds in the form of RORem's Table 1, further measures, and both loops side by side as a chart."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from rasura.discriminator.binomial import compute_interval
+from rasura.pipeline.loop.decide import NO_DISCRIMINATOR, NOT_BEST
 from rasura.pipeline.loop.measure import PeopleSuccess, count_people_votes
 from rasura.pipeline.loop.results import AddResult, DistillationResult, FinalResult, InitialResult, TestResult
-from rasura.pipeline.loop.state import Loop, find_refusal, list_steps
+from rasura.pipeline.loop.state import (
+    DECISIONS,
+    Loop,
+    explain_missing_discriminator,
+    find_refusal,
+    list_steps,
+    round_path,
+)
 from rasura.pipeline.report import loop_charts
 
 
@@ -233,6 +242,7 @@ def format_text(loop: Loop, further: bool = False) -> str:
         if missing := list_missing_measures(rows):
             parts.append("not measured: " + "; ".join(f"{name}: {reason}" for name, reason in missing))
     parts.append(f"{describe_progress(loop)} {describe_reviewers(loop)}")
+    parts += describe_empty_rounds(loop)
     if refusal := find_refusal(loop, len(loop.recipe.rounds)):
         parts.append(f"Automatic rounds keep nothing, since the discriminator failed its check: {refusal}.")
     return "\n\n".join(parts) if further else "\n".join(parts)
@@ -247,6 +257,25 @@ def describe_progress(loop: Loop) -> str:
         return f"{done}; next: round {remaining[0].round}, {remaining[0].title}."
     distilled = loop.read_result(DistillationResult, loop.recipe.last)
     return f"{done}; finished" + (f"; in four steps: {loop.locate(distilled.remover)}." if distilled else ".")
+
+
+def describe_empty_rounds(loop: Loop) -> list[str]:
+    """Describe why automatic rounds kept none of their candidates, a sentence each."""
+    lines = []
+    for number, entry in enumerate(loop.recipe.rounds, 1):
+        added = loop.read_result(AddResult, number)
+        if entry.kind == "human" or added is None or added.kept or not added.candidates:
+            continue
+        decisions: Mapping[str, Mapping[str, Any]] = loop.read_json(f"{round_path(number)}/{DECISIONS}", {})
+        reasons = Counter(decision["reason"] for decision in decisions.values() if decision["reason"] != NOT_BEST)
+        parts = []
+        for reason, count in reasons.most_common():
+            detail = next(entry["detail"] for entry in decisions.values() if entry["reason"] == reason)
+            if reason == NO_DISCRIMINATOR:
+                detail = explain_missing_discriminator(loop, number)
+            parts.append(f"{count} × {reason}" + (f" ({detail})" if detail else ""))
+        lines.append(f"Round {number} kept none of its {added.candidates:,} candidates: {'; '.join(parts)}.")
+    return lines
 
 
 def describe_reviewers(loop: Loop) -> str:

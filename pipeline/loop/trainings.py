@@ -273,7 +273,8 @@ def _create_judge(
     recipe = loop.recipe.discriminator
     with open_folder(loop.store, path) as out:
         if recipe.backend == "vlm":
-            judge_folders.create_vlm(out, recipe.url or "", recipe.model or "", recipe.prompt)
+            limit = recipe.max_tokens
+            judge_folders.create_vlm(out, recipe.url or "", recipe.model or "", recipe.prompt, max_tokens=limit)
         else:
             judge_folders.create_metric(out, recipe.backend, recipe.weights or Path())
         judge = discriminators.open_discriminator(out, None)

@@ -58,6 +58,11 @@ flows:
             audit_moving: {max: 0.00035} # share of the picture: leaves or tape that moved between the shots
             audit_outside: {max: 0.02} # areas of the object mask: shadow of what stands outside of the picture
             audit_ghost: {max: 0.001} # share of the picture: beside the object mask, with an outline in gt alone
+            audit_residue: {max: 0.035} # share of the object that shines through gt
+            audit_cut: {max: 0.4} # square roots of the object's area: hard rim of the change that only gt has
+            audit_strange: {max: 2.5, missing: true} # times as strange as around it: gt in the object's place
+            audit_second: {max: 0.03} # areas of the object mask: another object that went
+            mask_changed: {min: 0.92, missing: true} # of a mask that came with the pair: the share that changed
             effects_left: {max: 25} # grey levels of the strongest part of the object that stays in the target
             capture_seam: {max: 4} # grey levels of the step along the mask's rim in the target
             pair_psnr: {min: 22} # dB where nothing changed: both pictures are whole and of one place
@@ -111,6 +116,10 @@ flows:
             audit_moving: {max: 0.00035} # share of the picture: leaves or tape that moved between the shots
             audit_outside: {max: 0.02} # areas of the object mask: shadow of what stands outside of the picture
             audit_ghost: {max: 0.001} # share of the picture: beside the object mask, with an outline in gt alone
+            audit_residue: {max: 0.035} # share of the object that shines through gt
+            audit_cut: {max: 0.4} # square roots of the object's area: hard rim of the change that only gt has
+            audit_strange: {max: 2.5, missing: true} # times as strange as around it: gt in the object's place
+            audit_second: {max: 0.03} # areas of the object mask: another object that went
             effects_left: {max: 25} # grey levels of the strongest part of the object that stays in the target
             capture_seam: {max: 4} # grey levels of the step along the mask's rim in the target
             pair_psnr: {min: 22} # dB where nothing changed: both pictures are whole and of one place

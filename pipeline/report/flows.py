@@ -30,7 +30,7 @@ class ReportFlow:
     name: str
     anchor: str
     accounting: FlowAccounting
-    commits: list[CommitRecord]
+    commits: Sequence[CommitRecord]
     columns: dict[str, Kind]
     full_columns: dict[str, Kind]
     upstream: Sequence[str]

@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from rasura.discriminator import binomial, calibration, evaluation
+from rasura.discriminator import calibration, evaluation
+from rasura.manifests.compacted.manifest import read_manifest
 from rasura.manifests.parquet import read_parquet
 from rasura.manifests.run_layout import shard_path, table_path
 from rasura.manifests.schemas import TRIPLET
-from rasura.manifests.shards import read_manifest
 from rasura.manifests.storage import Store
 from rasura.pipeline.loop import table
 from rasura.pipeline.loop.results import AddResult, DiscriminatorResult, InpaintResult, ScoreResult, ThresholdResult
-from rasura.pipeline.loop.state import SCORES, TRUTH, Loop
-from rasura.pipeline.report import html, loop_charts, thumbnails
+from rasura.pipeline.loop.state import SCORES, TRUTH, Loop, find_overruled_refusal
+from rasura.pipeline.report import html, loop_charts, loop_target, thumbnails
 from rasura.pipeline.report.html import escape_text, format_count, isolate, render_chart, render_note, render_numbers
 from rasura.pipeline.training import oracle
 from rasura.pipeline.training.discriminator import EVALUATION
@@ -66,7 +66,7 @@ def render(store: Store, rows: int) -> str:
     candidates = _render_candidates(loop, rounds, rows) or render_note("No round has candidates yet.")
     sections = {
         "rounds": ("Rounds", _render_rounds(loop)),
-        "target": ("Precision target", _render_target(loop)),
+        "target": ("Precision target", loop_target.render_target(loop)),
         "discriminators": ("Discriminators", _render_discriminators(loop, rounds)),
         "candidates": ("Candidates", html.render_legend(["object"]) + candidates),
     }
@@ -168,79 +168,6 @@ def _render_rounds(loop: Loop) -> str:
     )
 
 
-def _render_target(loop: Loop) -> str:
-    recipe = loop.recipe
-    if recipe.keep != "precision_target":
-        return render_note(
-            f"This loop is a control that keeps “{escape_text(recipe.keep)}”: no discriminator decides, and no "
-            "precision target applies."
-        )
-    target = recipe.discriminator.precision_target
-    lines: list[tuple[str, ...]] = [
-        ("round", "scenes", "accepted", "to people", "true yes", "share [95 %]", "all candidates", "target", "")
-    ]
-    yes = count = 0
-    for number, entry in enumerate(recipe.rounds, 1):
-        added = loop.read_result(AddResult, number)
-        if entry.kind != "auto" or added is None:
-            continue
-        yes, count = yes + added.true_yes, count + added.with_truth
-        lines.append(_format_round(number, added, target))
-    if len(lines) == 1:
-        return render_note("No automatic round is done yet.")
-    outcome = describe_outcome(yes, count, target)
-    lines.append(("together", "", "", "", *_format_share(yes, count), "", _format_target(target), outcome))
-    return (
-        f"<p>A person should agree with at least {100 * target:.0f} % of what an automatic round accepts. The table "
-        "compares that with the ground-truth reviewer’s verdicts, where the true picture is available. The column "
-        "“all candidates” is "
-        f"the share of yes that accepting every candidate would give.</p>{render_numbers(lines)}"
-    )
-
-
-def _format_round(number: int, added: AddResult, target: float) -> tuple[str, ...]:
-    everything = f"{100 * added.all_true_yes / added.all_with_truth:.1f} %" if added.all_with_truth else "–"
-    return (
-        f"round {number}",
-        f"{added.scenes:,}",
-        f"{added.kept:,}",
-        f"{added.left_to_people:,}",
-        *_format_share(added.true_yes, added.with_truth),
-        everything,
-        _format_target(target),
-        describe_outcome(added.true_yes, added.with_truth, target, "" if added.kept else "nothing accepted"),
-    )
-
-
-def _format_target(target: float) -> str:
-    return f"≥ {100 * target:.0f} %"
-
-
-def _format_share(yes: int, count: int) -> tuple[str, str]:
-    if not count:
-        return "–", "–"
-    low, high = binomial.compute_interval(yes, count)
-    return f"{yes:,}/{count:,}", f"{100 * yes / count:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def describe_outcome(yes: int, count: int, target: float, otherwise: str = "") -> str:
-    """Describe whether a precision target was reached; it is missed where the whole interval is below it.
-
-    Args:
-        yes, count: accepted candidates that are truly yes, of those with a truth.
-        otherwise: the description where `count` is 0.
-
-    Examples:
-        >>> describe_outcome(9, 10, 0.9), describe_outcome(8, 10, 0.9), describe_outcome(40, 100, 0.9)
-        ('✓ reached', 'below, within its interval', '✗ missed')
-    """
-    if not count:
-        return otherwise or "no truth available"
-    if yes >= target * count:
-        return "✓ reached"
-    return "✗ missed" if binomial.compute_interval(yes, count)[1] < target else "below, within its interval"
-
-
 def _render_discriminators(loop: Loop, rounds: Mapping[int, Sequence[Candidate]]) -> str:
     parts = []
     for number in range(len(rounds) + 1):
@@ -253,13 +180,19 @@ def _render_discriminators(loop: Loop, rounds: Mapping[int, Sequence[Candidate]]
             parts.append(f"<article>{title}</h3>{note}</article>")
             continue
         votes = f"learned from {format_count(result.learned or 0, 'vote')}, calibrated on {result.calibrated or 0:,}"
-        charts = _render_evaluation(loop, result.folder.rpartition("/")[2], rounds) or render_note(
-            "It has not scored any candidates yet that it did not learn from, or their truth is not available."
-        )
-        refusal = f"It failed its check and may keep nothing by itself: {escape_text(result.refusal)}."
-        parts.append(f"<article>{title} <small>{votes}</small></h3>{render_note(refusal) if result.refusal else ''}")
+        name = result.folder.rpartition("/")[2]
+        charts = _render_evaluation(loop, name, rounds) or render_note(_explain_no_charts(loop, name, rounds))
+        check = _describe_check(loop, result)
+        parts.append(f"<article>{title} <small>{votes}</small></h3>{render_note(escape_text(check)) if check else ''}")
         parts.append(f"{charts}{_render_thresholds(result.thresholds or {})}</article>")
     return "".join(parts) or render_note("No discriminator has been trained yet.")
+
+
+def _describe_check(loop: Loop, result: DiscriminatorResult) -> str:
+    """Describe the failed check of a discriminator, and what follows from it; nothing where it passed."""
+    if (faults := find_overruled_refusal(loop, result)) is not None:
+        return f"It did not pass its check, and decides all the same, as the recipe has `unchecked: true`: {faults}."
+    return f"It failed its check and may keep nothing by itself: {result.refusal}." if result.refusal else ""
 
 
 def _render_thresholds(thresholds: Mapping[str, ThresholdResult]) -> str:
@@ -281,8 +214,7 @@ def _render_evaluation(loop: Loop, name: str, rounds: Mapping[int, Sequence[Cand
         threshold = (outcome["kept"] / outcome["of"], outcome["precision"]) if outcome.get("kept") else None
         curve = [(point["kept"], point["precision"]) for point in report["curve"]]
         return _render_charts(report, curve, threshold, f"{format_count(report['count'], 'held-out vote')}")
-    automatic = [n for n in rounds if loop.recipe.rounds[n - 1].kind == "auto"]  # in the others people have decided
-    scored = [n for n in automatic if (result := loop.read_result(ScoreResult, n)) and result.discriminator == name]
+    scored = _list_scored_rounds(loop, name, rounds)
     candidates = [c for n in scored for c in rounds[n] if c.score is not None and c.true_yes is not None]
     scores = np.array([candidate.score for candidate in candidates], float)
     truth = np.array([candidate.true_yes for candidate in candidates], float)
@@ -296,6 +228,27 @@ def _render_evaluation(loop: Loop, name: str, rounds: Mapping[int, Sequence[Cand
     where = " and ".join(map(str, scored))
     basis = f"{format_count(len(candidates), 'candidate')} of round {where}, by the ground-truth reviewer"
     return _render_charts(report, curve, threshold, basis)
+
+
+def _list_scored_rounds(loop: Loop, name: str, rounds: Mapping[int, Sequence[Candidate]]) -> list[int]:
+    """List the automatic rounds that a discriminator has scored; in the others people have decided."""
+    automatic = [number for number in rounds if loop.recipe.rounds[number - 1].kind == "auto"]
+    results = {number: loop.read_result(ScoreResult, number) for number in automatic}
+    return [number for number, result in results.items() if result and result.discriminator == name]
+
+
+def _explain_no_charts(loop: Loop, name: str, rounds: Mapping[int, Sequence[Candidate]]) -> str:
+    """Explain why a discriminator's scores have no charts."""
+    scored = _list_scored_rounds(loop, name, rounds)
+    candidates = [candidate for number in scored for candidate in rounds[number] if candidate.score is not None]
+    if not candidates:
+        return "It has not scored any candidates yet that it did not learn from."
+    text = f"It has scored {format_count(len(candidates), 'candidate')} of round {' and '.join(map(str, scored))}"
+    truth = [candidate.true_yes for candidate in candidates if candidate.true_yes is not None]
+    if not truth:
+        return f"{text}; their truth is not available."
+    verb = "accepts" if truth[0] else "rejects"
+    return f"{text}; the ground-truth reviewer {verb} all {len(truth)} with a truth, and charts need both verdicts."
 
 
 def _render_charts(report: Mapping[str, Any], curve: Sequence[Point], threshold: Point | None, basis: str) -> str:

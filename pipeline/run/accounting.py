@@ -1,5 +1,6 @@
 """The accounting of a run, from its manifests and its log: what `rasura status` prints."""
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,8 +8,10 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+from rasura.manifests.compacted.manifest import read_manifest
 from rasura.manifests.run_layout import COMMITS, MANIFEST, WORK, passed_over_path, read_plan, table_path
-from rasura.manifests.shards import CommitRecord, explain_damage, read_commit, read_manifest
+from rasura.manifests.safety.text import escape_controls
+from rasura.manifests.shards import CommitRecord, DamagedFile, read_commit
 from rasura.manifests.spelling import format_count
 from rasura.manifests.storage import Store
 from rasura.pipeline.run.dataset import find_missing_file, read_export_record
@@ -32,6 +35,8 @@ class StageAccounting:
     out: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
+    failed_outputs: Counter[str] = field(default_factory=Counter)
+    """Errors of outputs of kept inputs that could not be made, such as a remover's candidate of a scene."""
     seconds: float = 0.0
     timed_rows: int = 0
 
@@ -79,26 +84,26 @@ class RunAccounting:
     dataset_missing: str | None = None
 
 
-def list_commits(run: Store, flow: str, part: str) -> tuple[list[CommitRecord], bool]:
+def list_commits(run: Store, flow: str, part: str) -> tuple[Sequence[CommitRecord], bool]:
     """List the commit records of a flow's table, and whether it is complete.
 
     Args:
         part: hash of the part of the recipe that makes the flow. While the table is being made, the records are those
-            that were committed so far for the present recipe.
-
-    Raises:
-        DamagedFile: the manifest or a commit record cannot be read.
+            that were committed so far for the present recipe. What is damaged counts as absent: a run makes it again.
     """
     table = run.sub(table_path(flow))
-    records, *_ = read_manifest(table)
-    if table.exists(MANIFEST) and all(record.part == part for record in records):
-        return records, True
-    if not table.exists(WORK):
-        return [], False
-    with explain_damage(table, WORK):
+    with contextlib.suppress(DamagedFile):
+        compacted, *_ = read_manifest(table)
+        if table.exists(MANIFEST) and compacted.are_of_part(part):
+            return compacted, True
+    try:
         shards = set(json.loads(table.read(WORK)))
-    names = {name.removesuffix(".json") for name in table.files(COMMITS)}
-    records = [read_commit(table, shard) for shard in sorted(names & shards)]
+    except (FileNotFoundError, ValueError, TypeError):
+        return [], False
+    records = []
+    for shard in sorted({name.removesuffix(".json") for name in table.files(COMMITS)} & shards):
+        with contextlib.suppress(DamagedFile):
+            records.append(read_commit(table, shard))
     return [record for record in records if record.part == part], False
 
 
@@ -113,9 +118,10 @@ def compute_accounting(run: Store) -> RunAccounting:
     seconds: dict[str, Mapping[str, float]] = {}
     for event in read_events(run):
         if event["event"] == "commit":
-            seconds[f"{event['flow']}/{event['shard']}"] = event["seconds"]
-        elif event["event"] == "flow":
-            deaths += event.get("deaths", 0)
+            times = event.get("seconds") or {}
+            seconds[f"{event.get('flow')}/{event.get('shard')}"] = times if _are_numbers(times) else {}
+        elif event["event"] == "flow" and isinstance(event.get("deaths"), int):
+            deaths += event["deaths"]
     flows = []
     for name, flow in plan.flows.items():
         records, complete = list_commits(run, name, flow.part)
@@ -135,7 +141,12 @@ def read_passed_over(run: Store, flow: str) -> Mapping[str, int]:
         counts = json.loads(run.read(passed_over_path(flow)))
     except (FileNotFoundError, ValueError):
         return {}
-    return counts if isinstance(counts, dict) else {}
+    return counts if _are_numbers(counts) else {}
+
+
+def _are_numbers(values: object) -> bool:
+    """Return True for names and their numbers, as they were written."""
+    return isinstance(values, dict) and all(isinstance(value, int | float) for value in values.values())
 
 
 def count_flow(
@@ -154,10 +165,11 @@ def count_flow(
         complete: its table is complete.
         seconds: `flow/shard` to the seconds that each stage took.
     """
-    counts = [StageAccounting(stage) for stage in [*stages, "write"]]
-    for record in records:
+    counts, rows = [StageAccounting(stage) for stage in [*stages, "write"]], 0
+    for record in records:  # once: each is parsed when it is asked for
         _add_record(counts, record, seconds.get(f"{flow}/{record.shard}", {}))
-    return FlowAccounting(flow, complete, len(records), sum(record.rows for record in records), counts)
+        rows += record.rows
+    return FlowAccounting(flow, complete, len(records), rows, counts)
 
 
 def _add_record(stages: list[StageAccounting], record: CommitRecord, seconds: Mapping[str, float]) -> None:
@@ -166,11 +178,19 @@ def _add_record(stages: list[StageAccounting], record: CommitRecord, seconds: Ma
         stage.inputs += count.inputs
         stage.kept += count.kept
         stage.out += count.out
-        stage.rejected.update(count.rejected)
-        stage.failed.update(count.failed)
+        if count.rejected:
+            stage.rejected.update(count.rejected)
+        if count.failed:
+            stage.failed.update(count.failed)
+        if count.failed_outputs:
+            stage.failed_outputs.update(count.failed_outputs)
         if count.stage in seconds:
             stage.seconds += seconds[count.stage]
             stage.timed_rows += count.inputs
+
+
+COUNTERS = ("rejected", "failed", "failed_outputs")
+"""Counts of a stage by reason or error."""
 
 
 def to_json_values(accounting: RunAccounting) -> dict[str, Any]:
@@ -178,7 +198,7 @@ def to_json_values(accounting: RunAccounting) -> dict[str, Any]:
     flows = []
     for flow in accounting.flows:
         stages = [
-            {**vars(stage), "rejected": dict(stage.rejected), "failed": dict(stage.failed), "rate": stage.rate}
+            {**vars(stage), **{name: dict(getattr(stage, name)) for name in COUNTERS}, "rate": stage.rate}
             for stage in flow.stages
         ]
         flows.append({**vars(flow), "stages": stages})
@@ -196,17 +216,16 @@ def render_tables(accounting: RunAccounting, width: int) -> Iterator[Any]:
         accounting: of a run.
         width: of the terminal, in characters.
     """
-    from rich.markup import escape
-
-    yield f"[bold]{accounting.name}[/bold]{'' if not accounting.recipe else f' (recipe {accounting.recipe[:12]})'}"
+    recipe = f" (recipe {_escape(accounting.recipe[:12])})" if accounting.recipe else ""
+    yield f"[bold]{_escape(accounting.name)}[/bold]{recipe}"
     for flow in accounting.flows:
         yield from _render_narrow(flow) if width < NARROW else [_render_wide(flow)]
         if flow.passed_over:
-            yield f"{flow.flow}: files that were passed over: {escape(describe_counts(flow.passed_over))}"
+            yield f"{_escape(flow.flow)}: files that were passed over: {_escape(describe_counts(flow.passed_over))}"
     if accounting.dataset_rows is not None:
         yield f"dataset: {format_count(accounting.dataset_rows, 'row')}"
     if accounting.dataset_missing is not None:
-        place = escape(accounting.dataset_missing)
+        place = _escape(accounting.dataset_missing)
         yield f"dataset: {place} is missing or damaged; run the recipe again, which writes the dataset anew"
     if accounting.deaths:
         yield f"workers that died and were replaced: {accounting.deaths}"
@@ -214,7 +233,7 @@ def render_tables(accounting: RunAccounting, width: int) -> Iterator[Any]:
 
 def _describe_flow(flow: FlowAccounting) -> str:
     rows, shards = format_count(flow.rows, "row"), format_count(flow.shards, "shard")
-    return f"{flow.flow}: {rows} in {shards}, {'complete' if flow.complete else 'not complete'}"
+    return f"{_escape(flow.flow)}: {rows} in {shards}, {'complete' if flow.complete else 'not complete'}"
 
 
 def _render_wide(flow: FlowAccounting) -> Any:
@@ -226,11 +245,11 @@ def _render_wide(flow: FlowAccounting) -> Any:
         grid.add_column(name, justify="left" if is_text else "right", no_wrap=not is_text)
     for stage in flow.stages:
         grid.add_row(
-            stage.stage if stage.balances else f"[red]{stage.stage} (does not add up)[/red]",
+            _escape(stage.stage) if stage.balances else f"[red]{_escape(stage.stage)} (does not add up)[/red]",
             str(stage.inputs),
             str(stage.kept),
             "\n".join(_render_counts(stage.rejected)),
-            "\n".join(_render_counts(stage.failed)),
+            "\n".join([*_render_counts(stage.failed), *_render_counts(stage.failed_outputs, " (outputs)")]),
             str(stage.out),
             f"{stage.seconds:.1f}" if stage.seconds else "",
             f"{stage.rate:.1f}" if stage.rate else "",
@@ -245,7 +264,7 @@ def _render_narrow(flow: FlowAccounting) -> Iterator[Any]:
     header = ("stage", "in", "kept", "rej.", "fail.", "out", "rows/s")
     rows = [
         (
-            stage.stage,
+            _escape(stage.stage),
             *map(str, (stage.inputs, stage.kept, stage.rejected.total(), stage.failed.total(), stage.out)),
             f"{stage.rate:.1f}" if stage.rate else "",
         )
@@ -261,13 +280,19 @@ def _render_narrow(flow: FlowAccounting) -> Iterator[Any]:
     yield f"[bold]{_describe_flow(flow)}[/bold]"
     yield grid
     for stage in flow.stages:
-        for outcome, counts in (("rejected", stage.rejected), ("failed", stage.failed)):
-            yield from (f"  {stage.stage}, {outcome}: {line}" for line in _render_counts(counts))
+        for name in COUNTERS:
+            outcome, counts = name.replace("_", " "), getattr(stage, name)
+            yield from (f"  {_escape(stage.stage)}, {outcome}: {line}" for line in _render_counts(counts))
         if not stage.balances:
-            yield f"[red]  {stage.stage} does not add up[/red]"
+            yield f"[red]  {_escape(stage.stage)} does not add up[/red]"
 
 
-def _render_counts(counts: Counter[str]) -> list[str]:
+def _render_counts(counts: Counter[str], note: str = "") -> list[str]:
+    return [f"{count} {_escape(reason)}{note}" for reason, count in counts.most_common()]
+
+
+def _escape(text: str) -> str:
+    """Write a text from a run so that neither rich nor the terminal obeys what is in it."""
     from rich.markup import escape
 
-    return [f"{count} {escape(reason)}" for reason, count in counts.most_common()]
+    return escape(escape_controls(text))

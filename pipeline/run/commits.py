@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
-from rasura.manifests.shards import CommitRecord, list_whole_commits
+from rasura.manifests.compacted.commit_log import CommitLog
+from rasura.manifests.shards import CommitRecord
 from rasura.manifests.spelling import format_count
 from rasura.manifests.storage import Store, StoreError
 from rasura.pipeline.run.progress import Progress
@@ -12,7 +13,9 @@ from rasura.pipeline.run.progress import Progress
 def list_failed_shards(
     progress: Progress, flow: str, records: Mapping[str, CommitRecord], errors: Collection[str]
 ) -> list[str]:
-    """List the shards that have failed rows with one of the errors, or with any where there are none, and say so.
+    """List the shards in which rows, or outputs of rows, failed with one of the errors, or any if none is named.
+
+    It is said which there are.
 
     Args:
         progress: on which it is said.
@@ -23,7 +26,7 @@ def list_failed_shards(
     wanted, failures = set(errors), Counter[str]()
     again = []
     for id, record in records.items():
-        failed = sum((Counter(stage.failed) for stage in record.stages), Counter[str]())
+        failed = sum((Counter(stage.failed) + Counter(stage.failed_outputs) for stage in record.stages), Counter[str]())
         failures.update(failed)
         if failed and (not wanted or wanted & set(failed)):
             again.append(id)
@@ -37,19 +40,18 @@ def list_failed_shards(
     return again
 
 
-def check_commits(table: Store, ids: Sequence[str], records: Sequence[CommitRecord]) -> None:
+def check_commits(table: Store, commits: CommitLog, ids: Sequence[str]) -> None:
     """Check that what was committed is still there, before a manifest says so.
 
     Args:
         table: folder of the table.
+        commits: its commit records.
         ids: of its shards.
-        records: their commit records.
 
     Raises:
         StoreError: some of it is not.
     """
-    there, _ = list_whole_commits(table, ids, records)
-    if missing := len(ids) - len(there):
+    if missing := len(commits.find_missing(ids)):
         raise StoreError(
             f"{table.uri}: {format_count(missing, 'shard')} of {len(ids)} that were committed "
             "are not there any more: was the folder replaced, deleted or unmounted? Bring it back, and run again"

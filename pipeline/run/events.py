@@ -1,5 +1,6 @@
 """The log of a run: times, hosts, attempts. Kept apart from the data, which must not depend on them."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -8,8 +9,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from rasura.manifests.json_lines import parse_json_lines
-from rasura.manifests.run_layout import LOG
+from rasura.manifests.errors import StorageError
+from rasura.manifests.run_layout import LOG, RUN_ID, check_place, read_place
 from rasura.manifests.storage import Store
 
 FLUSH_S = 10.0
@@ -24,6 +25,7 @@ class EventLog:
         self._events: list[dict[str, Any]] = []
         self._part = 0
         self._last_flush = time.monotonic()
+        self._place = read_place(run) if run.exists(RUN_ID) else None
 
     def add(self, kind: str, **fields: Any) -> None:
         """Add an event; the file is written within some seconds, or by `flush`."""
@@ -32,16 +34,29 @@ class EventLog:
             self.flush()
 
     def flush(self) -> None:
-        """Write the events that were added, unless the run's folder is gone: nothing is put in its place."""
+        """Write the events that were added. While the run's folder is full, gone or replaced, they wait.
+
+        No run stops for its log, and what stops it is not hidden by a log that cannot be written either.
+        """
         self._last_flush = time.monotonic()
-        if self._events and (self.run.local is None or self.run.local.is_dir()):
-            text = "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in self._events)
+        if not self._events or not (self.run.local is None or self.run.local.is_dir()):
+            return
+        text = "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in self._events)
+        with contextlib.suppress(StorageError):
+            if self._place is not None:
+                check_place(self.run, self._place)
             self.run.write(f"{LOG}/{self.attempt}-{self._part:05d}.jsonl", text.encode())
             self._part += 1
             self._events = []
 
 
 def read_events(run: Store) -> Iterator[dict[str, Any]]:
-    """Yield all events of all attempts, oldest attempt first."""
+    """Yield all events of all attempts, oldest attempt first. Lines that are damaged count as absent."""
     for name in run.files(LOG):
-        yield from parse_json_lines(run.read(f"{LOG}/{name}"))
+        for line in run.read(f"{LOG}/{name}").split(b"\n"):
+            try:
+                event = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(event, dict) and "event" in event and "time" in event:
+                yield event

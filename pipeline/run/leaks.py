@@ -6,6 +6,11 @@ from typing import NamedTuple
 from rasura.manifests.fingerprints import find_near_duplicates
 
 MAX_FAULTS = 20  # that are listed; the rest is counted
+REMEDY = (
+    "what a model learns in one split it must not be asked in another: list these rows in flows of one run, whose near "
+    "duplicates are one scene; give them one scene by the source's `scene`; or, where the splits came with the data, "
+    "set `keep_split: false`"
+)
 
 
 class SplitPicture(NamedTuple):
@@ -46,3 +51,5 @@ def find_leaks(pictures: Sequence[SplitPicture]) -> Iterator[str]:
             )
     if count > MAX_FAULTS:
         yield f"{count - MAX_FAULTS} more pictures are nearly the same in two splits"
+    if count:
+        yield REMEDY

@@ -1,5 +1,6 @@
 """The origin of a row: its parents in the run, back to the photos, and what every stage did to it."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,10 +10,12 @@ from PIL import Image
 
 from rasura.manifests.errors import StorageError, UnknownNameError
 from rasura.manifests.run_layout import read_plan
+from rasura.manifests.safety.text import escape_controls
 from rasura.manifests.schemas import PICTURES, PROVENANCE, TRIPLET, Kind
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import RUN_REFERENCE, Table, Tables
 
+NO_LETTER = r"\W"  # of a column's name that becomes that of a file
 HIDDEN_COLUMNS = {*PROVENANCE, *RUN_REFERENCE, "bytes", "shard", "row"}
 
 
@@ -158,7 +161,7 @@ def describe_row(stores: Sequence[Store], id: str, pictures: Path | None = None)
                 _add_ancestors(run, match, set())
         if pictures:
             _write_pictures(run.tables[last[0].flow], last[0], pictures)
-        return f"run {store.uri}\n" + "\n".join(line for match in last for line in _render(match, 0))
+        return f"run {store.uri}\n" + "\n".join(escape_controls(line) for match in last for line in _render(match, 0))
     runs = ", ".join(store.uri for store in stores) or "there is no run below runs/; name one with --run"
     raise UnknownId(f"no row and no rejected input has an id like '{id}' ({runs})")
 
@@ -174,4 +177,4 @@ def _write_pictures(table: Table, node: LineageNode, folder: Path) -> None:
     kinds = {**{name: kind for name, kind in TRIPLET.items() if kind in PICTURES}, **table.schema}
     for name, value in record.items():
         if value is not None and hasattr(value, "shape") and kinds.get(name, Kind.RGB) in PICTURES:
-            Image.fromarray(value).save(folder / f"{name}.png")
+            Image.fromarray(value).save(folder / f"{re.sub(NO_LETTER, '_', name)}.png")

@@ -7,10 +7,9 @@ from typing import Literal
 
 from rasura.manifests.errors import RunError
 from rasura.manifests.run_layout import table_path
-from rasura.manifests.shards import CommitRecord, RejectedRow
+from rasura.manifests.shards import CommitRecord, RejectedRow, read_committed
 from rasura.manifests.spelling import format_count
 from rasura.manifests.storage import Store
-from rasura.manifests.tables import read_table_file
 from rasura.pipeline.run.accounting import FlowAccounting
 
 Outcome = Literal["failed", "rejected"]
@@ -69,6 +68,11 @@ class FlowOutcome:
                 parts.append(f"{len(causes) - MOST_CAUSES} other reasons")
             suffix = f"; for example {self.example.id}" if self.example and self.example.outcome == kind else ""
             yield f"  {kind} {causes.total()}: {', '.join(parts)}{suffix}"
+        for stage in self.accounting.stages:
+            if errors := stage.failed_outputs:
+                parts = [f"{count} × {error}" for error, count in errors.most_common(MOST_CAUSES)]
+                count = format_count(errors.total(), "output")
+                yield f"  {count} of kept inputs failed in {stage.stage}: {', '.join(parts)}"
 
     def explain_emptiness(self) -> str:
         """Return the reason for which the flow has no rows, as a clause."""
@@ -112,7 +116,7 @@ def summarize_flow(
         records: commit records of its shards.
         upstream: the flows that it reads.
     """
-    inputs = sum(record.inputs for record in records)
+    inputs = accounting.stages[0].inputs
     for kind in reversed(OUTCOMES):
         if causes := count_causes(accounting, kind):
             example = _find_example(store, accounting.flow, records, kind, *causes.most_common(1)[0][0])
@@ -125,7 +129,7 @@ def _find_example(
 ) -> RejectedRow | None:
     for record in records:
         if record.rejected and any(count.stage == stage and phrase in getattr(count, kind) for count in record.stages):
-            table = read_table_file(store, f"{table_path(flow)}/{record.rejected.name}")
+            table = read_committed(store.sub(table_path(flow)), record.rejected)
             rows = [RejectedRow(**row) for row in table.to_pylist()]
             return next(row for row in rows if (row.outcome, row.stage, row.reason) == (kind, stage, phrase))
     return None
@@ -191,8 +195,8 @@ def check_failures(flow: str, causes: Counter[tuple[str, str]], inputs: int, lim
     (stage, error), count = causes.most_common(1)[0]
     raise TooManyFailed(
         f"flow '{flow}' stopped: {causes.total()} rows of {format_count(inputs, 'input')} failed, {count} of them in "
-        f"stage '{stage}' with {error}. When the cause is gone, `rasura run` with --retry-failed makes them again; to "
-        "leave them out and go on, set engine.max_failed to a larger share"
+        f"stage '{stage}' with {error}. When the cause is gone, the same command with --retry-failed makes them again; "
+        "to leave them out and go on, set engine.max_failed to a larger share"
     )
 
 

@@ -12,6 +12,8 @@ from rich.progress import Progress as Bar
 from rich.table import Column
 from rich.text import Text
 
+from rasura.manifests.safety.text import LINES, escape_controls
+
 LINE_EVERY_S = 15.0
 
 OnProgress = Callable[[float, float, str], None]
@@ -119,7 +121,7 @@ class Progress:
 
     def print(self, text: str) -> None:
         """Print a line."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(escape_controls(text, LINES), highlight=False, markup=False, soft_wrap=True)
 
     def start(self, name: str, total: float, unit: str = "rows") -> None:
         """Start a piece of work.
@@ -129,6 +131,7 @@ class Progress:
             total: how much there is to do, without what was done before.
             unit: what is counted.
         """
+        name = escape_controls(name)
         bar = self._bar.add_task(name, total=total, unit=unit, note="") if self._bar else None
         self._work = _Work(name, total, unit, bar)
 
@@ -139,7 +142,7 @@ class Progress:
     def update(self, done: float, total: float, note: str = "") -> None:
         """Show that so much of so much is done."""
         work = self._work
-        work.done, work.total, work.note = done, total, note or work.note
+        work.done, work.total, work.note = done, total, escape_controls(note) or work.note
         if self._bar and work.bar is not None:
             self._bar.update(work.bar, completed=done, total=total, note=work.note)
         elif time.monotonic() - work.last_line > LINE_EVERY_S or done >= total:
@@ -148,7 +151,7 @@ class Progress:
 
     def show_activity(self, text: str) -> None:
         """Show how far long rows are: beside the bar, or as a line now and then."""
-        work = self._work
+        work, text = self._work, escape_controls(text)
         if self._bar and work.bar is not None:
             self._bar.update(work.bar, note=text)
         elif time.monotonic() - work.last_line > LINE_EVERY_S:

@@ -17,14 +17,14 @@ def read_review_accounting(run: Store) -> "tuple[ReviewAccounting, list[str]] | 
     Raises:
         ReviewError: its database cannot be read.
     """
-    if run.local is None or not (run.local / REVIEW_DATABASE).is_file():
+    if (place := run.find(REVIEW_DATABASE)) is None or not place.is_file():
         return None
     from rasura.annotator.stats.accounting import find_faults, read_accounting
     from rasura.annotator.store.database import read_file
     from rasura.annotator.store.items import NeverOpened, check_opened
 
     try:
-        with read_file(run.local / REVIEW_DATABASE) as connection:
+        with read_file(place) as connection:
             check_opened(connection, run.uri)
             return read_accounting(connection), find_faults(connection)
     except NeverOpened:

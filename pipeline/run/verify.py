@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import io
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,11 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rasura.manifests.compacted.manifest import read_manifest, read_names
 from rasura.manifests.errors import StorageError
 from rasura.manifests.fingerprints import compute_fingerprint
 from rasura.manifests.formats import brushdata, folder_export, ober
 from rasura.manifests.formats.registry import FORMATS, PARQUET_LAYOUTS
 from rasura.manifests.images import RGB, BadImage, Mask, decode_image
+from rasura.manifests.json_lines import parse_json
 from rasura.manifests.run_layout import (
     DATASET,
     DATASET_CARD,
@@ -24,11 +25,12 @@ from rasura.manifests.run_layout import (
     LOOP,
     MANIFEST,
     PLAN,
+    commit_path,
     read_plan,
     table_path,
 )
 from rasura.manifests.schemas import TRIPLET, Kind, decode_value, read_schema
-from rasura.manifests.shards import CommitRecord, DamagedFile, read_manifest
+from rasura.manifests.shards import CommitRecord, DamagedFile, find_record_fault, read_commit
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import RUN_REFERENCE, NoTable, Tables
 from rasura.pipeline.run.leaks import SplitPicture, find_leaks
@@ -181,21 +183,17 @@ def _find_parquet_faults(
                     yield f"row {row}: {fault}"
 
 
-def _find_record_faults(record: CommitRecord, part: str | None) -> Iterator[str]:
+def _find_record_faults(table: Store, record: CommitRecord, part: str | None) -> Iterator[str]:
+    """Yield the faults of a record that a manifest has, and of the shard's own one."""
     if part is not None and record.part != part:
         yield "was made by another recipe than the run's"
-    passed = record.inputs
-    for count in record.stages:
-        if not count.balances():
-            yield f"stage '{count.stage}': in {count.inputs} is not kept + rejected + failed"
-        if count.inputs != passed:
-            yield f"stage '{count.stage}': {passed} came out before it, {count.inputs} went in"
-        passed = count.out
-    if passed != record.rows:
-        yield f"{passed} rows came out, {record.rows} are on disk"
-    lost = sum(sum(count.rejected.values()) + sum(count.failed.values()) for count in record.stages)
-    if lost != (listed := record.rejected.rows if record.rejected else 0):
-        yield f"{lost} were rejected or failed, {listed} have a row"
+    if fault := find_record_fault(record):
+        yield fault
+    try:
+        if read_commit(table, record.shard) != record:
+            yield f"{commit_path(record.shard)} says something else than {MANIFEST}"
+    except DamagedFile as error:
+        yield str(error)
 
 
 def verify_table(run: Store, flow: str, part: str | None, on_rows: OnRows = lambda rows: None) -> Iterator[str]:
@@ -206,12 +204,13 @@ def verify_table(run: Store, flow: str, part: str | None, on_rows: OnRows = lamb
         return
     try:
         records, *_ = read_manifest(table)
+        read_names(table)
     except StorageError as error:
         yield str(error)
         return
     ids: set[str] = set()
     for record in records:
-        yield from (f"{place}/{record.shard}: {fault}" for fault in _find_record_faults(record, part))
+        yield from (f"{place}/{record.shard}: {fault}" for fault in _find_record_faults(table, record, part))
         for file in (record.data, record.rejected):
             if file is None:
                 continue
@@ -229,12 +228,17 @@ def _find_reference_faults(run: Store, data: bytes) -> Iterator[str]:
             return
         names = [name for name in ("id", *RUN_REFERENCE) if name in source.schema_arrow.names]
         table: pa.Table = source.read(columns=names, use_threads=False)
-    tables = Tables(run)
+    tables, damaged = Tables(run), set[str]()
     for raw in table.to_pylist():
         try:
             place = (raw["ref_table"], raw["ref_shard"], raw["ref_row"])
             target = tables.open_run(raw.get("ref_run")).row(*place, ["id"])["id"]
-        except (NoTable, DamagedFile, IndexError):
+        except DamagedFile as error:
+            if error.place not in damaged:  # once, and not for each row
+                damaged.add(error.place)
+                yield f"its rows refer to rows of a damaged file: {error}"
+            continue
+        except (NoTable, IndexError):
             target = None
         if target != raw["id"]:
             run_name = f"{raw['ref_run']}: " if raw.get("ref_run") else ""
@@ -270,10 +274,14 @@ def verify_dataset(dataset: Store, on_rows: OnRows = lambda rows: None) -> Itera
         yield f"{dataset.uri}: not complete (no {DATASET_MANIFEST})"
         return
     try:
-        manifest = json.loads(dataset.read(DATASET_MANIFEST))
-        files, rows = manifest["files"], manifest["rows"]
-    except (ValueError, KeyError, TypeError) as error:
-        yield f"{DATASET_MANIFEST}: cannot be read: {error!r}"
+        manifest = parse_json(dataset.read(DATASET_MANIFEST), DATASET_MANIFEST)
+        files: list[dict[str, Any]] = [
+            {"name": str(file["name"]), "sha256": str(file["sha256"]), "rows": int(file["rows"])}
+            for file in manifest["files"]
+        ]
+        rows = int(manifest["rows"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        yield f"{DATASET_MANIFEST}: is damaged; run the recipe again, or export again, which writes the dataset anew"
         return
     if manifest.get("layout") in FORMATS and manifest["layout"] not in PARQUET_LAYOUTS:
         yield from _find_folder_faults(dataset, manifest)
@@ -307,7 +315,7 @@ def count_rows(store: Store) -> int:
                 rows += sum(record.rows for record in read_manifest(store.sub(table_path(flow)))[0])
         store = store.sub(DATASET)
     with contextlib.suppress(ValueError, KeyError, TypeError, OSError):
-        rows += int(json.loads(store.read(DATASET_MANIFEST))["rows"])
+        rows += int(parse_json(store.read(DATASET_MANIFEST), DATASET_MANIFEST)["rows"])
     return rows
 
 

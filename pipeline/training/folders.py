@@ -31,8 +31,8 @@ def open_folder(store: Store, path: str, writes: bool = True) -> Iterator[Path]:
     Raises:
         StoreError: the store cannot be reached.
     """
-    if store.local is not None:
-        yield store.local / path
+    if (place := store.find(path)) is not None:
+        yield place
         return
     remote = store.sub(path)
     folder = find_cache().parent / "trainings" / hash_json([store.location, path, writes])

@@ -14,8 +14,7 @@ from rasura.pipeline.training.rows import FOREGROUND, RowReader, RowRef
 from rasura.pipeline.training.settings import DistillSettings, RemoverSettings
 from rasura.removers import tiny
 from rasura.removers.base import resize
-from rasura.removers.diffusion.objectclear import FUSION
-from rasura.removers.diffusion.remover import Files
+from rasura.removers.diffusion.remover import FUSION, Files, refuse_objectclear
 from rasura.removers.training import catdiffusion, distill, objectclear, sdxl
 from rasura.removers.training import train as trainer
 from rasura.removers.training.catdiffusion_settings import CatSettings
@@ -98,7 +97,9 @@ def load_learner(config: RemoverSettings, settings: Settings, codec: Path, start
         files = find_files(config, start)
         image_encoder = config.image_encoder if files.base == config.base else None
         return objectclear.open_learner(files, image_encoder, settings.seed)
-    return sdxl.open_learner(find_files(config, start))
+    files = find_files(config, start)
+    refuse_objectclear(f"preset {config.preset}", files.base, files.unet)
+    return sdxl.open_learner(files)
 
 
 def find_files(config: RemoverSettings, start: Path | None) -> Files:

@@ -9,6 +9,7 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from rasura.discriminator import network
 from rasura.discriminator import train as discriminator_trainer
+from rasura.discriminator.judges.vlm import MAX_TOKENS
 from rasura.discriminator.network import Config
 from rasura.manifests.spelling import suggest
 from rasura.networks.checkpoint import TrainingFailed
@@ -150,6 +151,9 @@ class DiscriminatorSettings(RecipeModel):
     url: str | None = Field(None, description="vlm: an OpenAI-compatible API, as http://localhost:8000/v1.")
     model: str | None = Field(None, description="vlm: the model's name on that server.")
     prompt: str = Field("removal-1", description="vlm: the question, one of Rasura's or a text file.")
+    max_tokens: int = Field(
+        MAX_TOKENS, ge=16, le=1_000_000, description="vlm: tokens of an answer at most, with the model's thoughts."
+    )
     weights: Path | None = Field(None, description="remove: SAM's image encoder, rc_s: DINOv2's, as ONNX.")
     unchecked: bool = Field(
         False, description="Keep by a discriminator that has failed its judge battery, or was not checked."

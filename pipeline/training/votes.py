@@ -63,7 +63,7 @@ def read_votes_files(files: Sequence[Path], reviewers: Reviewers | None = None) 
 def read_votes_folder(folder: Store, reviewers: Reviewers) -> "list[VoteRow]":
     """Read the votes of one sort in a folder's `*.jsonl`, oldest first and each entry once; [] without a folder."""
     names = [name for name in folder.files() if name.endswith(".jsonl")]
-    files = [folder.local / name if folder.local else fetch(f"{folder.uri}/{name}") for name in names]
+    files = [folder.find(name) or fetch(f"{folder.uri}/{name}") for name in names]
     rows, _ = read_votes_files(files, reviewers)
     return list({row["nonce"]: row for row in rows}.values())
 

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rasura.manifests.errors import InputError
+from rasura.networks.finite import to_uint8
 from rasura.networks.memory import DECODE_ELEMENTS, NetworkMemory, count_parameters, estimate_memory
 from rasura.networks.pipeline_folder import (
     check_library,
@@ -33,6 +34,7 @@ from rasura.networks.pretrained import MissingWeights
 from rasura.networks.weights import pick_device_and_dtype
 from rasura.removers.base import Capability, resize
 from rasura.removers.diffusion.loop import HoleColour, prefill
+from rasura.removers.diffusion.remover import refuse_objectclear
 
 Array = npt.NDArray[Any]
 
@@ -103,6 +105,7 @@ class PipelineRemover:
         self.pipe: Any = None
         self.arguments: dict[str, Any] = {}
         self.sides: set[str] = set()
+        self.is_numeric = True  # it returns values, where it is asked to
 
     def _estimate_memory(self) -> NetworkMemory:
         """Estimate the memory of all components, text encoders included: the pipeline keeps them."""
@@ -120,6 +123,7 @@ class PipelineRemover:
             MissingWeights: diffusers or the pipeline is unknown, the folder holds another system or lacks a component.
             ValueError: the pipeline takes no such option.
         """
+        refuse_objectclear(self.name, self.folder)
         cls, index = find_pipeline(self.options.pipeline), read_index(self.folder)
         if get_system(index["_class_name"]) != get_system(self.options.pipeline):
             raise MissingWeights(
@@ -133,7 +137,9 @@ class PipelineRemover:
             if name not in optional and is_absent:
                 raise MissingWeights(f"{self.name}: '{self.folder}' lacks the component '{name}' of {cls.__name__}")
         self.arguments = make_arguments(cls, self.options, self.name)
-        self.sides = {"height", "width"} & inspect.signature(cls.__call__).parameters.keys()
+        parameters = inspect.signature(cls.__call__).parameters
+        self.sides = {"height", "width"} & parameters.keys()
+        self.is_numeric = "output_type" in parameters
         files = {"model_index.json": self.folder / "model_index.json"}
         for name, entry in components.items():
             if entry is not None:
@@ -156,6 +162,7 @@ class PipelineRemover:
         """Fill as `Remover.fill` does, one picture after the other.
 
         Raises:
+            NotFinite: the pipeline computed no numbers.
             BlackedOut: the folder's safety checker replaced a result.
             ValueError: the pipeline returned a picture of other proportions.
         """
@@ -193,6 +200,7 @@ class PipelineRemover:
             generator=torch.Generator("cpu").manual_seed(seed),
             **self.arguments,
             **({} if text is None else {"prompt": text}),
+            **({"output_type": "np"} if self.is_numeric else {}),
             **{side: value for side, value in (("height", height), ("width", width)) if side in self.sides},
         )
         if any(getattr(result, "nsfw_content_detected", None) or []):
@@ -200,7 +208,8 @@ class PipelineRemover:
                 f"remover '{self.name}': the safety checker in '{self.folder}' blacked the result out; write "
                 '`"safety_checker": [null, null]` in its model_index.json to go without'
             )
-        fill = np.asarray(result.images[0].convert("RGB"))
+        image = result.images[0]  # as values, since a picture would be black where they are not finite
+        fill = to_uint8(np.asarray(image)) if self.is_numeric else np.asarray(image.convert("RGB"))
         if abs(fill.shape[1] / fill.shape[0] - width / height) > 0.02:
             raise ValueError(
                 f"remover '{self.name}' returned {fill.shape[1]} x {fill.shape[0]} px, not {width} x {height}"

@@ -204,10 +204,10 @@ class CatDiffusion(Sd15):
             **{f"image_encoder/{name}": path for name, path in encoder.items()},
         }
 
-    def setup(self) -> None:
+    def open_parts(self) -> None:
         from rasura.networks.inpainting.catdiffusion import open_inpainter
 
-        super().setup()
+        super().open_parts()
         parts, files = self.parts, self.files
         assert parts is not None
         assert files.semantic_inpainter is not None

@@ -13,8 +13,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rasura.networks.pretrained import MissingWeights, get_variant, list_diffusers_files
+from rasura.networks.pretrained import (
+    TEXT_SPARE,
+    MissingWeights,
+    get_variant,
+    list_diffusers_files,
+    open_transformers,
+    refuse_others,
+)
 from rasura.networks.single_file import describe_part, get_family, open_text_part, read_shapes
+from rasura.networks.weights import read_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +30,8 @@ if TYPE_CHECKING:
 
 SECOND_PADDING = {"pad_token": "!"}
 """What fills up the texts of SDXL's second encoder, whose id is 0. The vocabulary is that of the first."""
+TEXT_KINDS = ("clip_text_model", "clip")
+"""The `model_type` of CLIP's text encoder: of it alone, or of a whole CLIP."""
 _KEPT: ContextVar[dict[Any, Any] | None] = ContextVar("text encoders that are kept", default=None)
 
 
@@ -153,10 +163,15 @@ def list_tokenizer_files(folder: Path) -> list[Path]:
 
 
 def open_tokenizer(folder: Path, **tokens: Any) -> Any:
-    """Open CLIP's tokenizer from its folder; `tokens` take the place of its own special ones."""
+    """Open CLIP's tokenizer from its folder; `tokens` take the place of its own special ones.
+
+    Raises:
+        MissingWeights: the folder holds none.
+    """
     from transformers import CLIPTokenizer
 
-    return CLIPTokenizer.from_pretrained(folder, local_files_only=True, **tokens)
+    with refuse_others(folder, "a folder of CLIP's tokenizer"):
+        return CLIPTokenizer.from_pretrained(folder, local_files_only=True, **tokens)
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str]) -> "torch.Tensor":
@@ -203,11 +218,9 @@ def encode(
     """
     import torch
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
-    from transformers.utils.logging import disable_progress_bar
 
     is_sdxl = get_family(read_shapes(folder)) == "SDXL" if folder.is_file() else (folder / "text_encoder_2").is_dir()
     encoder_files(folder, is_sdxl, tokenizer, [prompt, negative or ""])
-    disable_progress_bar()  # type: ignore[no-untyped-call]
     texts = [prompt] if negative is None and is_sdxl else [prompt, negative or ""]
     states = []
     pooled = None
@@ -234,8 +247,8 @@ def _load_encoder(cls: Any, base: Path, suffix: str, device: Any, dtype: Any) ->
     if base.is_file():
         return open_text_part(base, cls, suffix, dtype).to(device)
     folder = base / f"text_encoder{suffix}"
-    variant = get_variant(folder)
-    return cls.from_pretrained(folder, variant=variant, dtype=dtype, local_files_only=True).to(device).eval()
+    spare = () if suffix else TEXT_SPARE  # the second one has a projection
+    return open_transformers(cls, folder, TEXT_KINDS, spare, dtype, device, get_variant(folder))
 
 
 def save(conditioning: Conditioning, path: Path) -> None:
@@ -249,12 +262,11 @@ def load(path: Path) -> Conditioning:
     """Read embeddings from a file of `save`, or from RORem's `empty_prompt_embeds.safetensors`.
 
     Raises:
-        MissingWeights: the file holds other tensors.
+        BadWeights: the file cannot be read, or holds other tensors.
     """
     import torch
-    from safetensors.torch import load_file
 
-    tensors = load_file(path)
+    tensors = read_tensors(path)
     names = set(Conditioning.__dataclass_fields__)
     if set(tensors) in (names, {"tokens", "negative_tokens"}):
         return Conditioning(**{name: tensors.get(name) for name in names})  # type: ignore[arg-type]

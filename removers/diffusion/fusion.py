@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from rasura.networks.finite import check_finite
+
 Array = npt.NDArray[Any]
 
 LEVELS = 5
@@ -20,7 +22,12 @@ MULTIPLE = 16
 
 
 def attention_to_uint8(attention: Array, shape: tuple[int, int]) -> Array:
-    """Return (h, w) uint8 at the latents' shape of token attention (h / 2, w / 2): bilinear, lowest 0, highest 255."""
+    """Return (h, w) uint8 at the latents' shape of token attention (h / 2, w / 2): bilinear, lowest 0, highest 255.
+
+    Raises:
+        NotFinite: the attention is none.
+    """
+    check_finite(attention, "its attention")
     enlarged = cv2.resize(attention.astype(np.float32), shape[::-1], interpolation=cv2.INTER_LINEAR)
     low, high = float(enlarged.min()), float(enlarged.max())
     scaled: Array = (enlarged - low) / (high - low + 1e-8)

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from rasura.networks.finite import to_uint8
 from rasura.networks.pca_codec import decode_latents, encode_pixels
 from rasura.removers.diffusion.conditioning import Conditioning
 
@@ -84,9 +85,12 @@ def to_tensor(pictures: Sequence[Array], device: Any, dtype: Any) -> "torch.Tens
 
 
 def to_pictures(pixels: "torch.Tensor") -> list[Array]:
-    """Return uint8 pictures of (n, 3, h, w) in [-1, 1]."""
-    scaled = ((pixels.float() / 2 + 0.5).clamp(0, 1) * 255).round()
-    return list(scaled.permute(0, 2, 3, 1).cpu().numpy().astype(np.uint8))
+    """Return uint8 pictures of (n, 3, h, w) in [-1, 1].
+
+    Raises:
+        NotFinite: a value is not finite.
+    """
+    return [to_uint8(values) for values in (pixels.float() / 2 + 0.5).permute(0, 2, 3, 1).cpu().numpy()]
 
 
 def resize_hole(holes: "torch.Tensor", shape: Sequence[int]) -> "torch.Tensor":

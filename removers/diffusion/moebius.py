@@ -49,7 +49,7 @@ class Moebius(PixelHacker):
 
     def weights(self) -> Mapping[str, Path]:
         files = super().weights()
-        if (side := FACTOR * self.read_unet_config()["sample_size"]) != self.options.size:
+        if (side := FACTOR * int(self.read_unet_config()["sample_size"])) != self.options.size:
             raise MissingWeights(
                 f"{self.name}: '{self.find_network()}' works at {side} px alone, not {self.options.size}"
             )

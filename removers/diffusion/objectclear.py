@@ -7,7 +7,6 @@ The published weights are under the NTU S-Lab License 1.0: not for commercial us
 are read from a local folder. A folder that was trained here has the same layout and a record of its training.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,15 +20,14 @@ from rasura.networks.pretrained import (
     MissingWeights,
     get_variant,
     list_diffusers_files,
+    open_transformers,
     prefer_half,
-    quiet,
-    read_config,
+    read_settings,
 )
-from rasura.networks.weights import check_names, shorten
 from rasura.removers.base import Capability, Filled
 from rasura.removers.diffusion import fusion, loop
 from rasura.removers.diffusion.loop import Options, Parts
-from rasura.removers.diffusion.remover import DiffusionRemover, Files
+from rasura.removers.diffusion.remover import FUSION, DiffusionRemover, Files
 
 if TYPE_CHECKING:
     import torch
@@ -56,14 +54,12 @@ OPTIONS = Options(size=512, steps=20, guidance=2.5, prompt=PROMPT, start="noise"
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-FUSION, IMAGE_ENCODER = "postfuse_module", "image_prompt_encoder"
-"""Folders of the fusion module and of CLIP's image encoder."""
+IMAGE_ENCODER = "image_prompt_encoder"
+"""Folder of CLIP's image encoder."""
 RECORD = "training.json"
 """The record of a training, in a folder that was trained here."""
-IMAGE_ENCODER_SPARE = ("text_model.", "text_projection.", "logit_scale", "vision_model.embeddings.position_ids")
+IMAGE_ENCODER_SPARE = ("text_model.", "text_projection.", "logit_scale")
 """Beginnings of names of a whole CLIP's tensors that are not the image encoder's."""
-MISSING = ("missing_keys", "mismatched_keys")
-"""Names that transformers gives to the tensors that a file lacks."""
 
 Background = Literal["black", "grey"]
 
@@ -91,24 +87,14 @@ def open_image_encoder(folder: Path) -> Any:
     """Open CLIP's image encoder, of its own folder or of a whole CLIP's, in float32 on the CPU.
 
     Raises:
-        MissingWeights: there is none.
+        BadWeights: there is none, or one that is not whole.
     """
     from transformers import CLIPVisionModelWithProjection
 
-    variant = get_variant(folder)
-    cls: Any = CLIPVisionModelWithProjection
-    if read_config(folder).get("model_type") not in ("clip", "clip_vision_model"):
-        raise MissingWeights(f"{folder} is no image encoder of CLIP: its config.json has another `model_type`")
-    try:
-        with quiet():
-            model, report = cls.from_pretrained(
-                folder, variant=variant, local_files_only=True, use_safetensors=True, output_loading_info=True
-            )
-    except (OSError, ValueError, RuntimeError, TypeError) as error:
-        raise MissingWeights(f"{folder} cannot be opened as CLIP's image encoder: {shorten(error)}") from error
-    missing = [key[0] if isinstance(key, tuple) else key for part in MISSING for key in report[part]]
-    check_names(folder, cls.__name__, missing, list(report["unexpected_keys"]), IMAGE_ENCODER_SPARE)
-    return model.float().eval().requires_grad_(False)
+    kinds = ("clip_vision_model", "clip")
+    return open_transformers(
+        CLIPVisionModelWithProjection, folder, kinds, IMAGE_ENCODER_SPARE, device="cpu", variant=get_variant(folder)
+    )
 
 
 def open_fusion(base: Path, embedding: int, token: int) -> Any:
@@ -126,7 +112,7 @@ def open_fusion(base: Path, embedding: int, token: int) -> Any:
 def read_record(base: Path) -> dict[str, Any]:
     """Read the record of a training here; empty for the published folder."""
     path = base / RECORD
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
+    return read_settings(path) if path.is_file() else {}
 
 
 def restart_background(
@@ -189,6 +175,7 @@ def describe_capability(record: Mapping[str, Any]) -> Capability:
 class ObjectClear(DiffusionRemover):
     """`files.base` is its folder: unet, vae, scheduler, text encoders, `postfuse_module`, `image_prompt_encoder`."""
 
+    is_objectclear = True
     fusion: Any
     vision: Any
 
@@ -206,8 +193,8 @@ class ObjectClear(DiffusionRemover):
         own = {f"{part}/{name}": path for part, files in parts.items() for name, path in files.items()}
         return {**super().weights(), **own, **({RECORD: base / RECORD} if self.record else {})}
 
-    def setup(self) -> None:
-        super().setup()
+    def open_parts(self) -> None:
+        super().open_parts()
         assert self.parts is not None
         vision = open_image_encoder(self.files.base / IMAGE_ENCODER)
         width = self.parts.conditioning.tokens.shape[-1]

@@ -9,17 +9,16 @@ pipeline calls them the other way round and computes the same: towards the backg
 Exchanged, the network would paint an object.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from rasura.networks.pretrained import MissingWeights, fill_module
+from rasura.networks.pretrained import MissingWeights, fill_module, read_settings, refuse_others
 from rasura.networks.weights import find_single, read_tensors
 from rasura.removers.base import Capability
 from rasura.removers.diffusion.conditioning import Conditioning
 from rasura.removers.diffusion.loop import HOLE_AND_SOURCE, Options
-from rasura.removers.diffusion.remover import DiffusionRemover, Files, list_part
+from rasura.removers.diffusion.remover import DiffusionRemover, Files, list_part, make_scheduler
 
 UNET: Mapping[str, Any] = {
     "sample_size": 64,
@@ -81,7 +80,7 @@ class PixelHacker(DiffusionRemover):
     def read_unet_config(self) -> dict[str, Any]:
         """Return the UNet's configuration: the released one, and what a `config.json` beside the weights says."""
         path = self.find_network().parent / "config.json"
-        stored = json.loads(path.read_text()) if path.is_file() else {}
+        stored = read_settings(path) if path.is_file() else {}
         return {**self.unet, **{name: value for name, value in stored.items() if not name.startswith("_")}}
 
     def encode_prompts(self, device: Any, dtype: Any) -> Conditioning:
@@ -104,13 +103,15 @@ class PixelHacker(DiffusionRemover):
         Raises:
             MissingWeights: the file does not fit.
         """
-        path = self.find_network()
+        path, config = self.find_network(), self.read_unet_config()
+        with refuse_others(path, f"a {self.capability.name}"):
+            unet = self.build(config)
         tensors = {
             name.removeprefix(NETWORK): tensor
             for name, tensor in read_tensors(path).items()
             if name.startswith(NETWORK)
         }
-        return fill_module(self.build(self.read_unet_config()), tensors, path, dtype)
+        return fill_module(unet, tensors, path, dtype)
 
     def build(self, config: Mapping[str, Any]) -> Any:
         """Build the UNet of a configuration, on the meta device."""
@@ -118,9 +119,7 @@ class PixelHacker(DiffusionRemover):
 
     def scheduler(self) -> Any:
         """Return the release's scheduler, or the one that the options name with its settings."""
-        import diffusers
-
-        return getattr(diffusers, self.options.scheduler or "DDIMScheduler").from_config(dict(SCHEDULER))
+        return make_scheduler(self.options.scheduler or "DDIMScheduler", SCHEDULER, self.files.base)
 
 
 def build_unet(config: Mapping[str, Any]) -> Any:

@@ -11,7 +11,15 @@ from rasura.networks import lora
 from rasura.networks.batches import run_in_batches
 from rasura.networks.memory import DECODE_ELEMENTS, UNET_ELEMENTS, NetworkMemory, count_parameters, estimate_memory
 from rasura.networks.pca_codec import open_vae
-from rasura.networks.pretrained import MissingWeights, list_diffusers_files, open_unet, prefer_half, read_config
+from rasura.networks.pretrained import (
+    MissingWeights,
+    list_diffusers_files,
+    open_unet,
+    prefer_half,
+    read_config,
+    read_settings,
+    refuse_others,
+)
 from rasura.networks.single_file import TEXT_PREFIXES, UNET, describe_part, read_part_config
 from rasura.networks.weights import pick_device_and_dtype
 from rasura.removers.base import Capability, Filled
@@ -22,6 +30,9 @@ from rasura.removers.diffusion.loop import HOLE_AND_SOURCE, Options, Parts
 Array = npt.NDArray[Any]
 
 Family = Literal["SDXL", "Stable Diffusion 1.5"]
+
+FUSION = "postfuse_module"
+"""Folder of ObjectClear's fusion module, which no other model has."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +71,50 @@ def list_part(path: Path, name: str) -> dict[str, Path]:
     return {f"{name}/{file}": place for file, place in list_diffusers_files(path).items()}
 
 
+def refuse_objectclear(name: str, base: Path, unet: Path | None = None) -> None:
+    """Check that a model's folder, and the one that its UNet is in, is not ObjectClear's.
+
+    Its UNet has the shapes of SDXL-inpainting's, but was trained with a token of the object; and its licence, which is
+    non-commercial, holds for whatever it makes, by whichever kind it is run.
+
+    Raises:
+        MissingWeights
+    """
+    around = [] if unet is None else list(unet.parents)[: 1 + unet.is_file()]
+    for folder in (base, *around):
+        if (folder / FUSION).is_dir():
+            raise MissingWeights(
+                f"{name}: '{folder}' is an ObjectClear (it has {FUSION}), under a licence of its own: name it as "
+                "`base` of a remover of the kind `objectclear`"
+            )
+
+
+def make_scheduler(kind: str, config: Mapping[str, Any], path: Path) -> Any:
+    """Make a scheduler of diffusers.
+
+    Args:
+        kind: its class. config: its settings. path: of the settings, for the error.
+
+    Raises:
+        MissingWeights: diffusers has no such scheduler, or the settings are not one's.
+    """
+    import diffusers
+
+    cls = getattr(diffusers, kind, None)
+    if not isinstance(cls, type) or not hasattr(cls, "add_noise"):
+        raise MissingWeights(f"'{path}': diffusers {diffusers.__version__} has no scheduler '{kind}'")
+    with refuse_others(path, f"the settings of a {kind}"):
+        create: Any = cls
+        return create.from_config(dict(config))
+
+
 class DiffusionRemover:
     """A remover that runs the denoising loop. Loaded in `setup`, run in batches of equal size."""
 
     family: ClassVar[Family] = "SDXL"
     channels: ClassVar[int] = HOLE_AND_SOURCE
     """Channels that the UNet takes."""
+    is_objectclear: ClassVar[bool] = False
 
     def __init__(self, name: str, capability: Capability, files: Files, options: Options) -> None:
         self.name = name
@@ -124,6 +173,8 @@ class DiffusionRemover:
         Raises:
             MissingWeights: a file is missing, or the UNet is of another family or takes another number of channels.
         """
+        if not self.is_objectclear:
+            refuse_objectclear(self.name, self.files.base, self.folder("unet"))
         files = list_part(self.folder("unet"), "unet")
         config = self.read_unet_config()
         family = conditioning.describe_family(config)
@@ -156,6 +207,16 @@ class DiffusionRemover:
         return conditioning.encoder_files(self.files.base, self.family == "SDXL", self.files.tokenizer, texts)
 
     def setup(self) -> None:
+        """Load the networks.
+
+        Raises:
+            BadWeights: a file is damaged, lacks tensors, or is of another model.
+        """
+        with refuse_others(self.files.base, f"the base of a {self.capability.name}"):
+            self.open_parts()
+
+    def open_parts(self) -> None:
+        """Open the networks, the text encoders first; they are gone when the others come."""
         import torch
 
         device, dtype = pick_device_and_dtype(self.options.device, self.options.dtype)
@@ -207,24 +268,21 @@ class DiffusionRemover:
         """
         unet = open_unet(self.folder("unet"), self.read_unet_config(), dtype)
         if self.files.lora:
-            lora.fuse(unet, lora.read(self.files.lora))
+            lora.fuse_file(unet, self.files.lora)
         return unet
 
     def scheduler(self) -> Any:
-        """Return the base's scheduler, or the one that the options name with the base's settings."""
-        import diffusers
+        """Return the base's scheduler, or the one that the options name with the base's settings.
 
-        base = self.files.base
-        config: dict[str, Any] = (
-            describe_part(base, "scheduler")
-            if base.is_file()
-            else diffusers.EulerDiscreteScheduler.load_config(base / "scheduler", local_files_only=True)
-        )
-        if (kind := self.options.scheduler) is None:
-            return getattr(diffusers, config["_class_name"]).from_config(config)
+        Raises:
+            MissingWeights: the base's settings are not those of a scheduler of diffusers.
+        """
+        base, kind = self.files.base, self.options.scheduler
+        path = base if base.is_file() else base / "scheduler" / "scheduler_config.json"
+        config = describe_part(base, "scheduler") if base.is_file() else read_settings(path)
         # UniPC stops at the schedule's least noise, as when it was chosen; today's default goes on to none
         last = {"final_sigmas_type": "sigma_min"} if kind == "UniPCMultistepScheduler" else {}
-        return getattr(diffusers, kind).from_config(config, **last)
+        return make_scheduler(str(kind or config.get("_class_name")), {**config, **last}, path)
 
     def run(
         self, parts: Parts, pictures: Sequence[Array], holes: Sequence[Array], seeds: Sequence[int]

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from rasura.networks.archive import read_archive
+from rasura.networks.archive import describe_code, read_archive
 from rasura.networks.memory import Library, NetworkMemory, count_parameters, estimate_memory
-from rasura.networks.pretrained import fill_module
-from rasura.networks.weights import BadWeights, pick_device_and_dtype, read_tensors
+from rasura.networks.pretrained import fill_module, refuse_others
+from rasura.networks.weights import BadWeights, describe_content, pick_device_and_dtype, read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,11 +55,14 @@ def read_generator(path: Path, last_name: str, prefixes: tuple[str, ...]) -> dic
     Raises:
         BadWeights: the file cannot be read, or holds no such generator.
     """
+    if content := describe_content(path):
+        raise BadWeights(f"'{path}' cannot be opened as weights: {content}")
     state = read_archive(path) if path.suffix in ARCHIVES else read_tensors(path)
     for prefix in ("", *prefixes):
         if f"{prefix}{last_name}" in state:
             return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-    raise BadWeights(f"'{path}' has no tensor '{last_name}': it is of another network")
+    code = describe_code(path) if path.suffix in ARCHIVES else ""
+    raise BadWeights(f"'{path}' has no tensor '{last_name}': it is of another network{code}")
 
 
 def list_weights(name: str, kind: str, path: Path) -> dict[str, Path]:
@@ -93,7 +96,7 @@ def open_generator(
     """
     import torch
 
-    with torch.device("meta"):
+    with torch.device("meta"), refuse_others(path, f"a {getattr(construct, '__name__', 'generator')}"):
         net = construct(**infer_shape(state))
     counters = {name: torch.tensor(0) for name in net.state_dict() if name.endswith("num_batches_tracked")}
     place, dtype = pick_device_and_dtype(device, "float32")

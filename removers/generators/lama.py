@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rasura.networks.finite import check_finite, to_uint8
 from rasura.networks.weights import BadWeights
 from rasura.removers.base import Capability
 from rasura.removers.generators.generator import (
@@ -78,7 +79,7 @@ def fill_picture(net: Any, picture: Array, hole: Array) -> Array:
     mask = add_symmetric_border(hole, MULTIPLE)
     masked = np.where(mask[..., None], 0, add_symmetric_border(picture, MULTIPLE)).astype(np.float32) / 255
     filled = net(np.ascontiguousarray(masked.transpose(2, 0, 1)), mask.astype(np.float32))
-    result = np.rint(np.clip(filled, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)[:height, :width]
+    result = to_uint8(filled).transpose(1, 2, 0)[:height, :width]
     return np.asarray(np.where(hole[..., None], result, picture))
 
 
@@ -114,6 +115,7 @@ class OnnxLama:
 
         Raises:
             BadWeights: the network takes another size, or returns values in an unknown range.
+            NotFinite: it returns values that are none.
         """
         if self.side is not None and hole.shape != (self.side, self.side):
             raise BadWeights(f"'{self.path}' works on {self.side} px, not on {hole.shape}: set `size: {self.side}`")
@@ -123,6 +125,7 @@ class OnnxLama:
         result = np.asarray(
             self.session.run(None, {self.names[0]: masked[None], self.names[1]: hole[None, None]})[0][0]
         )
+        check_finite(result, "its picture")
         known = np.broadcast_to(hole == 0, masked.shape)
         for scale in (1.0, 255.0):
             if np.abs(result[known] / scale - masked[known]).mean() < SCALE_TOLERANCE:

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from rasura.networks.finite import to_uint8
+from rasura.networks.pretrained import refuse_others
 from rasura.networks.weights import BadWeights
 from rasura.removers.base import Capability
 from rasura.removers.generators.generator import (
@@ -53,7 +55,9 @@ class Migan:
         from rasura.networks.inpainting.migan import MiganGenerator, infer_migan_shape
 
         state = read_generator(self.path, "encoder.b4.conv1.conv1.weight", ("model.",))
-        self._check_size(infer_migan_shape(state)["side"])
+        with refuse_others(self.path, "a MI-GAN"):
+            side = infer_migan_shape(state)["side"]
+        self._check_size(side)
         self.net = open_generator(self.path, MiganGenerator, infer_migan_shape, state, self.options.device)
 
     def _open_onnx(self) -> None:
@@ -88,7 +92,7 @@ class Migan:
         known = (~hole).astype(np.float32)
         scaled = (picture.astype(np.float32) / 127.5 - 1) * known[..., None]
         joined = np.concatenate([known[None] - 0.5, scaled.transpose(2, 0, 1)])[None]
-        filled = np.rint(np.clip(self.net(np.ascontiguousarray(joined)) * 127.5 + 127.5, 0, 255)).astype(np.uint8)
+        filled = to_uint8(self.net(np.ascontiguousarray(joined)) / 2 + 0.5)
         return np.asarray(np.where(hole[..., None], filled.transpose(1, 2, 0), picture))
 
     def _fill_by_pipeline(self, picture: Array, hole: Array) -> Array:

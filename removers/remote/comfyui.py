@@ -8,19 +8,27 @@ picture is the result.
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import numpy as np
 import numpy.typing as npt
 
-from rasura.networks.web_client import ServerUnavailable, check_address, make_headers, request
+from rasura.manifests.json_lines import parse_json
+from rasura.networks.web_client import ServerUnavailable, make_headers, request
 from rasura.networks.weights import BadWeights
 from rasura.removers.base import Capability
-from rasura.removers.remote.remote import RemoteOptions, UnusableAnswer, encode_form, encode_png, read_answer
+from rasura.removers.remote.remote import (
+    HOLE_GREY,
+    RemoteOptions,
+    RemoteRemover,
+    UnusableAnswer,
+    encode_form,
+    encode_png,
+    read_answer,
+)
 
 Array = npt.NDArray[Any]
 
@@ -37,7 +45,7 @@ def read_workflow(path: Path) -> dict[str, Any]:
         BadWeights: it is none, or has no place for the picture or the mask.
     """
     try:
-        workflow = json.loads(path.read_text(encoding="utf-8"))
+        workflow = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadWeights(f"'{path}' is no workflow of ComfyUI: {error}") from error
     if not isinstance(workflow, dict) or not all(
@@ -70,13 +78,26 @@ def fill_placeholders(value: Any, values: Mapping[str, Any]) -> Any:
     return value
 
 
-class ComfyUi:
+def find_exception(messages: Any) -> str:
+    """Return what a failed node said, of the messages of a workflow's status; "" where none did.
+
+    Examples:
+        >>> find_exception([["execution_error", {"node_type": "KSampler", "exception_message": "out of memory"}]])
+        'KSampler: out of memory'
+    """
+    for message in messages if isinstance(messages, list) else []:
+        details = message[1] if isinstance(message, list) and len(message) == 2 else None
+        if isinstance(details, dict) and details.get("exception_message"):
+            return f"{details.get('node_type') or 'a node'}: {details['exception_message']}"[:300].strip()
+    return ""
+
+
+class ComfyUi(RemoteRemover):
     """A workflow of ComfyUI, run once for each picture."""
 
     def __init__(self, name: str, options: RemoteOptions, pause: Callable[[float], None] = time.sleep) -> None:
-        self.name, self.options, self.pause = name, options, pause
-        self.url = check_address(options.url)
-        self.capability = replace(CAPABILITY, native_size=options.size)
+        super().__init__(name, options, CAPABILITY)
+        self.pause, self.end = pause, 0.0
         self.workflow: dict[str, Any] = {}
 
     def weights(self) -> Mapping[str, Path]:
@@ -85,29 +106,17 @@ class ComfyUi:
         return {"workflow": path}
 
     def setup(self) -> None:
-        self.workflow = read_workflow(Path(self.options.workflow))
-
-    def fill(self, pictures: Sequence[Array], holes: Sequence[Array], seeds: Sequence[int]) -> list[Array]:
-        """Fill as `Remover.fill` does.
+        """Read the workflow.
 
         Raises:
-            ServerUnavailable: it is away, or no picture is ready in time.
-            UnusableAnswer: the workflow failed, or saved no picture.
+            BadWeights: it is none.
         """
-        return self.paint(pictures, holes, seeds, [self.options.prompt] * len(pictures))
+        self.workflow = read_workflow(Path(self.options.workflow))
 
-    def set_texts(self, texts: Sequence[str]) -> None:
-        """Announce texts as `Inserter.set_texts` does: a server needs no preparation."""
-
-    def paint(
-        self, pictures: Sequence[Array], holes: Sequence[Array], seeds: Sequence[int], texts: Sequence[str]
-    ) -> list[Array]:
-        """Paint as `Inserter.paint` does; the text takes the place of `{prompt}`. It raises what `fill` raises."""
-        return [self._run(*values) for values in zip(pictures, holes, seeds, texts, strict=True)]
-
-    def _run(self, picture: Array, hole: Array, seed: int, text: str) -> Array:
+    def ask(self, picture: Array, hole: Array, seed: int, text: str) -> Array:
+        self.end = time.monotonic() + self.options.timeout_s
         values = {
-            "{image}": self._upload(np.where(hole[..., None], 127, picture).astype(np.uint8)),
+            "{image}": self._upload(np.where(hole[..., None], HOLE_GREY, picture).astype(np.uint8)),
             "{mask}": self._upload(np.repeat(hole[..., None] * np.uint8(255), 3, axis=2)),
             "{seed}": seed % 2**32,
             "{prompt}": text,
@@ -135,29 +144,51 @@ class ComfyUi:
     def _wait(self, number: str) -> dict[str, str]:
         """Wait until a workflow is done; return the name, folder and type of its first saved picture."""
         for _ in range(max(1, round(self.options.timeout_s / POLL_S))):
-            entry = self._read_json(f"/history/{number}").get(number)
-            if isinstance(entry, dict):
-                if (entry.get("status") or {}).get("status_str") == "error":
-                    raise UnusableAnswer(f"the workflow '{self.options.workflow}' failed on {self.url}")
-                pictures = [image for node in (entry.get("outputs") or {}).values() for image in node.get("images", [])]
-                saved = [image for image in pictures if image.get("type") == "output"] or pictures
-                if not saved:
-                    raise UnusableAnswer(f"the workflow '{self.options.workflow}' saved no picture on {self.url}")
-                return {name: str(saved[0].get(name, "")) for name in ("filename", "subfolder", "type")}
+            entry = self._read_json(f"/history/{quote(number, safe='')}").get(number)
+            if isinstance(entry, dict) and (saved := self._find_saved(entry)):
+                return saved
+            if time.monotonic() > self.end:
+                break
             self.pause(POLL_S)
         raise ServerUnavailable(f"{self.url} did not finish the workflow in {self.options.timeout_s:g} s")
+
+    def _find_saved(self, entry: Mapping[str, Any]) -> dict[str, str] | None:
+        """Return the first saved picture of a workflow by its entry in the history; None while it runs.
+
+        Raises:
+            UnusableAnswer: it failed, or saved none.
+        """
+        status = entry.get("status")
+        status = status if isinstance(status, dict) else {}
+        workflow = f"the workflow '{self.options.workflow}'"
+        if status.get("status_str") == "error":
+            reason = find_exception(status.get("messages"))
+            raise UnusableAnswer(f"{workflow} failed on {self.url}" + (f": {reason}" if reason else ""))
+        if status.get("completed") is False:
+            return None
+        outputs = entry.get("outputs")
+        nodes = [node for node in outputs.values() if isinstance(node, dict)] if isinstance(outputs, dict) else []
+        images = [image for node in nodes for image in node.get("images") or [] if isinstance(image, dict)]
+        pictures = [image for image in images if isinstance(image.get("filename"), str) and image["filename"]]
+        saved = [image for image in pictures if image.get("type") == "output"] or pictures
+        if not saved:
+            raise UnusableAnswer(f"{workflow} saved no picture on {self.url}")
+        return {name: str(saved[0].get(name) or "") for name in ("filename", "subfolder", "type")}
 
     def _request(self, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> bytes:
         options = self.options
         every = {**make_headers(options.key_variable), **(headers or {})}
-        return request(f"{self.url}{path}", body, every, options.timeout_s, options.attempts, self.pause)
+        left = max(0.0, self.end - time.monotonic())
+        return request(
+            f"{self.url}{path}", body, every, options.timeout_s, options.attempts, self.pause, deadline_s=left
+        )
 
     def _read_json(
         self, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> dict[str, Any]:
         answer = self._request(path, body, headers)
         try:
-            document = json.loads(answer)
+            document = parse_json(answer)
         except ValueError as error:
             raise UnusableAnswer(f"{self.url}{path} gave no JSON: {answer[:60]!r}") from error
         if not isinstance(document, dict):

@@ -15,8 +15,8 @@ import numpy as np
 
 from rasura.networks.pretrained import MissingWeights, list_diffusers_files
 from rasura.removers.diffusion import conditioning, objectclear
-from rasura.removers.diffusion.objectclear import FUSION, IMAGE_ENCODER, OBJECT_TOKEN, PROMPT, Background
-from rasura.removers.diffusion.remover import Files
+from rasura.removers.diffusion.objectclear import IMAGE_ENCODER, OBJECT_TOKEN, PROMPT, Background
+from rasura.removers.diffusion.remover import FUSION, Files
 from rasura.removers.training import sdxl
 from rasura.removers.training.train import Learner, Settings, Triplet
 

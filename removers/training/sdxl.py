@@ -103,7 +103,7 @@ def fuse_lora(files: Files, folder: Path) -> Files:
         return files
     if not folder.is_dir():
         unet = open_diffusers("UNet2DConditionModel", files.unet or files.base / "unet", torch.float32)
-        lora.fuse(unet, lora.read(files.lora))
+        lora.fuse_file(unet, files.lora)
         part = folder.with_name(f"{folder.name}.part")
         write_unet(unet, part)
         part.replace(folder)

@@ -18,7 +18,9 @@ class GroundParams(stage.Params):
     former_names: ClassVar[Mapping[str, str]] = {"object_detector": "things", "field_of_view": "fov"}
 
     backend: Literal["lower-region", "depth-onnx", "depth-anything", "depth-column"] = Field(
-        "lower-region", description="Where depth comes from: nowhere, a network, or a column of the record."
+        "lower-region",
+        description="Where depth comes from: nowhere, a network, or a column of the record. Weights of Depth Anything: "
+        "V1 and V2 Small are under Apache-2.0, V2 Base, Large and Giant under CC-BY-NC-4.0 (not for commercial use).",
     )
     weights: Reference | None = Field(None, description="The depth network: a file or folder, or a hub id.")
     revision: Revision | None = Field(None, description="Commit of the depth network, where it is a hub id.")
@@ -32,7 +34,9 @@ class GroundParams(stage.Params):
     depth_metric: bool = Field(True, description="Whether depths in these units are to be trusted as metres.")
     depth_column: str = Field("true_depth", description="Column that holds the depth (depth-column).")
     classes: Literal["none", "mask2former"] = Field(
-        "none", description="Network that separates ground from water and walls."
+        "none",
+        description="Network that separates ground from water and walls. The published weights of Mask2Former are "
+        "under CC-BY-NC-4.0 (not for commercial use).",
     )
     class_weights: Reference | None = Field(None, description="The class network: a folder, or a hub id.")
     class_revision: Revision | None = Field(None, description="Commit of the class network on the hub.")

@@ -8,6 +8,7 @@ import numpy as np
 
 from rasura.manifests.images import RGB, Mask
 from rasura.stages.imaging.filters import Floats, blur, convert_to_grey
+from rasura.stages.imaging.morphology import compute_distance_inside, compute_distance_to
 
 Polarity = Literal["auto", "white", "black"]
 
@@ -22,6 +23,9 @@ MIN_INVERTED_CHANGED = 0.5  # and share of such a mask that has to have changed
 
 MOST_CHANGED, MIN_LIKENESS = 0.3, 0.15
 """Share of a picture from which a change is looked at outside of the mask, and the likeness that is needed there."""
+RIM_BAND, RIM_WINDOW = (1.0, 4.0), 9
+"""Pixels from an object's outline that are compared on both sides of it, and the side of the window of their means."""
+EFFECT_MARGIN = 2  # px at `SIDE`, of the 3 x 3 mean and of pixels that are partly inside: no change outside of M_fg
 
 
 class MaskChange(NamedTuple):
@@ -142,6 +146,86 @@ def _shrink(picture: RGB, size: Sequence[int]) -> RGB:
     return np.asarray(cv2.resize(picture, tuple(size), interpolation=cv2.INTER_AREA), np.uint8)
 
 
+class RestLikeness(NamedTuple):
+    """How two pictures agree outside of a mask.
+
+    Attributes:
+        change: share of the picture that changed there.
+        likeness: correlation of their details of 2 to 8 px there, -1 to 1; 0 where there are none.
+    """
+
+    change: float
+    likeness: float
+
+
+def measure_rest(source: RGB, clean: RGB, mask: Mask, change: Mask) -> RestLikeness:
+    """Measure how two pictures agree outside of a mask (h, w), widened by 12 px at `SIDE` px.
+
+    Shadows leave the things that they fall on; of a moved picture, or another one, all details are others.
+
+    Args:
+        source, clean: (h, w, 3) uint8.
+        mask: (h, w) bool.
+        change: as `find_change` returns it.
+    """
+    size = change.shape[::-1]
+    near = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_AREA)
+    outside = np.asarray(cv2.dilate(near, np.ones((25, 25), np.uint8))) == 0
+    first, second = (
+        blur(grey, 2.0) - blur(grey, 8.0)
+        for grey in (convert_to_grey(_shrink(picture, size)) for picture in (source, clean))
+    )
+    one, two = first[outside].astype(np.float64), second[outside].astype(np.float64)
+    power = float(np.sqrt((one @ one) * (two @ two)))
+    return RestLikeness(float((change & outside).mean()), float(one @ two) / power if power > 0 else 0.0)
+
+
+def measure_change_outside(foreground: Mask, change: Mask) -> float:
+    """Measure the share of a change that is outside of M_fg (h, w), widened by `EFFECT_MARGIN`; 0 without a change.
+
+    Examples:
+        >>> change = np.zeros((20, 20), bool)
+        >>> change[:2] = change[10:16] = True
+        >>> measure_change_outside(np.pad(np.ones((4, 20), bool), ((11, 5), (0, 0))), change)
+        0.25
+    """
+    inside = cv2.resize(foreground.astype(np.float32), change.shape[::-1], interpolation=cv2.INTER_AREA) > 0
+    side = 2 * EFFECT_MARGIN + 1
+    near = np.asarray(cv2.dilate(inside.astype(np.uint8), np.ones((side, side), np.uint8))) > 0
+    return float((change & ~near).sum() / max(1, int(change.sum())))
+
+
+def compare_outlines(source: RGB, clean: RGB, mask: Mask) -> float:
+    """Compare the steps of two pictures across the outline of an object: which of the two has the object in it.
+
+    Args:
+        source, clean: (h, w, 3) uint8.
+        mask: (h, w) bool, the object.
+
+    Returns:
+        log2 of the step in `source` over that in `clean`, each plus one level. About 0 where the mask is coarse;
+        negative where `clean` has the object.
+    """
+    depth, distance = compute_distance_inside(mask), compute_distance_to(mask)
+    near, far = RIM_BAND
+    bands = [(depth > near) & (depth <= far), (distance > near) & (distance <= far)]
+    window = (RIM_WINDOW, RIM_WINDOW)
+    weights = [np.asarray(cv2.blur(band.astype(np.float32), window), np.float32) for band in bands]
+    rim = mask & (depth <= near + 0.5) & (weights[0] > 0.05) & (weights[1] > 0.05)
+    if not rim.any():
+        return 0.0
+
+    def measure_step(picture: RGB) -> float:
+        inside, outside = (
+            np.asarray(cv2.blur(picture * band[..., None].astype(np.float32), window), np.float32)[rim]
+            / weight[rim][:, None]
+            for band, weight in zip(bands, weights, strict=True)
+        )
+        return float(np.abs(inside - outside).max(axis=1).mean(dtype=np.float64))
+
+    return float(np.log2((measure_step(source) + 1) / (measure_step(clean) + 1)))
+
+
 def check_rest(source: RGB, clean: RGB, mask: Mask, change: Mask) -> None:
     """Check that, where much of a picture changed, two pictures show the same things outside of the mask.
 
@@ -158,16 +242,7 @@ def check_rest(source: RGB, clean: RGB, mask: Mask, change: Mask) -> None:
     """
     if change.mean() <= MOST_CHANGED:
         return
-    size = change.shape[::-1]
-    near = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_AREA)
-    outside = np.asarray(cv2.dilate(near, np.ones((25, 25), np.uint8))) == 0
-    first, second = (
-        blur(grey, 2.0) - blur(grey, 8.0)
-        for grey in (convert_to_grey(_shrink(picture, size)) for picture in (source, clean))
-    )
-    one, two = first[outside].astype(np.float64), second[outside].astype(np.float64)
-    power = float(np.sqrt((one @ one) * (two @ two)))
-    likeness = float(one @ two) / power if power > 0 else 0.0
+    likeness = measure_rest(source, clean, mask, change).likeness
     if likeness < MIN_LIKENESS:
         raise NoExplanation(
             f"{change.mean():.0%} of the picture changed, and outside of the mask the two pictures show other things "

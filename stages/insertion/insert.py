@@ -148,6 +148,7 @@ class Insert(RemoverStage):
     """
 
     name = "insert"
+    version = "2"
     needs: ClassVar[Schema] = {"source": Kind.RGB}
     gives: ClassVar[Schema] = {
         "input": Kind.RGB,

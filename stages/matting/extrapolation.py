@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rasura.manifests.images import Mask
+from rasura.removers.base import extend_surroundings
 from rasura.stages.imaging.filters import Floats, blur
 
 
@@ -18,12 +19,7 @@ def extrapolate_nearest(values: Floats, valid: Mask) -> Floats:
         >>> extrapolate_nearest(np.array([[[1], [0], [0], [4]]], np.float32), valid)[..., 0].tolist()
         [[1.0, 1.0, 4.0, 4.0]]
     """
-    _, cells = cv2.distanceTransformWithLabels(
-        (~valid).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    table = np.zeros((int(cells.max()) + 1, values.shape[2]), np.float32)
-    table[cells[valid]] = values[valid]
-    return np.asarray(table[cells], np.float32)
+    return np.asarray(extend_surroundings(values, ~valid), np.float32)
 
 
 def extrapolate_smoothly(values: Floats, valid: Mask, sigma: float) -> Floats:

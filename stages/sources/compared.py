@@ -9,7 +9,7 @@ from rasura.manifests.schemas import Kind, Schema
 from rasura.manifests.tables import RUN_REFERENCE
 from rasura.stages import stage
 from rasura.stages.judging.truth import TRUE_KINDS, find_effects
-from rasura.stages.sources.files import RunContext
+from rasura.stages.sources.files import RunContext, survey_tables
 from rasura.stages.stage import Kept, Outcome, Record, Source
 
 PICTURES = ("target", "mask", "object_mask", "foreground_mask", "foreground_visible")
@@ -41,6 +41,9 @@ class Compared(Source):
 
     def schema(self, columns: Schema) -> Schema:
         return {name: kind for name, kind in columns.items() if name not in RUN_REFERENCE} | dict(self.gives)
+
+    def survey_inputs(self, run: RunContext) -> tuple[str, int]:
+        return survey_tables(run, self.upstream())
 
     def items(self, run: RunContext) -> list[Record]:
         of, truth = run.tables.table(self.params.of), run.tables.table(self.params.truth)

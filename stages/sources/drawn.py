@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
+from rasura.manifests.ids import compute_content_id
 from rasura.manifests.run_layout import table_path
 from rasura.manifests.schemas import Kind, Schema
 from rasura.manifests.storage import Store
@@ -44,6 +45,13 @@ class Drawn(Source):
     def referenced_columns(self) -> Schema:
         masks = ("mask", "object_mask", "foreground_mask", "foreground_visible")
         return {"source": Kind.RGB, "target": Kind.RGB, **dict.fromkeys(masks, Kind.MASK)}
+
+    def survey_inputs(self, run: RunContext) -> tuple[str, int]:
+        try:
+            data = run.run.read(self.params.rows)
+        except FileNotFoundError:
+            return "", 0
+        return compute_content_id(data), data.count(b"{")
 
     def items(self, run: RunContext) -> list[Record]:
         try:

@@ -23,7 +23,7 @@ from rasura.stages.sources.balance import (
     estimate_depression_range,
     find_size_bin,
 )
-from rasura.stages.sources.files import RunContext
+from rasura.stages.sources.files import RunContext, survey_tables
 from rasura.stages.stage import Kept, MissingColumns, Outcome, Record, Source
 
 SHADOW_COLUMNS = ["shadow_azimuth", "shadow_elevation", "shadow_confidence", "shadow_softness"]
@@ -252,6 +252,9 @@ class Draws(Source):
     def background_columns(self) -> list[str]:
         """The columns that backgrounds need."""
         return REQUIRED_COLUMNS if self.params.ground else PHOTO_COLUMNS
+
+    def survey_inputs(self, run: RunContext) -> tuple[str, int]:
+        return survey_tables(run, self.upstream())
 
     def items(self, run: RunContext) -> list[Record]:
         p = self.params

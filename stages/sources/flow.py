@@ -14,7 +14,7 @@ from rasura.manifests.ids import compute_seed
 from rasura.manifests.schemas import PICTURES, Kind, Schema
 from rasura.manifests.tables import REFERENCE, RUN_REFERENCE
 from rasura.stages import stage
-from rasura.stages.sources.files import RunContext
+from rasura.stages.sources.files import RunContext, survey_tables
 from rasura.stages.stage import Kept, MissingColumns, Outcome, Record, Rejected, Source
 
 COUNTABLE_KINDS = (Kind.STRING, Kind.INT, Kind.BOOL)
@@ -67,10 +67,14 @@ class Flow(Source):
             REFERENCE
         )
 
+    def survey_inputs(self, run: RunContext) -> tuple[str, int]:
+        return survey_tables(run, self.upstream())
+
     def items(self, run: RunContext) -> list[Record]:
         table, cap = run.tables.table(self.params.of), self.params.cap
         columns = list(dict.fromkeys(["id", "origin", *([cap.column] if cap else [])]))
-        rows: list[Record] = table.read_light(columns).select([*columns, "shard", "row"]).to_pylist()
+        light = table.read_light(columns) if cap else table.read_names()
+        rows: list[Record] = light.select([*columns, "shard", "row"]).to_pylist()
         spare = find_rows_over_cap(rows, cap.column, cap.most, self.seed) if cap else set()
         places = ("id", "origin", "shard", "row")
         items = [{name: row[name] for name in places} for row in rows]

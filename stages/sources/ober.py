@@ -7,19 +7,28 @@ from typing import Literal, cast
 
 from pydantic import Field
 
-from rasura.manifests.formats.dataset_rows import KINDS
+from rasura.manifests.formats.dataset_rows import parse_kind
 from rasura.manifests.formats.ober import NEEDED_COLUMNS, PICTURES, OberReader, list_rows, list_subsets
 from rasura.manifests.ids import compute_content_id, find_equal_splits, is_split_name
-from rasura.manifests.images import MAX_PIXELS, decode_image
+from rasura.manifests.images import MAX_PIXELS, RGB, Mask, decode_image
 from rasura.manifests.parquet import iterate_rows, open_parquet
 from rasura.manifests.schemas import CANDIDATE_KINDS, PROVENANCE, Kind, Schema
 from rasura.stages import stage
 from rasura.stages.imaging.mask_change import Polarity
-from rasura.stages.sources.files import ChangedInput, InputPath, RunContext, format_origin, make_unreadable_id, remember
+from rasura.stages.sources.files import (
+    ChangedInput,
+    InputPath,
+    RunContext,
+    format_origin,
+    make_unreadable_id,
+    remember,
+    survey_files,
+)
 from rasura.stages.sources.listing import MissingInput, SourceFile, find_files
 from rasura.stages.sources.parquet_rows import CellCheck, check_columns, check_files
 from rasura.stages.sources.photos import shrink_to_fit
-from rasura.stages.sources.provided_masks import MASK_COLUMNS, NO_MASK, POLARITY, load_mask
+from rasura.stages.sources.provided_masks import MASK_COLUMNS, NO_MASK, POLARITY, explain_extent, load_mask, shrink_mask
+from rasura.stages.sources.provided_triplets import MIN_MASK_SCORE, check_triplet, equalize_outside, join_foreground
 from rasura.stages.sources.scenes import LISTING_SUFFIXES, read_fingerprint
 from rasura.stages.stage import Kept, Outcome, Record, Rejected, Source
 
@@ -32,6 +41,8 @@ TRIPLET_COLUMNS: Schema = {
     "mask": Kind.MASK,
     "foreground_mask": Kind.MASK,
     "label": Kind.STRING,
+    "outside_change": Kind.FLOAT,  # share of the change that was outside of foreground_mask; null: there is none
+    "outside_level": Kind.FLOAT,  # grey levels of the difference there, before target became source; 0: there was none
 }
 
 
@@ -44,6 +55,7 @@ class OberParams(stage.Params):
     splits: list[str] | None = Field(None, description="only rows of these splits; all where null")
     keep_split: bool = Field(True, description="rows keep their split; otherwise a scene's hash decides")
     mask_polarity: Polarity = POLARITY
+    min_mask_score: float = MIN_MASK_SCORE
     by_subset: bool = Field(False, description="equal scene names in two subsets are two scenes")
     licence: str = Field("unknown", description="licence of the pictures, kept with every row made from them")
     max_side: int | None = Field(None, ge=16, description="longer pictures are scaled down to this many pixels")
@@ -69,7 +81,7 @@ class Ober(Source):
     """Rows of a dataset in OBER's layout."""
 
     name = "ober"
-    version = "3"
+    version = "4"
     input_paths = ("path",)
     gives = {**PROVENANCE, **PAIR_COLUMNS, **GIVEN_KIND, "subset": Kind.STRING, **MASK_COLUMNS}
     Params = OberParams
@@ -90,10 +102,15 @@ class Ober(Source):
     def list_candidate_kinds(self) -> frozenset[str]:
         """Return the chosen subsets that are what a model made; the layout has no verdicts."""
         chosen = self.params.subsets
-        kinds = CANDIDATE_KINDS if chosen is None else CANDIDATE_KINDS & frozenset(chosen)
-        if not kinds:
-            return kinds
-        return kinds & frozenset().union(*(list_subsets(file.path) for file in self.list_inputs()))
+        if chosen is not None and not CANDIDATE_KINDS & frozenset(map(parse_kind, chosen)):
+            return frozenset()
+        subsets = frozenset().union(*(list_subsets(file.path) for file in self.list_inputs()))
+        return CANDIDATE_KINDS & {
+            kind for name in subsets if chosen is None or name in chosen if (kind := parse_kind(name))
+        }
+
+    def survey_inputs(self, run: RunContext) -> tuple[str, int]:
+        return survey_files(self.params.path)
 
     def items(self, run: RunContext) -> list[Record]:
         files = self.list_inputs(run.passed_over)
@@ -163,21 +180,18 @@ class Ober(Source):
         if source.shape != clean.shape:
             sizes = {"input": source.shape[:2], "gt": clean.shape[:2]}
             return Rejected("pictures of two sizes", f"{sizes} in {item['origin']}")
-        pictures: Record = {
-            name: shrink_to_fit(picture, self.params.max_side) for name, picture in (("input", source), ("gt", clean))
-        }
-        columns = NO_MASK
-        for name in ("object_effect_mask", "object_mask"):  # the columns are those of the object's mask
-            pictures[name] = None
+        columns, masks = NO_MASK, dict[str, Mask]()
+        for name in ("object_mask", "object_effect_mask"):
             if (encoded := data[name]) is None:
                 continue
-            outcome = load_mask(
-                encoded, source, clean, self.params.mask_polarity, self.params.max_pixels, self.params.max_side
-            )
+            outcome = load_mask(encoded, source, clean, self.params.mask_polarity, self.params.max_pixels)
             if isinstance(outcome, Rejected):
                 return Rejected(outcome.reason, f"{name}: {outcome.detail}; in {item['origin']}")
-            pictures[name], columns = outcome
-        pictures = {name: pictures[name] for name in PICTURES}
+            masks[name] = outcome[0]
+            columns = outcome[1] if name == "object_mask" else columns
+        pictures = self._prepare(source, clean, masks, columns, parse_kind(subset))
+        if isinstance(pictures, Rejected):
+            return Rejected(pictures.reason, f"{pictures.detail}; in {item['origin']}")
         return Kept(
             [
                 {
@@ -188,17 +202,49 @@ class Ober(Source):
                     "licence": self.params.licence,
                     "parents": [],
                     "subset": subset,
-                    **self._name_pictures(pictures, subset),
+                    **pictures,
                     **columns,
                 }
             ]
         )
 
-    def _name_pictures(self, pictures: Record, subset: str | None) -> Record:
+    def _prepare(
+        self, source: RGB, clean: RGB, masks: dict[str, Mask], columns: Record, kind: str | None
+    ) -> Record | Rejected:
+        """Return the columns of a row's pictures, checked and scaled to fit; or why it cannot be one."""
+        object_mask, foreground = masks.get("object_mask"), masks.get("object_effect_mask")
+        if object_mask is not None and foreground is not None:
+            joined = join_foreground(object_mask, foreground)
+            if isinstance(joined, Rejected):
+                return joined
+            foreground = joined
+        side = self.params.max_side
+        small, small_clean = shrink_to_fit(source, side), shrink_to_fit(clean, side)
+        small_object = None if object_mask is None else shrink_mask(object_mask, side)
+        small_foreground = None if foreground is None else shrink_mask(foreground, side)
+        for mask in (small_object, small_foreground):
+            if mask is not None and (fault := explain_extent(mask)) is not None:
+                return Rejected("empty mask", fault)
         if self.params.give == "pairs":
-            names = dict(zip(pictures, PAIR_COLUMNS, strict=True))
-            kind = subset if subset in KINDS else None
-            return {"given_kind": kind} | {names[name]: picture for name, picture in pictures.items()}
-        kind = subset if subset in KINDS else "captured"
-        columns = dict(zip(("source", "target", "mask", "foreground_mask"), pictures.values(), strict=True))
-        return {"kind": kind, "label": None, **columns}
+            pictures = (small, small_clean, small_object, small_foreground)
+            return {"given_kind": kind} | dict(zip(PAIR_COLUMNS, pictures, strict=True))
+        if small_object is None:
+            return Rejected(
+                "no mask", "a triplet needs an object_mask; give: pairs finds the object where there is none"
+            )
+        is_answer = kind not in CANDIDATE_KINDS
+        wrong = check_triplet(small, small_clean, small_object, columns, self.params.min_mask_score, is_answer)
+        if wrong is not None:
+            return wrong
+        outside: Record = {"outside_change": None, "outside_level": None}
+        if foreground is not None and small_foreground is not None:
+            if small.shape != source.shape and (source == clean).all(axis=2)[~foreground].all():
+                small_foreground |= (small != small_clean).any(axis=2)  # pixels of the rim that are partly inside
+            equal = equalize_outside(small, small_clean, small_object, small_foreground, small.shape != source.shape)
+            if isinstance(equal, Rejected):
+                return equal
+            small_clean, small_foreground = equal.target, equal.foreground
+            outside = {"outside_change": equal.change, "outside_level": equal.level}
+        pictures = (small, small_clean, small_object, small_foreground)
+        named = dict(zip(("source", "target", "mask", "foreground_mask"), pictures, strict=True))
+        return {"kind": kind or "captured", "label": None} | named | outside

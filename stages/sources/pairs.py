@@ -26,6 +26,7 @@ from rasura.stages.sources.files import (
     extract_scene_id,
     format_origin,
     read_and_verify,
+    survey_files,
 )
 from rasura.stages.sources.listing import MissingInput, SourceFile, expand_path, find_files, normalize_name
 from rasura.stages.sources.parquet_rows import PictureRows, check_files, is_empty_cell, is_parquet, read_cell
@@ -186,7 +187,7 @@ class Pairs(Source):
 
     name = "pairs"
     input_paths = ("path",)
-    version = "2"
+    version = "3"
     gives = {**PROVENANCE, "input": Kind.RGB, "gt": Kind.RGB, "given_mask": Kind.MASK, **MASK_COLUMNS, **CAMERA_COLUMNS}
     Params = PairsParams
     params: PairsParams
@@ -220,6 +221,9 @@ class Pairs(Source):
         if self.params.endings:
             return files, group_by_ending(files, root, self.params.endings, passed_over)
         return files, group_by_folder(files, root, passed_over)
+
+    def survey_inputs(self, run: RunContext) -> tuple[str, int]:
+        return survey_files(self.params.path)
 
     def items(self, run: RunContext) -> list[Record]:
         files, names = self._find_inputs(run.passed_over)

@@ -21,7 +21,7 @@ from rasura.stages import stage
 from rasura.stages.imaging.mask_change import Polarity
 from rasura.stages.sources.files import RunContext, compute_content_ids, format_origin, read_file
 from rasura.stages.sources.listing import MissingInput, SourceFile, expand_path, find_files, normalize_name
-from rasura.stages.sources.provided_masks import NO_MASK, POLARITY, shrink_mask
+from rasura.stages.sources.provided_masks import NO_MASK, POLARITY, explain_extent, shrink_mask
 from rasura.stages.stage import Record, Rejected
 
 
@@ -251,11 +251,15 @@ def list_coco_items(files: Sequence[SourceFile], ids: Mapping[str, str], annotat
     for file in files:
         common = {"path": file.path, "photo": ids[file.path], "size": None, "object": None}
         pictures = annotations.pictures.get(file.path, ())
+        first: dict[str, str] = {}
         for picture in pictures:
             for entry in picture.objects:
                 id = hash_json([entry.id, entry.label, entry.segmentation])[:8]
+                same = first.setdefault(
+                    hash_json([entry.label, entry.segmentation, entry.crowd, picture.size]), entry.id
+                )
                 row = {"id": f"{ids[file.path]}.{id}", "object": vars(entry), "size": picture.size}
-                items.append(common | row)
+                items.append(common | row | {"same_as": None if same == entry.id else same})
         if not any(picture.objects for picture in pictures):
             items.append(common | {"id": ids[file.path], "ambiguous": annotations.ambiguous.get(file.path)})
     return items
@@ -278,6 +282,8 @@ def draw_object(item: Record, source: RGB, masks: PhotoMasks, max_side: int | No
     if item["object"] is None:
         return Rejected("no mask", "the annotations name no object in it")
     entry = CocoObject(**item["object"])
+    if item.get("same_as") is not None:
+        return Rejected("duplicate", f"annotation {entry.id} marks what annotation {item['same_as']} does")
     if masks.classes is not None and entry.label not in masks.classes:
         return Rejected("class not chosen", str(entry.label))
     if entry.crowd and not masks.crowds:
@@ -289,6 +295,6 @@ def draw_object(item: Record, source: RGB, masks: PhotoMasks, max_side: int | No
         mask = shrink_mask(draw_segmentation(entry.segmentation, size), max_side)
     except BadSegmentation as error:
         return Rejected("no mask in its file", f"annotation {entry.id}: {error}")
-    if not mask.any():
-        return Rejected("empty mask", f"nothing of annotation {entry.id} is left at {max_side} px")
+    if (fault := explain_extent(mask)) is not None:
+        return Rejected("empty mask", f"annotation {entry.id}: {fault}")
     return mask, NO_MASK | {"mask_values": "annotation", "label": entry.label}

@@ -15,7 +15,15 @@ from rasura.manifests.camera_tags import CAMERA_COLUMNS, read_camera
 from rasura.manifests.images import MAX_PIXELS, RGB, decode_image
 from rasura.manifests.schemas import PROVENANCE, Kind, Schema
 from rasura.stages import stage
-from rasura.stages.sources.files import InputPath, Pattern, RunContext, extract_scene_id, format_origin, read_and_verify
+from rasura.stages.sources.files import (
+    InputPath,
+    Pattern,
+    RunContext,
+    extract_scene_id,
+    format_origin,
+    read_and_verify,
+    survey_files,
+)
 from rasura.stages.sources.listing import MissingInput, SourceFile, expand_path, find_files
 from rasura.stages.sources.parquet_rows import PictureRows, check_files, is_empty_cell, is_parquet, read_cell
 from rasura.stages.sources.photo_masks import (
@@ -89,7 +97,7 @@ class Photos(Source):
     """
 
     name = "photos"
-    version = "3"
+    version = "4"
     input_paths = ("path",)
     gives = {
         **PROVENANCE,
@@ -135,6 +143,10 @@ class Photos(Source):
             photos, found, ambiguous = match_masks(photos, root, params.masks, passed_over)
             return PhotoInputs(photos, tables, found, ambiguous)
         return PhotoInputs(photos, tables)
+
+    def survey_inputs(self, run: RunContext) -> tuple[str, int]:
+        masks = self.params.masks
+        return survey_files(self.params.path, *filter(None, (masks.folder, masks.coco) if masks else ()))
 
     def items(self, run: RunContext) -> list[Record]:
         masks = self.params.masks

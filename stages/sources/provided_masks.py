@@ -26,6 +26,7 @@ MASK_COLUMNS: Schema = {
     "mask_changed": Kind.FLOAT,  # share of the mask that changed
 }
 NO_MASK: Record = dict.fromkeys(MASK_COLUMNS)
+LEAST_PIXELS = 9  # of an object that can be removed; fewer are a speck of a drawing or of a scaled mask
 LARGEST_UNCHECKED = 0.5  # share of the picture above which a mask could be an inverted one
 
 POLARITY: Any = Field(
@@ -76,8 +77,8 @@ def load_mask(
             return outcome
         chosen = outcome
     mask = shrink_mask(chosen.mask, max_side)
-    if not mask.any():
-        return Rejected("empty mask", f"nothing is left of it at {max_side} px; its file: {reading.values}")
+    if (fault := explain_extent(mask)) is not None:
+        return Rejected("empty mask", f"{fault}; its file: {reading.values}")
     measured = chosen.measured
     columns: Record = {
         "mask_values": reading.values,
@@ -98,10 +99,20 @@ def _choose_unchecked(reading: MaskReading, polarity: Polarity) -> PolarityChoic
     if polarity == "auto" and share > LARGEST_UNCHECKED:
         return Rejected(
             "mask polarity unclear",
-            f"{share:.0%} of the picture is white, coloured or opaque; say mask_polarity: white or black; its file: "
-            f"{reading.values}",
+            f"{share:.0%} of the picture is white, coloured or opaque; say what the object is, white or black: "
+            f"`mask_polarity`, of photos `masks: {{polarity: …}}`; its file: {reading.values}",
         )
     return PolarityChoice(reading.white, "white", None)
+
+
+def explain_extent(mask: Mask) -> str | None:
+    """Explain why a mask (h, w), at the size of its picture in the flow, marks no object; None where it may be one."""
+    size = f"{mask.shape[1]} x {mask.shape[0]} px"
+    if mask.all():
+        return f"it marks everything at {size}"
+    if (count := int(mask.sum())) < LEAST_PIXELS:
+        return f"it marks {count or 'no'} px of {size}"
+    return None
 
 
 def shrink_mask(mask: Mask, max_side: int | None) -> Mask:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from rasura.manifests.formats.dataset_rows import KINDS, parse_kind
 from rasura.manifests.formats.rorem import ABOUT, PARTS, Entry, NotRorem, convert_score, get_entry_name, parse_entries
 from rasura.manifests.ids import hash_json, is_split_name
 from rasura.manifests.images import MAX_PIXELS, decode_image
@@ -20,10 +21,12 @@ from rasura.stages.sources.files import (
     format_origin,
     read_and_verify,
     read_file,
+    survey_files,
 )
 from rasura.stages.sources.listing import MissingInput, SourceFile, expand_path, find_files, normalize_name
 from rasura.stages.sources.photos import shrink_to_fit
 from rasura.stages.sources.provided_masks import MASK_COLUMNS, POLARITY, load_mask
+from rasura.stages.sources.provided_triplets import MIN_MASK_SCORE, check_triplet
 from rasura.stages.sources.scenes import list_pictures
 from rasura.stages.stage import Kept, Outcome, Record, Rejected, Source
 
@@ -54,6 +57,10 @@ class RoremParams(stage.Params):
     )
     truth: bool = Field(True, description="reject rows without GT; false: keep them without a target, as a test set")
     mask_polarity: Polarity = POLARITY
+    min_mask_score: float = MIN_MASK_SCORE
+    rejected: bool = Field(
+        False, description="keep rows with a score of 0, to which a person said no: as candidates, for judges"
+    )
     keep_split: bool = Field(True, description="rows of an export keep their split; otherwise a scene's hash decides")
     scene: Pattern | None = Field(None, description="regular expression on the source's name; equal matches, one scene")
     licence: str = Field("unknown", description="licence of rows that do not say it")
@@ -65,7 +72,7 @@ class Rorem(Source):
     """Rows of folders in RORem's layout: source, mask, GT and meta.json, with or without score."""
 
     name = "rorem"
-    version = "2"
+    version = "3"
     input_paths = ("path",)
     input_noun = "entry"
     gives = {**PROVENANCE, **TRIPLET_COLUMNS, **MASK_COLUMNS}
@@ -81,21 +88,31 @@ class Rorem(Source):
         return [entry for _, entries in self._read_lists() for entry in entries]
 
     def list_candidate_kinds(self) -> frozenset[str]:
-        """Return the kinds of rows that a model made and that have no score of 1: nobody has said yes to them."""
+        """Return the kinds of rows that a model made and that have no score of 1, and of those with a score of 0."""
         kinds: set[str] = set()
         for path, entries in self._read_lists():
             details = _read_row_details(path)
             for entry in entries:
                 row = details.get(get_entry_name(entry.paths.get("source") or ""), {})
-                kind = row.get("kind") or self.params.kind
-                if entry.fault is None and kind in CANDIDATE_KINDS and convert_score(entry.score) != "yes":
+                kind = parse_kind(str(row.get("kind") or "")) or self.params.kind
+                verdict = convert_score(entry.score)
+                if entry.fault is None and self._is_candidate(kind, verdict):
                     kinds.add(kind)
         return frozenset(kinds)
+
+    def _is_candidate(self, kind: str, verdict: str | None) -> bool:
+        if verdict == "no":
+            return self.params.rejected
+        return kind in CANDIDATE_KINDS and verdict != "yes"
 
     def _read_lists(self) -> list[tuple[str, list[Entry]]]:
         root = expand_path(self.params.path)
         lists = find_files(root, "*.json" if root.endswith(".json") else "meta*.json")
         return [(file.path, self._entries(file.path)) for file in lists]
+
+    def survey_inputs(self, run: RunContext) -> tuple[str, int]:
+        root = expand_path(self.params.path)
+        return survey_files(_parent_folder(root) if root.endswith(".json") else root)
 
     def items(self, run: RunContext) -> list[Record]:
         entries = self._read_lists()
@@ -120,6 +137,7 @@ class Rorem(Source):
                 kept_split = details.get("split") if self.params.keep_split else None
                 known = {"scene_id": self._name_scene(item), "kept_split": kept_split}
                 items.append(item | known | {"fingerprint": fingerprints.get(clean)})
+        _find_contradictions(items)
         return items
 
     def _name_scene(self, item: Record) -> str | None:
@@ -138,8 +156,16 @@ class Rorem(Source):
             reason, detail = item["fault"]
             return Rejected(reason, f"{detail} in {item['origin']}")
         details, params = item["row_details"], self.params
+        verdict = convert_score(item["score"])
+        if verdict == "no" and not params.rejected:
+            return Rejected("verdict no", f"its score is 0 in {item['origin']}; rejected: true keeps it, for judges")
         if wrong := [name for name in TEXTS if not isinstance(details.get(name), str | None)]:
             return Rejected("no text in rows.jsonl", f"{wrong[0]} is {details[wrong[0]]!r} in {item['origin']}")
+        kind = params.kind if details.get("kind") is None else parse_kind(details["kind"])
+        if kind is None:
+            return Rejected(
+                "kind unknown", f"{details['kind']!r} in {item['origin']}; known: {', '.join(filter(None, KINDS))}"
+            )
         split = details.get("split") if params.keep_split else None
         if split is not None and not is_split_name(split):
             return Rejected("split is no word", f"{split!r} in {item['origin']}; keep_split: false leaves it out")
@@ -157,6 +183,13 @@ class Rorem(Source):
         if isinstance(outcome, Rejected):
             return Rejected(outcome.reason, f"{outcome.detail}; in {item['origin']}")
         mask, columns = outcome
+        source = shrink_to_fit(source, params.max_side)
+        target = None if target is None else shrink_to_fit(target, params.max_side)
+        if target is not None and verdict != "no":
+            is_answer = verdict == "yes" or kind not in CANDIDATE_KINDS
+            fault = check_triplet(source, target, mask, columns, params.min_mask_score, is_answer)
+            if fault is not None:
+                return Rejected(fault.reason, f"{fault.detail}; in {item['origin']}")
         return Kept(
             [
                 {
@@ -166,16 +199,16 @@ class Rorem(Source):
                     "split": split,
                     "licence": details.get("licence") or self.params.licence,
                     "parents": [],
-                    "kind": details.get("kind") or self.params.kind,
-                    "source": shrink_to_fit(source, params.max_side),
-                    "target": None if target is None else shrink_to_fit(target, params.max_side),
+                    "kind": kind,
+                    "source": source,
+                    "target": target,
                     "mask": mask,
                     "foreground_mask": None,
                     "label": details.get("label"),
                     "remover": details.get("remover"),
                     "round": details["round"] if isinstance(details.get("round"), int) else None,
                     "score": item["score"],
-                    "verdict": convert_score(item["score"]),
+                    "verdict": verdict,
                     **columns,
                 }
             ]
@@ -205,6 +238,23 @@ def _make_item(
         "name": entry.paths.get("source"),
         "row_details": details,
     }
+
+
+def _find_contradictions(items: list[Record]) -> None:
+    """Give a fault to items of the same three pictures that have several scores: which of them counts is unknown."""
+    groups: dict[str, list[Record]] = {}
+    for item in items:
+        if item["fault"] is None:
+            groups.setdefault(hash_json(item["contents"]), []).append(item)
+    for group in groups.values():
+        scores = sorted({-1.0 if item["score"] is None else item["score"] for item in group})
+        if len(scores) == 1:
+            continue
+        text = ", ".join("no score" if score < 0 else f"score {score:g}" for score in scores)
+        places = ", ".join(item["origin"] for item in group)
+        for item in group:
+            item["fault"] = ("scores contradict", f"{text} for the same source, mask and GT ({places}):")
+            item["id"] = hash_json([item["origin"], *item["fault"]])
 
 
 def _locate_pictures(path: str, entry: Entry, files: dict[str, SourceFile], names: dict[str, str]) -> dict[str, str]:

@@ -2,21 +2,23 @@
 
 import io
 import json
-import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image, ImageOps
 
-from rasura.manifests.fingerprints import compute_fingerprint, group_near_duplicates
+from rasura.manifests.fingerprints import compute_fingerprint, find_near_duplicates
 from rasura.manifests.ids import compute_content_id
 from rasura.manifests.images import BadImage, decode_image, open_image
+from rasura.manifests.parquet import encode_parquet, read_parquet
+from rasura.manifests.run_layout import scenes_path
+from rasura.manifests.shards import DamagedFile, explain_damage
+from rasura.manifests.storage import Store
 from rasura.stages.sources.files import RunContext, make_unreadable_id, read_file, remember
 from rasura.stages.sources.listing import SourceFile
 from rasura.stages.sources.parquet_rows import iterate_picture_rows, list_row_items, read_cell
 from rasura.stages.stage import Record
-
-log = logging.getLogger(__name__)
 
 Texts = Mapping[str, str | None]
 """A text a path; None where the file cannot be read."""
@@ -87,14 +89,24 @@ def list_tables(
     return items
 
 
-def join_scenes(items: Sequence[Record]) -> None:
-    """Give the items of nearly equal clean pictures one scene: the first of theirs, by name.
+ScenePicture = tuple[bytes, str]
+"""The fingerprint of a clean picture, and its scene."""
+
+
+def join_scenes(items: Sequence[Record], known: Sequence[ScenePicture] = ()) -> list[ScenePicture]:
+    """Give the items of nearly equal clean pictures one scene: a known one, or the first of theirs, by name.
 
     Args:
         items: with the keys `scene_id`, which is changed, and `fingerprint`; `joined` is set where a scene was changed.
             Items that lack one of them, and pictures that cannot be read, stay as they are.
+        known: pictures of scenes that keep their names; a picture that is near to several of them gets one.
+
+    Returns:
+        The items' pictures with their scenes.
     """
     members = [item for item in items if item.get("scene_id") and item.get("fingerprint") not in (None, _NONE)]
+    own = [(bytes.fromhex(item["fingerprint"]), str(item["scene_id"])) for item in members]
+    pictures, fixed = [*known, *own], {scene for _, scene in known}
     parents: dict[str, str] = {}
 
     def find_first(scene: str) -> str:
@@ -103,18 +115,56 @@ def join_scenes(items: Sequence[Record]) -> None:
             scene = parent
         return scene
 
-    firsts = group_near_duplicates([bytes.fromhex(item["fingerprint"]) for item in members])
-    for item, first in zip(members, firsts, strict=True):
-        a, b = find_first(item["scene_id"]), find_first(members[first]["scene_id"])
-        parents[max(a, b)] = min(a, b)
+    for i, j in find_near_duplicates([fingerprint for fingerprint, _ in pictures], len(known)):
+        first, second = sorted(
+            (find_first(pictures[i][1]), find_first(pictures[j][1])), key=lambda scene: (scene not in fixed, scene)
+        )
+        if second not in fixed:
+            parents[second] = first
     for item in items:
         item.pop("fingerprint", None)
         if item.get("scene_id") and (scene := find_first(item["scene_id"])) != item["scene_id"]:
             item |= {"scene_id": scene, "joined": True}
+    return [(fingerprint, find_first(scene)) for fingerprint, scene in own]
 
 
-def warn_of_divided_scenes(items: Sequence[Record], path: str) -> None:
-    """Log a warning where nearly equal clean pictures are in several splits of a published set, which keeps them.
+def write_scenes(run: Store, flow: str, pictures: Sequence[ScenePicture]) -> None:
+    """Write the scenes of a flow's clean pictures, for the flows after it.
+
+    Raises:
+        StoreError: the run cannot be written.
+    """
+    rows = sorted(set(pictures))
+    columns = [pa.array([row[0] for row in rows], pa.binary()), pa.array([row[1] for row in rows], pa.string())]
+    data = encode_parquet(pa.Table.from_arrays(columns, ["fingerprint", "scene"]), page_checksums=True)
+    place = scenes_path(flow)
+    if not run.exists(place) or run.read(place) != data:
+        run.write(place, data)
+
+
+def read_scenes(run: Store, flows: Sequence[str]) -> list[ScenePicture]:
+    """Read the scenes of the clean pictures of some flows; one without a file has none.
+
+    Raises:
+        DamagedFile: a file cannot be read. It is deleted: the next listing of its flow writes it anew.
+    """
+    pictures: list[ScenePicture] = []
+    for flow in flows:
+        place = scenes_path(flow)
+        if not run.exists(place):
+            continue
+        try:
+            with explain_damage(run, place):
+                table = read_parquet(io.BytesIO(run.read(place)), ["fingerprint", "scene"])
+        except DamagedFile:
+            run.delete(place)
+            raise
+        pictures += zip(table["fingerprint"].to_pylist(), table["scene"].to_pylist(), strict=True)
+    return list(dict.fromkeys(pictures))
+
+
+def describe_divided_scenes(items: Sequence[Record], path: str) -> str:
+    """Describe the nearly equal clean pictures in several splits of a published set, which keeps them; "" if none are.
 
     Args:
         items: after `join_scenes`, with the keys `scene_id` and `kept_split`; items without them are ignored.
@@ -125,11 +175,10 @@ def warn_of_divided_scenes(items: Sequence[Record], path: str) -> None:
         if item.get("kept_split") and item.get("scene_id"):
             splits.setdefault(item["scene_id"], {}).setdefault(item["kept_split"], item["origin"])
     divided = [by_split for by_split in splits.values() if len(by_split) > 1]
-    if divided:
-        example = " and ".join(f"{origin} in '{split}'" for split, origin in sorted(divided[0].items())[:2])
-        log.warning(
-            "'%s': clean pictures that are in several splits, equal or nearly: %d (%s); keep_split: false splits anew",
-            path,
-            len(divided),
-            example,
-        )
+    if not divided:
+        return ""
+    example = " and ".join(f"{origin} in '{split}'" for split, origin in sorted(divided[0].items())[:2])
+    return (
+        f"'{path}': clean pictures that are in several splits, equal or nearly: {len(divided)} ({example}); "
+        "keep_split: false splits anew"
+    )

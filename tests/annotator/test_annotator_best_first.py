@@ -6,6 +6,7 @@ from support.annotator.queue import check_queue, lease, vote
 from support.annotator.runs import CANDIDATES, Run, people, row
 
 from rasura.annotator.exchange.votes_file import list_votes
+from rasura.annotator.stats.accounting import read_accounting
 from rasura.annotator.store import vote_log
 from rasura.annotator.store.best_first import estimate_rate, is_complete_scene
 from rasura.annotator.store.database import Database
@@ -56,10 +57,23 @@ def answer_all(database, rows, is_good, names=("Ann", "Bob")):
 def test_a_scene_is_asked_by_falling_score_until_its_first_yes(review):
     """No two candidates of a scene at a time, none after a yes, none below the floor; complete scenes have them all."""
     _, database, rows = review
+    with database.read() as connection:
+        before = read_accounting(connection)
     order = answer_all(database, rows, lambda row: row["score"] == 0.5)
     check_queue(database)
     complete = {n for n in range(SCENES) if is_complete_scene(f"scene {n}", 0.2, POLICY.seed)}
     assert 0 < len(complete) < SCENES
+    first = SCENES + (EACH - 1) * len(complete)  # a complete scene asks for all at once
+    assert (before.voted, before.leased, before.waiting) == (0, 0, first)
+    assert (
+        str(before)
+        == f"{SCENES * EACH} candidates = 0 voted + 0 leased + {first} waiting + {before.not_asked} not asked; 0 votes"
+    )
+    with database.read() as connection:
+        after = read_accounting(connection)
+    assert (after.voted, after.waiting, after.votes) == (len(order), 0, len(order))
+    assert before.balances
+    assert after.balances
     for number in range(SCENES):
         scores = [rows[id]["score"] for id in order if rows[id]["scene_id"] == f"scene {number}"]
         assert sorted(scores, reverse=True) == ([0.9, 0.5, 0.2, 0.01] if number in complete else [0.9, 0.5])

@@ -132,7 +132,8 @@ def test_a_candidate_that_is_never_answered_about_costs_no_other(tmp_path):
 def test_scores_are_read_strictly():
     """A number from 0 to 100 in a JSON object; nothing is guessed."""
     assert vlm.parse_score('```json\n{"score": 7.5}\n```') == 7.5
-    for answer in ("90", '{"score": "90"}', '{"score": 101}', '{"score": true}', '{"score": NaN}', "{}", "{]"):
+    wrong = ('{"score": "nine"}', '{"score": "7/10"}', '{"score": 1e400}', '{"score": -5}', '{"score": null}')
+    for answer in ("90", *wrong, '{"score": 101}', '{"score": true}', '{"score": NaN}', "{}", "{]", "{" * 99_999):
         with pytest.raises(ValueError, match="no JSON object"):
             vlm.parse_score(answer)
 

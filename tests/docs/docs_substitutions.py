@@ -55,9 +55,9 @@ SUBSTITUTIONS = (
         output="'runs/pairs' is no run",
     ),
     Substitution(
-        r"rasura export runs/demo --format powerpaint --out demo-as-powerpaint",
+        r"rasura export runs/ober-simulated --format powerpaint --out ober-as-powerpaint",
         "rasura export runs/demo --format powerpaint --out demo-as-powerpaint",
-        "the demo's pictures are smaller than those that PowerPaint's loaders read",
+        "needs that run; of the demo, whose pictures are too small for PowerPaint's loaders, it ends by saying so",
         status=1,
         output="a side is under 512 px",
     ),

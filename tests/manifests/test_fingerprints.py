@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from rasura.manifests.fingerprints import compute_fingerprint, find_near_duplicates, group_near_duplicates
+from rasura.manifests.fingerprints import compute_fingerprint, find_near_duplicates
 from rasura.manifests.images import decode_image
+from rasura.stages.sources.scenes import join_scenes
 
 PICTURES = Path(__file__).parents[1] / "data" / "pictures"
 PHOTOS = sorted((PICTURES / "photos").glob("*.jpg")) + sorted((PICTURES / "photos").glob("*.png"))
@@ -53,12 +54,19 @@ def test_a_mirrored_copy_is_a_near_duplicate_of_its_photo_alone(photos, change):
     assert list(find_near_duplicates(fingerprints)) == [(i, i + len(photos)) for i in range(len(photos))]
 
 
+def _group(fingerprints):
+    """Return for each picture the first one of its scene."""
+    items = [{"scene_id": f"{number:04d}", "fingerprint": each.hex()} for number, each in enumerate(fingerprints)]
+    join_scenes(items)
+    return [int(item["scene_id"]) for item in items]
+
+
 def test_groups_are_joined_by_chains_and_named_by_their_first_member(photos):
     fingerprints = [compute_fingerprint(picture) for picture in photos]
     copy = compute_fingerprint(CHANGES["JPEG of quality 40"](photos[1]))
     count = len(photos)
-    assert group_near_duplicates([*fingerprints, copy, copy]) == [*range(count), 1, 1]
-    assert group_near_duplicates([copy, *fingerprints]) == [0, 1, 0, *range(3, count + 1)]
+    assert _group([*fingerprints, copy, copy]) == [*range(count), 1, 1]
+    assert _group([copy, *fingerprints]) == [0, 1, 0, *range(3, count + 1)]
 
 
 def test_different_pictures_are_far_apart_also_in_large_sets():
@@ -68,12 +76,14 @@ def test_different_pictures_are_far_apart_also_in_large_sets():
     assert list(find_near_duplicates(fingerprints)) == []
     fingerprints[577] = fingerprints[31]  # in two blocks of the comparison
     assert list(find_near_duplicates(fingerprints)) == [(31, 577)]
+    assert list(find_near_duplicates(fingerprints, known=577)) == [(31, 577)]
+    assert list(find_near_duplicates(fingerprints, known=578)) == []
 
 
 def test_the_order_changes_no_group(photos):
     pictures = photos + [CHANGES["noise"](photo) for photo in photos]
     fingerprints = [compute_fingerprint(picture) for picture in pictures]
     order = np.random.default_rng(5).permutation(len(pictures))
-    straight, mixed = group_near_duplicates(fingerprints), group_near_duplicates([fingerprints[k] for k in order])
+    straight, mixed = _group(fingerprints), _group([fingerprints[k] for k in order])
     for i, j in combinations(range(len(pictures)), 2):
         assert (straight[order[i]] == straight[order[j]]) == (mixed[i] == mixed[j])

@@ -190,6 +190,27 @@ def test_a_trimap_is_no_mask_but_soft_edges_and_three_labels_are() -> None:
                     read_mask(data)
             else:
                 assert read_mask(data).values
-    labels = np.zeros((60, 80), np.uint8)
-    labels[10:30, 10:30], labels[10:30, 40:60] = 128, 255
-    assert (read_mask(save(labels)).white == (labels > 0)).all()
+    for values in ((0, 128, 255), (0, 1, 2), (0, 2, 1), (0, 15, 20)):
+        labels = np.full((60, 80), values[0], np.uint8)
+        labels[10:30, 10:30], labels[10:30, 40:60] = values[1:]
+        assert (read_mask(save(labels)).white == (labels > 0)).all()
+
+
+@pytest.mark.parametrize("encode", ["grey", "palette"])
+def test_bands_and_voids_of_label_maps_are_no_objects(encode: str) -> None:
+    """Trimaps of any three labels, and 255 beside small labels; a label in a wide one, and 255 alone, are objects."""
+    inner = np.zeros((120, 160), bool)
+    inner[40:80, 60:100] = True
+    wide = cv2.dilate(inner.astype(np.uint8), np.ones((11, 11), np.uint8)) > 0
+
+    def write(*values: int, ring: Mask = wide) -> bytes:
+        labels = np.where(inner, values[2], np.where(ring, values[1], values[0])).astype(np.uint8)
+        return save(labels) if encode == "grey" else palette(labels, [channel * 97 % 256 for channel in range(768)])
+
+    for values, reason in (((0, 1, 2), "trimap"), ((0, 2, 1), "trimap"), ((0, 9, 4), "trimap"), ((0, 255, 15), "void")):
+        with pytest.raises(NotAMask, match=reason):
+            read_mask(write(*values))
+    everywhere = np.zeros_like(inner)
+    everywhere[5:115, 5:155] = True
+    assert (read_mask(write(0, 2, 1, ring=everywhere)).white == (inner | everywhere)).all()
+    assert (read_mask(write(0, 255, 255)).white == wide).all()

@@ -106,7 +106,7 @@ def test_rorems_own_loaders_find_what_they_ask_for(tmp_path: Path) -> None:
         assert scores_read == (scores or [])
         assert set(entries[0]) == {"source", "mask", "GT"} | ({"score"} if scores else set())
         assert f"{len(scores_read)} of them have a `score`" in (tmp_path / f"{name}-out" / "README.md").read_text()
-    back = records(outcomes(tmp_path / "judged-out", tmp_path / "listing"))
+    back = records(outcomes(tmp_path / "judged-out", tmp_path / "listing", rejected=True))
     assert {(one["score"], one["verdict"]) for one in back} == {(1.0, "yes"), (0.0, "no"), (0.5, None), (0.75, None)}
     assert [get_score(one) for one in back] == [one["score"] for one in back]
     assert convert_score(None) is None

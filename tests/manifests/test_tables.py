@@ -7,8 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from rasura.manifests import tables as tables_module
+from rasura.manifests.compacted.manifest import write_manifest
 from rasura.manifests.schemas import Kind, Schema, encode_records
-from rasura.manifests.shards import ROW_GROUP_ROWS, StageCount, commit, write_manifest
+from rasura.manifests.shards import ROW_GROUP_ROWS, StageCount, commit
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
 

@@ -331,7 +331,7 @@ def test_wrong_parts_are_told(base, clip, tmp_path):
     published = tiny_models.objectclear_folder(tmp_path / "published")
     with pytest.raises(MissingWeights, match="leave out the other image encoder"):
         open_learner(published, clip)
-    with pytest.raises(MissingWeights, match="no image encoder of CLIP"):
+    with pytest.raises(BadWeights, match="CLIPVisionModelWithProjection needs a 'clip_vision_model'"):
         open_learner(base, base / "text_encoder")
     half = shutil.copytree(published / "image_prompt_encoder", tmp_path / "half")
     tiny_models.rewrite(half / "config.json", num_hidden_layers=3)

@@ -1,6 +1,7 @@
 """Removers behind HTTP: what is sent hides the hole, busy servers are asked again, and bad answers are told apart."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -8,12 +9,13 @@ from support.remover_server import WORKFLOW, Server, read_files
 
 from rasura.networks.web_client import ServerUnavailable, check_address, request
 from rasura.networks.weights import BadWeights
+from rasura.pipeline.engine.faults import is_fault_of_surroundings
 from rasura.removers.base import remove
 from rasura.removers.registry import ModelParams, check_removers
 from rasura.removers.registry import open_remover as open_remover_by_name
 from rasura.removers.remote.comfyui import ComfyUi, read_workflow
 from rasura.removers.remote.image_edits import ImageEdits
-from rasura.removers.remote.remote import RemoteOptions, UnusableAnswer
+from rasura.removers.remote.remote import RemoteOptions, UnusableAnswer, encode_png
 
 
 @pytest.fixture
@@ -161,3 +163,149 @@ def test_the_key_comes_from_the_environment_alone(server, workflow, monkeypatch)
     picture, mask = make_scene()
     remove(open_remover("edits", server, workflow, key_variable="MY_KEY"), [picture], [mask], [1])
     assert server.requests[0][1]["Authorization"] == "Bearer abc123"
+
+
+FAILED = [["execution_start", {}], ["execution_error", {"node_type": "KSampler", "exception_message": "no memory"}]]
+MODERATED = b'{"error": {"code": "moderation_blocked", "message": "rejected by the safety system"}}'
+
+
+def make_scenes(count):
+    scenes = []
+    for number in range(count):
+        picture, mask = make_scene()
+        scenes.append((np.roll(picture, number, axis=0), mask))
+    return [picture for picture, _ in scenes], [mask for _, mask in scenes]
+
+
+@pytest.mark.parametrize("kind", ["edits", "comfyui"])
+@pytest.mark.parametrize("status", [400, 413, 415, 422, 451])
+def test_a_picture_that_the_server_refuses_costs_its_row_and_no_other_is_asked_for_twice(
+    kind, status, server, workflow
+):
+    """Its error has the server's words and is no fault of the surroundings; a batch is repeated one by one."""
+    pictures, masks = make_scenes(4)
+    remover = open_remover(kind, server, workflow)
+    remove(remover, pictures[3:], masks[3:], [3], 0)
+    sent = {"edits": "/images/edits", "comfyui": "/upload/image"}[kind]
+    count, second = [0], 2 if kind == "edits" else 3  # ComfyUI's are a picture and a mask each
+
+    def refuse(path, body):
+        count[0] += path == sent
+        return (status, MODERATED) if path == sent and count[0] == second else None
+
+    server.refuses = refuse
+    with pytest.raises(UnusableAnswer, match=f"status {status}.*rejected by the safety system") as caught:
+        remove(remover, pictures[:3], masks[:3], [0, 1, 2], 0)
+    assert not is_fault_of_surroundings(caught.value, False)
+    results = []
+    for k in range(3):
+        try:
+            results.append(remove(remover, [pictures[k]], [masks[k]], [k], 0)[0])
+        except UnusableAnswer:
+            results.append(None)
+    assert [result is None for result in results] == [False, True, False]
+    assert count[0] == (3 if kind == "edits" else 5)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_key_or_an_address_that_is_wrong_is_no_pictures_fault(status, server, workflow):
+    pictures, masks = make_scenes(1)
+    server.refuses = lambda path, body: (status, b"no such key")
+    with pytest.raises(ServerUnavailable, match=f"answered with status {status}: no such key") as caught:
+        remove(open_remover("edits", server, workflow), pictures, masks, [0])
+    assert is_fault_of_surroundings(caught.value, False)
+    assert len(server.requests) == 1
+
+
+def test_a_server_that_refuses_every_picture_is_told_to_be_wrongly_configured(server, workflow):
+    """After five without an answer; never after one, since then some pictures alone are refused."""
+    pictures, masks = make_scenes(14)
+    server.refuses = lambda path, body: (400, b"unknown parameter: size")
+    remover = open_remover("edits", server, workflow)
+    for k in range(4):
+        with pytest.raises(UnusableAnswer, match="unknown parameter"):
+            remove(remover, pictures[k : k + 1], masks[k : k + 1], [k])
+    for k in (4, 5):
+        with pytest.raises(ServerUnavailable, match=r"refused all \d pictures .* option of 'edits'.*unknown parameter"):
+            remove(remover, pictures[k : k + 1], masks[k : k + 1], [k])
+    server.refuses = lambda path, body: None
+    remove(remover, pictures[6:7], masks[6:7], [6])
+    server.refuses = lambda path, body: (400, b"no")
+    for k in range(7, 14):
+        with pytest.raises(UnusableAnswer):
+            remove(remover, pictures[k : k + 1], masks[k : k + 1], [k])
+
+
+@pytest.mark.parametrize(
+    "head", [b"HTTP/1.0 200 OK\r\nContent-Length: 500\r\n\r\n", b"HTTP/1.0 "], ids=["body", "head"]
+)
+def test_an_answer_that_drips_ends_with_the_time(head, server, workflow):
+    """In its body and in its head, where each byte alone is in time."""
+    server.slow = head + b"2" * 500
+    pictures, masks = make_scenes(1)
+    start = time.monotonic()
+    with pytest.raises(ServerUnavailable, match="gave no answer: TimeoutError"):
+        remove(open_remover("edits", server, workflow, timeout_s=1.5), pictures, masks, [0])
+    assert 1.4 < time.monotonic() - start < 15
+
+
+def test_no_pause_outlasts_the_time_for_a_picture(server, workflow):
+    """A server that asks for a day is not waited for; one that asks for a moment is."""
+    pictures, masks = make_scenes(1)
+    server.first_answers = [(503, {"Retry-After": "86400"}, b"busy")]
+    start = time.monotonic()
+    with pytest.raises(ServerUnavailable, match="status 503"):
+        remove(open_remover("edits", server, workflow, timeout_s=30), pictures, masks, [0])
+    assert time.monotonic() - start < 25
+    server.first_answers = [(429, {"Retry-After": "0"}, b"busy")]
+    remove(open_remover("edits", server, workflow, timeout_s=30), pictures, masks, [0])
+
+
+@pytest.mark.parametrize("side", [1, 10, 31])
+def test_an_answer_that_is_much_smaller_is_refused_and_not_enlarged(side, server, workflow):
+    pictures, masks = make_scenes(1)
+    server.size = (side, side)
+    with pytest.raises(UnusableAnswer, match=rf"{side} x {side} px, less than half of the 64 x 64"):
+        remove(open_remover("edits", server, workflow), pictures, masks, [0])
+    server.size = (32, 32)
+    remove(open_remover("edits", server, workflow), pictures, masks, [0])
+
+
+@pytest.mark.parametrize("kind", ["edits", "comfyui"])
+def test_a_hole_that_comes_back_unfilled_is_refused(kind, server, workflow):
+    """Transparent, which would be composited over white, or grey as it was sent."""
+    pictures, masks = make_scenes(1)
+    server.write = lambda pixels: encode_png(
+        np.dstack([pixels, np.where((pixels == 77).all(axis=2), 0, 255)]).astype(np.uint8)
+    )
+    with pytest.raises(UnusableAnswer, match="hole is not filled: 100% of it is transparent"):
+        remove(open_remover(kind, server, workflow), pictures, masks, [0])
+    server.write, server.fill = encode_png, 127
+    with pytest.raises(UnusableAnswer, match="hole is not filled: it is as it was sent"):
+        remove(open_remover(kind, server, workflow), pictures, masks, [0])
+
+
+@pytest.mark.parametrize(
+    ("entry", "match"),
+    [
+        (
+            {"status": {"status_str": "error", "completed": False, "messages": FAILED}},
+            "failed on .*: KSampler: no memory",
+        ),
+        ({"outputs": {"4": {"images": [{"filename": None, "type": "output"}]}}}, "saved no picture"),
+        ({"outputs": {"4": {"images": None}, "5": []}}, "saved no picture"),
+    ],
+    ids=["a node that failed", "no name", "no list"],
+)
+def test_a_workflow_says_why_there_is_no_picture(entry, match, server, workflow):
+    respond = server.respond
+
+    def answer(path, body):
+        return (
+            json.dumps({path.rsplit("/", 1)[1]: entry}).encode() if path.startswith("/history") else respond(path, body)
+        )
+
+    server.respond = answer
+    pictures, masks = make_scenes(1)
+    with pytest.raises(UnusableAnswer, match=match):
+        remove(open_remover("comfyui", server, workflow), pictures, masks, [0])

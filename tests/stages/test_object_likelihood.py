@@ -6,7 +6,7 @@ import pytest
 from support.pair_scenes import compute_iou, make_scene
 
 from rasura.stages.effect_mask.object_likelihood import WORK_SIDE, estimate_object_likelihood, load_weights
-from rasura.stages.segmenters.object_of_pair import compute_expected_iou, segment_by_likelihood
+from rasura.stages.segmenters.object_of_pair import compute_expected_iou, correct_parts, segment_by_likelihood
 
 cv2.setNumThreads(1)
 
@@ -61,3 +61,24 @@ def test_weights_fit_the_features():
     weights = load_weights()
     assert weights["first"].shape[1] == len(weights["mean"]) + 1 == len(weights["scale"]) + 1
     assert all(np.isfinite(values).all() for values in weights.values())
+
+
+def test_bites_are_added_and_lobes_removed_where_the_likelihood_is_certain():
+    """A smear beside the object, which hardly changed, and a pale patch in its middle stay as they are."""
+    rows, columns = np.ogrid[:120, :160]
+    disc = (rows - 60) ** 2 + (columns - 70) ** 2 < 40**2
+    bite = disc & ((rows - 60) ** 2 + (columns - 34) ** 2 < 10**2)
+    lobe = (rows >= 92) & (rows < 104) & (columns >= 60) & (columns < 80) & ~disc
+    smear = (columns >= 108) & (columns < 116) & (rows >= 45) & (rows < 75) & ~disc
+    patch = (rows - 60) ** 2 + (columns - 70) ** 2 < 8**2
+    likelihood = np.where(disc | smear, np.float32(0.97), np.float32(0.02))
+    likelihood[patch] = 0.02
+    strength = np.where(disc, np.float32(80), np.float32(40))
+    strength[smear] = 8
+    foreground = disc | lobe | smear
+    corrected = correct_parts((disc & ~bite) | lobe, likelihood, foreground, strength)
+    assert (corrected != disc).sum() <= 12  # a few pixels where the parts meet
+    assert not (corrected & smear).any()
+    assert corrected[patch].all()
+    doubtful = np.where(bite, np.float32(0.8), likelihood)
+    assert not (correct_parts(disc & ~bite, doubtful, foreground, strength) & bite).sum() > 12

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -35,6 +35,7 @@ def run_head(cpus: int = 2) -> Iterator[Head]:
     temporary = tempfile.mkdtemp(prefix="rasura-", dir="/tmp")  # a short path: sockets are in it
     env = {key: value for key, value in environment().items() if key != "RAY_ADDRESS"}
     env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_worker_niceness": "0"}
+    env["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"  # a Ray that this process has started for itself sets 0
     command = [RAY, "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}"]
     command += [f"--dashboard-agent-listen-port={_free_port()}"]  # the default may be another head's
     command += [f"--num-cpus={cpus}", f"--temp-dir={temporary}", "--object-store-memory=200000000"]
@@ -76,9 +77,9 @@ def submit_job(head: Head, *arguments: object) -> subprocess.CompletedProcess[st
         time.sleep(1)
 
 
-def start_node(env: dict[str, str], cpus: int = 1) -> subprocess.Popen[bytes]:
-    """Start a node that joins the head."""
-    command = [RAY, "start", f"--address={env['TEST_RAY_GCS']}", "--block", f"--num-cpus={cpus}"]
+def start_node(env: dict[str, str], cpus: int = 1, prefix: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    """Start a node that joins the head, by a command such as `unshare` where there is a prefix."""
+    command = [*prefix, RAY, "start", f"--address={env['TEST_RAY_GCS']}", "--block", f"--num-cpus={cpus}"]
     command += ["--object-store-memory=100000000", "--node-ip-address=127.0.0.1"]
     command += [f"--dashboard-agent-listen-port={_free_port()}"]  # two nodes of one machine cannot share the default
     return subprocess.Popen(

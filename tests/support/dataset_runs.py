@@ -27,7 +27,7 @@ def make_row(number: int, side: int = 24, **fields: Any) -> dict[str, Any]:
     mask = np.zeros(source.shape[:2], bool)
     mask[4:12, 5:15] = True
     target = source.copy()
-    target[mask] = 0
+    target[mask] = make_noise(number + 10_000, side)[mask]
     whole = {"source": source, "target": target, "mask": mask, "foreground_mask": mask, "mask_box": mask}
     row = triplet(number) | whole | {"scene_id": scene, "split": split, "kind": "captured", "mask_box_fit": 0.5}
     return {name: value for name, value in (row | fields).items() if name in WIDE}

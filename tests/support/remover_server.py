@@ -5,6 +5,7 @@ import io
 import json
 import re
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -24,6 +25,7 @@ class Server:
     def __init__(self):
         self.requests, self.first_answers, self.pictures, self.prompts = [], [], {}, []
         self.fill, self.size, self.unfinished, self.fails = 77, None, 1, False
+        self.refuses, self.slow = (lambda path, body: None), None
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -49,6 +51,11 @@ class Server:
     def answer(self, handler, body):
         self.requests.append((handler.path, dict(handler.headers), body))
         status, headers, content = self.first_answers.pop(0) if self.first_answers else (200, {}, None)
+        if refusal := self.refuses(handler.path, body):
+            status, content = refusal
+        if self.slow is not None:  # bytes of the answer that come one after the other
+            self.drip(handler)
+            return
         if status is None:
             handler.wfile.write(b"HTTP/1.0 200 OK\r\nContent-Length: 50\r\n\r\ncut")
             return
@@ -59,6 +66,15 @@ class Server:
             handler.send_header(name, value)
         handler.end_headers()
         handler.wfile.write(content)
+
+    def drip(self, handler):
+        try:
+            for byte in self.slow:
+                handler.wfile.write(bytes([byte]))
+                handler.wfile.flush()
+                time.sleep(0.1)
+        except OSError:
+            pass  # whoever asked waits no longer
 
     def respond(self, path, body):
         if path == "/images/edits":

@@ -2,15 +2,17 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rasura.manifests.compacted.manifest import write_manifest
 from rasura.manifests.run_layout import FlowDescription, RunPlan, write_plan
 from rasura.manifests.schemas import PROVENANCE, TRIPLET, Kind, encode_records
-from rasura.manifests.shards import RejectedRow, StageCount, commit, write_manifest
+from rasura.manifests.shards import RejectedRow, StageCount, commit
 from rasura.manifests.storage import Store
 from rasura.pipeline.report.run_page import render
 
@@ -76,15 +78,17 @@ class ReportRun:
         for start in range(0, max(len(records), 1), 2):
             rows = records[start : start + 2]
             lost_rows = rejected if start == 0 else ()
-            first = StageCount(stage, len(rows) + len(lost_rows) + lost, len(rows) + lost, len(rows) + lost)
+            first = StageCount(stage, len(rows) + len(lost_rows), len(rows), len(rows))
             for row in lost_rows:
                 tally = first.rejected if row.outcome == "rejected" else first.failed
                 tally[row.reason] = tally.get(row.reason, 0) + 1
             counts = [first, *(StageCount(name, len(rows), len(rows), len(rows)) for name in ("matte", "write"))]
-            inputs = len(rows) + len(lost_rows) + lost
-            commits.append(
-                commit(table, f"{name}{start}", "p", inputs, encode_records(rows, columns), lost_rows, counts)
-            )
+            inputs = len(rows) + len(lost_rows)
+            record = commit(table, f"{name}{start}", "p", inputs, encode_records(rows, columns), lost_rows, counts)
+            if lost:  # which no commit of today lets pass
+                more = replace(first, inputs=first.inputs + lost, kept=first.kept + lost, out=first.out + lost)
+                record = replace(record, inputs=inputs + lost, stages=[more, *counts[1:]])
+            commits.append(record)
         table.write("work.json", json.dumps([record.shard for record in commits]).encode())
         if complete:
             write_manifest(table, commits, columns)

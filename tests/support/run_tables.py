@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rasura.manifests.compacted.manifest import write_manifest
 from rasura.manifests.schemas import Kind, encode_records
-from rasura.manifests.shards import StageCount, commit, write_manifest
+from rasura.manifests.shards import StageCount, commit
 from rasura.manifests.storage import Store
 
 

@@ -36,8 +36,9 @@ def serve_bucket() -> Iterator[dict[str, str]]:
     os.environ.update(keys)
     import s3fs
 
-    s3fs.S3FileSystem().mkdir("rasura-test")
     try:
+        s3fs.S3FileSystem.clear_instance_cache()  # a client that was made for an earlier server
+        s3fs.S3FileSystem().mkdir("rasura-test")
         yield keys
     finally:
         for key in keys:

@@ -118,6 +118,23 @@ def estimate_yes_rate(turns: Mapping[str, SceneTurns], answers: Mapping[str, boo
     return estimate_rate(votes, sum(len(scene.order) for scene in done)) if done else None
 
 
+def _list_all_asked(turns: Mapping[str, SceneTurns], answers: Mapping[str, bool]) -> dict[str, Asked]:
+    return {id: turn for scene in turns.values() for id, turn in scene.list_asked(answers).items()}
+
+
+def count_unasked(rows: "Sequence[VoteRow]", turns: Mapping[str, SceneTurns], answers: Mapping[str, bool]) -> int:
+    """Count the candidates with votes of which none can be learned from: they were not to be asked (`add_inclusion`).
+
+    Examples:
+        >>> settings = RoundSettings(kind="human", count=1, ask="best_first", complete_scenes=1e-9)
+        >>> turns = plan_turns({"a": "s", "b": "s"}, {"a": 0.2, "b": 0.6}, settings, 0)
+        >>> count_unasked([{"item": "a"}, {"item": "b"}], turns, {"a": False, "b": True})
+        1
+    """
+    usable = {row["item"] for row in rows if row.get("inclusion") is not None} | set(_list_all_asked(turns, answers))
+    return len(set(answers) - usable)
+
+
 def add_inclusion(
     rows: "Sequence[VoteRow]", turns: Mapping[str, SceneTurns], answers: Mapping[str, bool]
 ) -> "list[VoteRow]":
@@ -126,7 +143,7 @@ def add_inclusion(
     A vote on a candidate that was not to be asked has no such probability: it is left out, because rates with it would
     be biased. What joins the training set is decided with it all the same.
     """
-    asked = {id: turn for scene in turns.values() for id, turn in scene.list_asked(answers).items()}
+    asked = _list_all_asked(turns, answers)
     completed: list[VoteRow] = []
     for row in rows:
         turn = asked.get(row["item"])

@@ -13,6 +13,7 @@ from rasura.pipeline.loop.voting.best_first import (
     SceneTurns,
     add_inclusion,
     answer_until_yes,
+    count_unasked,
     estimate_yes_rate,
     plan_turns,
     read_answers,
@@ -44,7 +45,8 @@ def collect_votes(loop: Loop, number: int, measure: Callable[[], bool]) -> Votes
     else:
         write_review_settings(loop, number)
         export_review(run)
-    tallies = vote_logs.tally_votes(loop.read_votes(number))
+    rows = loop.read_votes(number)
+    tallies = vote_logs.tally_votes(rows)
     answers = read_answers({item: tallies[item] for item in candidates if item in tallies}, recipe.votes)
     if turns is None:
         done, count, noun = len(answers), len(candidates), f"candidates have {recipe.votes} vote(s)"
@@ -53,12 +55,21 @@ def collect_votes(loop: Loop, number: int, measure: Callable[[], bool]) -> Votes
         noun = "scenes are done, of which the candidates are asked best first until one is accepted"
     if done < recipe.enough * count:
         raise Waiting(
-            f"round {number} waits for people: {done} of {count} {noun}, {recipe.enough:.0%} must. Review with: "
-            f"rasura review {run.uri} (or put votes.jsonl into {run.uri}/votes); then give the same command again"
+            f"round {number} waits for people: {done} of {count} {noun}, {recipe.enough:.0%} must. "
+            f"{describe_review(run)}"
         )
     yes = sum(tallies[item]["yes"] > tallies[item]["no"] for item in candidates if item in tallies)
     rate = None if turns is None else estimate_yes_rate(turns, answers)
-    return VotesResult(len(candidates), len(answers), yes, recipe.reviewers, rate)
+    unasked = None if turns is None else count_unasked(rows, turns, answers) or None
+    return VotesResult(len(candidates), len(answers), yes, recipe.reviewers, rate, unasked)
+
+
+def describe_review(run: Store) -> str:
+    """Describe how people vote on a round's candidates, and what comes then."""
+    return (
+        f"Review with: rasura review {run.uri} (each reviewer signs in with the link of `rasura review add-reviewer "
+        f"{run.uri} NAME`; or put votes.jsonl into {run.uri}/votes); then give the same command again"
+    )
 
 
 def list_votes_to_learn_from(loop: Loop, number: int) -> "list[VoteRow]":
@@ -113,8 +124,8 @@ def export_review(run: Store) -> None:
     from rasura.annotator.exchange.votes_file import export_votes
     from rasura.annotator.store.database import Database
 
-    if run.local is not None and (run.local / REVIEW_DATABASE).is_file():
-        database = Database(str(run.local / REVIEW_DATABASE), False)
+    if (place := run.find(REVIEW_DATABASE)) is not None and place.is_file():
+        database = Database(str(place), False)
         try:
             with database.read() as connection:
                 export_votes(connection, run.sub("votes"))

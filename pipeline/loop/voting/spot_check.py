@@ -1,14 +1,15 @@
 """The decision about an automatic round: by score alone, or certified by votes on a sample of what would be kept."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from rasura.discriminator.calibration import Rule
 from rasura.discriminator.selection import Candidate as Scored
 from rasura.discriminator.selection import Selection, select_candidates
-from rasura.pipeline.loop.decide import Candidate, Decision, Decisions
+from rasura.pipeline.loop.decide import Candidate, Decision, Decisions, find_verdict
 from rasura.pipeline.loop.state import SPOT_CHECK, Loop, Waiting
-from rasura.pipeline.loop.voting.human import export_review, write_review_settings
+from rasura.pipeline.loop.voting.human import describe_review, export_review, write_review_settings
 from rasura.pipeline.training import oracle
 from rasura.pipeline.training import votes as vote_logs
 
@@ -45,13 +46,20 @@ def decide_by_score(
             raise Waiting(
                 f"round {number} waits for the votes of its spot check: {len(selection.voted)} of "
                 f"{loop.recipe.rounds[number - 1].spot_check} are there, {len(selection.waiting)} are asked for now. "
-                f"Review with: rasura review {run.uri} (or put votes.jsonl into {run.uri}/votes); then give the same "
-                "command again"
+                f"{describe_review(run)}"
             )
     result = {"votes": len(selection.voted), "certified": selection.certified, "kept": len(selection.kept)}
     run.write(SPOT_CHECK, json.dumps(result).encode())
     unscored = {row.id: Decision(False, "no score") for row in candidates if row.score is None}
-    return unscored | {id: Decision(*decision) for id, decision in selection.decisions.items()}
+    tallies = _tally_votes(loop, number)
+    verdicts = {id: find_verdict(tallies.get(item, {})) for id, item in items.items()}
+    return unscored | {id: Decision(*decision, verdicts[id]) for id, decision in selection.decisions.items()}
+
+
+def _tally_votes(loop: Loop, number: int) -> dict[str, Counter[str]]:
+    """Count the votes of a round's spot check by item; none where it has no such check."""
+    has_check = loop.recipe.rounds[number - 1].spot_check
+    return vote_logs.tally_votes(loop.read_votes(number)) if has_check else {}
 
 
 def _select(
@@ -59,7 +67,7 @@ def _select(
 ) -> Selection:
     """Select what the votes so far allow. A candidate has a yes where it has more of them than of any other verdict."""
     recipe, settings = loop.recipe, loop.recipe.rounds[number - 1]
-    tallies = vote_logs.tally_votes(loop.read_votes(number)) if settings.spot_check else {}
+    tallies = _tally_votes(loop, number)
     votes = {
         id: 2 * tallies[item]["yes"] > sum(tallies[item].values()) for id, item in items.items() if item in tallies
     }

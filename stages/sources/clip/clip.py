@@ -41,7 +41,7 @@ from rasura.stages.sources.clip.plate import (
     warp,
 )
 from rasura.stages.sources.clip.regions import Region, blend_region, choose_regions, contains_object
-from rasura.stages.sources.files import InputPath
+from rasura.stages.sources.files import InputPath, survey_files
 from rasura.stages.sources.photos import shrink_to_fit
 from rasura.stages.stage import Kept, Outcome, Record, Rejected, Source
 
@@ -83,6 +83,25 @@ def estimate_motion(frames: list[Array]) -> tuple[Array, list[Array], int]:
     motions = [estimate_camera_motion(measure_tile_shifts(best, compute_features(frame))) for frame in frames]
     textured = int((measure_tile_shifts(best, best)[:, 4] > 0).sum())
     return np.array([length for length, _ in motions]), [matrix for _, matrix in motions], textured
+
+
+def describe_cut(numbers: Array, is_static: Array) -> str:
+    """Describe where a clip begins to show another view; "" where at most a tenth of its samples do.
+
+    Args:
+        numbers: (n,) frame number of every sample.
+        is_static: (n,) bool, of the samples that show the view of the reference.
+
+    Examples:
+        >>> describe_cut(np.arange(0, 40, 5), np.arange(8) < 5)
+        '; 38 % of the frames show another view, by a cut or a moved camera: split the clip before frame 25'
+    """
+    away = 1 - float(is_static.mean())
+    if away <= 0.1:
+        return ""
+    frame = int(numbers[int(np.flatnonzero(np.diff(is_static))[0]) + 1])
+    text = "show another view, by a cut or a moved camera: split the clip before frame"
+    return f"; {100 * away:.0f} % of the frames {text} {frame}"
 
 
 def choose_moments(numbers: Array, area: Array, active: Array, min_gap: int, max_pairs: int) -> list[int]:
@@ -249,6 +268,9 @@ class Clip(Source):
         """
         return find_clips(self.params.path, passed_over)
 
+    def survey_inputs(self, run: Any) -> tuple[str, int]:
+        return survey_files(self.params.path)
+
     def items(self, run: Any) -> list[Record]:
         items: list[Record] = []
         for path in self.list_inputs(getattr(run, "passed_over", None)):
@@ -280,7 +302,7 @@ class Clip(Source):
         aligned = {int(k): shrink_to_fit(warp(small[k], affines[k]), QUIET_SIDE) for k in static}
         jobs = self.find_pairs(numbers, aligned)
         if isinstance(jobs, Rejected):
-            return jobs
+            return Rejected(jobs.reason, jobs.detail + describe_cut(numbers, lengths <= limit))
         light = np.array([float(f.mean()) for f in small])
         records: list[Record] = []
         for start in range(0, len(jobs), PASS_JOBS):

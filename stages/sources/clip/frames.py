@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 
 from rasura.manifests.errors import InputError
+from rasura.manifests.images import MAX_PIXELS
 from rasura.manifests.storage import is_remote
 from rasura.stages.sources.clip.containers import HDR_TRANSFERS, read_container
 from rasura.stages.sources.clip.plate import Array
@@ -75,7 +76,7 @@ def read_frames(path: Path, only: frozenset[int] | None = None) -> Iterator[tupl
 
     Raises:
         FileNotFoundError: no such file.
-        BadClip: empty, not a video, cut off, or fewer frames than its container stores.
+        BadClip: empty, not a video, cut off, too large, or fewer frames than its container stores.
     """
     if path.stat().st_size == 0:
         raise BadClip(f"{path}: the file has zero bytes")
@@ -88,6 +89,7 @@ def read_frames(path: Path, only: frozenset[int] | None = None) -> Iterator[tupl
             raise BadClip(f"{path}: no video that can be opened; is it a video, and complete?")
         expected = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if container.stores_count else 0
         aspect = read_pixel_aspect(video)
+        _check_frame_size(path, video, aspect)
         last = max(only) if only else None
         number = 0
         while (last is None or number <= last) and video.grab():
@@ -107,6 +109,16 @@ def read_frames(path: Path, only: frozenset[int] | None = None) -> Iterator[tupl
 
 def _open_video(path: Path) -> cv2.VideoCapture:
     return cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+
+
+def _check_frame_size(path: Path, video: cv2.VideoCapture, aspect: float) -> None:
+    """Check that frames with square pixels are no larger than pictures may be: a few bytes can ask for gigabytes."""
+    width, height = (int(video.get(name)) for name in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    if (pixels := width * height * max(aspect, 1 / aspect)) > MAX_PIXELS:
+        raise BadClip(
+            f"{path}: frames of {width} x {height}, whose pixels are {aspect:g} times as wide as high, are "
+            f"{pixels / 1e6:.0f} megapixels, limit {MAX_PIXELS / 1e6:.0f}"
+        )
 
 
 def read_pixel_aspect(video: cv2.VideoCapture) -> float:

@@ -23,7 +23,7 @@ from pydantic import Field, field_validator
 
 from rasura.manifests.ids import compute_seed, hash_json
 from rasura.manifests.schemas import PROVENANCE, Kind, Schema
-from rasura.stages.sources.files import InputPath
+from rasura.stages.sources.files import InputPath, survey_files
 from rasura.stages.sources.listing import MissingInput, expand_path
 from rasura.stages.sources.studio import develop as studio_develop
 from rasura.stages.sources.studio import render as studio_render
@@ -198,6 +198,11 @@ class Studio(Source):
         if self.params.textures is not None:
             find_photographs(Path(expand_path(self.params.textures)))
         return range(self.params.count)
+
+    def survey_inputs(self, run: Any) -> tuple[str, int]:
+        photographs = "" if self.params.textures is None else survey_files(self.params.textures)[0]
+        is_known = self.params.textures is None or photographs
+        return f"{PAIR_VERSION} {photographs}" if is_known else "", self.params.count
 
     def items(self, run: Any = None) -> list[Record]:
         """List one item a scene; `scene` is JSON: the description, its settings, and the paths of its photographs.

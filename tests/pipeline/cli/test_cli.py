@@ -165,7 +165,7 @@ def test_a_group_shows_the_options_of_its_default_command(group: str, options: l
     text = call(group, "--help")
     for option in options:
         assert option in text
-    assert f"rasura {group} {'RUN' if group == 'review' else 'RECIPE'}:" in text.replace("root", "rasura")
+    assert f"\n\nrasura {group} {'RUN' if group == 'review' else 'RECIPE'}" in text.replace("root", "rasura")
 
 
 @pytest.mark.parametrize("kind", sorted(STARTERS))

@@ -34,8 +34,10 @@ from rasura.pipeline.loop.results import (
     VotesResult,
 )
 from rasura.pipeline.loop.runner import run_loop
+from rasura.pipeline.loop.runs import mend_loop
 from rasura.pipeline.loop.state import DISTILLED, Loop, NoLoop, OtherLoop, Step, list_steps, remover_path
 from rasura.pipeline.run.events import EventLog, read_events
+from rasura.pipeline.run.verify import verify
 from rasura.pipeline.training import oracle
 from rasura.pipeline.training.settings import build_training_settings
 from rasura.removers.base import remove
@@ -171,8 +173,9 @@ def test_progress_is_reported(scenes, tmp_path):
     run_loop(
         recipe,
         str(tmp_path / "loop"),
-        lambda step: reports.setdefault(step, []),
+        lambda line: None,
         lambda done, total, note: reports[list(reports)[-1]].append((done, total)),
+        lambda step: reports.setdefault(step, []),
     )
     assert list(reports) == [str(step) for step in list_steps(recipe)]
     for name in ("round 0: train", "round 1: inpaint", "round 1: discriminator", "round 2: score", "round 2: test"):
@@ -218,7 +221,7 @@ def test_other_recipes_and_mistakes_are_reported(scenes, tmp_path):
         Loop.open(str(tmp_path))
     for changes, message in (
         ({"rounds": [{"kind": "auto", "count": 4}]}, "begin with a human round"),
-        ({"removers": ["lama"]}, "no remover called 'lama'"),
+        ({"removers": ["lama"]}, "'lama' needs weights: add `models: lama:` with `base`"),
         ({"remover": {"preset": "sdxl"}}, "remover: the preset sdxl"),
         ({"remover": {**REMOVER, "distill": {}}}, "distill: only a remover of many steps"),
         ({"remover": {"base": "b", "distill": {}, "settings": {"objective": "x0"}}}, "distill: only a remover of many"),
@@ -350,3 +353,20 @@ def test_a_shifted_fill_finds_what_repeats():
     large[4:60, 4:60] = True
     filled = loop_removers.Shifted().fill([spoiled], [large], [1])[0]
     assert (filled == loop_removers.fill_telea(spoiled, large)).all()
+
+
+def test_damaged_tables_of_a_round_are_made_again(scenes, tmp_path):
+    """`verify` names a flipped byte in a round's candidates; mended, the loop begins that step again and no training,
+    and has the bytes of an undisturbed one."""
+    recipe = LoopRecipe.model_validate(build_recipe(scenes, keep="everything", rounds=[{"kind": "auto", "count": 6}]))
+    run_silently(recipe, tmp_path / "loop")
+    before, steps = read_contents(tmp_path / "loop"), len(list_begun(tmp_path / "loop"))
+    shard = next((tmp_path / "loop/rounds/01/tables/candidates/shards").iterdir())
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    assert any(shard.name in fault for fault in verify(Store(tmp_path / "loop/rounds/01")).faults)
+    assert list(mend_loop(Loop.open(tmp_path / "loop"))) == ["round 1: candidates: 1 shard dropped"]
+    run_silently(recipe, tmp_path / "loop")
+    assert list_begun(tmp_path / "loop")[steps:] == ["01-inpaint.json", "01-test.json"]
+    assert read_contents(tmp_path / "loop") == before

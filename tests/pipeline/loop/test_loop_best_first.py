@@ -186,3 +186,24 @@ def test_a_round_without_an_order_is_refused(scenes):
     ):
         faults = dict(LoopRecipe.model_validate(build_recipe(scenes, rounds=rounds)).find_faults())
         assert message in faults["rounds", len(rounds) - 1, "ask"]
+
+
+def test_a_round_without_a_calibrated_discriminator_is_asked_all_the_same(by_oracle, scenes, tmp_path):
+    """People said no to everything, so that nothing could be learned, and the start has only weights: the next round
+    has no order, and is asked."""
+    start, folder = tmp_path / "start", tmp_path / "loop"
+    shutil.copytree(by_oracle.store.local / by_oracle.find_discriminator(1), start)
+    (start / "calibration.json").unlink()
+    discriminator = DISCRIMINATOR | {"start": str(start)}
+    recipe = build_recipe(scenes, rounds=ROUNDS, reviewers="people", discriminator=discriminator)
+    for number in (1, 2):
+        with pytest.raises(Waiting):
+            run_silently(recipe, folder)
+        run = Store(folder / round_path(number))
+        rows = [{**row, "reviewer": "Ann", "verdict": "no"} for row in oracle.review_run(run)]
+        (run.local / "votes").mkdir()
+        (run.local / "votes" / "votes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    loop = run_silently(recipe, folder)
+    assert loop.read_json(f"{round_path(2)}/scores.json", None) == {}
+    assert loop.read_result(VotesResult, 2).voted == loop.read_result(VotesResult, 2).candidates == 21
+    assert [loop.read_result(AddResult, number).kept for number in (1, 2)] == [0, 0]

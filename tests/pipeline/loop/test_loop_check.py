@@ -54,6 +54,14 @@ def test_the_check_counts_the_rows_and_the_scenes_of_each_round(scenes: str, tmp
     assert lines[-1].startswith("round 2: 6 of 30 scenes, automatic")
 
 
+def test_the_check_names_the_discriminator_that_decides(scenes: str, tmp_path: Path) -> None:
+    """A judge that is not trained is described as what it is, and not by the preset of one that is."""
+    vlm = {"backend": "vlm", "url": "http://localhost:1/v1", "model": "qwen"}
+    text = check_recipe(write_recipe(tmp_path, scenes, discriminator=vlm), ())
+    assert "discriminator: the VLM qwen at http://localhost:1/v1, prompt removal-1, precision target 0.9" in text
+    assert "sdxl" not in text
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
@@ -82,6 +90,8 @@ def test_the_check_counts_the_rows_and_the_scenes_of_each_round(scenes: str, tmp
         ),
         ("exclude", "[car, chair, dog]", "rounds.0.count: no scene is left .* 14 have a label that is excluded"),
         ("removers", "[telea, telea]", "removers=.*: 'telea' is there twice"),
+        ("removers", "[telea, {lama: {base: x}}]", "has names alone: write `removers: .lama.` and `models: {lama: "),
+        ("removers", "[telea, lama]", "removers.1: 'lama' needs weights: add `models: lama:` with `base`"),
         ("removers", "['nowhere:Gone']", "remover 'nowhere:Gone' cannot be imported"),
         ("remover.settings.bach", "2", "--set remover.settings.bach=2: there is no 'bach'; did you mean 'batch'"),
         ("remover.settings.batch", "0", "--set remover.settings.batch=0: expected 1 or more"),

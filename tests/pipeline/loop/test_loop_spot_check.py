@@ -1,13 +1,21 @@
 """The spot check of an automatic round asks for its votes, waits for them, and keeps what they certify."""
 
 import json
+import shutil
+from collections import Counter
 
+import pyarrow.parquet as pq
 import pytest
 from support.loops import build_recipe, run_silently, share_ray, write_scenes
+from support.report_pages import Page
 
 from rasura.manifests.storage import Store
-from rasura.pipeline.loop.results import AddResult
-from rasura.pipeline.loop.state import Waiting, round_path
+from rasura.pipeline.export import export_run
+from rasura.pipeline.loop import table
+from rasura.pipeline.loop.measure import summarize_test
+from rasura.pipeline.loop.results import AddResult, VotesResult
+from rasura.pipeline.loop.state import Loop, Waiting, round_path
+from rasura.pipeline.report import loop_page
 from rasura.pipeline.training import oracle
 from rasura.pipeline.training import votes as vote_logs
 
@@ -27,9 +35,13 @@ def scenes(tmp_path_factory):
     return write_scenes(tmp_path_factory.mktemp("scenes") / "run").store.uri
 
 
-def test_the_ground_truth_reviewer_votes_on_what_is_asked_and_no_more(scenes, tmp_path):
+@pytest.fixture(scope="module")
+def loop(scenes, tmp_path_factory):
+    return run_silently(build_recipe(scenes, rounds=ROUNDS), tmp_path_factory.mktemp("checked") / "loop")
+
+
+def test_the_ground_truth_reviewer_votes_on_what_is_asked_and_no_more(loop):
     """At most ten votes on the scenes' best; each yes of them is kept, no rejection is, all others have a reason."""
-    loop = run_silently(build_recipe(scenes, rounds=ROUNDS), tmp_path / "loop")
     run = loop.open_round(2)
     asked, result = json.loads(run.read("asked.json")), json.loads(run.read("spot_check.json"))
     assert 0 < len(asked) <= 10
@@ -44,6 +56,73 @@ def test_the_ground_truth_reviewer_votes_on_what_is_asked_and_no_more(scenes, tm
     kept = [decision for decision in decisions.values() if decision["kept"]]
     assert len(kept) == result["kept"] == loop.read_result(AddResult, 2).kept
     assert all(decision["reason"] for decision in decisions.values() if not decision["kept"])
+
+
+def test_its_votes_are_data(loop, tmp_path):
+    """A spot check's verdicts are in the decisions, in the exported triplets, and in the exported votes, with those of
+    human rounds."""
+    decisions = loop.read_json(f"{round_path(2)}/decisions.json", {})
+    places = {item: row.id for item, row in vote_logs.index_candidates(loop.open_round(2)).items()}
+    tallies = vote_logs.tally_votes(loop.read_votes(2))
+    verdicts = {places[item]: "yes" if tally["yes"] else "no" for item, tally in tallies.items()}
+    assert verdicts
+    assert {id: decision["verdict"] for id, decision in decisions.items() if decision["verdict"]} == verdicts
+    store = Store(loop.store.local)
+    exported = {"triplets": {}, "votes": {}}
+    for flow, rows in exported.items():
+        manifest = export_run(store, Store(tmp_path / flow), flows=[flow])
+        for file in manifest["files"]:
+            for row in pq.read_table(tmp_path / flow / file["name"]).to_pylist():
+                rows[row["id"]] = row["verdict"]
+    assert {id: exported["votes"].get(id) for id in verdicts} == verdicts
+    assert len(exported["votes"]) == len(verdicts) + loop.read_result(VotesResult, 1).voted
+    kept = [ref.id for ref in loop.read_rows(f"{round_path(2)}/kept")]
+    assert {id: exported["triplets"][id] for id in kept} == {id: verdicts.get(id) for id in kept}
+
+
+def test_its_outcome_is_on_the_page(loop, tmp_path):
+    """The report has the votes of the check, what they certified and what they dropped; where the recipe lets a
+    discriminator decide that has failed its check, it says so and does not advise to."""
+    folder = shutil.copytree(loop.store.local, tmp_path / "loop")
+    result = loop.read_json(f"{round_path(2)}/spot_check.json", {})
+    reasons = Counter(row["reason"] for row in loop.read_json(f"{round_path(2)}/decisions.json", {}).values())
+    dropped = reasons["voted no"]
+    step = json.loads((folder / "steps/01-judge.json").read_text())
+    refusal = "it fails: use another, or allow it with `discriminator: {unchecked: true}`"
+    (folder / "steps/01-judge.json").write_text(json.dumps(step | {"refusal": refusal}))
+    words = Page(loop_page.render(Store(folder), 2)).words
+    assert "may keep nothing by itself: it fails: use another, or allow it with" in words
+    recipe = json.loads((folder / "loop.json").read_text())
+    recipe["recipe"]["judge"]["unchecked"] = True
+    (folder / "loop.json").write_text(json.dumps(recipe))
+    words = Page(loop_page.render(Store(folder), 2)).words
+    assert "decides all the same, as the recipe has `unchecked: true`: it fails." in words
+    assert "allow it with" not in words
+    certified = f"best {result['certified']}" if result["certified"] else "none"
+    row = ["round 2", result["votes"], result["votes"] - dropped, certified, dropped, result["kept"]]
+    assert "".join(map(str, [*row, reasons["not certified"]])) in words
+
+
+def test_a_round_without_discriminator_says_why(loop, tmp_path):
+    """Where an automatic round kept nothing, status, page and the reasons of missing measures have the cause."""
+    folder = shutil.copytree(loop.store.local, tmp_path / "loop")
+    none = {"judge": None, "why": "votes to calibrate on: all 9 votes are no"}
+    (folder / "steps/01-judge.json").write_text(json.dumps(none))
+    added = json.loads((folder / "steps/02-add.json").read_text())
+    (folder / "steps/02-add.json").write_text(json.dumps(added | {"kept": 0, "truth_known": 0, "truly_yes": 0}))
+    decisions = {
+        id: {**row, "kept": False, "reason": "no discriminator", "detail": "", "verdict": None}
+        for id, row in loop.read_json(f"{round_path(2)}/decisions.json", {}).items()
+    }
+    (folder / round_path(2) / "decisions.json").write_text(json.dumps(decisions))
+    changed = Loop.open(str(folder))
+    line = "Round 2 kept none of its 18 candidates: 18 × no discriminator (votes to calibrate on: all 9 votes are no)."
+    assert line in table.format_text(changed)
+    words = Page(loop_page.render(Store(folder), 2)).words
+    assert line in words
+    assert "no truth available" not in words
+    missing = summarize_test(changed, 2, changed.read_rows("test"), None).reasons
+    assert missing["judged"] == missing["judged_kept"] == "votes to calibrate on: all 9 votes are no"
 
 
 def test_a_round_waits_for_the_votes_of_people(scenes, tmp_path):

@@ -99,7 +99,7 @@ def make_entry(**values):
     [
         ([make_entry()], {}, False),
         ([make_entry(score=0.97)], {}, False),
-        ([make_entry(score=1), make_entry(score=0)], {}, False),
+        ([make_entry(score=1), make_entry(score=0)], {"rejected": True}, False),
         ([make_entry(score=1)], {}, True),
         ([make_entry()], {"kind": "captured"}, True),
     ],

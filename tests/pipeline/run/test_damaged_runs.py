@@ -14,14 +14,17 @@ from conftest import environment, rasura
 from support.annotator.runs import make_run
 from support.dataset_runs import make_finished_run, make_row
 
+from rasura.manifests.compacted.commit_log import read_commit_log
+from rasura.manifests.compacted.manifest import NO_RECORDS, read_manifest
 from rasura.manifests.errors import ReviewError, StorageError
 from rasura.manifests.formats.parquet_export import export_dataset
 from rasura.manifests.run_layout import DATASET, REVIEW_DATABASE, read_plan
-from rasura.manifests.shards import DamagedFile, list_whole_commits, read_manifest
+from rasura.manifests.shards import DamagedFile
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
 from rasura.manifests.uris import check_uri
 from rasura.pipeline.cli.options import explain
+from rasura.pipeline.export import export_run
 from rasura.pipeline.run.accounting import compute_accounting, list_commits, render_tables
 from rasura.pipeline.run.dataset import ExportRecord, find_missing_file, read_export_record, write_export_record
 from rasura.pipeline.run.review import read_review_accounting
@@ -82,7 +85,7 @@ def test_a_shard_without_its_file_or_record_is_made_again(run: Store, kind: str,
     records, *_ = read_manifest(table)
     bad, good = records[0].shard, records[1].shard
     damage(next((Path(table.uri) / kind).glob(f"{bad}.*")))
-    whole, damaged = list_whole_commits(table, [bad, good], records if kind == "shards" else [])
+    whole, damaged = read_commit_log(table, [bad, good], records if kind == "shards" else NO_RECORDS)
     assert list(whole) == [good]
     assert damaged == ([] if (kind, damage) == ("lines", Path.unlink) else [bad])
     if kind == "shards":
@@ -92,16 +95,17 @@ def test_a_shard_without_its_file_or_record_is_made_again(run: Store, kind: str,
             Tables(run).table("made").row(bad, 0)
     elif damaged:
         table.delete("manifest.parquet")
-        with pytest.raises(DamagedFile, match=rf"lines/{bad}\.json' is damaged"):
-            list_commits(run, "made", "p")
+        assert [record.shard for record in list_commits(run, "made", "p")[0]] == [good]
 
 
 @pytest.mark.parametrize("damage", [truncate, empty])
-def test_a_damaged_manifest_is_one_sentence(run: Store, damage: Damage) -> None:
+def test_a_damaged_manifest_counts_as_absent(run: Store, damage: Damage) -> None:
+    """The accounting says that the table is not complete; who reads it is told why in one sentence."""
     damage(Path(run.uri) / "tables/made/manifest.parquet")
-    for read in (compute_accounting, lambda store: Tables(store).table("made")):
-        with pytest.raises(DamagedFile, match=r"manifest\.parquet' is damaged \(.*\); delete it and run the recipe"):
-            read(run)
+    (flow,) = compute_accounting(run).flows
+    assert (flow.complete, flow.shards, flow.rows) == (False, 2, 6)
+    with pytest.raises(DamagedFile, match=r"manifest\.parquet' is damaged \(.*\); delete it and run the recipe"):
+        Tables(run).table("made")
 
 
 @pytest.mark.parametrize("text", ["", "[", "[]", "{}", '{"flows": 3}', '{"flows": {}, "name": "a"}'])
@@ -151,10 +155,13 @@ def test_a_refused_review_leaves_no_database(run: Store) -> None:
     assert not (Path(run.uri) / "review").exists()
 
 
-def test_sigterm_ends_with_a_sentence() -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_sigterm_ends_with_a_sentence(number: int, status: int) -> None:
     """As Ctrl-C does, and its exit status says which of the two it was."""
     command = (
-        "import time, rasura.pipeline.cli.interrupts as i\ni.raise_on_sigterm()\n"
+        "import signal, time, rasura.pipeline.cli.interrupts as i\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # under nohup it is ignored, and stays so
+        "i.raise_on_signals()\n"
         "with i.explain_interrupt():\n    print('ready', flush=True)\n    time.sleep(60)\n"
     )
     with subprocess.Popen(
@@ -162,9 +169,9 @@ def test_sigterm_ends_with_a_sentence() -> None:
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         _, text = process.communicate(timeout=60)
-    assert (process.returncode, text) == (143, "stopped; the same command continues from there\n")
+    assert (process.returncode, text) == (status, "stopped; the same command continues from there\n")
 
 
 @pytest.mark.parametrize(
@@ -185,3 +192,15 @@ def test_errors_of_the_file_system_have_no_numbers() -> None:
         assert text.startswith("cannot read or write 'x/y': ")
         assert "Errno" not in text
     assert explain(OSError("a fault of our own")) is None
+
+
+def test_an_export_of_a_damaged_table_is_no_dataset(run: Store, tmp_path: Path) -> None:
+    """A flipped bit in a picture: the export ends with the file and the remedy, and without a manifest."""
+    shard = next((Path(run.uri) / "tables/made/shards").iterdir())
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 3] ^= 1
+    shard.write_bytes(data)
+    for layout in ("huggingface", "rorem"):
+        with pytest.raises(DamagedFile, match=rf"{shard.name}' is damaged .*delete it and run the recipe again"):
+            export_run(run, Store(tmp_path / layout), layout)
+        assert not list((tmp_path / layout).rglob("manifest.json"))

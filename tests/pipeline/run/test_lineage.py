@@ -7,6 +7,7 @@ import pytest
 from support.annotator.runs import CANDIDATES, CAPTURED, Run, row
 
 from rasura.annotator.store.items import list_rows
+from rasura.manifests.checks.sealed_json import parse_sealed, seal
 from rasura.manifests.run_layout import PLAN, read_plan
 from rasura.pipeline.run.lineage import describe_row
 
@@ -23,11 +24,12 @@ def run(tmp_path: Path) -> Run:
     tables.flow("backgrounds", [row(2, "captured")], CAPTURED)
     tables.flow("candidates", [row(3, "edited", parents=[origin["id"]])], CANDIDATES)
     tables.flow("candidates.inpaint", [row(n, "edited", parents=[origin["id"]]) for n in (3, 4)], CANDIDATES)
-    plan = json.loads(tables.store.read(PLAN))
+    plan = parse_sealed(tables.store.read(PLAN))
     for name, flow in plan["flows"].items():
         flow["upstream"] = UPSTREAM[name.partition(".")[0]]
     order = ("candidates", "captured", "backgrounds", "pairs", "candidates.inpaint", "pairs.matte")
-    tables.store.write(PLAN, json.dumps({**plan, "flows": {name: plan["flows"][name] for name in order}}).encode())
+    flows = {name: plan["flows"][name] for name in order}
+    tables.store.write(PLAN, json.dumps(seal({**plan, "flows": flows})).encode())
     return tables
 
 

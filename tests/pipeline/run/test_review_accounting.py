@@ -38,7 +38,8 @@ def test_status_and_verify_account_for_the_review(tmp_path: Path) -> None:
     database.write(partial(lease_items, policy=policy, reviewer=ann, want=1, now=9.0))
     database.close()
     counts = json.loads(rasura("status", tmp_path / "run", "--json").stdout)["review"]
-    assert counts == {"candidates": 9, "voted": 2, "leased": 1, "waiting": 6, "withdrawn": 0, "votes": 2}
+    rest = {"withdrawn": 0, "votes": 2, "not_asked": 0}
+    assert counts == {"candidates": 9, "voted": 2, "leased": 1, "waiting": 6, **rest}
     assert "9 candidates = 2 voted + 1 leased + 6 waiting; 2 votes" in rasura("status", tmp_path / "run").stdout
     assert ", review)" in rasura("verify", tmp_path / "run").stdout
     with sqlite3.connect(tmp_path / "run" / REVIEW_DATABASE) as tampered:

@@ -147,7 +147,7 @@ YOLO = {
 @pytest.fixture(scope="module")
 def yolo(tmp_path_factory):
     """A YOLO checkpoint with random tensors, in the library's own form, whose classes are about even."""
-    pytest.importorskip("ultralytics")
+    pytest.importorskip("ultralytics", reason="under the AGPL-3.0: `make test-agpl` installs and tests it")
     from rasura.stages.detectors.yolo import import_library
 
     import_library()

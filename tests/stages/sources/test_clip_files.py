@@ -74,6 +74,14 @@ def test_pixels_become_square(tmp_path):
         assert {frame.shape[:2] for _, frame in read_frames(path)} == {shape}
 
 
+def test_frames_of_gigabytes_are_refused(tmp_path):
+    """A header of some bytes that makes each pixel sixty thousand times as wide as high: no frame is stretched."""
+    path = write_video(tmp_path / "clip.mp4")
+    state_in_header(path, b"pasp", (60_000).to_bytes(4, "big") + (1).to_bytes(4, "big"))
+    with pytest.raises(BadClip, match="frames of 64 x 48, whose pixels are 60000 times as wide as high, are 184 mega"):
+        next(read_frames(path))
+
+
 @pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG"), (1, None), (13, None)])
 def test_high_dynamic_range_is_rejected_with_its_transfer(tmp_path, transfer, name):
     path = write_video(tmp_path / "clip.mp4")

@@ -191,6 +191,17 @@ def test_nothing_to_see_and_never_empty_are_told_apart(tmp_path):
     assert outcome.reason == "never empty"
 
 
+def test_a_cut_is_named_where_nothing_was_found(tmp_path):
+    """A clip of two still scenes is rejected with the frame at which the other one begins."""
+    scenes = [make_texture(seed=number) for number in (0, 7)]
+    write_video(tmp_path / "cut.avi", [scenes[frame >= 24] for frame in range(40)])
+    _, outcome = find_pairs(tmp_path / "cut.avi")
+    assert outcome.reason == "nothing passes"
+    assert "split the clip before frame 24" in outcome.detail
+    write_video(tmp_path / "still.avi", [scenes[0]] * 40)
+    assert "split" not in find_pairs(tmp_path / "still.avi")[1].detail
+
+
 def test_a_blank_wall_is_rejected_since_no_motion_can_be_measured(tmp_path):
     """Without texture nobody knows whether the camera stood still."""
     write_video(tmp_path / "a.avi", [np.full((168, 224, 3), 90, np.uint8)] * 20)

@@ -91,6 +91,30 @@ def test_a_number_that_is_not_finite_costs_its_own_annotation_only(tmp_path, num
     assert outcomes == {Kept: 1, Rejected: 1}
 
 
+def test_what_marks_no_object_of_its_own_is_rejected(tmp_path):
+    """The complete picture, a speck, the same annotation again, and what is no polygon, each in plain words."""
+    whole = {"size": [20, 30], "counts": [0, 600]}
+    segmentations = [SQUARE, SQUARE, whole, [[2, 2, 3, 2, 3, 3, 2, 3]], SQUARE[0], [[1, 1, 9, 1, 9, 9, 4]]]
+    outcomes, _ = read(tmp_path, ["x.png"], ["x.png"], [(0, segmentation) for segmentation in segmentations])
+    kept, *rejected = outcomes["x.png"]
+    assert isinstance(kept, Kept)
+    assert {(outcome.reason, outcome.detail.partition(": ")[2]) for outcome in rejected} == {
+        ("duplicate", ""),
+        ("empty mask", "it marks everything at 30 x 20 px"),
+        ("empty mask", "it marks 1 px of 30 x 20 px"),
+        ("no mask in its file", "one flat list of numbers; polygons are lists in a list: [[x0, y0, x1, y1, …], …]"),
+        ("no mask in its file", "a polygon of 7 numbers, which are no pairs of x and y"),
+    }
+
+
+@pytest.mark.parametrize(("flag", "is_crowd"), [("0", False), (0, False), (None, False), ("1", True), (1, True)])
+def test_a_crowd_is_what_says_so_as_number_or_text(flag, is_crowd):
+    annotation = {"id": 1, "image_id": 1, "segmentation": SQUARE, "iscrowd": flag}
+    contents = {"images": [{"id": 1, "file_name": "x.png"}], "annotations": [annotation]}
+    (picture,), _ = parse_coco(json.dumps(contents).encode(), "coco.json")
+    assert picture.objects[0].crowd == is_crowd
+
+
 def test_two_pictures_of_one_id_are_refused():
     images = [{"id": 1, "file_name": name} for name in ("x.png", "y.png")]
     with pytest.raises(NotCoco, match="have the id 1"):

@@ -15,6 +15,7 @@ from rasura.manifests.storage import Store
 from rasura.pipeline.recipe.load import parse
 from rasura.pipeline.recipe.plan import plan
 from rasura.pipeline.recipe.shards import list_shards
+from rasura.pipeline.run.listing import list_stored_shards
 from rasura.stages.sources.ober import Ober, OberParams
 
 PHOTOS = sorted((Path(__file__).parents[2] / "data" / "pictures" / "photos").glob("*.*"))
@@ -163,6 +164,39 @@ def test_rows_in_obers_layout_are_joined_too(tmp_path, photos):
     source = Ober(OberParams(path=str(tmp_path / "set")))
     source.setup()
     assert [source.process_one(item).records[0]["scene_id"] for item in listed] == ["place0", "place1", "place0"]
+
+
+def test_flows_of_a_run_share_scenes(tmp_path, photos):
+    """Copies in a later flow join the scenes of the earlier one, which keeps its own; a change there is followed."""
+    for number, photo in enumerate(photos[:3]):
+        _save(photo, tmp_path / "a" / "gt" / f"{number}.png")
+        _save(photo, tmp_path / "a" / "input" / f"{number}.png")
+        _save(photo, tmp_path / "b" / f"{number}.jpg", quality=60)
+    _save(photos[3], tmp_path / "b" / "3.jpg")
+    flows = {
+        "a": {"source": {"pairs": {"path": str(tmp_path / "a")}}, "stages": []},
+        "b": {"source": {"photos": {"path": str(tmp_path / "b")}}, "stages": []},
+    }
+    resolved = plan(*parse(json.dumps({"name": "x", "flows": flows}), "r.yaml"))
+    run = Store(tmp_path / "run")
+
+    def list_scenes(flow, *earlier):
+        shards = list_stored_shards(resolved.flows[flow], resolved.sources[flow], run, None, earlier)
+        return {Path(item["origin"]).stem: item["scene_id"] for shard in shards for item in shard.items}, shards.ids
+
+    (first, ids), (alone, _) = list_scenes("a"), list_scenes("b")
+    assert not set(first.values()) & set(alone.values())
+    second, joined_ids = list_scenes("b", "a")
+    assert {name: second[name] for name in first} == first
+    assert second["3"] == alone["3"]
+    assert list_scenes("a") == (first, ids)
+    assert list_scenes("b", "a") == (second, joined_ids)
+    _save(photos[3], tmp_path / "a" / "gt" / "3.png")
+    _save(photos[3], tmp_path / "a" / "input" / "3.png")
+    again, _ = list_scenes("a")
+    assert {name: again[name] for name in first} == first
+    third, _ = list_scenes("b", "a")
+    assert third == again
 
 
 @pytest.mark.parametrize("kind", ["photos", "pairs"])

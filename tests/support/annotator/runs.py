@@ -9,9 +9,10 @@ import numpy as np
 
 from rasura.annotator.store.database import Database
 from rasura.annotator.store.reviewers import Reviewer, add_reviewer, sign_in
+from rasura.manifests.compacted.manifest import write_manifest
 from rasura.manifests.run_layout import FlowDescription, RunPlan, table_path, write_plan
 from rasura.manifests.schemas import PROVENANCE, TRIPLET, Kind, Schema, encode_records
-from rasura.manifests.shards import StageCount, commit, write_manifest
+from rasura.manifests.shards import StageCount, commit
 from rasura.manifests.storage import Store
 
 CANDIDATES: Schema = {**PROVENANCE, **TRIPLET, "hole_dilation": Kind.INT}

@@ -1,0 +1,58 @@
+"""What commands print. Nothing else of the command line writes to a terminal, so that no text from data commands it."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import typer
+
+from rasura.manifests.safety.text import LINES, escape_controls
+
+if TYPE_CHECKING:
+    from rasura.pipeline.run.accounting import RunAccounting
+
+
+def echo(text: object = "") -> None:
+    """Print a text, which may have several lines."""
+    typer.echo(escape_controls(text, LINES))
+
+
+def echo_line(text: object) -> None:
+    """Print one line: a line feed in it, as a file name may have, is shown and begins no other line."""
+    typer.echo(escape_controls(text))
+
+
+def warn(text: object) -> None:
+    """Print a warning on standard error."""
+    typer.secho(f"warning: {escape_controls(text, LINES)}", err=True, fg="yellow", bold=True)
+
+
+def report_mending(place: str, dropped: Iterable[str] | None) -> None:
+    """Print what `verify --mend` drops, or, where it was not asked for, what it would do.
+
+    Args:
+        place: the run or the loop.
+        dropped: what is dropped; None where nothing is to be.
+    """
+    if dropped is None:
+        echo(f"`rasura verify --mend {place}` drops what a disk has damaged, and the next run makes it again")
+        return
+    count = 0
+    for line in dropped:
+        echo_line(line)
+        count += 1
+    echo(
+        "the next run of the recipe makes them again"
+        if count
+        else "nothing is dropped: all files have the bytes that were committed"
+    )
+
+
+def print_tables(accounting: "RunAccounting") -> None:
+    """Print the accounting of a run as tables: the terminal may wrap a line, but no figure is cut."""
+    from rich.console import Console
+
+    from rasura.pipeline.run.accounting import render_tables
+
+    console = Console()
+    for line in render_tables(accounting, console.width):
+        console.print(line, crop=False)
