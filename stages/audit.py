@@ -13,18 +13,13 @@ from pydantic import Field
 from rasura.manifests.boxes import compute_bounds
 from rasura.manifests.images import Mask
 from rasura.manifests.schemas import Kind
-from rasura.stages.effect_mask.clean_faults import (
-    measure_cut_rim,
-    measure_residue,
-    measure_second_object,
-    measure_strange_ground,
-)
+from rasura.stages.effect_mask.clean_faults import measure_cut_rim, measure_residue, measure_strange_ground
 from rasura.stages.effect_mask.doubts import (
     measure_clean_only_parts,
-    measure_missed_parts,
     measure_moving_details,
     measure_object_evidence,
     measure_outside_shadow,
+    measure_parts_beside,
 )
 from rasura.stages.effect_mask.segmentation import detect_changes
 from rasura.stages.imaging.components import flag_near_components, label_components, select_components
@@ -149,7 +144,7 @@ class Audit(Stage):
             "audit_effects": float((foreground & ~dilate(mask, 3)).sum() / mask.sum()) if segmented else None,
             "audit_agreement": None,
             "audit_scale": None,
-            **self._measure_doubts(record, mask),
+            **self._measure_doubts(record, mask, changed),
         }
         if record.get("box") is not None and mask.any():
             overlap, scale = compare_boxes(compute_largest_box(mask), np.asarray(record["box"], np.float64))
@@ -157,22 +152,23 @@ class Audit(Stage):
         detected = "box" in record  # a detector ran before, whether it detected an object or not
         return Kept([record | measurements | {"audit_reason": self._find_reason(measurements, detected)}])
 
-    def _measure_doubts(self, record: Record, objects: Mask) -> dict[str, float | None]:
+    def _measure_doubts(self, record: Record, objects: Mask, changed: Mask) -> dict[str, float | None]:
         """Measure what speaks against one object with its own effects; None where nothing is segmented."""
         if not objects.any():
             return dict.fromkeys(DOUBTS)
         source, clean, foreground = record["input"], record["gt"], record["foreground_mask"]
         noise = record.get("pair_noise") or 0.0
+        missed, second = measure_parts_beside(source, clean, foreground, objects, noise)
         return {
             "audit_evidence": measure_object_evidence(source, clean, objects, noise),
-            "audit_missed": measure_missed_parts(source, clean, foreground, objects, noise),
+            "audit_missed": missed,
             "audit_moving": measure_moving_details(source, clean, foreground, objects),
             "audit_outside": measure_outside_shadow(source, clean, foreground, objects),
             "audit_ghost": measure_clean_only_parts(source, clean, foreground, objects),
             "audit_residue": measure_residue(source, clean, objects),
-            "audit_cut": measure_cut_rim(source, clean, foreground, objects, noise),
+            "audit_cut": measure_cut_rim(source, clean, changed & foreground, objects),
             "audit_strange": measure_strange_ground(clean, foreground, objects),
-            "audit_second": measure_second_object(source, clean, foreground, objects, noise),
+            "audit_second": second,
         }
 
     def _find_reason(self, measurements: dict[str, Any], detected: bool) -> str | None:

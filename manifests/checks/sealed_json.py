@@ -5,6 +5,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from rasura.manifests.json_lines import parse_json
+
 SEAL = "checksum"
 
 
@@ -34,10 +36,7 @@ def parse_sealed(data: bytes | str) -> dict[str, Any]:
         Traceback (most recent call last):
         ValueError: its checksum is not that of its contents
     """
-    try:
-        value = json.loads(data)
-    except RecursionError:
-        raise ValueError("its lists or objects are nested too deeply") from None
+    value = parse_json(data)
     if not isinstance(value, dict):
         raise ValueError("it is no JSON object")
     checksum = value.pop(SEAL, None)

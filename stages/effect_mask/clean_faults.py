@@ -10,12 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rasura.manifests.images import RGB, Mask
-from rasura.stages.effect_mask.object_core import find_object_core
-from rasura.stages.effect_mask.object_likelihood import estimate_object_likelihood
-from rasura.stages.effect_mask.segmentation import detect_changes
-from rasura.stages.imaging.components import fill_holes, label_components
+from rasura.stages.imaging.components import fill_holes
 from rasura.stages.imaging.filters import Floats, blur, box_mean, convert_to_grey, estimate_gradient
-from rasura.stages.imaging.morphology import compute_distance_to, dilate, erode, morph
+from rasura.stages.imaging.morphology import dilate, erode, morph
 
 Doubles = npt.NDArray[np.float64]
 
@@ -34,7 +31,6 @@ SAMPLES, PLACES = 200, 700  # pixels of the hole, and of the rest of the picture
 COPIES, LEAST_COPIES = 5, 4  # moved copies of the hole, a side of the grid; number that is needed
 MAX_OVERLAP = 0.15  # of such a copy with what changed
 QUARTILE = 75  # percentile of the hole's pixels that is compared
-APART, LIKELY, OPENING = 6, 0.5, 5  # px from M_o; likelihood of object; px across
 
 
 def measure_residue(source: RGB, clean: RGB, objects: Mask) -> float:
@@ -111,7 +107,7 @@ def _measure_steps(pictures: list[Floats], rim: Doubles, area: Mask) -> tuple[li
     return steps, np.asarray(framed, bool)
 
 
-def measure_cut_rim(source: RGB, clean: RGB, foreground: Mask, objects: Mask, noise: float) -> float:
+def measure_cut_rim(source: RGB, clean: RGB, changed: Mask, objects: Mask) -> float:
     """Measure how much of the change's hard rim is an edge of `clean` that `source` lacks.
 
     Where an object or its shadow ends, `source` has an edge and the ground goes on in `clean`. The other way round
@@ -120,13 +116,12 @@ def measure_cut_rim(source: RGB, clean: RGB, foreground: Mask, objects: Mask, no
 
     Args:
         source, clean: (h, w, 3) uint8, registered and of one exposure.
-        foreground, objects: (h, w) bool, M_fg and M_o, which is not empty.
-        noise: `pair_noise`.
+        changed, objects: (h, w) bool, what changed in M_fg, and M_o, which is not empty.
 
     Returns:
         Length of such rim in square roots of M_o's area.
     """
-    area = fill_holes(morph(detect_changes(source, clean, noise) & foreground, cv2.MORPH_OPEN, 3))
+    area = fill_holes(morph(changed, cv2.MORPH_OPEN, 3))
     outlines, _ = cv2.findContours(area.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     smooth = [blur(picture, RIM_SIGMA) for picture in (source, clean)]
     length = 0
@@ -200,21 +195,3 @@ def measure_strange_ground(clean: RGB, foreground: Mask, objects: Mask) -> float
     if len(usual) < LEAST_COPIES:
         return None
     return _measure_strangeness(features, hole, rest) / max(float(np.median(usual)), 1.0)
-
-
-def measure_second_object(source: RGB, clean: RGB, foreground: Mask, objects: Mask, noise: float) -> float:
-    """Measure the largest thing apart from M_o that is likely an object: it went, too, and no mask says so.
-
-    Args:
-        source, clean: (h, w, 3) uint8, registered and of one exposure.
-        foreground, objects: (h, w) bool, M_fg and M_o, which is not empty.
-        noise: `pair_noise`.
-
-    Returns:
-        Its area in areas of M_o.
-    """
-    other = find_object_core(source, clean, foreground, noise).hidden & (compute_distance_to(objects) > APART)
-    if other.any():
-        other &= estimate_object_likelihood(source, clean, foreground, noise) > LIKELY
-    _, _, areas = label_components(morph(other, cv2.MORPH_OPEN, OPENING))
-    return float(areas.max() / objects.sum()) if len(areas) else 0.0

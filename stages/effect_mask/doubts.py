@@ -13,7 +13,7 @@ from rasura.stages.effect_mask.texture import find_hidden_texture, find_visible_
 from rasura.stages.imaging.comparison import compute_difference
 from rasura.stages.imaging.components import label_components, select_components
 from rasura.stages.imaging.filters import Floats, blur, channel_mean, estimate_gradient
-from rasura.stages.imaging.morphology import dilate, erode, morph
+from rasura.stages.imaging.morphology import compute_distance_to, dilate, erode, morph
 
 DETAIL_SIDE = 15  # px of the median that details are compared with: what is narrower than half of it is a detail
 MIN_DETAIL = 0.5  # of the log brightness, all channels together: a detail of clean that everybody sees
@@ -21,6 +21,7 @@ MAX_REMAINDER = 0.4  # of a detail's contrast: with less of it in source, the de
 MIN_DETAIL_CHANGE, MIN_DETAIL_AREA = 20.0, 8  # grey levels of a 3 × 3 mean; px
 THIN_PART = 7  # px across
 MIN_MISSED, LIKELY = 0.05, 0.5  # areas of M_o; likelihood of object
+APART, OPENING = 6, 5  # px from M_o; px across
 SMALLEST_SIDE = 300  # px of the longer side, down to which pictures are halved in the search for larger details
 LOG_RANGE = (2.0, 5.6)  # of the log brightness that the median covers, with 8 grey levels added
 MIN_GHOST_AREA = 40  # px
@@ -46,11 +47,12 @@ def measure_object_evidence(source: RGB, clean: RGB, objects: Mask, noise: float
     return float(((tinted | hidden) & ~find_visible_texture(source, clean, noise))[inner].mean())
 
 
-def measure_missed_parts(source: RGB, clean: RGB, foreground: Mask, objects: Mask, noise: float) -> float:
-    """Measure what M_o misses: the part of the object core, outside of M_o, that hides the ground's texture.
+def measure_parts_beside(source: RGB, clean: RGB, foreground: Mask, objects: Mask, noise: float) -> tuple[float, float]:
+    """Measure what of the object core is outside of M_o and hides the ground's texture.
 
-    In dark shadows, and where a codec smeared it, texture is hidden, too: more than `MIN_MISSED` counts only where all
-    that is measured there speaks for an object.
+    What M_o misses: in dark shadows, and where a codec smeared it, texture is hidden, too, so that more than
+    `MIN_MISSED` counts only where all that is measured there speaks for an object. And the largest thing apart from
+    M_o that is likely an object: it went, too, and no mask says so.
 
     Args:
         source, clean: (h, w, 3) uint8, registered and of one exposure.
@@ -58,12 +60,17 @@ def measure_missed_parts(source: RGB, clean: RGB, foreground: Mask, objects: Mas
         noise: `pair_noise`.
 
     Returns:
-        Area in areas of M_o.
+        What is missed, and the largest thing apart, in areas of M_o.
     """
-    missed = find_object_core(source, clean, foreground, noise).hidden & ~dilate(objects, 2)
-    if missed.sum() > MIN_MISSED * objects.sum():
-        missed &= estimate_object_likelihood(source, clean, foreground, noise) > LIKELY
-    return float(missed.sum() / objects.sum())
+    hidden = find_object_core(source, clean, foreground, noise).hidden
+    missed, apart = hidden & ~dilate(objects, 2), hidden & (compute_distance_to(objects) > APART)
+    is_doubtful = missed.sum() > MIN_MISSED * objects.sum()
+    if is_doubtful or apart.any():
+        likely = estimate_object_likelihood(source, clean, foreground, noise) > LIKELY
+        apart &= likely
+        missed = missed & likely if is_doubtful else missed
+    _, _, areas = label_components(morph(apart, cv2.MORPH_OPEN, OPENING))
+    return float(missed.sum() / objects.sum()), float(areas.max(initial=0) / objects.sum())
 
 
 def compute_detail(picture: RGB, side: int = DETAIL_SIDE) -> Floats:

@@ -36,7 +36,7 @@ DOUBTFUL = 0.7  # score below which M_o is cut by the likelihood of each pixel i
 DOUBTFUL_LIKELIHOOD = 0.82  # mean in M_o, below which it holds a shadow or a mirror image, whatever its score
 LIKELY, SURE, POSSIBLE = 0.5, 0.9, 0.02
 """Likelihoods from which GrabCut begins with a pixel as object, may not take it away, and may add it."""
-UNLIKELY = 0.3
+UNLIKELY = 0.3  # likelihood below which pixels of M_o may be none
 MISSED, FOREIGN = 0.85, 0.1
 """Mean likelihoods from which a part beside M_o is object, and up to which a part of M_o is none."""
 SMEAR = 0.015  # of the diagonal: so far from an object its codec may have smeared the ground
@@ -288,8 +288,7 @@ def add_parts(answer: Mask, cut: Mask) -> Mask:
 
 
 def list_parts(mask: Mask, beside: Mask, likelihood: Floats) -> Iterator[tuple[Mask, float, float]]:
-    """Yield the parts of a mask that are wider than 2 px, with their mean likelihood and the share of their rim that
-    is `beside` them."""
+    """Yield the parts of a mask wider than 2 px, their mean likelihood, and the share of their rim in `beside`."""
     _, labels, areas = label_components(morph(mask, cv2.MORPH_OPEN, 3))
     for number in range(1, len(areas) + 1):
         part = labels == number

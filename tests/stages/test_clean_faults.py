@@ -3,24 +3,11 @@
 import cv2
 import numpy as np
 import pytest
-from support.pair_scenes import capture, freeze, make_floor, make_scene
-
-from rasura.stages.audit import Audit, AuditParams
-from rasura.stages.effects import Effects, EffectsParams
-from rasura.stages.pair import Pair, PairParams
-from rasura.stages.segment import Segment, SegmentParams
+from support.pair_scenes import audit_pair, capture, freeze, make_floor, make_scene
 
 cv2.setNumThreads(1)
 LIMITS = {"audit_residue": 0.035, "audit_cut": 0.4, "audit_strange": 2.5, "audit_second": 0.03}
 MIN_CHANGED = 0.92
-
-
-def run(source, clean, **columns):
-    record = {"id": "a", "input": freeze(source), "gt": freeze(clean)} | columns
-    stages = (Pair(PairParams()), Effects(EffectsParams()), Segment(SegmentParams(backend="grabcut")))
-    for stage in (*stages, Audit(AuditParams())):
-        record = dict(stage.process_one(record).records[0])
-    return record
 
 
 def find_faults(record):
@@ -55,8 +42,8 @@ def locate(mask):
 def test_a_clean_pair_has_none_of_these_faults(options):
     """With M_o segmented and with the true mask: noise, deep shadows, a moved camera and grey on grey are no faults."""
     pair = make_scene(211, **options)
-    assert find_faults(run(pair.source, pair.clean)) == set()
-    assert find_faults(run(pair.source, pair.clean, given_mask=freeze(pair.object_mask))) == set()
+    assert find_faults(audit_pair(pair.source, pair.clean)) == set()
+    assert find_faults(audit_pair(pair.source, pair.clean, given_mask=freeze(pair.object_mask))) == set()
 
 
 @pytest.mark.parametrize("share", [0.15, 0.35])
@@ -64,7 +51,7 @@ def test_an_averaged_plate_shows_how_much_of_the_object_is_left(share):
     """A mean of shots with and without the object holds a ghost; the measurement is below its share, but near it."""
     pair = make_scene(212)
     mixed = np.rint((1 - share) * pair.clean.astype(np.float64) + share * pair.source).astype(np.uint8)
-    out = run(pair.source, mixed)
+    out = audit_pair(pair.source, mixed)
     assert "audit_residue" in find_faults(out)
     assert 0.5 * share < out["audit_residue"] < share * 1.1
 
@@ -75,7 +62,7 @@ def test_a_coarse_ground_is_no_residue():
     gravel = np.kron(rng.uniform(90, 180, (80, 100, 1)), np.ones((4, 4, 1))) * np.ones(3)
     full = gravel.copy()
     cv2.ellipse(full, (200, 170), (50, 80), 0, 0, 360, (30, 90, 160), -1, cv2.LINE_AA)
-    out = run(capture(full, rng, 1.0), capture(gravel, rng, 1.0))
+    out = audit_pair(capture(full, rng, 1.0), capture(gravel, rng, 1.0))
     assert "audit_residue" not in find_faults(out)
 
 
@@ -84,11 +71,11 @@ def test_another_thing_in_the_objects_place_is_strange_ground():
     pair = make_scene(214)
     centre, axes = locate(pair.object_mask)
     other = draw_thing(pair.clean, centre, (axes[0] - 4, axes[1] - 4))
-    assert run(pair.source, other)["audit_strange"] > LIMITS["audit_strange"]
+    assert audit_pair(pair.source, other)["audit_strange"] > LIMITS["audit_strange"]
     boards = np.where(np.arange(pair.clean.shape[1]) // 20 % 2, 1.0, 0.6)[None, :, None]  # go on outside of M_fg
     patterned = (pair.clean * boards).astype(np.uint8)
     under = np.where(pair.object_mask[..., None], pair.source, pair.source * boards).astype(np.uint8)
-    assert find_faults(run(under, patterned)) == set()
+    assert find_faults(audit_pair(under, patterned)) == set()
 
 
 def test_what_is_cut_off_is_an_edge_of_gt_alone():
@@ -97,9 +84,9 @@ def test_what_is_cut_off_is_an_edge_of_gt_alone():
     centre, axes = locate(pair.object_mask)
     stays = pair.object_mask & (np.arange(pair.clean.shape[0])[:, None] > centre[1] + axes[1] // 5)
     rest = np.where(stays[..., None], pair.source, pair.clean)
-    assert "audit_cut" in find_faults(run(pair.source, rest))
+    assert "audit_cut" in find_faults(audit_pair(pair.source, rest))
     moved = draw_thing(pair.clean, (centre[0] - axes[0] - 12, centre[1]), (26, 26))
-    assert "audit_cut" in find_faults(run(pair.source, moved))
+    assert "audit_cut" in find_faults(audit_pair(pair.source, moved))
 
 
 def test_given_masks_that_cover_what_stays_or_miss_what_went_are_found():
@@ -108,12 +95,12 @@ def test_given_masks_that_cover_what_stays_or_miss_what_went_are_found():
     height = len(pair.object_mask)
     covering = pair.object_mask.copy()
     covering[10:60, 10:80] = True
-    assert "mask_changed" in find_faults(run(pair.source, pair.clean, given_mask=freeze(covering)))
+    assert "mask_changed" in find_faults(audit_pair(pair.source, pair.clean, given_mask=freeze(covering)))
     moved = np.roll(pair.object_mask, -20, axis=1)
-    assert "mask_changed" in find_faults(run(pair.source, pair.clean, given_mask=freeze(moved)))
+    assert "mask_changed" in find_faults(audit_pair(pair.source, pair.clean, given_mask=freeze(moved)))
     centre, axes = locate(pair.object_mask)
     second = draw_thing(pair.source, (centre[0], min(height - 25, centre[1] + axes[1] + 30)), (20, 20))
-    assert "audit_second" in find_faults(run(second, pair.clean, given_mask=freeze(pair.object_mask)))
+    assert "audit_second" in find_faults(audit_pair(second, pair.clean, given_mask=freeze(pair.object_mask)))
 
 
 def test_an_object_that_fills_the_frame_has_no_ground_to_compare_with():
@@ -121,5 +108,5 @@ def test_an_object_that_fills_the_frame_has_no_ground_to_compare_with():
     rng = np.random.default_rng(217)
     floor = make_floor(160, 200, 217)
     full = draw_thing(floor.astype(np.float32), (100, 80), (92, 72), (200, 40, 40))
-    out = run(capture(full, rng, 1.0), capture(floor, rng, 1.0))
+    out = audit_pair(capture(full, rng, 1.0), capture(floor, rng, 1.0))
     assert out["audit_strange"] is None

@@ -3,12 +3,9 @@
 import cv2
 import numpy as np
 import pytest
-from support.pair_scenes import capture, freeze, make_floor, make_scene
+from support.pair_scenes import audit_pair, capture, freeze, make_floor, make_scene
 
 from rasura.stages.audit import Audit, AuditParams
-from rasura.stages.effects import Effects, EffectsParams
-from rasura.stages.pair import Pair, PairParams
-from rasura.stages.segment import Segment, SegmentParams
 
 cv2.setNumThreads(1)
 LIMITS = {
@@ -18,14 +15,6 @@ LIMITS = {
     "audit_outside": 0.02,
     "audit_ghost": 0.001,
 }
-
-
-def run(source, clean, **columns):
-    record = {"id": "a", "input": freeze(source), "gt": freeze(clean)} | columns
-    stages = (Pair(PairParams()), Effects(EffectsParams()), Segment(SegmentParams(backend="grabcut")))
-    for stage in (*stages, Audit(AuditParams())):
-        record = dict(stage.process_one(record).records[0])
-    return record
 
 
 def draw_leaves(picture, seed, count=14, shift=0):
@@ -50,7 +39,7 @@ def draw_leaves(picture, seed, count=14, shift=0):
 @pytest.mark.parametrize("seed", [101, 102])
 def test_nothing_speaks_against_one_object_with_its_shadow(options, seed):
     pair = make_scene(seed, **options)
-    out = run(pair.source, pair.clean)
+    out = audit_pair(pair.source, pair.clean)
     assert out["audit_evidence"] > LIMITS["audit_evidence"]
     for name in ("audit_missed", "audit_moving", "audit_outside", "audit_ghost"):
         assert out[name] <= LIMITS[name], (name, out[name])
@@ -65,7 +54,7 @@ def test_a_shadow_alone_has_no_evidence_of_an_object(tint, strength, width):
     area = np.zeros(floor.shape[:2], np.float32)
     cv2.ellipse(area, (190, 170), (90, 35), 15, 0, 360, 1, -1)
     dark = 1 - strength * cv2.GaussianBlur(area, (0, 0), width)[..., None]
-    out = run(capture(floor * dark ** np.array(tint, np.float32), rng, 1.0), capture(floor, rng, 1.0))
+    out = audit_pair(capture(floor * dark ** np.array(tint, np.float32), rng, 1.0), capture(floor, rng, 1.0))
     assert out["audit_evidence"] < LIMITS["audit_evidence"]
 
 
@@ -74,10 +63,10 @@ def test_things_that_moved_beside_the_object_are_noticed(seed):
     """Leaves that lie still do not count; the same leaves, moved between the shots, do, or `effects` cuts them out."""
     pair = make_scene(seed)
     still = [draw_leaves(p, seed) for p in (pair.source, pair.clean)]
-    assert run(*still)["audit_moving"] <= LIMITS["audit_moving"]
+    assert audit_pair(*still)["audit_moving"] <= LIMITS["audit_moving"]
     blown = draw_leaves(pair.clean, seed, shift=14)
     leaves = np.where(pair.object_mask[..., None], pair.source, still[0])
-    out = run(leaves, blown)
+    out = audit_pair(leaves, blown)
     assert out["audit_moving"] + out["effects_moved"] > LIMITS["audit_moving"]
 
 
@@ -109,7 +98,7 @@ def test_a_shadow_from_outside_lies_opposite_to_the_objects_own(turn):
     dark[pair.object_mask] = 1
     lit, entered = pair.source, np.rint(pair.source * dark).astype(np.uint8)
     values = [
-        run(np.rot90(source, turn).copy(), np.rot90(pair.clean, turn).copy())["audit_outside"]
+        audit_pair(np.rot90(source, turn).copy(), np.rot90(pair.clean, turn).copy())["audit_outside"]
         for source in (lit, entered)
     ]
     assert values[0] == 0
@@ -127,7 +116,7 @@ def test_a_ghost_that_only_gt_shows_is_noticed(opacity):
         other = np.ascontiguousarray(picture).copy()
         cv2.rectangle(other, (x, 200), (x + 40, 260), (30, 160, 60), -1)
         pictures.append(np.rint(opacity * other + (1 - opacity) * picture).astype(np.uint8))
-    record = run(pair.source, pair.clean)
+    record = audit_pair(pair.source, pair.clean)
     box = np.zeros_like(pair.object_mask)
     box[196:265, x - 4 : x + 45] = True
     record |= {"foreground_mask": record["foreground_mask"] | box}
@@ -144,7 +133,7 @@ def test_a_ghost_that_only_gt_shows_is_noticed(opacity):
 def test_what_the_object_mask_misses_is_measured(cut):
     """A mask that ends before the object does misses a share of it; the whole mask misses next to nothing."""
     pair = make_scene(131)
-    record = run(pair.source, pair.clean)
+    record = audit_pair(pair.source, pair.clean)
     whole = pair.object_mask
     rows = np.flatnonzero(whole.any(1))
     part = whole.copy()
@@ -157,7 +146,7 @@ def test_what_the_object_mask_misses_is_measured(cut):
 
 def test_no_object_mask_has_no_measurements():
     pair = make_scene(3)
-    record = run(pair.source, pair.clean) | {"object_mask": None, "foreground_mask": np.zeros((320, 400), bool)}
+    record = audit_pair(pair.source, pair.clean) | {"object_mask": None, "foreground_mask": np.zeros((320, 400), bool)}
     out = Audit(AuditParams()).process_one(record).records[0]
     assert all(out[name] is None for name in LIMITS)
     assert out["audit_reason"] == "nothing changed"
@@ -172,7 +161,7 @@ def test_what_a_clip_saw_move_by_itself_is_no_change(seed):
     quiet = np.stack([draw_leaves(pair.clean, seed, shift=shift) for shift in (0, 10, 0, 10, 0)]).astype(np.float32)
     spread = np.stack([cv2.blur(frame, (5, 5)) for frame in quiet]).std(0).max(-1)
     noise = np.rint(100 * 1.5 * spread).astype(np.uint16)
-    without, within = run(first, second, clip_noise=None), run(first, second, clip_noise=noise)
+    without, within = audit_pair(first, second, clip_noise=None), audit_pair(first, second, clip_noise=noise)
     away = ~cv2.dilate(pair.foreground_mask.astype(np.uint8), np.ones((15, 15))).astype(bool)
     assert (within["foreground_mask"] & away).sum() < 0.2 * (without["foreground_mask"] & away).sum()
     assert (within["foreground_mask"] & pair.object_mask).sum() > 0.95 * pair.object_mask.sum()

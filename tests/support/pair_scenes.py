@@ -7,6 +7,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from rasura.stages.audit import Audit, AuditParams
+from rasura.stages.effects import Effects, EffectsParams
+from rasura.stages.pair import Pair, PairParams
+from rasura.stages.segment import Segment, SegmentParams
+from rasura.stages.stage import Kept
+
 Array = npt.NDArray[Any]
 
 
@@ -100,3 +106,14 @@ def freeze(picture: Array) -> Array:
     copy = picture.copy()
     copy.flags.writeable = False
     return copy
+
+
+def audit_pair(source: Any, clean: Any, **columns: Any) -> dict[str, Any]:
+    """Run a pair through `pair`, `effects`, `segment` with GrabCut, and `audit`; none of them may reject it."""
+    record = {"id": "a", "input": freeze(source), "gt": freeze(clean)} | columns
+    stages = (Pair(PairParams()), Effects(EffectsParams()), Segment(SegmentParams(backend="grabcut")))
+    for stage in (*stages, Audit(AuditParams())):
+        outcome = stage.process_one(record)
+        assert isinstance(outcome, Kept)
+        record = dict(outcome.records[0])
+    return record
