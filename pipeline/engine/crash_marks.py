@@ -22,6 +22,8 @@ from rasura.pipeline.engine.execute import ActivityMonitor
 OLD_MARK_S = 3600.0
 PROGRESS_EVERY_S = 0.5
 ROOM = 2048  # bytes of a mark that are written at first
+LATE, LATE_S = 0.1, 10.0
+"""Share of its limit, and seconds, by which a record may be over it: meanwhile its thread need not start anew."""
 LINGER_S = 0.5
 """For how long the mark of a record stays after it, where it or the next one is suspected of ending its worker."""
 
@@ -59,6 +61,7 @@ class MarkFile(ActivityMonitor):
         self._length = ROOM
         self._write_entry(None)  # its place on the disk is taken while there is some
         self._reported = 0.0
+        self._ends = 0.0  # monotonic time at which the thread ends the process; 0 where none is running
         self.lingers = False
         faulthandler.enable(self._trace)
 
@@ -77,7 +80,10 @@ class MarkFile(ActivityMonitor):
 
     def start(self, stage: str, ids: Sequence[str], limit_s: float) -> None:
         self._write(stage=stage, ids=list(ids), deadline=time.time() + limit_s)
-        faulthandler.dump_traceback_later(limit_s, exit=True, file=self._trace)
+        now, latest_s = time.monotonic(), limit_s + min(LATE * limit_s, LATE_S)
+        if not limit_s <= self._ends - now <= latest_s:
+            self._ends = now + latest_s
+            faulthandler.dump_traceback_later(latest_s, exit=True, file=self._trace)
 
     def start_setup(self, stage: str) -> None:
         """Note that a stage is being set up: a death from here on is no record's fault."""
@@ -90,10 +96,14 @@ class MarkFile(ActivityMonitor):
             self._write(**{**self._entry, "progress": [done, total, note]})
 
     def stop(self) -> None:
-        faulthandler.cancel_dump_traceback_later()
         if self.lingers:
             time.sleep(LINGER_S)  # what ends the process just after a record is that record's doing
         self._write_entry(None)
+
+    def rest(self) -> None:
+        """End the thread that keeps the limits: the worker has nothing to do."""
+        faulthandler.cancel_dump_traceback_later()
+        self._ends = 0.0
 
 
 def _delete_old_marks() -> None:

@@ -127,7 +127,10 @@ class Worker:
         self._open_run(place)
         stages = self._stages(flow, group)
         shard = work if isinstance(work, PartialShard) else PartialShard(list(work), len(work))
-        result = run_group(group, stages, shard, quarantine, self.marks, splits)
+        try:
+            result = run_group(group, stages, shard, quarantine, self.marks, splits)
+        finally:
+            self.marks.rest()
         measured = measure_card() if group.demand.memory and "onnx" not in group.demand.memory.libraries else {}
         return {"seconds": result.seconds, "rows": len(result.records), **measured}, result
 
@@ -146,10 +149,10 @@ class Worker:
             SurroundingsFault: a stage cannot go on, or the shard cannot be written, through no fault of its rows.
         """
         report, shard = self.run_group(place, flow.name, group, work, quarantine, flow.splits)
-        table, failed, count = encode_shard(shard, flow.columns, quarantine, self.marks)
-        self.marks.lingers = False
-        self.marks.start(COMMIT, (), COMMIT_LIMIT_S)
         try:
+            table, failed, count = encode_shard(shard, flow.columns, quarantine, self.marks)
+            self.marks.lingers = False
+            self.marks.start(COMMIT, (), COMMIT_LIMIT_S)
             check_place(self.run, place)
             line = commit(
                 self.run.sub(table_path(flow.name)),
@@ -164,4 +167,5 @@ class Worker:
             raise SurroundingsFault(COMMIT, (), describe_error(error)) from error
         finally:
             self.marks.stop()
+            self.marks.rest()
         return {**report, "line": line}, None

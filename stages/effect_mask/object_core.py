@@ -71,15 +71,22 @@ def find_unshadowlike(source: RGB, clean: RGB, noise: float) -> tuple[Mask, Mask
     return tinted, morph(rough, cv2.MORPH_OPEN, 7)
 
 
+@remember_last_pair
+def measure_edges(source: RGB, clean: RGB) -> tuple[Floats, Floats]:
+    """Return the squared gradient of the channels' logs, blurred by 2 px, of source and of clean: (h, w) each."""
+    across, down = zip(*(estimate_gradient(np.log(blur(p, 2.0) + 4)) for p in (source, clean)), strict=True)
+    first, second = ((a * a + d * d).sum(axis=-1) for a, d in zip(across, down, strict=True))
+    return first, second
+
+
 def find_clean_only_blobs(source: RGB, clean: RGB, core: Mask) -> Mask:
     """Return (h, w) bool: the blobs of the core whose outline is in `clean` and not in `source`.
 
     Something that only the second shot has differs as an object does. Its edge votes: within 3 px of a blob's rim the
-    squared gradient of the channels' logs (blurred by 2 px) sums up to less than half of clean's. All channels count:
-    a green beam before bricks that are as bright has edges in its hue alone.
+    squared gradient of source sums up to less than half of clean's. All channels count: a green beam before bricks that
+    are as bright has edges in its hue alone.
     """
-    across, down = zip(*(estimate_gradient(np.log(blur(p, 2.0) + 4)) for p in (source, clean)), strict=True)
-    energy = [(a * a + d * d).sum(axis=-1) for a, d in zip(across, down, strict=True)]
+    energy = measure_edges(source, clean)
     count, labels, _ = label_components(core)
     flags = np.zeros(count, bool)
     for k in range(count):

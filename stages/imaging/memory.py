@@ -8,15 +8,18 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+KEPT = 2
+
 P = ParamSpec("P")
 Arrays = TypeVar("Arrays", bound=tuple[npt.NDArray[Any], ...])
 
 
 def remember_last_pair(measure: Callable[P, Arrays]) -> Callable[P, Arrays]:
-    """Decorate a function of two pictures and numbers, so that its last result is kept and returned read-only.
+    """Decorate a function of two pictures and numbers, so that its last results are kept and returned read-only.
 
     Pictures are compared by their content. A stage measures what an earlier stage of its worker measured of the same
-    pair, and a pair's rows follow one another, so that one result is enough and memory stays flat.
+    pair, and a pair's rows follow one another, so that two results are enough, of the whole pair and of the window
+    around its object, and memory stays flat.
 
     Examples:
         >>> calls = []
@@ -30,11 +33,11 @@ def remember_last_pair(measure: Callable[P, Arrays]) -> Callable[P, Arrays]:
         >>> calls
         [0.0, 1.0]
     """
-    last: dict[bytes, Arrays] = {}
+    last: dict[bytes, Arrays] = {}  # by time of use
 
     @wraps(measure)
     def remember(*args: P.args, **kwargs: P.kwargs) -> Arrays:
-        digest = hashlib.blake2b(digest_size=16)
+        digest = hashlib.sha256()
         for value in (*args, *sorted(kwargs.items())):
             if isinstance(value, np.ndarray):
                 digest.update(repr((value.shape, value.dtype)).encode())
@@ -42,12 +45,14 @@ def remember_last_pair(measure: Callable[P, Arrays]) -> Callable[P, Arrays]:
             else:
                 digest.update(repr(value).encode())
         key = digest.digest()
-        if key not in last:
+        result = last.pop(key, None)
+        if result is None:
             result = measure(*args, **kwargs)
             for part in result:
                 part.flags.writeable = False
-            last.clear()
-            last[key] = result
-        return last[key]
+            if len(last) == KEPT:
+                del last[next(iter(last))]
+        last[key] = result
+        return result
 
     return remember

@@ -11,7 +11,7 @@ from conftest import environment, rasura, write_recipe
 from support.clusters import run_head, start_node, stop_node, wait_for_cpus
 
 from rasura.manifests.storage import Store
-from rasura.pipeline.engine.crash_marks import CrashMark
+from rasura.pipeline.engine.crash_marks import CrashMark, read_mark
 from rasura.pipeline.engine.execution import DEATHS_UNTIL_ALONE, LOST_NODES, SILENT_DEATHS, CrashTracker
 from rasura.pipeline.run.accounting import compute_accounting
 
@@ -134,6 +134,37 @@ marks.start("effects", ["d"], 10.0)
 marks.stop()
 assert read_mark(marks.path) is None
 """
+
+
+LIMITS = """
+import time
+from rasura.pipeline.engine.crash_marks import MarkFile
+marks = MarkFile()
+print(marks.path, flush=True)
+marks.start("effects", ["a"], 0.4)
+marks.stop()
+marks.rest()
+time.sleep(0.8)  # a worker that waits for a shard has no limit
+print("rested", flush=True)
+for id in "bcd":
+    marks.start("effects", [id], 0.4)
+    time.sleep(0.1)
+    marks.stop()
+marks.start("effects", ["e"], 0.4)
+time.sleep(60)
+"""
+
+
+def test_a_limit_holds_for_each_record_and_for_no_idle_worker(tmp_path: Path) -> None:
+    env = environment(TMPDIR=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", LIMITS], env=env, capture_output=True, text=True, timeout=50)
+    path, *lines = done.stdout.splitlines()
+    mark = read_mark(path)
+    assert lines == ["rested"]
+    assert done.returncode == 1
+    assert mark is not None
+    assert mark.timed_out
+    assert mark.ids == ("e",)
 
 
 def test_a_mark_outlives_a_full_disk(tmp_path: Path) -> None:
