@@ -50,12 +50,12 @@ class CocoPicture:
     Attributes:
         file_name: as the file has it.
         size: width and height for which the segmentations are; None where the file does not say.
-        objects: in the order of the file.
+        objects: in the order of the file: of a file that is parsed at once, a `CocoObject` each.
     """
 
     file_name: str
     size: tuple[int, int] | None
-    objects: Sequence[CocoObject]
+    objects: Sequence[Any]
 
 
 class CocoFile(NamedTuple):
@@ -109,27 +109,26 @@ def parse_coco(data: bytes, where: str) -> CocoFile:
                 orphans += 1
             else:
                 label = labels.get(entry.get("category_id"))
-                crowd, id = _parse_flag(entry.get("iscrowd")), str(entry.get("id", number))
+                crowd, id = parse_flag(entry.get("iscrowd")), str(entry.get("id", number))
                 objects[entry["image_id"]].append(CocoObject(id, label, entry.get("segmentation"), crowd))
-        named = [
-            CocoPicture(str(entry["file_name"]), _parse_size(entry), objects[id]) for id, entry in pictures.items()
-        ]
+        named = [CocoPicture(str(entry["file_name"]), parse_size(entry), objects[id]) for id, entry in pictures.items()]
         return CocoFile(named, orphans)
     except (KeyError, TypeError, AttributeError) as error:
         raise NotCoco(f"'{where}' is not in COCO's form: {error!r}") from None
 
 
-def _parse_flag(value: Any) -> bool:
+def parse_flag(value: Any) -> bool:
     """Parse a flag that is 0 or 1, also where a program wrote it as text.
 
     Examples:
-        >>> [_parse_flag(value) for value in (0, "0", None, False, 1, "1", True)]
+        >>> [parse_flag(value) for value in (0, "0", None, False, 1, "1", True)]
         [False, False, False, False, True, True, True]
     """
     return str(value).strip().casefold() not in ("", "0", "0.0", "false", "none")
 
 
-def _parse_size(entry: Any) -> tuple[int, int] | None:
+def parse_size(entry: Any) -> tuple[int, int] | None:
+    """Parse the width and height of a picture's entry; None where it has none."""
     size = entry.get("width"), entry.get("height")
     return (int(size[0]), int(size[1])) if all(isinstance(side, int) for side in size) else None
 

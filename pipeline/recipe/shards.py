@@ -147,6 +147,14 @@ class StoredShards(Sequence[Shard]):
         place = self._places[index]
         return Shard(self._listing.ids[place], StoredItems(self._listing, place))
 
+    def draw_sample(self, inputs: int) -> "StoredShards":
+        """Return shards that together have about so many inputs, evenly spaced; all where there are no more."""
+        if self.inputs <= inputs:
+            return self
+        count = max(1, min(len(self._places), -(-inputs * len(self._places) // self.inputs)))
+        chosen = [(2 * index + 1) * len(self._places) // (2 * count) for index in range(count)]
+        return StoredShards(self._listing, [self._places[place] for place in chosen])
+
     def leave_out(self, done: Any) -> "StoredShards":
         """Return the shards whose ids are not in a collection."""
         return StoredShards(self._listing, [place for place in self._places if self._listing.ids[place] not in done])

@@ -3,18 +3,15 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Literal
 
 from pydantic import Field
 
 from rasura.manifests.formats.dataset_rows import parse_kind
-from rasura.manifests.formats.ober import NEEDED_COLUMNS, PICTURES, OberReader, list_rows, list_subsets
+from rasura.manifests.formats.ober import NEEDED_COLUMNS, PICTURES, TRIPLET, OberReader, list_rows, list_subsets
 from rasura.manifests.ids import compute_content_id, find_equal_splits, is_split_name
-from rasura.manifests.images import MAX_PIXELS, RGB, Mask, decode_image
 from rasura.manifests.parquet import iterate_rows, open_parquet
 from rasura.manifests.schemas import CANDIDATE_KINDS, PROVENANCE, Kind, Schema
-from rasura.stages import stage
-from rasura.stages.imaging.mask_change import Polarity
 from rasura.stages.sources.files import (
     ChangedInput,
     InputPath,
@@ -24,42 +21,29 @@ from rasura.stages.sources.files import (
     remember,
     survey_files,
 )
+from rasura.stages.sources.foreign.pictures import (
+    GIVE_PAIR,
+    GIVEN_KIND,
+    PAIR_COLUMNS,
+    TRIPLET_COLUMNS,
+    PairParams,
+    load_pair,
+)
 from rasura.stages.sources.listing import MissingInput, SourceFile, find_files
 from rasura.stages.sources.parquet_rows import CellCheck, check_columns, check_files
-from rasura.stages.sources.photos import shrink_to_fit
-from rasura.stages.sources.provided_masks import MASK_COLUMNS, NO_MASK, POLARITY, explain_extent, load_mask, shrink_mask
-from rasura.stages.sources.provided_triplets import MIN_MASK_SCORE, check_triplet, equalize_outside, join_foreground
+from rasura.stages.sources.provided_masks import MASK_COLUMNS
 from rasura.stages.sources.scenes import LISTING_SUFFIXES, read_fingerprint
 from rasura.stages.stage import Kept, Outcome, Record, Rejected, Source
 
-PAIR_COLUMNS: Schema = {"input": Kind.RGB, "gt": Kind.RGB, "given_mask": Kind.MASK, "given_foreground_mask": Kind.MASK}
-GIVEN_KIND: Schema = {"given_kind": Kind.STRING}  # of triplets that are given as pairs: what `capture` makes of them
-TRIPLET_COLUMNS: Schema = {
-    "kind": Kind.STRING,
-    "source": Kind.RGB,
-    "target": Kind.RGB,
-    "mask": Kind.MASK,
-    "foreground_mask": Kind.MASK,
-    "label": Kind.STRING,
-    "outside_change": Kind.FLOAT,  # share of the change that was outside of foreground_mask; null: there is none
-    "outside_level": Kind.FLOAT,  # grey levels of the difference there, before target became source; 0: there was none
-}
+NAMES = {ours: theirs for theirs, ours in TRIPLET.items()}
 
 
-class OberParams(stage.Params):
+class OberParams(PairParams):
     path: InputPath = Field(description="folder, glob, file or URI of .parquet files in OBER's layout")
-    give: Literal["pairs", "triplets"] = Field(
-        "pairs", description="pairs, to be measured and cut out; or triplets as they are, for a dataset"
-    )
+    give: Literal["pairs", "triplets"] = GIVE_PAIR
     subsets: list[str] | None = Field(None, description="only rows of these subsets; all where null")
     splits: list[str] | None = Field(None, description="only rows of these splits; all where null")
-    keep_split: bool = Field(True, description="rows keep their split; otherwise a scene's hash decides")
-    mask_polarity: Polarity = POLARITY
-    min_mask_score: float = MIN_MASK_SCORE
     by_subset: bool = Field(False, description="equal scene names in two subsets are two scenes")
-    licence: str = Field("unknown", description="licence of the pictures, kept with every row made from them")
-    max_side: int | None = Field(None, ge=16, description="longer pictures are scaled down to this many pixels")
-    max_pixels: int = Field(MAX_PIXELS, ge=1, description="pictures with more pixels are refused undecoded")
 
 
 def _describe_rows(path: str) -> tuple[str, str]:
@@ -170,26 +154,11 @@ class Ober(Source):
         data = self.reader.row(item["path"], item["row"])
         if data is None or compute_content_id(*data.values()) != item["content"]:
             raise ChangedInput(f"'{item['origin']}' is not what it was when it was listed; run again")
-        for name in ("input", "gt"):
-            if data[name] is None:
-                return Rejected("no partner", f"there is no {name} in {item['origin']}")
         subset, split = item["row_details"]
         if self.params.keep_split and split is not None and not is_split_name(split):
             return Rejected("split is no word", f"{split!r} in {item['origin']}; keep_split: false leaves it out")
-        source, clean = (decode_image(cast(bytes, data[name]), self.params.max_pixels) for name in ("input", "gt"))
-        if source.shape != clean.shape:
-            sizes = {"input": source.shape[:2], "gt": clean.shape[:2]}
-            return Rejected("pictures of two sizes", f"{sizes} in {item['origin']}")
-        columns, masks = NO_MASK, dict[str, Mask]()
-        for name in ("object_mask", "object_effect_mask"):
-            if (encoded := data[name]) is None:
-                continue
-            outcome = load_mask(encoded, source, clean, self.params.mask_polarity, self.params.max_pixels)
-            if isinstance(outcome, Rejected):
-                return Rejected(outcome.reason, f"{name}: {outcome.detail}; in {item['origin']}")
-            masks[name] = outcome[0]
-            columns = outcome[1] if name == "object_mask" else columns
-        pictures = self._prepare(source, clean, masks, columns, parse_kind(subset))
+        parts = {ours: data[theirs] for ours, theirs in NAMES.items()}
+        pictures = load_pair(parts, self.params.give, self.params, parse_kind(subset), NAMES)
         if isinstance(pictures, Rejected):
             return Rejected(pictures.reason, f"{pictures.detail}; in {item['origin']}")
         return Kept(
@@ -203,48 +172,6 @@ class Ober(Source):
                     "parents": [],
                     "subset": subset,
                     **pictures,
-                    **columns,
                 }
             ]
         )
-
-    def _prepare(
-        self, source: RGB, clean: RGB, masks: dict[str, Mask], columns: Record, kind: str | None
-    ) -> Record | Rejected:
-        """Return the columns of a row's pictures, checked and scaled to fit; or why it cannot be one."""
-        object_mask, foreground = masks.get("object_mask"), masks.get("object_effect_mask")
-        if object_mask is not None and foreground is not None:
-            joined = join_foreground(object_mask, foreground)
-            if isinstance(joined, Rejected):
-                return joined
-            foreground = joined
-        side = self.params.max_side
-        small, small_clean = shrink_to_fit(source, side), shrink_to_fit(clean, side)
-        small_object = None if object_mask is None else shrink_mask(object_mask, side)
-        small_foreground = None if foreground is None else shrink_mask(foreground, side)
-        for mask in (small_object, small_foreground):
-            if mask is not None and (fault := explain_extent(mask)) is not None:
-                return Rejected("empty mask", fault)
-        if self.params.give == "pairs":
-            pictures = (small, small_clean, small_object, small_foreground)
-            return {"given_kind": kind} | dict(zip(PAIR_COLUMNS, pictures, strict=True))
-        if small_object is None:
-            return Rejected(
-                "no mask", "a triplet needs an object_mask; give: pairs finds the object where there is none"
-            )
-        is_answer = kind not in CANDIDATE_KINDS
-        wrong = check_triplet(small, small_clean, small_object, columns, self.params.min_mask_score, is_answer)
-        if wrong is not None:
-            return wrong
-        outside: Record = {"outside_change": None, "outside_level": None}
-        if foreground is not None and small_foreground is not None:
-            if small.shape != source.shape and (source == clean).all(axis=2)[~foreground].all():
-                small_foreground |= (small != small_clean).any(axis=2)  # pixels of the rim that are partly inside
-            equal = equalize_outside(small, small_clean, small_object, small_foreground, small.shape != source.shape)
-            if isinstance(equal, Rejected):
-                return equal
-            small_clean, small_foreground = equal.target, equal.foreground
-            outside = {"outside_change": equal.change, "outside_level": equal.level}
-        pictures = (small, small_clean, small_object, small_foreground)
-        named = dict(zip(("source", "target", "mask", "foreground_mask"), pictures, strict=True))
-        return {"kind": kind or "captured", "label": None} | named | outside

@@ -172,10 +172,34 @@ def match_annotations(
         raise MissingInput(str(error)) from None
     except FileNotFoundError:
         raise MissingInput(f"there is no file '{place}'") from None
+    return match_pictures(files, root, contents.pictures, contents.orphans, place, passed_over)
+
+
+def match_pictures(
+    files: Sequence[SourceFile],
+    root: str,
+    entries: Sequence[CocoPicture],
+    orphans: int,
+    place: str,
+    passed_over: Counter[str],
+) -> Annotations:
+    """Find the photographs that the entries of a file of annotations name, as `match_annotations` says.
+
+    Args:
+        files: the photographs.
+        root: path of the source.
+        entries: of the file.
+        orphans: number of annotations of no entry.
+        place: of the file, for messages.
+        passed_over: to which the number of annotations of no photograph is added.
+
+    Raises:
+        MissingInput: the file names none of the photographs.
+    """
     by_last_part: dict[str, list[SourceFile]] = {}
     for file in files:
         by_last_part.setdefault(normalize_name(file.path.rpartition("/")[2]), []).append(file)
-    matches = [(picture, *_find_photos(picture.file_name, by_last_part, root)) for picture in contents.pictures]
+    matches = [(picture, *_find_photos(picture.file_name, by_last_part, root)) for picture in entries]
     annotations = _assign_pictures(matches)
     if not annotations.pictures and not annotations.ambiguous:
         raise MissingInput(f"'{place}' names none of the {len(files)} files at '{root}'")
@@ -184,7 +208,7 @@ def match_annotations(
         if id(picture) not in assigned:
             reason = "annotation whose photo is ambiguous" if paths else "annotation of a photo that is not there"
             passed_over[reason] += len(picture.objects)
-    passed_over["annotation of no photo in `images`"] += contents.orphans
+    passed_over["annotation of no photo in `images`"] += orphans
     for reason in [reason for reason, count in passed_over.items() if not count]:
         del passed_over[reason]
     return annotations

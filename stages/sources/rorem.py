@@ -91,7 +91,7 @@ class Rorem(Source):
         """Return the kinds of rows that a model made and that have no score of 1, and of those with a score of 0."""
         kinds: set[str] = set()
         for path, entries in self._read_lists():
-            details = _read_row_details(path)
+            details = read_row_details(path)
             for entry in entries:
                 row = details.get(get_entry_name(entry.paths.get("source") or ""), {})
                 kind = parse_kind(str(row.get("kind") or "")) or self.params.kind
@@ -129,7 +129,7 @@ class Rorem(Source):
         contents = {place: ids[files[place].path] for place in places}
         items: list[Record] = []
         for (path, list_entries), list_places in zip(entries, located, strict=True):
-            row_details = _read_row_details(path)
+            row_details = read_row_details(path)
             for number, (entry, row_places) in enumerate(zip(list_entries, list_places, strict=True)):
                 details = row_details.get(get_entry_name(entry.paths.get("source") or ""), {})
                 item = _make_item(f"{format_origin(path)}#{number}", entry, row_places, contents, files, details)
@@ -275,7 +275,7 @@ def _normalize_path(path: str) -> str:
     return f"{scheme}{mark}{os.path.normpath(rest)}"
 
 
-def _read_row_details(path: str) -> dict[str, dict[str, Any]]:
+def read_row_details(path: str) -> dict[str, dict[str, Any]]:
     """Read the rows of the `rows.jsonl` beside a list, by name; none where there is no such file."""
     place = f"{_parent_folder(path)}/{ABOUT}"
     try:

@@ -1,0 +1,1 @@
+"""Readers of other people's containers: long JSON files, tars."""

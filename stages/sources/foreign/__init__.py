@@ -1,0 +1,1 @@
+"""Sources of datasets in other people's layouts."""
