@@ -1,6 +1,6 @@
 """The Python API on single pictures: `rasura.effects` and `rasura.remove`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -10,17 +10,17 @@ import numpy.typing as npt
 from PIL import Image
 
 from rasura._checks import WrongType, describe_value, explain_missing_packages, read_options
-from rasura.manifests.errors import InputError, RasuraError
+from rasura.manifests.errors import InputError
 from rasura.manifests.ids import compute_content_id, compute_seed
 from rasura.manifests.images import RGB, Mask
 from rasura.manifests.spelling import suggest
 from rasura.removers.base import Remover
 from rasura.removers.base import remove as remove_from_batch
 from rasura.removers.registry import NETWORKS, REMOVERS, ModelParams, open_remover
+from rasura.stages.curation.pair_parts import take_apart
 from rasura.stages.inpaint import InpaintParams
-from rasura.stages.registry import find_stage
 from rasura.stages.segment import SegmentParams
-from rasura.stages.stage import Kept, Params, Record, Rejected
+from rasura.stages.stage import Record
 
 Picture = npt.NDArray[np.uint8] | Image.Image
 """(h, w, 3) uint8 RGB, or any PIL image."""
@@ -99,26 +99,6 @@ def _to_mask(mask: npt.NDArray[Any] | Image.Image, shape: tuple[int, ...]) -> Ma
     return array > 0
 
 
-def _run_stages(record: Record, stages: Sequence[tuple[str, Params]]) -> Record:
-    for name, params in stages:
-        try:
-            stage = find_stage(name)(params)
-        except ValueError as error:  # of two parameters, one without the other
-            raise error if isinstance(error, RasuraError) else InputError(str(error)) from error
-        try:
-            stage.setup()
-            (outcome,) = stage.process([record])
-        except (RasuraError, ModuleNotFoundError):
-            raise
-        except Exception as error:  # in a run this would be a failed row
-            raise InputError(f"stage '{name}' failed on the pair: {type(error).__name__}: {error}") from error
-        if isinstance(outcome, Rejected):
-            raise InputError(f"the pair was rejected by stage '{name}': {outcome.reason} ({outcome.detail})")
-        assert isinstance(outcome, Kept)
-        record = {**record, **outcome.records[0]}
-    return record
-
-
 def effects(
     input: Picture, gt: Picture, *, mask: npt.NDArray[Any] | Image.Image | None = None, **segment: Any
 ) -> Effects:
@@ -160,32 +140,8 @@ def effects(
     if mask is not None:
         record["given_mask"] = _to_mask(mask, source.shape[:2])
     segment_params = read_options(SegmentParams, {"backend": "grabcut", **segment}, "effects")
-    defaults = {name: find_stage(name).Params() for name in ("pair", "effects", "matte", "capture")}
     with explain_missing_packages():
-        pair = _run_stages(
-            record, [("pair", defaults["pair"]), ("effects", defaults["effects"]), ("segment", segment_params)]
-        )
-    layers = _run_stages(pair, [("matte", defaults["matte"])])
-    triplet = _run_stages(pair, [("capture", defaults["capture"])])
-    pictures = {name for name, value in layers.items() if isinstance(value, np.ndarray)}
-    return Effects(
-        source,
-        triplet["target"],
-        pair["gt"],
-        pair["object_mask"],
-        triplet["foreground_mask"] & ~pair["object_mask"],
-        _expand_layer(layers["foreground"], layers["foreground_box"], source),
-        _expand_layer(layers["foreground_light"], layers["foreground_box"], source),
-        {name: value for name, value in layers.items() if name not in {*pictures, "id"}},
-    )
-
-
-def _expand_layer(layer: npt.NDArray[Any], box: Sequence[float], picture: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return a layer (h, w, channels), which covers a box x0, y0, x1, y1 of a picture, at the picture's size."""
-    x0, y0, x1, y1 = (int(value) for value in box)
-    expanded = np.zeros((*picture.shape[:2], layer.shape[2]), np.uint8)
-    expanded[y0:y1, x0:x1] = layer
-    return expanded
+        return Effects(source, *take_apart(record, segment_params))
 
 
 def _open_remover(remover: str | Remover, model: Mapping[str, Any]) -> Remover:

@@ -101,11 +101,12 @@ def maximize_ecc(moving: Floats, fixed: Floats, mask: Mask, start: Shift) -> Shi
     return (-float(warp[0, 2]), -float(warp[1, 2])) if np.isfinite(warp).all() else None
 
 
-def estimate_tile_shifts(fixed: Floats, moving: Floats) -> npt.NDArray[np.float64]:
+def measure_tiles(fixed: Floats, moving: Floats) -> npt.NDArray[np.float64]:
     """Estimate the translation of each of 4 × 4 overlapping tiles from `moving` to `fixed`, (h, w) grey both.
 
     Returns:
-        (n, 2) px to the right and down; tiles without a clear peak are left out. Pictures below 96 px are one tile.
+        (n, 4): x and y of a tile's centre, px to the right and down; tiles without a clear peak are left out. Pictures
+        below 96 px are one tile.
     """
     height, width = fixed.shape
     unchanged = find_unchanged_pixels(fixed, moving)
@@ -126,8 +127,13 @@ def estimate_tile_shifts(fixed: Floats, moving: Floats) -> npt.NDArray[np.float6
             continue
         dx, dy, response = correlate_phase(np.ascontiguousarray(moving[tile]), np.ascontiguousarray(fixed[tile]))
         if response > MIN_PEAK_RESPONSE:
-            vectors.append((dx, dy))
-    return np.asarray(vectors, np.float64).reshape(-1, 2)
+            vectors.append((left + wide / 2, top + high / 2, dx, dy))
+    return np.asarray(vectors, np.float64).reshape(-1, 4)
+
+
+def estimate_tile_shifts(fixed: Floats, moving: Floats) -> npt.NDArray[np.float64]:
+    """Estimate the translations of `measure_tiles`, (n, 2) px to the right and down."""
+    return measure_tiles(fixed, moving)[:, 2:]
 
 
 def resize_to_working_size(source: RGB, clean: RGB) -> tuple[Floats, Floats, float]:

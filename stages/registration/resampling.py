@@ -26,6 +26,22 @@ def translate(picture: npt.NDArray[Any], dx: float, dy: float) -> npt.NDArray[An
     )
 
 
+def fill_beyond_border(
+    moved: RGB, inside: npt.NDArray[np.bool_], fill: RGB, reach: int, max_difference: float = 20.0
+) -> RGB:
+    """Return `moved` with its pixels without data from `fill`, where `fill` shows nothing but the same scene.
+
+    Args:
+        moved, fill: (h, w, 3) uint8.
+        inside: (h, w) bool, where `moved` has data; elsewhere it is mirrored.
+        reach: px that it moved by at most.
+        max_difference: grey levels, see `translate_and_fill`.
+    """
+    unlike = compute_range_distance(fill, moved, reach + 3) > max_difference
+    unlike = dilate(np.asarray(cv2.medianBlur(unlike.astype(np.uint8), 3), np.uint8) > 0, 4)
+    return np.where((inside | unlike)[..., None], moved, fill).astype(np.uint8)
+
+
 def translate_and_fill(picture: RGB, dx: float, dy: float, fill: RGB, max_difference: float = 20.0) -> RGB:
     """Return `picture` moved right by dx and down by dy px; pixels without data are taken from `fill`.
 
@@ -42,6 +58,4 @@ def translate_and_fill(picture: RGB, dx: float, dy: float, fill: RGB, max_differ
     height, width = picture.shape[:2]
     columns, rows = np.arange(width) - dx, np.arange(height) - dy
     inside = ((rows >= 0) & (rows <= height - 1))[:, None] & ((columns >= 0) & (columns <= width - 1))[None, :]
-    unlike = compute_range_distance(fill, shifted, int(np.ceil(max(abs(dx), abs(dy)))) + 3) > max_difference
-    unlike = dilate(np.asarray(cv2.medianBlur(unlike.astype(np.uint8), 3), np.uint8) > 0, 4)
-    return np.where((inside | unlike)[..., None], shifted, fill).astype(np.uint8)
+    return fill_beyond_border(shifted, inside, fill, int(np.ceil(max(abs(dx), abs(dy)))), max_difference)

@@ -1,0 +1,1 @@
+"""Measurements of the audit of somebody's pairs, and of the search for near-duplicates."""

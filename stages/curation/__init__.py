@@ -1,0 +1,1 @@
+"""Curation: what is wrong with somebody's pairs, what can be repaired, and which pictures are worth having."""
