@@ -1,33 +1,120 @@
 """The dataset of a finished run, or of a loop, written to another place in one of the layouts that trainers read."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import yaml
 
+from rasura.manifests.errors import InputError
 from rasura.manifests.formats import brushdata, lcg, powerpaint, rorem, smarteraser
-from rasura.manifests.formats.dataset_rows import DatasetRow, find_repeats, list_rows
+from rasura.manifests.formats.dataset_rows import JUDGEMENT, DatasetRow, find_repeats, list_rows
 from rasura.manifests.formats.dataset_rows import NothingToExport as NothingToExport
-from rasura.manifests.formats.folder_export import FolderLayout, export_folder
+from rasura.manifests.formats.filters import crops, rows
+from rasura.manifests.formats.filters.expressions import parse_condition
+from rasura.manifests.formats.filters.layouts import ChangedRows
+from rasura.manifests.formats.folder_export import export_folder
+from rasura.manifests.formats.huggingface import HuggingFaceLayout
 from rasura.manifests.formats.lcg import LcgLayout
 from rasura.manifests.formats.parquet_export import compute_export_key, export_dataset
 from rasura.manifests.formats.powerpaint import PowerPaintLayout
-from rasura.manifests.formats.registry import PARQUET_LAYOUTS, check_format
+from rasura.manifests.formats.registry import PAIR_FORMATS, PARQUET_LAYOUTS, PICTURE_MEMBERS, check_format
 from rasura.manifests.formats.rorem_export import RoremLayout
 from rasura.manifests.formats.smarteraser import SmartEraserLayout
-from rasura.manifests.formats.target import ForeignFolder
+from rasura.manifests.formats.target import CROISSANT, ForeignFolder
+from rasura.manifests.formats.trainers import diffusers, webdataset
+from rasura.manifests.formats.trainers.croissant import render_croissant
+from rasura.manifests.formats.trainers.instructions import DIRECTIONS, check_language
+from rasura.manifests.formats.trainers.pair_folders import PairFolderLayout
+from rasura.manifests.formats.trainers.pairs import PairSettings, explain_no_pair
+from rasura.manifests.formats.trainers.tars import export_tars
 from rasura.manifests.ids import hash_json
 from rasura.manifests.run_layout import RECIPE, NoRun, RunPlan, read_plan
+from rasura.manifests.schemas import Kind, Schema
 from rasura.manifests.shards import explain_damage
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import NoTable, Table, Tables
 from rasura.pipeline.recipe.schema import DatasetSettings
 from rasura.pipeline.run.accounting import list_commits
+from rasura.pipeline.run.review import read_review_verdicts
 
 LOOP = "loop.json"
 OnProgress = Callable[[float, float, str], None]
+VERDICTS = ("yes", "no", "unsure")
+
+
+class WrongOption(InputError):
+    """An option that the format does not have."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What an export takes of its rows, and how it writes them.
+
+    Attributes:
+        verdict: keep rows with this verdict: the column's, or that of the run's review.
+        min_score: keep rows with at least this score.
+        where: keep rows of which this condition is true (`manifests.formats.filters.expressions`).
+        crop: size of the pictures.
+        pairs: direction and language, of `PAIR_FORMATS`.
+        database: URL or file of the review; where None, the one in the run.
+    """
+
+    verdict: str | None = None
+    min_score: float | None = None
+    where: str = ""
+    crop: crops.Crop | None = None
+    pairs: PairSettings = field(default_factory=PairSettings)
+    database: str | None = None
+
+    def check(self, layout: str) -> None:
+        """Check the options that need no run.
+
+        Raises:
+            UnknownNameError: there is no such format or language.
+            WrongOption: the format has no direction or language, or there is no such verdict.
+        """
+        check_format(layout)
+        if self.verdict is not None and self.verdict not in VERDICTS:
+            raise WrongOption(f"verdict '{self.verdict}' is none of {', '.join(VERDICTS)}")
+        if self.min_score is not None and not math.isfinite(self.min_score):
+            raise WrongOption(f"min_score {self.min_score} is no number that a score can reach")
+        check_language(self.pairs.language)
+        if self.pairs.direction not in DIRECTIONS:
+            raise WrongOption(f"direction '{self.pairs.direction}' is none of {', '.join(DIRECTIONS)}")
+        if self.pairs != PairSettings() and layout not in PAIR_FORMATS:
+            names = ", ".join(PAIR_FORMATS)
+            raise WrongOption(f"format '{layout}' has no direction and no instruction text; these have: {names}")
+
+
+def read_options(
+    verdict: str | None = None,
+    min_score: float | None = None,
+    where: str = "",
+    size: str = "",
+    crop: str = "object",
+    direction: str = "removal",
+    language: str = "en",
+    database: str | None = None,
+) -> ExportOptions:
+    """Read the options of an export from texts.
+
+    Raises:
+        WrongOption: a place of the crop is unknown, or there is one without a size.
+        BadSize: the size is none.
+    """
+    if crop not in crops.PLACES:
+        raise WrongOption(f"crop '{crop}' is none of {', '.join(crops.PLACES)}")
+    if not size and crop != "object":
+        raise WrongOption(f"crop '{crop}' needs a size, for example 512")
+    cut = crops.parse_size(size, crop) if size else None
+    return ExportOptions(verdict, min_score, where, cut, PairSettings(direction, language), database)
+
+
+Verdicts = Mapping[tuple[str, str], str]
 
 
 def export_run(
@@ -36,6 +123,7 @@ def export_run(
     layout: str = "huggingface",
     flows: str | Sequence[str] = (),
     on_progress: OnProgress = lambda done, total, note: None,
+    options: ExportOptions | None = None,
 ) -> dict[str, Any]:
     """Write the dataset of a finished run, or the triplets of a loop as far as it got, to another place.
 
@@ -43,15 +131,19 @@ def export_run(
         store: the run or the loop.
         out: the folder or bucket prefix to write into.
         layout: one of `manifests.formats.registry.FORMATS`.
-        flows: of the run; where none is named, the dataset's. A loop has `triplets` (those it started from and those
-            that joined) and `votes` (the candidates that were judged, with their verdicts).
+        flows: of the run; where none is named, the dataset's, or, where a verdict is asked for, those that the run's
+            review asked about. A loop has `triplets` (those it started from and those that joined) and `votes` (the
+            candidates that were judged, with their verdicts).
         on_progress: receives the rows that are written, all rows, and a note.
+        options: which rows, and how.
 
     Returns:
         The manifest of what was written.
 
     Raises:
         UnknownNameError: there is no such layout.
+        WrongOption: the layout does not have an option.
+        BadCondition: the condition cannot be read.
         NoRun: there is neither a run nor a loop.
         NoTable: there is no such flow, or it is not complete.
         NothingToExport: there is no row to write.
@@ -59,20 +151,45 @@ def export_run(
         ForeignFolder: the target has other files, or is part of a run.
         StoreError: the target cannot be written.
     """
-    check_format(layout)
+    options = options or ExportOptions()
+    options.check(layout)
     flows = [flows] if isinstance(flows, str) else list(dict.fromkeys(flows))
     if store.exists(LOOP):
         _check_place(store, out)
-        return _export_loop(store, out, layout, flows, on_progress)
+        return _export_loop(store, out, layout, flows, on_progress, options)
     plan = read_plan(store)
     _check_place(store, out)
+    is_asked = options.verdict or options.database or "verdict" in options.where
+    # else Rasura's own layout is, to the byte, the dataset that a run writes
+    verdicts = read_review_verdicts(store, options.database) if is_asked or layout != HuggingFaceLayout.name else {}
+    names = choose_flows(store, plan, flows, verdicts if options.verdict else {})
+    # a loop's round is a run without a recipe of its own
+    recipe = _read_recipe(store) if store.exists(RECIPE) else {}
+    tables = Tables(store)
+    key = _compute_key(tables, names, plan)
+    job = _Job(tables, names, out, layout, plan.name, plan.recipe, recipe, on_progress, key, options, verdicts)
+    return job.write()
+
+
+def choose_flows(store: Store, plan: RunPlan, flows: Sequence[str], verdicts: Verdicts) -> list[str]:
+    """Choose the flows of a run whose rows are written.
+
+    Args:
+        store: the run.
+        plan: of it.
+        flows: that are asked for; none for the dataset's.
+        verdicts: of its review, where rows with one are asked for: their flows are taken before the dataset's.
+
+    Raises:
+        NoTable: there is no such flow, or it is not complete.
+        NothingToExport: there is neither a dataset nor a flow of triplets.
+    """
     for flow in flows:
         if flow not in plan.flows:
             raise NoTable(f"{store.uri} has no flow '{flow}'; it has {', '.join(plan.flows)}")
-    # a loop's round is a run without a recipe of its own
-    recipe = _read_recipe(store) if store.exists(RECIPE) else {}
+    reviewed = [name for name in plan.flows if any(flow == name for flow, _ in verdicts)]
     triplets = [name for name in plan.main_flows if "target" in plan.flows[name].columns]
-    names = flows or list(plan.dataset or triplets)
+    names = list(flows or reviewed or plan.dataset or triplets)
     if not names:
         raise NothingToExport(
             f"{store.uri} has nothing to export: it has no dataset, and none of its flows has triplets "
@@ -81,10 +198,7 @@ def export_run(
     for name in names:
         if not list_commits(store, name, plan.flows[name].part)[1]:
             raise NoTable(f"flow '{name}' is not complete for the run's present recipe; run it again first")
-    tables = Tables(store)
-    return _write(
-        tables, names, out, layout, plan.name, plan.recipe, recipe, on_progress, _compute_key(tables, names, plan)
-    )
+    return names
 
 
 def _compute_key(tables: Tables, flows: Sequence[str], plan: RunPlan) -> str:
@@ -137,7 +251,7 @@ def _resolve(store: Store) -> PurePath:
 
 
 def _export_loop(
-    store: Store, out: Store, layout: str, flows: Sequence[str], on_progress: OnProgress
+    store: Store, out: Store, layout: str, flows: Sequence[str], on_progress: OnProgress, options: ExportOptions
 ) -> dict[str, Any]:
     from rasura.pipeline.loop.export import FLOWS, open_flow
     from rasura.pipeline.loop.state import Loop
@@ -148,53 +262,125 @@ def _export_loop(
     tables = open_flow(loop, flows[0] if flows else next(iter(FLOWS)))
     name = loop.recipe.name + (", verdicts by the oracle" if loop.recipe.reviewers == "oracle" else "")
     recipe_hash = hash_json(loop.recipe.dump_former())
-    return _write(tables, tables.names(), out, layout, name, recipe_hash, {}, on_progress)
+    return _Job(tables, tables.names(), out, layout, name, recipe_hash, {}, on_progress, "", options, {}).write()
 
 
-def _write(
-    tables: Tables,
-    flows: Sequence[str],
-    out: Store,
-    layout: str,
-    name: str,
-    recipe_hash: str,
-    recipe: Mapping[str, Any],
-    on_progress: OnProgress,
-    key: str = "",
-) -> dict[str, Any]:
-    done, total = 0, sum(tables.table(flow).rows for flow in flows)
-    if not total:
-        raise NothingToExport(
-            f"{tables.run.uri} has nothing to export: no row in {', '.join(flows)} (`rasura status` shows why)"
-        )
+@dataclass(frozen=True)
+class _Job:
+    """One export: where its rows are, and what is written of them."""
 
-    def advance(rows: int) -> None:
-        nonlocal done
-        done += rows
-        on_progress(done, total, "")
+    tables: Tables
+    flows: Sequence[str]
+    out: Store
+    layout: str
+    name: str
+    recipe_hash: str
+    recipe: Mapping[str, Any]
+    on_progress: OnProgress
+    key: str
+    options: ExportOptions
+    verdicts: Verdicts
 
-    default = DatasetSettings.model_fields["shard_bytes"].default
-    limit = (recipe.get("dataset") or {}).get("shard_bytes", default)
-    if layout in PARQUET_LAYOUTS:
-        splits = list(recipe.get("splits") or [])
-        parquet_layout = PARQUET_LAYOUTS[layout]
-        return export_dataset(tables, flows, out, name, recipe_hash, splits, limit, advance, parquet_layout, key)
-    if layout == brushdata.NAME:
-        return brushdata.export_brushdata(tables, flows, out, name, recipe_hash, limit, advance)
-    parts = [tables.table(flow) for flow in flows]
-    rows = list_rows(parts)
-    return export_folder(tables, rows, out, name, recipe_hash, _make_layout(layout, tables, parts, rows), advance)
+    def write(self) -> dict[str, Any]:
+        """Write the export and its Croissant metadata, and return its manifest."""
+        parts = [self.tables.table(flow) for flow in self.flows]
+        done, total = 0, sum(part.rows for part in parts)
+        if not total:
+            raise NothingToExport(
+                f"{self.tables.run.uri} has nothing to export: no row in {', '.join(self.flows)} "
+                "(`rasura status` shows why)"
+            )
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            self.on_progress(done, total, "")
+
+        listed = list_rows(parts)
+        change = rows.replace_verdicts(self.verdicts)
+        excluded = rows.find_excluded(self.tables, listed, self._list_checks(parts), change)
+        manifest = self._write_files(parts, listed, excluded, advance)
+        licences = sorted({row.licence for row in listed if row.licence and row.id not in excluded})
+        description = f"{manifest['rows']} rows for the removal of objects, as '{self.layout}'."
+        self.out.write(CROISSANT, render_croissant(self.out, manifest, description, licences))
+        return manifest
+
+    def _list_checks(self, parts: Sequence[Table]) -> list[rows.Check]:
+        options, checks = self.options, list[rows.Check]()
+        if options.verdict:
+            checks.append(rows.check_verdict(options.verdict))
+        if options.min_score is not None:
+            checks.append(rows.check_score(options.min_score))
+        if options.where:
+            columns: Schema = {"verdict": Kind.STRING, "score": Kind.FLOAT}
+            for part in parts:
+                columns = {**part.full_schema, **columns}
+            checks.append(rows.check_condition(parse_condition(options.where, columns)))
+        if self.layout == diffusers.NAME:  # Parquet has every row that is planned
+            checks.append(rows.Check(JUDGEMENT, explain_no_pair))
+        if options.crop:
+            checks.append(crops.check_crop(options.crop))
+        return checks
+
+    def _change_rows(self, layout: Any) -> Any:
+        """Have a layout see its rows with the review's verdicts, and cut."""
+        crop, columns = self.options.crop, list[str]()
+        change = rows.replace_verdicts(self.verdicts)
+        if crop is None and not self.verdicts:
+            return layout
+        if self.verdicts:
+            columns.append("verdict")
+        if crop is None:
+            return ChangedRows(layout, change, columns)
+        return ChangedRows(layout, lambda row, raw: crops.cut_row(change(row, raw), crop), [*columns, *crops.COLUMNS])
+
+    def _write_files(
+        self,
+        parts: Sequence[Table],
+        listed: Sequence[DatasetRow],
+        excluded: Mapping[str, str],
+        advance: Callable[[int], None],
+    ) -> dict[str, Any]:
+        default = DatasetSettings.model_fields["shard_bytes"].default
+        limit = (self.recipe.get("dataset") or {}).get("shard_bytes", default)
+        place = (self.out, self.name, self.recipe_hash)
+        if self.layout in PARQUET_LAYOUTS:
+            splits = list(self.recipe.get("splits") or [])
+            options = self.options
+            settings = [options.pairs, options.crop, sorted(self.verdicts.items()), sorted(excluded.items())]
+            is_plain = settings == [PairSettings(), None, [], []]
+            key = self.key if is_plain or not self.key else hash_json([self.key, repr(settings)])
+
+            def make(parts: Sequence[Table]) -> Any:
+                pairs = [options.pairs] if self.layout in PAIR_FORMATS else []
+                return self._change_rows(PARQUET_LAYOUTS[self.layout](parts, *pairs))
+
+            return export_dataset(self.tables, self.flows, *place, splits, limit, advance, make, key, excluded=excluded)
+        layout = self._change_rows(_make_layout(self.layout, self.tables, parts, listed, self.options.pairs))
+        if self.layout in PICTURE_MEMBERS:
+            return export_tars(self.tables, listed, *place, layout, limit, advance, excluded)
+        return export_folder(self.tables, listed, *place, layout, advance, excluded)
 
 
-def _make_layout(layout: str, tables: Tables, parts: Sequence[Table], rows: Sequence[DatasetRow]) -> FolderLayout:
-    if layout == rorem.NAME:
-        return RoremLayout()
-    if layout == smarteraser.NAME:
-        return SmartEraserLayout()
+def _make_layout(
+    layout: str, tables: Tables, parts: Sequence[Table], listed: Sequence[DatasetRow], pairs: PairSettings
+) -> Any:
+    """Make a layout of tars or folders."""
     repeats = find_repeats(parts)
-    if layout == lcg.NAME:
-        return LcgLayout(tables, rows, repeats)
-    assert layout == powerpaint.NAME
-    from rasura.stages.masks import draw_variant
+    match layout:
+        case rorem.NAME:
+            return RoremLayout()
+        case smarteraser.NAME:
+            return SmartEraserLayout()
+        case brushdata.NAME:
+            return brushdata.BrushDataLayout(repeats)
+        case lcg.NAME:
+            return LcgLayout(tables, listed, repeats)
+        case webdataset.NAME:
+            return webdataset.WebDatasetLayout(pairs)
+        case powerpaint.NAME:
+            from rasura.stages.masks import draw_variant
 
-    return PowerPaintLayout(repeats, partial(draw_variant, "box"), partial(draw_variant, "dilated"))
+            return PowerPaintLayout(repeats, partial(draw_variant, "box"), partial(draw_variant, "dilated"))
+        case _:
+            return PairFolderLayout(layout, pairs)

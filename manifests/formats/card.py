@@ -48,8 +48,8 @@ def _describe_feature(name: str, kind: Kind) -> dict[str, Any]:
             return {"name": name, "dtype": str(kind)}
 
 
-def render_card(summary: DatasetSummary, columns: Schema) -> str:
-    """Render the text of the card."""
+def render_front(summary: DatasetSummary, columns: Schema) -> str:
+    """Render a card's front matter, which says what is in which file."""
     front = {
         "pretty_name": summary.name,
         "task_categories": ["image-to-image"],
@@ -68,8 +68,9 @@ def render_card(summary: DatasetSummary, columns: Schema) -> str:
             ],
         },
     }
-    return summary.format(
-        _CARD,
-        front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True),
-        first=next(iter(summary.splits), "train"),
-    )
+    return yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
+
+
+def render_card(summary: DatasetSummary, columns: Schema) -> str:
+    """Render the text of the card."""
+    return summary.format(_CARD, front=render_front(summary, columns), first=next(iter(summary.splits), "train"))

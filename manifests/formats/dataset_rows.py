@@ -42,8 +42,17 @@ class NotTriplets(InputError):
     """A flow's rows are no triplets, or two flows have rows of one id."""
 
 
+DIFFERENT_SIZES = "its pictures differ in size"
+
+
 class NothingToExport(InputError):
     """A run has no dataset, no row in it, or none that the layout can take."""
+
+
+def explain_nothing(layout: str, left_out: Mapping[str, int]) -> NothingToExport:
+    """Return the error where every row is left out, with the reasons and their rows."""
+    reasons = "; ".join(f"{rows}: {reason}" for reason, rows in sorted(left_out.items()))
+    return NothingToExport(f"layout '{layout}' can take none of {sum(left_out.values())} rows ({reasons})")
 
 
 def explain_unfit(row: Mapping[str, Any], picture: Literal["source", "target"]) -> str | None:
@@ -160,14 +169,30 @@ def render_kinds(kinds: Mapping[str, int]) -> str:
     return "\n".join(f"| {kind} | {rows} | {KINDS.get(kind, '')} |" for kind, rows in sorted(kinds.items()))
 
 
+REQUIRED = ("id", "source", "target", "mask", "kind", "scene_id", "split")
+"""Columns of a flow of triplets."""
+
+
+def check_triplets(table: Table) -> None:
+    """Check that the rows of a flow are triplets.
+
+    Raises:
+        NotTriplets: it lacks a column of `REQUIRED`.
+    """
+    if missing := [name for name in REQUIRED if name not in table.full_schema]:
+        raise NotTriplets(f"rows of flow '{table.name}' are no triplets: they have no {', '.join(missing)}")
+
+
 def list_rows(tables: Sequence[Table]) -> list[DatasetRow]:
     """List the rows of some tables, sorted by id.
 
     Raises:
-        NotTriplets: an id is in two flows, or a split's name is no word: it becomes a part of file names.
+        NotTriplets: a flow has no triplets, an id is in two flows, or a split's name is no word: it becomes a part of
+            file names.
     """
     rows: list[DatasetRow] = []
     for table in tables:
+        check_triplets(table)
         light = table.read_light(["split", "bytes", "kind", "licence", "scene_id"])
         for raw in light.to_pylist():
             scene = raw["scene_id"] or raw["id"]

@@ -21,7 +21,9 @@ from urllib.parse import quote, unquote
 import numpy as np
 from PIL import Image
 
-from rasura.manifests.formats.dataset_rows import DatasetRow, NothingToExport, NotTriplets, read_raw_row, render_kinds
+from rasura.manifests.formats.dataset_rows import DatasetRow, NotTriplets, explain_nothing, read_raw_row, render_kinds
+from rasura.manifests.formats.target import LEFT_OUT as LEFT_OUT
+from rasura.manifests.formats.target import ROWS as ROWS
 from rasura.manifests.formats.target import ExportTarget, check_target, list_row_files
 from rasura.manifests.images import RGB, Mask
 from rasura.manifests.json_lines import parse_json_lines
@@ -29,7 +31,6 @@ from rasura.manifests.run_layout import DATASET_CARD
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
 
-ROWS, LEFT_OUT = "rows.jsonl", "left_out.jsonl"
 PROVENANCE = ("id", "scene_id", "split", "kind", "label", "origin", "licence", "parents", "remover", "round")
 """Columns of a row that `rows.jsonl` has."""
 CLEAN_FOLDERS = ("GT", "gt", "target")
@@ -43,8 +44,8 @@ _CARD = """# {name}
 {rows} of {inputs} rows. {description} `{list}` has each row's id, scene, origin and licence by the name of its files.
 Made by Rasura from the recipe `{name}` (hash `{recipe}`).
 
-| split | rows | {types} |
-|---|---|{rule}
+| {types} |
+|{rule}
 {splits}
 
 | kind | rows | meaning |
@@ -80,11 +81,13 @@ class ConvertedRow:
         files: path from the split's folder -> contents.
         entries: name of a list -> the row's entries in it.
         types: of its examples, for the counts on the card.
+        clean: path of the picture without the object, where its folder does not say so (`CLEAN_FOLDERS`).
     """
 
     files: Mapping[str, bytes]
     entries: Mapping[str, Sequence[str]] = field(default_factory=dict)
     types: Sequence[str] = ()
+    clean: str = ""
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,7 @@ class Tally:
     def render_card(self, name: str, recipe: str, types: Sequence[str], description: str) -> bytes:
         """Render the card."""
         splits = [
-            f"| {split} | {rows} | {' | '.join(str(self.types[split][name]) for name in types)} |"
+            f"| {' | '.join(map(str, (split, rows, *(self.types[split][name] for name in types))))} |"
             for split, rows in sorted(self.rows.items())
         ]
         reasons = [f"{rows} ({reason})" for reason, rows in sorted(self.left_out.items())]
@@ -160,8 +163,8 @@ class Tally:
             description=description,
             list=ROWS,
             recipe=recipe,
-            types=" | ".join(types),
-            rule="---|" * len(types),
+            types=" | ".join(("split", "rows", *types)),
+            rule="---|" * (2 + len(types)),
             splits="\n".join(splits),
             kinds=render_kinds(self.kinds),
             left_out=", ".join(reasons) or "none",
@@ -173,11 +176,6 @@ class Tally:
         """Make the manifest."""
         manifest = {"name": name, "recipe": recipe, "rows": self.rows.total(), "files": list(files), "layout": layout}
         return manifest | {"left_out": dict(sorted(self.left_out.items()))}
-
-    def explain_nothing(self, layout: str) -> NothingToExport:
-        """Return the error where every row was left out, with the reasons."""
-        reasons = "; ".join(f"{rows}: {reason}" for reason, rows in sorted(self.left_out.items()))
-        return NothingToExport(f"layout '{layout}' can take none of {self.left_out.total()} rows ({reasons})")
 
 
 class SortedLists:
@@ -269,6 +267,7 @@ def export_folder(
     recipe_hash: str,
     layout: FolderLayout,
     progress: Callable[[int], None] = lambda rows: None,
+    excluded: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Write the folders and return the manifest.
 
@@ -280,6 +279,7 @@ def export_folder(
         recipe_hash: its hash.
         layout: of the files.
         progress: called with the number of rows that were read.
+        excluded: id of a row -> the reason to leave it out.
 
     Raises:
         NotTriplets: a row has no source, mask or target.
@@ -287,15 +287,15 @@ def export_folder(
         ForeignFolder: the target has files that no export wrote.
         StoreError: the target cannot be written.
     """
-    names = _list_names(layout, rows)
+    names, excluded = _list_names(layout, rows), excluded or {}
     check_target(out, names)
     target: ExportTarget | None = None
     tally = Tally()
     with SortedLists() as lists, ThreadPoolExecutor(WRITERS) as pool:
         for row in sorted(rows, key=lambda row: row.place):  # each shard is read once
-            raw = read_raw_row(tables, row, [*layout.columns, *PROVENANCE])
             row_name, split = layout.name_row(row.id), quote(row.split or DEFAULT_SPLIT)
-            converted = layout.convert(row, raw, row_name)
+            raw = {} if row.id in excluded else read_raw_row(tables, row, [*layout.columns, *PROVENANCE])
+            converted = layout.convert(row, raw, row_name) if raw else LeftOut(excluded[row.id])
             if isinstance(converted, LeftOut):
                 tally.left_out[converted.reason] += 1
                 lists.add(f"{split}/{LEFT_OUT}", row.id, render_line({"id": row.id, "reason": converted.reason}))
@@ -305,13 +305,14 @@ def export_folder(
                 list(pool.map(target.write, paths, converted.files.values()))
                 hashes = _hash_files(converted.files, layout.names_by_folder)
                 about = {"name": row_name} | {key: raw.get(key) for key in PROVENANCE} | {"sha256": hashes}
+                about |= {"clean": converted.clean} if converted.clean else {}
                 for list_name, entries in {**converted.entries, ROWS: [render_line(about)]}.items():
                     for entry in entries:
                         lists.add(f"{split}/{list_name}", row.id, entry)
                 tally.add(row, converted.types)
             progress(1)
         if target is None:
-            raise tally.explain_nothing(layout.name)
+            raise explain_nothing(layout.name, tally.left_out)
         files: list[dict[str, Any]] = []
         for split in sorted({row.split or DEFAULT_SPLIT for row in rows}):
             files += _write_lists(lists, target, split, layout.lists if split in tally.rows else ())
@@ -364,7 +365,7 @@ def list_targets(dataset: Store, manifest: Mapping[str, Any]) -> Iterator[tuple[
             with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
                 for row in parse_json_lines(dataset.read(file["name"])):
                     for path, _ in list_row_files(row):
-                        if path.partition("/")[0] in CLEAN_FOLDERS:
+                        if path == row["clean"] if "clean" in row else path.partition("/")[0] in CLEAN_FOLDERS:
                             yield unquote(split), row["id"], f"{split}/{path}"
 
 

@@ -7,11 +7,10 @@ from typing import Any
 import pyarrow as pa
 
 from rasura.manifests.formats.card import render_card
-from rasura.manifests.formats.dataset_rows import DatasetRow, DatasetSummary, NotTriplets
+from rasura.manifests.formats.dataset_rows import DatasetRow, DatasetSummary, check_triplets
 from rasura.manifests.schemas import PICTURES, TRIPLET, Kind, build_arrow_schema
 from rasura.manifests.tables import RUN_REFERENCE, Table
 
-REQUIRED = ("id", "source", "target", "mask", "kind", "scene_id", "split")
 VARIANT = re.compile(r"mask_\w+")
 """Pictures that are exported beside the triplet's own: those that stage `masks` adds."""
 
@@ -20,12 +19,11 @@ def collect_columns(tables: Sequence[Table]) -> dict[str, Kind]:
     """Collect the dataset's columns: the triplet's, the columns without pictures of all flows, variants of the mask.
 
     Raises:
-        NotTriplets: a flow lacks a column of `REQUIRED`.
+        NotTriplets: a flow lacks a column of a triplet.
     """
     columns = dict(TRIPLET)
     for table in tables:
-        if missing := [name for name in REQUIRED if name not in table.full_schema]:
-            raise NotTriplets(f"rows of flow '{table.name}' are no triplets: they have no {', '.join(missing)}")
+        check_triplets(table)
         for name, kind in table.full_schema.items():
             if name not in RUN_REFERENCE and (kind not in PICTURES or VARIANT.fullmatch(name)):
                 columns.setdefault(name, kind)

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import yaml
 
+from rasura.manifests.formats.card import render_front
 from rasura.manifests.formats.dataset_rows import DatasetRow, DatasetSummary
-from rasura.manifests.formats.ober import ABOUT, COLUMNS, NAME, PICTURES, TRIPLET, convert_row, make_picture_name
+from rasura.manifests.formats.ober import ABOUT, COLUMNS, NAME, TRIPLET, convert_row, make_picture_name
 from rasura.manifests.schemas import build_arrow_schema
 from rasura.manifests.tables import Table
 
@@ -78,16 +78,4 @@ class OberLayout:
         return {ABOUT: "".join(f"{line}\n" for line in lines).encode()}
 
     def card(self, summary: DatasetSummary) -> str:
-        features = [{"name": name, "dtype": "image" if name in PICTURES else "string"} for name in COLUMNS]
-        files = [{"split": split, "path": f"data/{split}-*"} for split in summary.splits]
-        sizes = [
-            {"name": split, "num_examples": rows, "num_bytes": size} for split, (rows, size) in summary.splits.items()
-        ]
-        front = {
-            "pretty_name": summary.name,
-            "task_categories": ["image-to-image"],
-            "tags": ["object-removal", "inpainting"],
-            "configs": [{"config_name": "default", "data_files": files}],
-            "dataset_info": {"features": features, "splits": sizes},
-        }
-        return summary.format(_CARD, front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True))
+        return summary.format(_CARD, front=render_front(summary, COLUMNS))

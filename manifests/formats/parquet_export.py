@@ -4,6 +4,7 @@ The files depend on the rows alone: rows are sorted by id and packed by their ow
 worker count changes a byte.
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -13,9 +14,9 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from rasura.manifests.compacted.manifest import read_manifest
-from rasura.manifests.formats.dataset_rows import DatasetRow, DatasetSummary, list_rows, read_raw_rows
+from rasura.manifests.formats.dataset_rows import DatasetRow, DatasetSummary, explain_nothing, list_rows, read_raw_rows
 from rasura.manifests.formats.huggingface import HuggingFaceLayout
-from rasura.manifests.formats.target import DATA, ExportTarget, write_data_file
+from rasura.manifests.formats.target import DATA, LEFT_OUT, ExportTarget, write_data_file
 from rasura.manifests.ids import hash_json
 from rasura.manifests.parquet import PUBLISHED_GROUP_BYTES, encode_parquet
 from rasura.manifests.run_layout import DATASET_CARD, table_path
@@ -101,6 +102,7 @@ def export_dataset(
     layout: Callable[[Sequence[Table]], Layout] = HuggingFaceLayout,
     key: str = "",
     map_jobs: MapJobs = starmap,
+    excluded: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Write a dataset. Where an export of the same rows was killed, the files that it has written are kept.
 
@@ -116,21 +118,27 @@ def export_dataset(
         layout: of the files.
         key: identity of the rows, by `compute_export_key`; all files are written anew where it is empty.
         map_jobs: has data files written, by workers for example.
+        excluded: id of a row -> the reason to leave it out.
 
     Returns:
         The manifest of the dataset.
 
     Raises:
         NotTriplets: a flow's rows cannot be exported.
+        NothingToExport: every row is left out; nothing was written.
         ForeignFolder: the target has files that no export wrote.
         StoreError: the target cannot be written.
     """
     parts = [tables.table(flow) for flow in flows]
-    writer = layout(parts)
-    rows = writer.order_rows(list_rows(parts))
+    writer, excluded = layout(parts), excluded or {}
+    rows = writer.order_rows([row for row in list_rows(parts) if row.id not in excluded])
+    left_out = Counter(excluded.values())
+    if excluded and not rows:
+        raise explain_nothing(writer.name, left_out)
     planned = list(_plan_files(rows, splits, shard_bytes))
     file_key = hash_json([key, writer.name, list(splits), shard_bytes]) if key else ""
-    target = ExportTarget(out, [*(file for _, file, _ in planned), *writer.extra_files], file_key)
+    extra_files = [*writer.extra_files, *([LEFT_OUT] if excluded else [])]
+    target = ExportTarget(out, [*(file for _, file, _ in planned), *extra_files], file_key)
     entries = {file: target.find_written(file) for _, file, _ in planned}
     todo = [(file, part) for _, file, part in planned if entries[file] is None]
     progress(len(rows) - sum(len(part) for _, part in todo))
@@ -151,12 +159,17 @@ def export_dataset(
         sizes[split] = (count + len(part), size + entry["bytes"])
     for file, data in writer.render_extra_files().items():
         target.write(file, data)
+    if excluded:
+        lines = [json.dumps({"id": id, "reason": excluded[id]}, ensure_ascii=False) for id in sorted(excluded)]
+        target.write(LEFT_OUT, "".join(f"{line}\n" for line in lines).encode())
     kinds = Counter(row.kind for row in rows)
     licences = sorted({row.licence for row in rows if row.licence})
     target.write(DATASET_CARD, writer.card(DatasetSummary(name, recipe_hash, sizes, kinds, licences)).encode())
     manifest = {"name": name, "recipe": recipe_hash, "rows": len(rows), "files": files}
     if writer.name != HuggingFaceLayout.name:
         manifest["layout"] = writer.name
+    if left_out:
+        manifest["left_out"] = dict(sorted(left_out.items()))
     target.finish(manifest)
     return manifest
 

@@ -3,28 +3,37 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from rasura.manifests.errors import UnknownNameError
-from rasura.manifests.formats import brushdata, lcg, powerpaint, rorem, smarteraser
+from rasura.manifests.formats import brushdata, lcg, ober, powerpaint, rorem, smarteraser
 from rasura.manifests.formats.huggingface import HuggingFaceLayout
 from rasura.manifests.formats.ober_export import OberLayout
 from rasura.manifests.formats.parquet_export import Layout
+from rasura.manifests.formats.trainers import diffusers, pair_folders, webdataset
 from rasura.manifests.spelling import suggest
-from rasura.manifests.tables import Table
 
-PARQUET_LAYOUTS: Mapping[str, Callable[[Sequence[Table]], Layout]] = {
+PARQUET_LAYOUTS: Mapping[str, Callable[..., Layout]] = {
     HuggingFaceLayout.name: HuggingFaceLayout,
     OberLayout.name: OberLayout,
+    diffusers.NAME: diffusers.DiffusersLayout,
 }
-"""Formats of Parquet files, which `parquet_export.export_dataset` writes."""
+"""Formats of Parquet files, which `parquet_export.export_dataset` writes: made of the tables, and, where they are in
+`PAIR_FORMATS`, of `PairSettings`."""
+TRIPLET_COLUMNS: Mapping[str, Mapping[str, str]] = {ober.NAME: ober.TRIPLET, diffusers.NAME: diffusers.TRIPLET}
+"""Formats of Parquet files with columns of other names -> those of a triplet that they stand for."""
+PICTURE_MEMBERS: Mapping[str, str] = {brushdata.NAME: "image", webdataset.NAME: "target.png"}
+"""Formats of tars, which `trainers.tars.export_tars` writes -> the member that is compared between splits."""
+PAIR_FORMATS: Sequence[str] = (diffusers.NAME, webdataset.NAME, *pair_folders.TRAINERS)
+"""Formats for models that edit by text: they have an instruction, in a language, and a direction."""
 
 FORMATS: Sequence[str] = (
     *PARQUET_LAYOUTS,
+    *PICTURE_MEMBERS,
     rorem.NAME,
     smarteraser.NAME,
-    brushdata.NAME,
     lcg.NAME,
     powerpaint.NAME,
+    *pair_folders.TRAINERS,
 )
-"""Names of all formats. Tars are written by `brushdata.export_brushdata`, folders by `folder_export.export_folder`."""
+"""Names of all formats. Those that are no tars and not Parquet are written by `folder_export.export_folder`."""
 
 
 def check_format(name: str) -> None:

@@ -19,7 +19,8 @@ from rasura.manifests.schemas import read_schema
 from rasura.manifests.storage import Store
 
 DATA = "data"
-ROWS = "rows.jsonl"
+ROWS, LEFT_OUT = "rows.jsonl", "left_out.jsonl"
+CROISSANT = "croissant.json"
 JOURNAL = ".rasura-export.json"
 """While an export is being written: the files that it may replace, and those that it has written, so that a killed one
 goes on."""
@@ -97,6 +98,7 @@ class ExportTarget:
         self._written = _read_written_files(out, key)
         self._write_journal()
         out.delete(DATASET_MANIFEST)
+        out.delete(CROISSANT)  # written after the manifest, from what is in it
 
     def _write_journal(self) -> None:
         written = {"key": self._key, "written": list(self._written.values())} if self._key else {}
@@ -217,6 +219,8 @@ def _list_manifest_files(out: Store) -> set[str]:
     names = {entry["name"] for entry in entries}
     if manifest.get("layout") == ober.NAME:
         names.add(ober.ABOUT)
+    if manifest.get("left_out"):
+        names.add(LEFT_OUT)
     for about in [name for name in names if PurePosixPath(name).name == ROWS]:
         names |= _list_pictures(out, about)
     return {*names, DATASET_MANIFEST}
@@ -233,7 +237,7 @@ def list_row_files(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         [('GT/7f.png', 'ab'), ('mask/7f.png', 'cd')]
     """
     for key, sha in row.get("sha256", {}).items():
-        yield (key if "/" in key else f"{key}/{row['name']}.png"), sha
+        yield (key if "/" in key or "." in key else f"{key}/{row['name']}.png"), sha
 
 
 def _list_pictures(out: Store, about: str) -> set[str]:
@@ -249,7 +253,7 @@ def _list_pictures(out: Store, about: str) -> set[str]:
 
 def _is_written_by_rasura(out: Store, path: str) -> bool:
     """Return True for a card or a data file of an export that was killed: its contents say so."""
-    if path == DATASET_CARD:
+    if path in (DATASET_CARD, CROISSANT):
         card = out.read(path)
         return not card or _SIGNATURE.encode() in card  # one that a disk has emptied is nobody's
     if not (path.startswith(f"{DATA}/") and path.endswith(".parquet")):

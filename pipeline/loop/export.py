@@ -93,7 +93,8 @@ def collect_triplets(loop: Loop) -> LoopTables:
         else:
             scores, decisions = _read_scores(loop, number), loop.read_json(f"{round_path(number)}/{DECISIONS}", {})
             annotations |= {
-                ref.id: {"score": scores.get(ref.id), "verdict": decisions[ref.id]["verdict"]} for ref in kept
+                ref.id: {"score": scores.get(ref.id), "verdict": decisions.get(ref.id, {}).get("verdict")}
+                for ref in kept
             }
     return LoopTables(loop.store, refs, annotations)
 

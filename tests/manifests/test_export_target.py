@@ -64,7 +64,7 @@ def test_an_export_replaces_the_files_of_the_last_one_only(run: Store, tmp_path:
         export_run(run, Store(folder), layout)
         (folder / "notes.txt").write_text("ours")
         assert verify(Store(folder)).faults == []
-    expected = ["README.md", "data/test-00000-of-00001.parquet", "data/train-00000-of-00001.parquet"]
+    expected = ["README.md", "croissant.json", "data/test-00000-of-00001.parquet", "data/train-00000-of-00001.parquet"]
     assert list_files(folder) == [*expected, "manifest.json", "notes.txt"]
     (folder / "data" / "theirs.csv").write_text("1")
     with pytest.raises(ForeignFolder, match=r"data/theirs\.csv"):

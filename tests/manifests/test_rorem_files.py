@@ -69,7 +69,9 @@ def test_what_was_made_comes_back_bit_by_bit(tmp_path: Path) -> None:
     manifest = export_run(run, Store(tmp_path / "out"), "rorem")
     assert (manifest["rows"], manifest["layout"]) == (7, "rorem")
     assert find_faults(Store(tmp_path / "out"), manifest) == []
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"train", "test", "README.md", "manifest.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *("train", "test", "README.md", "croissant.json", "manifest.json")
+    }
     truth = {one["source"].tobytes(): one for one in rows}
     records_back = records(outcomes(tmp_path / "out", tmp_path / "listing"))
     assert len(records_back) == 7

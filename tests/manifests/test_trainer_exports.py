@@ -22,10 +22,11 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from support.dataset_runs import WIDE, make_finished_run, make_row
 
-from rasura.manifests.formats.brushdata import decode_runs, encode_runs, read_tar
+from rasura.manifests.formats.brushdata import decode_runs, encode_runs
 from rasura.manifests.formats.folder_export import name_row
 from rasura.manifests.formats.lcg import BACKGROUND, FOREGROUND, classify_label
 from rasura.manifests.formats.powerpaint import clean_caption
+from rasura.manifests.formats.trainers.tars import read_tar
 from rasura.manifests.images import encode_image
 from rasura.manifests.schemas import Kind
 from rasura.manifests.storage import Store
@@ -412,7 +413,10 @@ export_run(Store(sys.argv[1]), Store(sys.argv[2]), sys.argv[3])
 """
 
 
-@pytest.mark.parametrize(("layout", "writes"), [("lcg", 6), ("brushdata", 3), ("powerpaint", 20), ("smarteraser", 2)])
+@pytest.mark.parametrize(
+    ("layout", "writes"),
+    [("lcg", 6), ("brushdata", 3), ("powerpaint", 20), ("smarteraser", 2), ("kohya", 9), ("webdataset", 3)],
+)
 def test_an_export_that_is_killed_starts_cleanly(tmp_path: Path, layout: str, writes: int) -> None:
     """Killed while it replaces an earlier export, it leaves no dataset; repeated, the folder is that of an export that
     was never killed, to the byte, hidden files included: SmartEraser's loader opens all that is in `gt/`."""
