@@ -23,6 +23,7 @@ from rasura.discriminator.model import Discriminator
 from rasura.manifests.ids import hash_json
 from rasura.networks import lora
 from rasura.networks.setting_types import Batch, Count, Number, PositiveNumber, Precision, Seed, Share, WholeNumber
+from rasura.networks.tracking import Tracker, list_effective
 from rasura.networks.trainer import Evaluation, OnProgress, Trainer
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Settings:
     ladders: share of accepted candidates of a batch that come with three worse versions each (`ladders.py`).
     flip, turn, recolour, dilate: variation of the candidates (`dataset.vary`).
     held: share of scenes that are held out for early stopping. patience: evaluations without a better one.
+    tracker: where loss and measurements are shown beside `log.jsonl`.
     """
 
     steps: Count = 15_000
@@ -63,6 +65,7 @@ class Settings:
     precision: Precision = "no"
     save_memory: bool = False
     seed: Seed = 0
+    tracker: Tracker = "none"
 
 
 TINY = Settings(
@@ -115,7 +118,7 @@ def train(
     # the parameters that learn
     prepare_network(discriminator, settings)
     config = discriminator.config
-    identity = {"settings": asdict(settings), "config": config.to_json(), "votes": hash_examples(examples)}
+    identity = {"settings": list_effective(settings), "config": config.to_json(), "votes": hash_examples(examples)}
     trainer = Trainer(
         discriminator.network,
         settings,
@@ -141,7 +144,8 @@ def train(
     trainer.fit(compute_step_loss, stopping, on_progress=on_progress)
 
     # the best parameters become the discriminator
-    about = {"settings": asdict(settings), **asdict(trainer.progress), "votes": len(learned), "held": len(held_out)}
+    progress, settings_used = asdict(trainer.progress), list_effective(settings)
+    about = {"settings": settings_used, **progress, "votes": len(learned), "held": len(held_out)}
     trainer.write(lambda: save(discriminator, settings, out, about))
     return about
 

@@ -4,7 +4,6 @@ A step's loss depends on the step's number alone, so a training that was killed 
 same parameters, bit for bit, as one that was not (same machine type, same threads, as many processes).
 """
 
-import importlib.util
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rasura.networks.checkpoint import Checkpoint, TrainingFailed
+from rasura.networks.tracking import ProgressTracker, create_accelerator
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,8 @@ class OptimizerSettings(Protocol):
 
     steps, batch: of all processes together. rate: learning rate, reached after `warm_up` steps; with `decay` it then
     falls to nothing, in a line or, where it is "cosine", by half a cosine. clip: largest norm of the gradient.
-    precision: `no`, `bf16` or `fp16`, as accelerate names them.
+    precision: `no`, `bf16` or `fp16`, as accelerate names them. tracker: `none`, or where the log is shown beside its
+    file: `tensorboard`, `wandb` or `mlflow`.
     """
 
     @property
@@ -50,6 +51,8 @@ class OptimizerSettings(Protocol):
     def checkpoint_every(self) -> int: ...
     @property
     def precision(self) -> str: ...
+    @property
+    def tracker(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -104,14 +107,15 @@ class Trainer:
             network: its parameters that require gradients are learned, in float32.
             out: folder of checkpoints and log.
             identity: settings, network and data, which distinguish this training from others; see `Checkpoint`.
-            name: folder of the TensorBoard events under `out`.
+            name: what is trained: folder of the TensorBoard events under `out`, project or experiment of the others.
             smoothing: share of a step's own loss in the loss that is reported.
             fused: use AdamW's fused kernel.
             best: file of `out` for the best parameters, for a training that is evaluated.
             scale_rate: returns the factor of a parameter's learning rate, by its name; all are 1 without it.
 
         Raises:
-            TrainingFailed: a batch that cannot be divided among the processes, or a folder of another training.
+            TrainingFailed: a batch that cannot be divided among the processes, a folder of another training, or a
+                tracker that is not installed.
         """
         import torch
 
@@ -124,9 +128,9 @@ class Trainer:
         optimizer = torch.optim.AdamW(groups, lr=settings.rate, weight_decay=settings.weight_decay, fused=fused or None)
 
         # one process or several, by how the program was started
-        self.tracks = importlib.util.find_spec("tensorboard") is not None
         precision = "bf16" if dtype == torch.bfloat16 else settings.precision
-        self.accelerator = create_accelerator(precision, device, out, self.tracks)
+        self.accelerator = create_accelerator(precision, device, out, settings.tracker)
+        self.tracker = ProgressTracker(self.accelerator, settings.tracker, name, out, identity)
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.is_first: bool = self.accelerator.is_main_process
         if settings.batch % self.world:
@@ -158,8 +162,7 @@ class Trainer:
             TrainingFailed: a loss that is not a number.
         """
         settings, progress = self.settings, self.progress
-        if self.tracks:
-            self.accelerator.init_trackers(self.name)
+        self.tracker.start()
         try:
             while progress.step < settings.steps and not (evaluation and progress.since_best >= evaluation.patience):
                 rate = settings.rate * compute_rate_factor(settings, progress.step)
@@ -174,8 +177,7 @@ class Trainer:
                 if on_progress and self.is_first:
                     self._report(on_progress, is_last)
         finally:
-            for tracker in self.accelerator.trackers:  # not `end_training`: the process group is not ours to end
-                tracker.finish()
+            self.tracker.finish()
         self.accelerator.wait_for_everyone()
         if progress.best_step:
             self.checkpoint.load_best()
@@ -223,13 +225,12 @@ class Trainer:
         self._log({"train_loss": progress.loss, **measurements})
 
     def _log(self, values: Mapping[str, float]) -> None:
-        """Write values to the log and to TensorBoard."""
+        """Write values to the log, and show them where the settings say."""
         if not self.is_first:
             return
         seconds = round(time.monotonic() - self.started, 1)
         self.checkpoint.log({"step": self.progress.step, **values, "seconds": seconds})
-        if self.tracks:
-            self.accelerator.log(values, step=self.progress.step)
+        self.tracker.log(values, self.progress.step)
 
     def _report(self, on_progress: OnProgress, is_last: bool) -> None:
         """Report the progress at most once in `REPORT_EVERY_S`, and at the end."""
@@ -257,20 +258,6 @@ def group_parameters(
     for name, value in parameters.items():
         groups.setdefault(scale_rate(name) if scale_rate else 1.0, []).append(value)
     return [{"params": values, "scale": scale} for scale, values in groups.items()]
-
-
-def create_accelerator(precision: str, device: Any, out: Path, tracks: bool) -> Any:
-    """Create accelerate's `Accelerator`, which finds the other processes of the training.
-
-    Args:
-        tracks: write TensorBoard events under `out`.
-    """
-    from accelerate import Accelerator  # type: ignore[import-untyped]
-    from accelerate.state import AcceleratorState  # type: ignore[import-untyped]
-
-    AcceleratorState._reset_state()  # an earlier training of this process may have had another precision
-    log_with = "tensorboard" if tracks else None
-    return Accelerator(mixed_precision=precision, cpu=device.type == "cpu", log_with=log_with, project_dir=out)
 
 
 def compute_rate_factor(settings: OptimizerSettings, step: int) -> float:

@@ -32,8 +32,6 @@ QUIET = {
     "RAY_DEDUP_LOGS": "0",
     # the driver reads the errors of all tasks; Ray shows a stack for each second result of a task that failed
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",
-    # nobody looks at its metrics here, and on two cores collecting them is felt
-    "RAY_enable_metrics_collection": "0",
     "RAY_task_events_report_interval_ms": "0",
     # a worker that asked for no GPU sees none; where a cluster's nodes do not set this, workers see to it themselves
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
@@ -95,6 +93,9 @@ def cluster(engine: EngineSettings) -> Iterator[None]:
     """Ray while the context lasts: the cluster at RAY_ADDRESS (set inside `ray job submit`), else this machine."""
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
+    if find_address() is None:
+        # nobody looks at its metrics here, and on two cores collecting them is felt
+        os.environ.setdefault("RAY_enable_metrics_collection", "0")
     os.environ["PYTHONPATH"] = os.pathsep.join(list_import_paths())
     if find_address() is None and "ray" not in sys.modules:
         # the ports of a Ray on this machine are open to whoever reaches it: a random token, read at import, keeps them
@@ -243,6 +244,19 @@ def find_address() -> str | None:
     """Return the address of the cluster to join; None where Ray is started on this machine."""
     address = os.environ.get("RAY_ADDRESS")
     return address if address and address != "local" else None
+
+
+def read_resources() -> dict[str, float]:
+    """Read what the cluster has, by Ray's names, for the log of a run; with the number of its nodes."""
+    import ray
+
+    totals = ray.cluster_resources()
+    result = {
+        name: value
+        for name, value in totals.items()
+        if name in ("CPU", "GPU", "memory") or name.startswith("accelerator_type:")
+    }
+    return {**result, "nodes": sum(name.startswith("node:") and name != "node:__internal_head__" for name in totals)}
 
 
 def describe_machine(engine: EngineSettings) -> Node | None:

@@ -340,6 +340,16 @@ class FlowPlacement:
     pools: Mapping[Demand, Sequence[Slot]]
     lines: Sequence[str]
 
+    def list_workers(self) -> dict[str, tuple[int, float]]:
+        """List the number of workers, and the GPUs of each, by the names of the stages that they run."""
+        workers: dict[str, tuple[int, float]] = {}
+        for group in self.groups:
+            slots = self.pools[group.demand]
+            count = sum(slot.count for slot in slots)
+            gpus = sum(slot.count * slot.gpus for slot in slots) / max(1, count)
+            workers |= {spec.name: (count, gpus) for spec in group.stages}
+        return workers
+
 
 def place_flow(flow: FlowPlan, nodes: Sequence[Node], workers: int | None) -> FlowPlacement:
     """Decide where the stages of a flow run.

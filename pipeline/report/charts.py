@@ -5,17 +5,11 @@ from collections import Counter
 from collections.abc import Collection
 from itertools import pairwise
 
-import numpy as np
-
-from rasura.pipeline.report.html import escape_text, format_count
-from rasura.pipeline.report.limits import Limit
-from rasura.pipeline.report.measures import Measure
+from rasura.pipeline.report.html import format_count
 
 POINTS = ("right", "right, away", "away", "left, away", "left", "left, near", "near", "right, near")
 MOST_BARS = 60
 """Bars of a chart of uses, at most."""
-BINS = 40
-"""Bins of a distribution."""
 
 
 def draw_rose(counts: Counter[int | None]) -> str:
@@ -71,44 +65,3 @@ def draw_uses(title: str, noun: str, counts: Collection[int]) -> str:
         f'<figure><figcaption>{title} <small>{summary}</small></figcaption><svg class="uses" viewBox="0 0 300 100" '
         f'preserveAspectRatio="none" role="img" aria-label="{title}: {summary}">{bars}</svg></figure>'
     )
-
-
-def draw_distribution(name: str, measure: Measure, limit: Limit | None = None) -> str:
-    """Draw the distribution of a measure: what was kept, on top of it what was rejected, and a line at each limit.
-
-    The axis covers the limits and all values between the 1st and the 99th percentile; the outermost bins have the rest.
-    """
-    ends = limit.ends if limit else []
-    low, high = (float(end) for end in np.percentile(measure.values, (1, 99)))
-    low, high = min(low, *ends, high), max(high, *ends, low)
-    if low == high:
-        low, high = low - 1, high + 1
-    bins = [
-        np.histogram(np.clip(values, low, high), BINS, (low, high))[0] for values in (measure.kept, measure.rejected)
-    ]
-    most = max(1, int((bins[0] + bins[1]).max()))
-    bars = _draw_bars("kept", bins[0], np.zeros(BINS), most) + _draw_bars("rejected", bins[1], bins[0], most)
-    lines = "".join(
-        f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="60"/>' for x in (300 * (end - low) / (high - low) for end in ends)
-    )
-    summary = f"{limit.describe()} · " if limit else ""
-    summary += f"median {measure.typical:.3g}"
-    title = escape_text(name)
-    return (
-        f'<figure class="measure"><figcaption><code>{title}</code> <small>{summary}</small></figcaption>'
-        f'<svg class="distribution" viewBox="0 0 300 60" preserveAspectRatio="none" role="img" '
-        f'aria-label="Distribution of {title}: {summary}">{bars}{lines}</svg>'
-        f"<p><span>{low:.3g}</span><span>{high:.3g}</span></p></figure>"
-    )
-
-
-def _draw_bars(kind: str, counts: np.ndarray, below: np.ndarray, most: int) -> str:
-    """Draw the bars of a distribution as one path, each at least a pixel high."""
-    width = 300 / BINS
-    path = "".join(
-        f"M{width * index:.1f} {60 - 56 * base / most:.1f}v{-max(1.5, 56 * count / most):.1f}h{width - 1:.1f}"
-        f"V{60 - 56 * base / most:.1f}z"
-        for index, (count, base) in enumerate(zip(counts.tolist(), below.tolist(), strict=True))
-        if count
-    )
-    return f'<path class="{kind}" d="{path}"/>' if path else ""

@@ -1,48 +1,30 @@
-"""Pieces of a report's page, as HTML: the funnel, bars and histograms, cards of pictures, tables.
+"""Pieces of a report's page, as HTML: the frame, the funnel, bars and histograms, tables of numbers.
 
-Everything that comes from data passes `escape_text` or `isolate` on its way into a page.
+Everything that comes from data passes `escape_text` or `isolate` on its way into a page, or is JSON that the page's
+script shows as text (`galleries.py`).
 """
 
 import base64
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import pairwise
 from pathlib import Path
 from string import Template
-from typing import Any
 
-from rasura.manifests.schemas import CANDIDATE_KINDS, PROVENANCE
-from rasura.pipeline.report.thumbnails import Example, Panel
 from rasura.pipeline.run.accounting import FlowAccounting, StageAccounting
 
+PAGE = Path(__file__).with_name("page")
+SCRIPTS = ("table.js", "viewer.js", "rows.js", "measures.js", "start.js")
+"""Files of the page's one script, in their order."""
+POLICY = "default-src 'none'; img-src data: {images}; connect-src {requests}; style-src 'unsafe-inline'; "
+POLICY += "script-src {scripts}; base-uri 'none'; form-action 'none'"
+"""The page's content security policy: no script runs but its own, which is named by its hash."""
 AREA_EDGES = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 """Edges of the bins of `render_histogram`, as shares of a picture's area."""
 MOST_WORDS = 12
 """Words or reasons that are shown of a longer list."""
-UNITS = {"alpha_psnr": "dB", "pair_psnr": "dB", "pair_motion": "px"}
-KEY_COLUMNS = (
-    "score",
-    "alpha_psnr",
-    "shadow_alpha",
-    "detect_score",
-    "segment_score",
-    "pair_psnr",
-    "pair_noise",
-    "pair_motion",
-    "ground_residual",
-)
-"""Measurements that are shown below an example, the first four that it has."""
-ALT = {
-    "source": "the picture with the object",
-    "target": "the picture without it",
-    "difference": "heat map of the difference between source and target",
-    "cut-out": "the object with its effects, cut out, on a checkerboard",
-}
-AREAS = {"object": "object", "effects": "effects", "ground": "ground plane"}
-"""Names of the areas of an example."""
 OUTLINES = {
     "object": ("object", "M2 6H24"),
     "effects": ("object with effects", "M2 6H24"),
@@ -50,49 +32,71 @@ OUTLINES = {
     "ground": ("ground plane", "M2 2H24V10H2Z"),
 }
 """Outlines that are drawn over pictures: name, and SVG path of the sample in the legend."""
-HIDDEN = {"ground"}
-"""Outlines that hide what is below them: not drawn until their box is ticked."""
 TEXT_LENGTH = 400
 """Letters of a text from data that are shown."""
 
 
 def render_legend(outlines: Sequence[str] = tuple(OUTLINES)) -> str:
-    """Render the legend of some outlines, with a box that shows or hides each, and how to use the pictures.
-
-    The boxes work without a script.
-    """
+    """Render the switches of some outlines, all of them off, and how to use the pictures."""
     keys = "".join(
-        f'<li><label><input type="checkbox" id="show-{kind}"{"" if kind in HIDDEN else " checked"}>'
+        f'<li><label><input type="checkbox" id="show-{kind}">'
         f'<svg viewBox="0 0 26 12" aria-hidden="true"><path class="{kind}" d="{OUTLINES[kind][1]}"/></svg>'
         f"{OUTLINES[kind][0]}</label></li>"
         for kind in outlines
     )
     return (
-        f'<ul class="legend">{keys}<li><span class="ramp"></span>difference: none to large</li>'
-        "<li>Point at a source, or hold it, for its target</li></ul>"
+        f'<ul class="legend" aria-label="Outlines">{keys}<li><span class="ramp"></span>difference: none to large</li>'
+        "<li>Point at a source for its target; click to enlarge</li></ul>"
     )
 
 
-def render_page(kicker: str, name: str, subtitle: str, totals: str, sections: Mapping[str, str], main: str) -> str:
-    """Render a whole page from the template `page.html`.
+def render_rows(legend: str, title: str = "Rows") -> str:
+    """Render the place of the tables, which the page's script fills."""
+    return (
+        f'<section id="rows"><h2>{title}</h2>{legend}<div id="rows-place">'
+        '<p class="empty">The rows need the page\'s own script, which this browser does not run.</p></div></section>'
+    )
+
+
+def render_page(
+    kicker: str,
+    name: str,
+    subtitle: str,
+    totals: str,
+    sections: Mapping[str, str],
+    main: str,
+    data: str = "",
+    served: bool = False,
+) -> str:
+    """Render a whole page from the files of the folder `page`.
 
     Args:
         kicker: the line above the name. name: of the run or loop, not escaped.
         subtitle, totals, main: HTML. sections: ids of the parts of `main`, with their titles.
+        data: elements that hold JSON. served: the page asks a server for pictures.
     """
-    template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-    script = re.search(r"<script>(.*?)</script>", template, re.DOTALL)
-    digest = base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode() if script else ""
+    script = "".join((PAGE / file).read_text(encoding="utf-8") for file in SCRIPTS)
+    script = f'"use strict";\n{script}'
+    # the folder beside the page is `file:` on a disk and `'self'` on a server
+    images, requests = ("'self'", "'self'") if served else ("'self' file:", "'none'")
     links = "".join(f'<li><a href="#{id}">{title}</a></li>' for id, title in sections.items())
-    return Template(template).substitute(
-        script_hash=digest,
+    return Template((PAGE / "page.html").read_text(encoding="utf-8")).substitute(
+        policy=POLICY.format(images=images, requests=requests, scripts=hash_script(f"\n{script}")),
+        style=(PAGE / "page.css").read_text(encoding="utf-8"),
+        script=script,
         kicker=kicker,
         name=escape_text(name),
         subtitle=subtitle,
         totals=totals,
         nav=links,
         main=main,
+        data=data,
     )
+
+
+def hash_script(script: str) -> str:
+    """Return the source of a content security policy that admits one script."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
 def escape_text(value: object) -> str:
@@ -144,33 +148,13 @@ def format_bytes(count: int) -> str:
     return f"{amount:.3g} {unit}" if amount < 1000 else f"{amount:,.0f} {unit}"
 
 
-def format_share(value: float) -> str:
-    """Format a share as percent.
-
-    Examples:
-        >>> format_share(0.019), format_share(0.23)
-        ('1.9 %', '23 %')
-    """
-    return f"{100 * value:.2g} %" if value < 0.1 else f"{100 * value:.0f} %"
-
-
-def format_value(value: Any) -> str:
-    """Format a column's value as text, neither escaped nor shortened."""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {format_value(item)}" for key, item in value.items())
-    if isinstance(value, list):
-        return ", ".join(map(format_value, value))
-    return str(value)
-
-
-def render_funnel(flow: FlowAccounting, adds_up: bool, faults: Sequence[str] = ()) -> str:
-    """Render what became of a flow's inputs, stage by stage: bars, reasons and numbers.
+def render_funnel(flow: FlowAccounting, adds_up: bool, faults: Sequence[str] = (), rejected: str = "") -> str:
+    """Render what became of a flow's inputs, stage by stage: bars, reasons, numbers and times.
 
     Args:
         adds_up: every input is accounted for.
         faults: files of its table that cannot be read, and why.
+        rejected: id of the page's table of its rejected inputs.
     """
     state = "complete" if flow.complete else f"in progress, {format_count(flow.shards, 'shard')} so far"
     head = f"{isolate(flow.flow)} <small>{format_count(flow.rows, 'row')} · {state}"
@@ -181,20 +165,24 @@ def render_funnel(flow: FlowAccounting, adds_up: bool, faults: Sequence[str] = (
     # `write` is no stage of the recipe: it is shown only where it did not keep all
     stages = [stage for stage in flow.stages if stage.stage != "write" or stage.kept != stage.inputs]
     most = max([1, *(stage.inputs for stage in stages)])
-    body = "".join(_render_stage(stage, most) for stage in stages)
-    columns = "".join(f'<th scope="col">{word}</th>' for word in ("in", "kept", "rejected", "failed", "out"))
+    body = "".join(_render_stage(stage, most, rejected) for stage in stages)
+    words = ("in", "kept", "rejected", "failed", "out", "seconds", "rows/s", "cost")
+    columns = "".join(f'<th scope="col">{word}</th>' for word in words)
     row = f'<tr><th scope="col">stage</th><td></td>{columns}</tr>'
     grid = f'<table class="funnel"><thead>{row}</thead><tbody>{body}</tbody></table>'
     return f"<article><h3>{head} · {check}</small></h3>{notes}{grid}</article>"
 
 
-def _render_stage(stage: StageAccounting, most: int) -> str:
+def _render_stage(stage: StageAccounting, most: int, table: str) -> str:
     rejected, failed = stage.rejected.total(), stage.failed.total()
     parts = (("kept", stage.kept), ("rejected", rejected), ("failed", failed))
     bar = "".join(f'<i class="{kind}" style="width:{100 * part / most:.3f}%"></i>' for kind, part in parts if part)
     causes = [("rejected", *item) for item in stage.rejected.most_common()]
     causes += [("failed", *item) for item in stage.failed.most_common()]
-    items = [f'<li class="{kind}"><b>{part:,}</b> {isolate(reason)}</li>' for kind, reason, part in causes[:MOST_WORDS]]
+    items = [
+        f'<li class="{kind}"><b>{part:,}</b> {_render_reason(reason, table)}</li>'
+        for kind, reason, part in causes[:MOST_WORDS]
+    ]
     if len(causes) > MOST_WORDS:
         items.append(f"<li>and {format_count(len(causes) - MOST_WORDS, 'reason')} more</li>")
     reasons = f'<ul class="why">{"".join(items)}</ul>' if items else ""
@@ -203,9 +191,28 @@ def _render_stage(stage: StageAccounting, most: int) -> str:
         f'<td data-name="{kind}"{"" if number else " class=zero"}>{number:,}</td>'
         for kind, number in (("in", stage.inputs), *parts, ("out", stage.out))
     )
+    numbers += f'<td data-name="seconds">{_format_figure(stage.seconds)}</td>'
+    numbers += f'<td data-name="rows/s">{_format_figure(stage.rate)}</td>'
+    numbers += f'<td data-name="cost" data-seconds="{stage.seconds:.6g}"></td>'
     return (
         f'<tr><th scope="row">{isolate(stage.stage)}{fault}</th><td class="flow">'
         f'<div class="bar" aria-hidden="true">{bar}</div>{reasons}</td>{numbers}</tr>'
+    )
+
+
+def _format_figure(value: float | None) -> str:
+    """Format a measured number with about two digits; "" where it was not measured."""
+    if not value:
+        return ""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _render_reason(reason: str, table: str) -> str:
+    """Render a reason; where the page has a table of rejected inputs, as a button that shows those."""
+    if not table or len(reason) > TEXT_LENGTH:
+        return isolate(reason)
+    return (
+        f'<button type="button" data-gallery="{table}" data-reason="{escape_text(reason)}">{isolate(reason)}</button>'
     )
 
 
@@ -255,95 +262,6 @@ def render_histogram(title: str, shares: Sequence[float], total: int) -> str:
     return (
         f"<figure><figcaption>{title} <small>% of the picture, {basis}</small></figcaption>"
         f'<ul class="columns">{columns}</ul></figure>'
-    )
-
-
-def render_card(example: Example, measures: Sequence[str] | None = None) -> str:
-    """Render an example: its pictures side by side, its key measurements, and all other values folded away.
-
-    Args:
-        measures: HTML in place of the key measurements.
-    """
-    row = example.row
-    id = str(row.get("id", ""))
-    panels = "".join(_render_panel(panel, row) for panel in example.panels)
-    if example.fault:
-        panels += render_note(f"Its pictures cannot be read: {isolate(example.fault)}")
-    aspect = sum(map(_compute_aspect, example.panels)) or 3
-    chips = [f'<code title="{escape_text(id)}">{escape_text(shorten_id(id))}</code>']
-    if row.get("kind") in CANDIDATE_KINDS and not row.get("verdict"):
-        row = {**row, "kind": "candidate, not judged"}
-    chips += [
-        f"<span>{isolate(row[key])}</span>" for key in ("label", "kind", "remover", "verdict", "split") if row.get(key)
-    ]
-    areas = sorted(example.areas.items(), reverse=True)
-    chips += [f"<span>{AREAS[key]} {format_share(area)}</span>" for key, area in areas]
-    if measures is None:
-        keys = [key for key in KEY_COLUMNS if isinstance(row.get(key), float)][:4]
-        measures = [f"{name_column(key)} {row[key]:.3g} {UNITS.get(key, '')}" for key in keys]
-    chips += [f"<span>{measure}</span>" for measure in measures]
-    values = [(key, value) for key, value in row.items() if value is not None and value != [] and key != "bytes"]
-    values.sort(key=lambda item: (item[0] in PROVENANCE and item[0] != "id", item[0] != "id"))
-    entries = "".join(f"<dt>{escape_text(key)}</dt><dd>{isolate(format_value(value))}</dd>" for key, value in values)
-    return (
-        f'<article class="card" style="--aspect:{aspect:.4f}"><div class="panels">{panels}</div>'
-        f'<div class="caption">{"".join(chips)}<details><summary>all values</summary><dl>{entries}</dl></details></div>'
-        "</article>"
-    )
-
-
-def render_tile(example: Example, number: int | None, chips: Sequence[str] = ()) -> str:
-    """Render an example on a contact sheet: its pictures, its number, its label and some chips.
-
-    Args:
-        number: None: it has none.
-        chips: HTML.
-    """
-    id = str(example.row.get("id", ""))
-    prefix = f"{number}: " if number else "rejected: "
-    panels = "".join(_render_panel(panel, example.row, prefix) for panel in example.panels)
-    if example.fault:
-        panels += render_note(f"Its pictures cannot be read: {isolate(example.fault)}")
-    label = f"<span>{isolate(example.row['label'])}</span>" if example.row.get("label") else ""
-    label += "".join(f"<span>{chip}</span>" for chip in chips)
-    number_html = f"<b>{number}</b>" if number else ""
-    return (
-        f'<article class="card tile"><div class="panels">{panels}</div><div class="caption">{number_html}{label}'
-        f'<code title="{escape_text(id)}">{escape_text(shorten_id(id))}</code></div></article>'
-    )
-
-
-def name_column(column: str) -> str:
-    """Write a column's name as words."""
-    return column.replace("_", " ").replace("psnr", "PSNR")
-
-
-def shorten_id(id: str) -> str:
-    """Shorten an id to its first letters, with what distinguishes it from its parent's other children.
-
-    Examples:
-        >>> shorten_id("00112233445566.telea")
-        '0011223344.telea'
-    """
-    stem, dot, child = id.partition(".")
-    return f"{stem[:10]}{dot}{child[:16]}"
-
-
-def _compute_aspect(panel: Panel) -> float:
-    """Return width by height of a panel's box: cut-outs get a square, so that all rows line up."""
-    return 1.0 if panel.name == "cut-out" else panel.width / panel.height
-
-
-def _render_panel(panel: Panel, row: Mapping[str, Any], prefix: str = "") -> str:
-    description = ALT.get(panel.name, panel.name.replace("_", " "))
-    label = f" ({str(row['label'])[:80]})" if row.get("label") else ""
-    alt = f"{prefix}{panel.name} of {shorten_id(str(row.get('id', '')))}{label}: {description}"
-    paths = "".join(f'<path class="{kind}" d="{path}"/>' for kind, path in panel.paths.items() if path)
-    over = f'<svg viewBox="0 0 {panel.width} {panel.height}" aria-hidden="true">{paths}</svg>' if paths else ""
-    return (
-        f'<button class="panel {escape_text(panel.name)}" data-name="{escape_text(panel.name)}" style="--a:'
-        f'{_compute_aspect(panel):.4f}"><img src="{panel.uri}" width="{panel.width}" height="{panel.height}" '
-        f'alt="{escape_text(alt)}">{over}<span class="tag">{escape_text(panel.name.replace("_", " "))}</span></button>'
     )
 
 

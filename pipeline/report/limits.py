@@ -1,5 +1,6 @@
 """The limits that a recipe's `select` stages set on measures, and how near a value is to its limit."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -87,6 +88,9 @@ def _iterate_rules(flow: Any) -> Iterator[tuple[str, Limit]]:
         for column, rule in keep.items() if isinstance(keep, Mapping) else ():
             if isinstance(rule, Mapping):
                 ends = [rule.get(key) for key in ("min", "max")]
-                low, high = (float(end) if isinstance(end, int | float) else None for end in ends)
+                # an infinite end limits nothing, and to a number that is none nothing can be near
+                low, high = (
+                    float(end) if isinstance(end, int | float) and math.isfinite(end) else None for end in ends
+                )
                 if low is not None or high is not None:
                     yield str(column), Limit(low, high)

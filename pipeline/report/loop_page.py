@@ -1,5 +1,5 @@
-"""One self-contained HTML page about a loop: its rounds beside RORem's, whether the precision target was reached, its
-discriminators, and candidates to look at.
+"""One HTML page about a loop: its rounds beside RORem's, whether the precision target was reached, its discriminators,
+and its candidates.
 
 Everything is read from what the steps have written; nothing is computed by a network again.
 """
@@ -15,18 +15,18 @@ from rasura.discriminator import calibration, evaluation
 from rasura.manifests.compacted.manifest import read_manifest
 from rasura.manifests.parquet import read_parquet
 from rasura.manifests.run_layout import shard_path, table_path
-from rasura.manifests.schemas import TRIPLET
+from rasura.manifests.schemas import TRIPLET, Kind
 from rasura.manifests.storage import Store
 from rasura.pipeline.loop import table
 from rasura.pipeline.loop.results import AddResult, DiscriminatorResult, InpaintResult, ScoreResult, ThresholdResult
 from rasura.pipeline.loop.state import SCORES, TRUTH, Loop, find_overruled_refusal
 from rasura.pipeline.report import html, loop_charts, loop_target, thumbnails
-from rasura.pipeline.report.html import escape_text, format_count, isolate, render_chart, render_note, render_numbers
-from rasura.pipeline.training import oracle
+from rasura.pipeline.report.galleries import Gallery, convert_values, write_galleries
+from rasura.pipeline.report.html import escape_text, format_count, render_chart, render_note, render_numbers
+from rasura.pipeline.report.pictures import INSIDE_BYTES, PictureFiles, describe_example, write_pictures
 from rasura.pipeline.training.discriminator import EVALUATION
 from rasura.pipeline.training.votes import tally_votes
 
-PICTURE_BYTES = 4_000_000
 PICTURES = {name: TRIPLET[name] for name in ("source", "target", "mask")}
 LIGHT = {name: TRIPLET[name] for name in ("id", "label", "remover")}
 ROLES = thumbnails.Roles("source", "target", None, (), PICTURES)
@@ -52,28 +52,34 @@ class Candidate:
     true_yes: bool | None
 
 
-def render(store: Store, rows: int) -> str:
+def render(store: Store, rows: int, files: PictureFiles | None = None) -> str:
     """Render the page of a loop.
 
     Args:
-        rows: candidates of each round that are shown of those that were kept, and as many of the others.
+        rows: candidates of each round that get pictures, half of them of those that were kept.
+        files: takes the pictures; None: all are inside the page.
 
     Raises:
         NoLoop: there is no loop in the folder.
     """
-    loop = Loop.open(store)
+    loop, files = Loop.open(store), files or PictureFiles()
     rounds = {number: read_candidates(loop, number) for number in range(1, len(loop.recipe.rounds) + 1)}
-    candidates = _render_candidates(loop, rounds, rows) or render_note("No round has candidates yet.")
+    galleries = _build_galleries(loop, rounds, rows, files)
     sections = {
         "rounds": ("Rounds", _render_rounds(loop)),
         "target": ("Precision target", loop_target.render_target(loop)),
         "discriminators": ("Discriminators", _render_discriminators(loop, rounds)),
-        "candidates": ("Candidates", html.render_legend(["object"]) + candidates),
     }
     main = "".join(f'<section id="{id}"><h2>{title}</h2>{body}</section>' for id, (title, body) in sections.items())
-    titles = {id: title for id, (title, _) in sections.items()}
+    titles = {id: title for id, (title, _) in sections.items()} | {"rows": "Candidates"}
+    if galleries:
+        main += html.render_rows(html.render_legend(["object"]), "Candidates")
+    else:
+        note = render_note("No round has candidates yet.")
+        main += f'<section id="rows"><h2>Candidates</h2>{note}</section>'
+    data = f"{write_pictures(files)}\n{write_galleries(galleries)}"
     subtitle = escape_text(table.describe_progress(loop))
-    return html.render_page("report of a loop", loop.recipe.name, subtitle, _render_totals(loop), titles, main)
+    return html.render_page("report of a loop", loop.recipe.name, subtitle, _render_totals(loop), titles, main, data)
 
 
 def read_candidates(loop: Loop, number: int) -> list[Candidate]:
@@ -264,15 +270,18 @@ def _render_charts(report: Mapping[str, Any], curve: Sequence[Point], threshold:
     return f'{render_chart(chart, alt)}<p class="note">{escape_text(figures)}.</p>'
 
 
-def _render_candidates(loop: Loop, rounds: Mapping[int, Sequence[Candidate]], rows: int) -> str:
+def _build_galleries(
+    loop: Loop, rounds: Mapping[int, Sequence[Candidate]], rows: int, files: PictureFiles
+) -> list[Gallery]:
+    """Build a table of the candidates of each round, the last round first."""
     chosen = {
-        (number, kept): _choose_evenly([candidate for candidate in candidates if candidate.kept is kept], rows)
+        number: [*_choose_evenly([c for c in candidates if c.kept], -(-rows // 2)),
+                 *_choose_evenly([c for c in candidates if not c.kept], rows // 2)]
         for number, candidates in rounds.items()
-        for kept in (True, False)
-    }
-    side = thumbnails.choose_side(3 * sum(map(len, chosen.values())), PICTURE_BYTES)
-    parts = []
-    for number, candidates in rounds.items():
+    }  # fmt: skip
+    side = thumbnails.choose_side(3 * sum(map(len, chosen.values())), INSIDE_BYTES, 480, 320)
+    galleries = []
+    for number, candidates in sorted(rounds.items(), reverse=True):
         inpainted = loop.read_result(InpaintResult, number)
         if inpainted is None:
             continue
@@ -282,49 +291,39 @@ def _render_candidates(loop: Loop, rounds: Mapping[int, Sequence[Candidate]], ro
         unreadable = inpainted.candidates - len(candidates)
         state = f"{joined:,} of {format_count(len(candidates), 'candidate')} joined" if decided else "not decided yet"
         state += f", {unreadable:,} cannot be read" if unreadable > 0 else ""
-        parts.append(f"<article><h3>Round {number}, {kind} <small>{state}</small></h3>")
-        for kept, title in ((True, "Joined the training set"), (False, "Did not join" if decided else "Candidates")):
-            total = joined if kept else len(candidates) - joined
-            parts.append(_render_sheet(loop, number, chosen[number, kept], title, total, side))
-        parts.append("</article>")
-    return "".join(parts)
+        gallery = Gallery(
+            f"round-{number}",
+            f"Round {number}, {kind}",
+            len(candidates),
+            _list_columns(candidates, loop.recipe.reviewers, decided),
+            note=f"{state[0].upper()}{state[1:]}.",
+        )
+        by_id = {candidate.id: row for row, candidate in enumerate(candidates)}
+        run, places = loop.open_round(number), [candidate.place for candidate in chosen[number]]
+        raws = thumbnails.read_examples(run, places, LIGHT, PICTURES)
+        for candidate, raw in zip(chosen[number], raws, strict=True):
+            example = thumbnails.build_example(raw, ROLES, side)
+            gallery.pictures[by_id[candidate.id]] = describe_example(example, files.add)
+        galleries.append(gallery)
+    return galleries
+
+
+def _list_columns(candidates: Sequence[Candidate], reviewers: str, decided: bool) -> dict[str, list[Any]]:
+    """List what is known of candidates, as columns of a table."""
+    words = {True: "true yes", False: "true no", None: None}
+    joined = {True: "joined the training set", False: "did not join"}
+    return {
+        "id": [candidate.id for candidate in candidates],
+        "remover": [candidate.remover or None for candidate in candidates],
+        "joined": [joined[candidate.kept] if decided else None for candidate in candidates],
+        "score": convert_values(Kind.FLOAT, [candidate.score for candidate in candidates]),
+        "verdict": [f"{reviewers}: {c.verdict}" if c.verdict else None for c in candidates],
+        "true verdict": [words[candidate.true_yes] for candidate in candidates],
+        "scene": [candidate.scene for candidate in candidates],
+    }
 
 
 def _choose_evenly(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
     """Choose some candidates evenly spread over all, by score where they have one."""
     ranked = sorted(candidates, key=lambda candidate: -(candidate.score or 0.0))
     return [ranked[index] for index in thumbnails.space_evenly(len(ranked), count)]
-
-
-def _render_sheet(loop: Loop, number: int, candidates: Sequence[Candidate], title: str, total: int, side: int) -> str:
-    """Render candidates of a round as a contact sheet; nothing where there are none."""
-    if not candidates:
-        return ""
-    run, reviewers = loop.open_round(number), loop.recipe.reviewers
-    examples = thumbnails.read_examples(run, [candidate.place for candidate in candidates], LIGHT, PICTURES)
-    raws = {raw.get("id"): raw for raw in examples}
-    tiles = []
-    for position, candidate in enumerate(candidates, 1):
-        fault = raws.get(None, {}).get("fault", "the row is not in its shard")
-        raw = raws.get(candidate.id) or {"id": candidate.id, "fault": fault}
-        example = thumbnails.build_example(raw, ROLES, side)
-        tiles.append(html.render_tile(example, position, _list_chips(candidate, reviewers)))
-    order = ", from the highest score to the lowest" if candidates[0].score is not None else ""
-    head = f"<h4>{title} <small>{len(tiles):,} of {total:,}{order}</small></h4>"
-    return f'{head}<div class="sheet small">{"".join(tiles)}</div>'
-
-
-def _list_chips(candidate: Candidate, reviewers: str) -> list[str]:
-    """List what is said of a candidate below its pictures, as HTML."""
-    chips = [isolate(candidate.remover)]
-    if candidate.score is not None:
-        chips.append(f"score {candidate.score:.2f}")
-    if candidate.verdict:
-        chips.append(_mark(f"{reviewers}: {candidate.verdict}", candidate.verdict.startswith("yes")))
-    if candidate.true_yes is not None and not (candidate.verdict and reviewers == oracle.NAME):  # a repetition
-        chips.append(_mark("true yes" if candidate.true_yes else "true no", candidate.true_yes))
-    return chips
-
-
-def _mark(verdict: str, good: bool) -> str:
-    return f'<b class="{"good" if good else "bad"}">{escape_text(verdict)}</b>'

@@ -53,10 +53,9 @@ class StoredRow:
     values: Mapping[str, Any]
 
 
-def list_measures(flow: ReportFlow, others: Sequence[ReportFlow]) -> list[str]:
-    """List the columns of numbers that a flow adds to those of the flows that it reads."""
-    before = {column for other in others if other.name in flow.upstream for column in other.full_columns}
-    left_out = {*PROVENANCE, *REFERENCE, *before}
+def list_numbers(flow: ReportFlow) -> list[str]:
+    """List the columns of numbers of a flow that measure something."""
+    left_out = {*PROVENANCE, *REFERENCE}
     return [name for name, kind in flow.columns.items() if kind in NUMBERS and name not in left_out]
 
 
@@ -84,9 +83,9 @@ def sample_measures(
     for row in sample:
         if row["outcome"] != "rejected":
             continue
-        found = stored.get(str(row["input_id"]))
-        values = dict(found.values) if found else {}
-        values.update(_parse_detail(row, flow.limits))
+        match = stored.get(str(row["input_id"]))
+        values = dict(match.values) if match else {}
+        values.update(parse_detail(row, flow.limits))
         for column in columns:
             if isinstance(value := values.get(column), int | float):
                 rejected[column].append(float(value))
@@ -104,7 +103,7 @@ def _drop_missing(values: Values) -> Values:
     return values[np.isfinite(values)]
 
 
-def _parse_detail(row: Mapping[str, Any], limits: Mapping[str, Limit]) -> dict[str, float]:
+def parse_detail(row: Mapping[str, Any], limits: Mapping[str, Limit]) -> dict[str, float]:
     """Parse the value for which `select` rejected an input: the reason is `<column> below <limit>`, or above."""
     column = str(row["reason"]).partition(" ")[0]
     if row["stage"] != "select" or column not in limits:
@@ -120,14 +119,13 @@ def find_rows(
 ) -> dict[str, StoredRow]:
     """Find rows of some flows by their ids, with the values of some columns; ids that no row has are left out."""
     result: dict[str, StoredRow] = {}
+    wanted = pa.array(sorted(ids), pa.string())
     for flow in flows:
         for shard, table in iterate_light(run, flow.name, flow.commits, ["id", *columns]):
             if len(result) == len(ids):
                 return result
             numbers = pa.array(np.arange(table.num_rows))
-            matches = table.append_column("row number", numbers).filter(
-                pc.is_in(table["id"], value_set=pa.array(sorted(ids), pa.string()))
-            )
+            matches = table.append_column("row number", numbers).filter(pc.is_in(table["id"], value_set=wanted))
             for row in matches.to_pylist():
                 place = (flow.name, shard, row.pop("row number"))
                 result.setdefault(row["id"], StoredRow(place, row))
@@ -149,15 +147,3 @@ def find_nearest(
         rows = [(float(margins[row]), id, (flow.name, shard, row)) for row, id in zip(first, ids, strict=True)]
         nearest = heapq.nsmallest(count, [*nearest, *rows])
     return [place for _, _, place in nearest]
-
-
-def rank_margins(
-    row: Mapping[str, Any], limits: Mapping[str, Limit], measures: Mapping[str, Measure]
-) -> list[tuple[float, str]]:
-    """Rank a row's measures by their margins, the nearest to its limit first; those without a margin are left out."""
-    values = {name: row[name] for name in limits if isinstance(row.get(name), int | float)}
-    margins = {
-        name: float(limits[name].compute_margins(np.array([value], float), measures[name].typical)[0])
-        for name, value in values.items()
-    }
-    return sorted((margin, name) for name, margin in margins.items() if np.isfinite(margin))

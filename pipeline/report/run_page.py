@@ -1,62 +1,80 @@
-"""One self-contained HTML page about a run: its pictures, its measures, its dataset, its funnel, and what was rejected.
+"""One HTML page about a run: its rows with pictures, its measures, its dataset, its funnel, and what was rejected.
 
-The page of a loop is made by `loop_page`. Nothing in a page depends on time, host or place, so that the same run gives
-the same page. What comes from data passes `escape_text` or `isolate`; should that be forgotten somewhere, a content
-security policy still lets no script run but the page's own.
+The page of a loop is made by `loop_page`. A page depends on the files of the run and on nothing else, so that the same
+run gives the same page. What comes from data passes `escape_text` or `isolate`, or is JSON that the page's script shows
+as text; a content security policy lets no script run but the page's own.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 
-from rasura.manifests.run_layout import REPORT, read_plan
+from rasura.manifests.run_layout import RECIPE, REPORT, REPORT_FILES, read_plan
 from rasura.manifests.storage import Store
 from rasura.pipeline.report import html, thumbnails
-from rasura.pipeline.report.budget import PageBudget
 from rasura.pipeline.report.dataset_section import render_dataset
 from rasura.pipeline.report.flows import ReportFlow, choose_dataset_flows, read_flows
+from rasura.pipeline.report.galleries import write_galleries, write_json
+from rasura.pipeline.report.history import read_history
 from rasura.pipeline.report.html import escape_text, format_count, isolate, render_note
-from rasura.pipeline.report.measure_section import render_measures
-from rasura.pipeline.report.measures import sample_measures
-from rasura.pipeline.report.picture_section import render_pictures, render_rejections, render_sheet
+from rasura.pipeline.report.pictures import INSIDE_BYTES, PictureFiles, write_pictures
+from rasura.pipeline.report.run_tables import PageTable, add_pictures, build_tables, find_pairs
 from rasura.pipeline.run.accounting import RunAccounting, compute_accounting
+from rasura.pipeline.run.events import read_events
+from rasura.pipeline.run.progress import OnProgress
 
-PAGE_BYTES = 10_000_000
-"""Size of all pictures and captions together, at most. Everything else is some ten kilobytes a flow."""
-PICTURE_BYTES = 3_000_000
-"""Size of the thumbnails of rows that is aimed at; a third more as base64."""
+ROWS = 300
+"""Rows of each table that get pictures, where nothing else is asked for."""
 MOST_ORIGINS = 40
 """Licences and weights that are listed."""
-MAIN = Template("""\
-$legend
-<section id="pictures"><h2>Pictures</h2>
-<nav aria-label="Flows"><ul>$nav</ul></nav>
-$pictures</section>
-$sheet
-<section id="rejected"><h2>Rejected or failed</h2>$rejected</section>
-<section id="measures"><h2>Measures</h2>$measures</section>
-<section id="dataset"><h2>Dataset</h2>$dataset</section>
-<section id="funnel"><h2>Funnel</h2>$funnel</section>
-<section id="origins"><h2>Licences and weights</h2>$origins</section>""")
+MOST_RECIPE = 200_000
+"""Letters of the recipe that are in the page."""
+LONGEST, LEAST = 480, 320
+"""Long side of a picture in the page, px: of few pictures and of many."""
 SECTIONS = {
-    "pictures": "Pictures",
-    "sheet": "Contact sheet",
-    "rejected": "Rejected or failed",
+    "rows": "Rows",
     "measures": "Measures",
+    "pairs": "Near-duplicates",
     "dataset": "Dataset",
-    "funnel": "Funnel",
+    "funnel": "Funnel and cost",
     "origins": "Licences and weights",
+    "recipe": "Recipe and machine",
 }
 """Titles of the page's sections, by id."""
 
 
-def write(run: Store, out: Path | None = None, rows: int = 12, sheet: int = 40) -> str:
-    """Write the page of a run or of a loop.
+@dataclass
+class RunReport:
+    """What the page of a run is made from.
+
+    Attributes:
+        flows: of the run.
+        chosen: those of the dataset.
+        tables: of the page.
+    """
+
+    run: Store
+    flows: Sequence[ReportFlow]
+    chosen: Sequence[ReportFlow]
+    tables: Sequence[PageTable]
+    accounting: RunAccounting
+
+    @property
+    def by_name(self) -> dict[str, ReportFlow]:
+        """The flows by name."""
+        return {flow.name: flow for flow in self.flows}
+
+
+def write(
+    run: Store, out: Path | None = None, rows: int = ROWS, full: bool = False, on_progress: OnProgress | None = None
+) -> str:
+    """Write the page of a run or of a loop; its pictures go into a folder beside it where they are many.
 
     Args:
         out: the page; None: `report.html` in the run.
-        rows: pictures shown of each flow; of a loop, candidates of each round that were kept, and others.
-        sheet: simulated triplets on the contact sheet.
+        rows: rows of each table that get pictures; the values of all rows are in the page.
+        full: store these pictures at full size, too.
+        on_progress: called as pictures are made.
 
     Returns:
         The path of the page.
@@ -65,64 +83,147 @@ def write(run: Store, out: Path | None = None, rows: int = 12, sheet: int = 40) 
         NoRun: there is neither a run nor a loop.
         StoreError: the page cannot be written.
     """
+    place, name = (run, REPORT) if out is None else (Store(out.absolute().parent), out.name)
+    folder = REPORT_FILES if out is None else f"{out.stem}_files"
+    files = PictureFiles(place, folder, -1 if full else INSIDE_BYTES)
     if run.exists("loop.json"):
         from rasura.pipeline.report import loop_page
 
-        page = loop_page.render(run, rows).encode()
+        page = loop_page.render(run, rows, files)
     else:
-        page = render(run, rows, sheet).encode()
-    if out is None:
-        run.write(REPORT, page)
-        return f"{run.uri}/{REPORT}"
-    Store(out.absolute().parent).write(out.name, page)
-    return str(out)
+        page = render(run, rows, files, full, on_progress)
+    place.write(name, page.encode())
+    files.delete_former()
+    return f"{run.uri}/{REPORT}" if out is None else str(out)
 
 
-def render(run: Store, rows: int, sheet: int = 40, size: int = PAGE_BYTES) -> str:
-    """Render the page of a run.
-
-    Args:
-        size: bytes of its pictures and captions, at most; rows that do not fit are counted.
+def read_report(run: Store, rows: int) -> RunReport:
+    """Read what the page of a run is made from, all but the pictures.
 
     Raises:
         NoRun: there is no run.
     """
     plan, accounting = read_plan(run), compute_accounting(run)
     flows = read_flows(run, plan, accounting)
-    by_name = {flow.name: flow for flow in flows}
-    upstream = {flow.name: [by_name[name] for name in flow.upstream if name in by_name] for flow in flows}
     chosen = choose_dataset_flows(plan, flows)
-    # the dataset's flows come first; the flows that a selection chose from would only repeat its pictures
+    # the dataset's flows come first; the pictures of flows that a selection chose from would only be repeated
     repeated = {name for flow in chosen if "ref_table" in flow.columns for name in flow.upstream}
-    others = [flow for flow in flows if flow not in chosen and flow.name not in repeated]
-    pictured = [flow for flow in [*chosen, *others] if flow.roles.panels]
-    side = thumbnails.choose_side(
-        sum(min(rows, flow.survey.rows) * flow.roles.panels for flow in pictured), PICTURE_BYTES
+    order = [*chosen, *sorted((flow for flow in flows if flow not in chosen), key=lambda flow: flow.name in repeated)]
+    tables = build_tables(run, flows, order, rows)
+    by_anchor = {flow.anchor: flow for flow in flows}
+    for table in tables:
+        flow = by_anchor.get(table.gallery.id)
+        if flow is not None and flow.name in repeated and rows:
+            table.first, table.gallery.bare = (), True
+            table.gallery.note = f"Pictures are in the tables that chose from these rows. {table.gallery.note}".strip()
+    return RunReport(run, flows, chosen, tables, accounting)
+
+
+def render(
+    run: Store,
+    rows: int,
+    files: PictureFiles,
+    full: bool = False,
+    on_progress: OnProgress | None = None,
+) -> str:
+    """Render the page of a run.
+
+    Args:
+        rows: rows of each table that get pictures.
+        files: takes the pictures.
+        full: store the pictures at full size, too.
+
+    Raises:
+        NoRun: there is no run.
+    """
+    report = read_report(run, rows)
+    total, done = sum(len(table.first) for table in report.tables), 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if on_progress is not None:
+            on_progress(done, total, "with pictures")
+
+    by_anchor = {flow.anchor: flow for flow in report.flows}
+    panels = sum(
+        len(table.first) * by_anchor[table.gallery.of or table.gallery.id].roles.panels for table in report.tables
     )
-    limited = {flow.name: sample_measures(run, flow, upstream[flow.name], list(flow.limits)) for flow in flows}
-    budget = PageBudget(size)
-    pictures = [
-        render_pictures(run, flow, limited[flow.name], rows, side, budget, bool(chosen) and flow not in chosen)
-        for flow in pictured
-    ]
-    contact_sheet = render_sheet(run, chosen, sheet, budget)
-    rejected = [render_rejections(run, flow, upstream[flow.name], rows, budget) for flow in flows]
-    funnels = [html.render_funnel(flow.accounting, flow.adds_up, flow.survey.faults) for flow in flows]
-    main = MAIN.substitute(
-        nav="".join(f'<li><a href="#{flow.anchor}">{isolate(flow.name)}</a></li>' for flow in pictured),
-        legend=html.render_legend(),
-        pictures="".join(pictures) or render_note("No flow has pictures."),
-        sheet=contact_sheet,
-        rejected="".join(rejected) or render_note("Nothing."),
-        measures=render_measures(run, flows, limited),
-        dataset=render_dataset(run, plan, chosen),
-        funnel="".join(funnels) or render_note("The run has no flows."),
-        origins=_render_origins(flows),
-    )
-    sections = {id: title for id, title in SECTIONS.items() if id != "sheet" or contact_sheet}
+    side = thumbnails.choose_side(panels, INSIDE_BYTES, LONGEST, LEAST)
+    add_pictures(run, report.tables, report.by_name, side, files, full, advance)
+    return render_report(report, write_pictures(files))
+
+
+def render_report(report: RunReport, settings: str, served: bool = False) -> str:
+    """Render a page whose pictures are made, or asked for one by one.
+
+    Args:
+        settings: elements that say where the pictures are.
+        served: the page asks a server for its pictures.
+    """
+    run, flows, accounting = report.run, report.flows, report.accounting
+    plan = read_plan(run)
+    facts = read_history(read_events(run)).list_facts()
+    galleries = [table.gallery for table in report.tables]
+    pairs, count = find_pairs(report.tables)
+    ids = {gallery.id for gallery in galleries}
+    rejected = {flow.name: name if (name := f"{flow.anchor}-rejected") in ids else "" for flow in flows}
+    funnels = [html.render_funnel(f.accounting, f.adds_up, f.survey.faults, rejected[f.name]) for f in flows]
+    bodies = {
+        "measures": '<div id="measures-place"><p class="empty">Drawn when it comes into view.</p></div>' + MEASURES_KEY,
+        "pairs": _render_pairs(len(pairs), count, served),
+        "dataset": render_dataset(run, plan, report.chosen),
+        "funnel": f'<div id="costs" data-rows="{sum(flow.survey.rows for flow in report.chosen)}">{PRICE}</div>'
+        + ("".join(funnels) or render_note("The run has no flows.")),
+        "origins": _render_origins(flows),
+        "recipe": _render_recipe(run, accounting.recipe, facts),
+    }
+    parts = [f'<section id="{id}"><h2>{SECTIONS[id]}</h2>{body}</section>' for id, body in bodies.items()]
+    rows = html.render_rows(html.render_legend()) if galleries else ""
+    sections = {id: title for id, title in SECTIONS.items() if id != "rows" or galleries}
+    data = "\n".join([settings, write_galleries(galleries), write_json("near-duplicates", pairs)])
     subtitle = f"recipe <code>{escape_text(accounting.recipe)}</code>"
-    totals = _render_totals(accounting, flows, chosen)
-    return html.render_page("report of a run", accounting.name, subtitle, totals, sections, main)
+    if facts:
+        subtitle += f" · {escape_text(facts[0][1])}"
+    totals = _render_totals(accounting, flows, report.chosen)
+    return html.render_page(
+        "report of a run", accounting.name, subtitle, totals, sections, rows + "".join(parts), data, served
+    )
+
+
+MEASURES_KEY = (
+    '<p class="note"><i class="swatch kept"></i>kept <i class="swatch rejected"></i>rejected by <code>select</code> '
+    '<i class="swatch limit"></i>limit. Outermost bars have all that is beyond them.</p>'
+)
+PRICE = (
+    '<p class="price"><label for="price">price of an hour of one worker</label>'
+    '<input id="price" type="number" min="0" step="any" placeholder="e.g. 2.50">'
+    '<output for="price" id="total">fills the column “cost”: seconds of workers × price</output></p>'
+)
+
+
+def _render_pairs(listed: int, count: int, served: bool) -> str:
+    if served:
+        return render_note("The served page does not look for them: write the page with <code>rasura report</code>.")
+    basis = "Among the rows with pictures; rows of one scene and one split are left out."
+    if not count:
+        return render_note(f"None. {basis}")
+    part = f"the first {listed:,} of {format_count(count, 'pair')}" if listed < count else format_count(count, "pair")
+    return f'<p class="note">{part}. {basis}</p><div id="pairs-place"></div>'
+
+
+def _render_recipe(run: Store, recipe: str, facts: Sequence[tuple[str, str]]) -> str:
+    """Render the recipe, and when and on what it was run."""
+    entries = "".join(f"<dt>{name}</dt><dd>{isolate(text)}</dd>" for name, text in [("recipe", recipe), *facts])
+    body = f'<dl class="facts">{entries}</dl>'
+    try:
+        text = run.read(RECIPE).decode("utf-8", "replace")
+    except OSError:
+        return body + render_note("The run has no recipe.yaml.")
+    more = render_note("The rest is in recipe.yaml.") if len(text) > MOST_RECIPE else ""
+    text = escape_text(text[:MOST_RECIPE])
+    body += f'<details><summary>recipe.yaml</summary><pre class="recipe-text" tabindex="0">{text}</pre>'
+    return f"{body}{more}</details>"
 
 
 def _render_totals(accounting: RunAccounting, flows: Sequence[ReportFlow], chosen: Sequence[ReportFlow]) -> str:

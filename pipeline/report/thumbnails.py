@@ -3,7 +3,6 @@
 No shard is loaded as a whole: only the columns that are shown are read, and of these one row group at a time.
 """
 
-import base64
 import io
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from rasura.manifests.fingerprints import compute_fingerprint
 from rasura.manifests.images import RGB, Mask, decode_mask
 from rasura.manifests.run_layout import shard_path, table_path
 from rasura.manifests.schemas import PICTURES, Kind, Schema, decode_value
@@ -33,6 +33,8 @@ BRIGHTEST = 16
 """The light of reflections, which is so weak that it is shown up to 16 times as bright as it is."""
 DARK = 10
 """Mean grey level below which brightened light is not shown."""
+HEAT = ((246, 211, 160), (246, 169, 91), (212, 58, 44), (109, 15, 63))
+"""Colours of a difference, from a faint one to the largest."""
 QUALITY = 80
 BYTES_PER_PIXEL = 0.16  # of photographs as WebP at that quality, measured; detailed ones have twice that
 
@@ -114,13 +116,15 @@ def read_examples(run: Store, places: Sequence[Place], columns: Schema, pictures
 class Panel:
     """One picture of an example, ready for the page.
 
+    data: WebP. natural: width and height of the picture that it was made from.
     paths: outlines over it, by their class, as SVG paths in the panel's pixels.
     """
 
     name: str
-    uri: str
+    data: bytes
     width: int
     height: int
+    natural: tuple[int, int]
     paths: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -129,9 +133,11 @@ class Example:
     """One row with its pictures.
 
     areas: shares of the picture, of object, effects and ground. fault: why its pictures cannot be read.
+    fingerprint: of its first picture, by `compute_fingerprint`.
     """
 
     row: dict[str, Any]
+    fingerprint: bytes = b""
     panels: list[Panel] = field(default_factory=list)
     areas: dict[str, float] = field(default_factory=dict)
     fault: str = ""
@@ -198,12 +204,17 @@ def make_thumbnail(pixels: RGB, side: int) -> Image.Image:
 
 
 def draw_difference(source: RGB, target: RGB) -> RGB:
-    """Draw |source - target| as a heat map (h, w, 3): the largest channel, by its square root, so that faint shadows
-    show.
+    """Draw |source - target| over a pale grey target (h, w, 3): the largest channel, by its square root, so that faint
+    shadows show. Where nothing differs, the picture stays pale: no part of it is black.
     """
-    distance = cv2.absdiff(source, target).max(axis=2).astype(np.float32)
-    heat = cv2.applyColorMap(np.rint(np.sqrt(distance / 255) * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
-    return np.asarray(heat[..., ::-1], np.uint8)
+    distance = cv2.absdiff(source, target).max(axis=2)
+    pale = 190 + 0.2 * cv2.cvtColor(target, cv2.COLOR_RGB2GRAY).astype(np.float32)[..., None]
+    share = np.sqrt(np.arange(256, dtype=np.float32) / 255)
+    steps = np.linspace(0, 1, len(HEAT))
+    heat = np.stack([np.interp(share, steps, channel) for channel in np.array(HEAT, np.float32).T], axis=1)
+    weight = np.minimum(1, 3 * share).astype(np.float32)
+    shade, cover = (heat.astype(np.float32) * weight[:, None])[distance], weight[distance][..., None]
+    return np.asarray(np.rint(pale * (1 - cover) + shade), np.uint8)
 
 
 def trace_outline(mask: Mask, size: tuple[int, int], parts: int = 80) -> str:
@@ -225,9 +236,8 @@ def trace_outline(mask: Mask, size: tuple[int, int], parts: int = 80) -> str:
 
 def _make_panel(name: str, pixels: RGB, side: int, paths: Mapping[str, str] | None = None) -> Panel:
     image, out = make_thumbnail(pixels, side), io.BytesIO()
-    image.save(out, "WEBP", quality=QUALITY, method=4)
-    uri = f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
-    return Panel(name, uri, image.width, image.height, paths or {})
+    image.save(out, "WEBP", quality=QUALITY, method=2)
+    return Panel(name, out.getvalue(), image.width, image.height, (pixels.shape[1], pixels.shape[0]), paths or {})
 
 
 def _make_light_panel(light: RGB, side: int) -> Panel | None:
@@ -257,7 +267,11 @@ def build_example(raw: Mapping[str, Any], roles: Roles, side: int) -> Example:
         result.fault = str(raw["fault"])
         return result
     try:
-        _add_panels(result, {n: decode_value(kind, raw.get(n)) for n, kind in roles.columns.items()}, roles, side)
+        pictures = {n: decode_value(kind, raw.get(n)) for n, kind in roles.columns.items()}
+        _add_panels(result, pictures, roles, side)
+        first = pictures.get(roles.source or "")
+        if first is not None:
+            result.fingerprint = compute_fingerprint(first)
     except UNREADABLE as error:
         result.fault = str(error)
     return result
@@ -272,7 +286,7 @@ def _add_panels(result: Example, pictures: Mapping[str, Any], roles: Roles, side
             result.panels += filter(None, [_make_light_panel(pictures[name], side)])
         elif name == CUT_OUT_OBJECT and cut_out is not None:
             continue  # its outline is over the cut-out
-        elif pictures[name] is not None:
+        elif pictures[name] is not None and (roles.columns[name] is not Kind.MASK or pictures[name].any()):
             result.panels.append(_make_panel(name, _convert_picture(roles.columns[name], pictures[name]), side))
     source = pictures.get(roles.source or "")
     if source is not None:

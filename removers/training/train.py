@@ -8,7 +8,7 @@ weights, bit for bit (same machine type, same threads, as many workers).
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -21,6 +21,7 @@ from rasura.networks import lora
 from rasura.networks.checkpoint import TrainingFailed
 from rasura.networks.pca_codec import Autoencoder
 from rasura.networks.setting_types import Batch, Count, Number, PositiveNumber, Precision, Seed, Side, WholeNumber
+from rasura.networks.tracking import Tracker, list_effective
 from rasura.networks.trainer import ComputeLoss, OnProgress, Trainer
 from rasura.removers.base import compute_crop_window, dilate, resize
 from rasura.removers.training import attention_loss, augment, energy_loss
@@ -65,7 +66,7 @@ class Settings:
         by which all masks are dilated; RORem's release dilates by 20. vary_mask, vary_colours: ObjectClear's random
         dilation and erosion, and its random brightness, contrast, saturation and hue (`augment.py`).
     large: side of the pictures of every other step, as RORem's mixed training has 512 and 1024; 0: all are of `size`.
-    inside, outside: weight of the loss in the hole and around it.
+    inside, outside: weight of the loss in the hole and around it. tracker: where it is shown beside `log.jsonl`.
     mask_loss: weight of ObjectClear's loss on the attention to the prompt's `token` (`attention_loss.py`); 0.01 there.
     """
 
@@ -98,6 +99,7 @@ class Settings:
     precision: Precision = "no"
     save_memory: bool = False
     seed: Seed = 4
+    tracker: Tracker = "none"
 
 
 ADDED_LATER = ("large", "widen", "vary_mask", "vary_colours")
@@ -196,13 +198,11 @@ def fit(
     """
     if settings.save_memory:
         learner.unet.enable_gradient_checkpointing()
-    defaults = {entry.name: entry.default for entry in fields(settings) if entry.name in ADDED_LATER}
-    values = {name: value for name, value in asdict(settings).items() if (name, value) not in defaults.items()}
+    values = list_effective(settings, ADDED_LATER)
     identity = {"settings": values, "triplets": hash_json([item.id for item in items]), "start": dict(learner.about)}
     options: dict[str, Any] = {name: getattr(learner, name) for name in ("device", "dtype", "scale_rate")}
     trainer = Trainer(learner.network or learner.unet, settings, out, identity, name="remover", **options)
     trainer.fit(compute_loss, log_every=settings.log_every, on_progress=on_progress)
-
     about = {"steps": settings.steps, "triplets": len(items), "settings": values}
     tensors = {get_disk_name(name): value.detach() for name, value in trainer.parameters.items()}
     trainer.write(lambda: learner.save(learner, out, tensors, about))

@@ -1,5 +1,6 @@
 """The trainer: it goes on exactly, keeps the best, stops in time, and reports its progress."""
 
+import importlib.util
 import json
 from dataclasses import dataclass, replace
 
@@ -29,6 +30,7 @@ class Settings:
     clip: float = 1.0
     checkpoint_every: int = 2
     precision: str = "no"
+    tracker: str = "none"
 
 
 def make_trainer(out, settings=None, best=None, identity=None):
@@ -149,3 +151,26 @@ def test_the_rate_rises_and_falls():
         optimizer.step()
         schedule.step()
     assert cosine == pytest.approx([0.25, 0.5, 0.75, 1.0, *rates[4:]])
+
+
+def test_a_tracker_is_chosen_and_ends_no_training(tmp_path, caplog):
+    """Without a tracker accelerate has none; one that is not installed is a sentence before anything is trained; one
+    that fails on the way is given up, and the training ends as without it."""
+    assert make_trainer(tmp_path / "none").accelerator.log_with == []
+    missing = next(name for name in ("wandb", "mlflow", "nothing") if importlib.util.find_spec(name) is None)
+    with pytest.raises(TrainingFailed, match=f"tracker: {missing} is not installed here: pip install {missing}"):
+        make_trainer(tmp_path / "missing", replace(Settings(), tracker=missing))
+    assert not (tmp_path / "missing").exists()
+    pytest.importorskip("tensorboard")
+    plain = make_trainer(tmp_path / "plain")
+    tracked = make_trainer(tmp_path / "t", replace(Settings(), tracker="tensorboard"))
+    plain.fit(compute_loss, log_every=1)
+    tracked.tracker.start()
+    tracked.accelerator.trackers[0].writer.close()
+    tracked.accelerator.trackers[0].writer = None  # as if its disk were gone
+    tracked.tracker.start = lambda: None
+    tracked.fit(compute_loss, log_every=1)
+    learned = get_weights(tracked)
+    assert all(torch.equal(value, learned[name]) for name, value in get_weights(plain).items())
+    assert "has failed and is not used further" in caplog.text
+    assert len(read_log(tmp_path / "t")) == len(read_log(tmp_path / "plain"))

@@ -107,10 +107,14 @@ def test_a_training_that_was_killed_goes_on_exactly(codec, tmp_path, monkeypatch
 
 
 def test_tensorboard_shows_the_loss(codec, tmp_path):
-    """The events of a training hold its loss and its rate at each logged step, as its log does."""
+    """With that tracker, the events of a training hold its loss and its rate at each logged step, as its log does; a
+    tracker changes nothing of what is learned: the training may go on with another."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    settings = replace(QUICK, tracker="tensorboard")
+    train.train(tiny.create_learner(codec, seed=1), list_items(4), settings, tmp_path)
     train.train(tiny.create_learner(codec, seed=1), list_items(4), QUICK, tmp_path)
+    assert "tracker" not in json.loads((tmp_path / "checkpoint.json").read_text())["made_with"]["settings"]
     events = EventAccumulator(str(tmp_path / "remover")).Reload()
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     for key in ("loss", "rate"):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def _free_port() -> int:
 @contextlib.contextmanager
 def run_head(cpus: int = 2) -> Iterator[Head]:
     """A Ray head of our own, with its address and environment."""
-    port, dashboard = _free_port(), _free_port()
+    port, dashboard, metrics = _free_port(), _free_port(), _free_port()
     temporary = tempfile.mkdtemp(prefix="rasura-", dir="/tmp")  # a short path: sockets are in it
     env = {key: value for key, value in environment().items() if key != "RAY_ADDRESS"}
     env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_worker_niceness": "0"}
@@ -40,11 +41,12 @@ def run_head(cpus: int = 2) -> Iterator[Head]:
     command += [f"--dashboard-agent-listen-port={_free_port()}"]  # the default may be another head's
     command += [f"--num-cpus={cpus}", f"--temp-dir={temporary}", "--object-store-memory=200000000"]
     command += ["--dashboard-host=127.0.0.1", "--node-ip-address=127.0.0.1", "--include-dashboard=true"]
+    command += [f"--metrics-export-port={metrics}"]
     process = subprocess.Popen(
         command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     address = f"http://127.0.0.1:{dashboard}"
-    env["TEST_RAY_GCS"] = f"127.0.0.1:{port}"
+    env |= {"TEST_RAY_GCS": f"127.0.0.1:{port}", "TEST_RAY_METRICS": f"http://127.0.0.1:{metrics}/metrics"}
     try:
         deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
@@ -60,6 +62,19 @@ def run_head(cpus: int = 2) -> Iterator[Head]:
             process.wait(timeout=120)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def read_metrics(head: Head) -> str:
+    """Read what the head's node exports for Prometheus, once a run's figures are there; a process sends them at its
+    end.
+    """
+    deadline = time.monotonic() + 60
+    while True:
+        with urllib.request.urlopen(head[1]["TEST_RAY_METRICS"], timeout=30) as answer:
+            text: str = answer.read().decode()
+        if "ray_rasura_rows_total{" in text or time.monotonic() > deadline:
+            return text
+        time.sleep(0.2)
 
 
 def submit_job(head: Head, *arguments: object) -> subprocess.CompletedProcess[str]:

@@ -1,7 +1,9 @@
 """Runs of grey pictures to report on, made without an engine, and the parsed page of a report."""
 
 import json
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +16,7 @@ from rasura.manifests.run_layout import FlowDescription, RunPlan, write_plan
 from rasura.manifests.schemas import PROVENANCE, TRIPLET, Kind, encode_records
 from rasura.manifests.shards import RejectedRow, StageCount, commit
 from rasura.manifests.storage import Store
+from rasura.pipeline.report.pictures import PictureFiles
 from rasura.pipeline.report.run_page import render
 
 TRIPLETS = {**PROVENANCE, **TRIPLET, "alpha_psnr": Kind.FLOAT, "foreground": Kind.RGBA}
@@ -100,16 +103,17 @@ class ReportRun:
         self.describe()
 
     def page(self, rows: int = 12) -> "Page":
-        return Page(render(self.store, rows))
+        return Page(render(self.store, rows, PictureFiles()))
 
 
 class Page(HTMLParser):
-    """A parsed page: its tags must nest; its text and attributes are collected."""
+    """A parsed page: its tags must nest; its text, its attributes and its JSON are collected."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
         self.html, self.open, self.words = html, [""], ""
         self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.json: dict[str, Any] = {}
         self.feed(html)
         assert self.open == [""], f"tags left open: {self.open}"
 
@@ -125,13 +129,58 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open[-1] not in ("script", "style"):
+        if self.open[-1] == "script" and self.tags[-1][1].get("type") == "application/json":
+            self.json[self.tags[-1][1]["id"] or ""] = json.loads(data)
+        elif self.open[-1] not in ("script", "style"):
             self.words += data
 
     def all(self, tag: str, **attributes: str) -> list[dict[str, str | None]]:
         candidates = [attrs for name, attrs in self.tags if name == tag]
         return [attrs for attrs in candidates if all(attrs.get(key) == value for key, value in attributes.items())]
 
+    def gallery(self, title: str) -> dict[str, Any]:
+        """Return a table of the page by its title, with its columns."""
+        gallery = next(gallery for gallery in self.json["galleries"] if gallery["title"] == title)
+        return {**gallery, "columns": self.json[f"columns-{gallery['id']}"]}
+
+    def column(self, title: str, name: str) -> list[Any]:
+        """Return the values of a column of a table, as the page's script reads them."""
+        gallery = self.gallery(title)
+        raw = gallery["columns"].get(name, {"all": None})
+        if "all" in raw:
+            return [raw["all"]] * gallery["count"]
+        if "codes" in raw:
+            return [None if code < 0 else raw["words"][code] for code in raw["codes"]]
+        return list(raw.get("numbers", raw.get("texts")))
+
+    def pictures(self, title: str) -> dict[int, dict[str, Any]]:
+        """Return the pictures of a table's rows, by the number of the row."""
+        entries = self.json.get(f"pictures-{self.gallery(title)['id']}", {})
+        return {int(row): entry for row, entry in entries.items()}
+
 
 def count_panels(page: Page, name: str) -> int:
-    return sum(attrs.get("data-name") == name for attrs in page.all("button"))
+    """Count the pictures of a name in all tables of a page."""
+    rows = [row for id, entry in page.json.items() if id.startswith("pictures-") for row in entry.values()]
+    return sum(panel["name"] == name for row in rows for panel in row["panels"])
+
+
+@contextmanager
+def serve_report(run: Store) -> Iterator[str]:
+    """Serve the page of a run from a thread, and yield the link that signs in."""
+    import uvicorn
+
+    from rasura.annotator.server.address import bind_socket
+    from rasura.pipeline.report.server import ServedReport, create_report_app
+
+    report, bound = ServedReport(run), bind_socket("127.0.0.1", 0)
+    config = uvicorn.Config(create_report_app(report, ("127.0.0.1",)), log_config=None, access_log=False)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}/#token={report.token}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        bound.close()
