@@ -100,7 +100,7 @@ def export_label_studio(connection: Connection, out: Path, pictures: PictureRead
         for task in tasks:
             for role in ROLES:
                 try:
-                    data, media_type = pictures.get(rows[task["data"]["item"]], role, "native")
+                    data, media_type = pictures.get(rows[task["data"]["item"]], role)
                 except NoPicture:
                     continue  # the task still names its row
                 name = f"{task['data']['item']}-{role}.{media_type.rpartition('/')[2]}"

@@ -1,11 +1,13 @@
 """Rows of votes files: the columns, their types, and the check of rows from outside."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NotRequired, TypedDict, cast
 
 import pyarrow as pa
 
-from rasura.annotator.store.enums import Action, Reason, Verdict
+from rasura.annotator.store.enums import Action, Verdict
+from rasura.annotator.store.reviewers import BadName, check_name
 from rasura.manifests.errors import ReviewError
 
 ENTRY_COLUMNS = (
@@ -34,10 +36,13 @@ VERDICTS = pa.schema(
         *((name, pa.string()) for name in ("reason", "remover")),
         ("round", pa.int64()),
         ("score", pa.float64()),
+        ("by_expert", pa.bool_()),
     ]
 )
 
-_WORDS = {"action": Action, "verdict": Verdict, "reason": Reason}
+_WORDS = {"action": Action, "verdict": Verdict}
+_REASON = re.compile(r"[a-z][a-z0-9_]{0,15}")
+"""A reason of the page, or one that an admin named."""
 _WHOLE_NUMBERS = ("seq", "replaces", "place_row")
 _TEXTS = (
     *("item", "reviewer", "nonce", "remark", "guidelines", "version"),
@@ -105,6 +110,9 @@ def check_vote_row(row: Any, where: str) -> VoteRow:
         value = row.get(name)
         if value is not None and value not in tuple(words):
             raise BadVotes(f"{where}: {name} is '{value!s:.40}'; it can be {', '.join(words)}")
+    reason = row.get("reason")
+    if reason is not None and not (isinstance(reason, str) and _REASON.fullmatch(reason)):
+        raise BadVotes(f"{where}: reason is '{reason!s:.40}'; it must be 1 to 16 small letters, digits and _")
     for name in _TEXTS:
         value = row.get(name)
         if value is not None and (not isinstance(value, str) or "\0" in value or len(value) > 2000):
@@ -117,6 +125,10 @@ def check_vote_row(row: Any, where: str) -> VoteRow:
         value = row.get(name)
         if value is not None and not (isinstance(value, int) and 0 <= value < 2**63):
             raise BadVotes(f"{where}: {name} is {value!r:.40}; it must be a whole number from 0")
+    try:
+        check_name(row["reviewer"])
+    except BadName as error:
+        raise BadVotes(f"{where}: {error}") from None
     inclusion = row.get("inclusion")
     if inclusion is not None and not (isinstance(inclusion, int | float) and 0 < inclusion <= 1):
         raise BadVotes(f"{where}: inclusion is {inclusion!r:.40}; it must be a probability above 0")
@@ -124,6 +136,8 @@ def check_vote_row(row: Any, where: str) -> VoteRow:
         raise BadVotes(f"{where}: complete is {row['complete']!r:.40}; it must be true or false")
     if len(row["item"]) > 32 or len(row["nonce"]) > 64:
         raise BadVotes(f"{where}: item or nonce is too long")
-    if row["action"] in (Action.VOTE, Action.EDIT) and row.get("verdict") is None:
+    if row["action"] in (Action.VOTE, Action.EDIT, Action.RESTORE) and row.get("verdict") is None:
         raise BadVotes(f"{where}: a {row['action']} without a verdict")
+    if row["action"] in (Action.SKIP, Action.UNDO, Action.FLAG) and row.get("verdict") is not None:
+        raise BadVotes(f"{where}: a {row['action']} with the verdict {row['verdict']}; it can have none")
     return cast(VoteRow, dict(row))

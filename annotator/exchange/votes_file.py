@@ -29,13 +29,14 @@ from rasura.annotator.exchange.vote_rows import (
 from rasura.annotator.stats import agreement
 from rasura.annotator.stats.statistics import compute_weights
 from rasura.annotator.store.database import Database, items, log, standing
-from rasura.annotator.store.enums import Action, ItemKind, Verdict
+from rasura.annotator.store.enums import Action, ItemKind, Variant, Verdict
 from rasura.annotator.store.items import compute_item_id
 from rasura.annotator.store.leases import drop_lease, recount
 from rasura.annotator.store.policy import Policy
 from rasura.annotator.store.reviewers import get_or_add_id, list_names
+from rasura.annotator.store.team.rulings import store_ruling
 from rasura.annotator.store.turns import describe_inclusion
-from rasura.annotator.store.vote_log import LogEntry, fold_entries, read_entries
+from rasura.annotator.store.vote_log import LogEntry, fold_entries, fold_rulings, read_entries
 from rasura.manifests.json_lines import BadJsonLine, parse_json_lines
 from rasura.manifests.parquet import encode_parquet, read_parquet
 from rasura.manifests.storage import Store
@@ -105,20 +106,25 @@ def compute_verdicts(connection: Connection, weighted: bool = False) -> list[dic
         weighted: True to weight the votes by each reviewer's answers on honeypots.
 
     Returns:
-        Rows with the columns `VERDICTS`, sorted by row; `verdict` is None for a tie.
+        Rows with the columns `VERDICTS`, sorted by row; `verdict` is None for a tie. An expert's ruling stands in
+        place of the votes, whose counts and share are those of the reviewers all the same.
     """
-    folded = fold_entries(read_entries(connection))
+    entries = read_entries(connection)
+    folded, ruled = fold_entries(entries), fold_rulings(entries)
     votes: dict[str, dict[int, LogEntry]] = defaultdict(dict)
     for (item, reviewer), entry in folded.items():
         if entry.verdict:
             votes[item][reviewer] = entry
-    weights = compute_weights(connection, folded) if weighted else None
+    weights = compute_weights(connection, entries) if weighted else None
     candidates = connection.execute(select(items).where(items.c.kind == ItemKind.CANDIDATE))
-    rows = [_compute_verdict(row, votes[row.id], weights) for row in candidates if row.id in votes]
+    judged = [row for row in candidates if row.id in votes or row.id in ruled]
+    rows = [_compute_verdict(row, votes[row.id], weights, ruled.get(row.id)) for row in judged]
     return sorted(rows, key=lambda row: (row["row_id"], row["item"]))
 
 
-def _compute_verdict(row: Any, votes: Mapping[int, LogEntry], weights: Mapping[int, float] | None) -> dict[str, Any]:
+def _compute_verdict(
+    row: Any, votes: Mapping[int, LogEntry], weights: Mapping[int, float] | None, ruling: LogEntry | None
+) -> dict[str, Any]:
     verdicts = {reviewer: entry.verdict for reviewer, entry in votes.items() if entry.verdict}
     consensus = agreement.find_consensus(verdicts, weights)
     counts = Counter(verdicts.values())
@@ -126,11 +132,14 @@ def _compute_verdict(row: Any, votes: Mapping[int, LogEntry], weights: Mapping[i
     reason = None
     if reasons and consensus.verdict == "no":
         reason = min(reasons, key=lambda word: (-reasons[word], word))
+    verdict = consensus.verdict
+    if ruling:
+        verdict, reason = ruling.verdict, ruling.reason
     return {
         "item": row.id,
         "row_id": row.row_id,
         "flow": row.flow,
-        "verdict": consensus.verdict,
+        "verdict": verdict,
         "share": consensus.share,
         "votes": consensus.votes,
         **{str(verdict): counts[verdict] for verdict in Verdict},
@@ -138,6 +147,7 @@ def _compute_verdict(row: Any, votes: Mapping[int, LogEntry], weights: Mapping[i
         "remover": row.remover,
         "round": row.round,
         "score": row.score,
+        "by_expert": ruling is not None,
     }
 
 
@@ -178,7 +188,30 @@ def read_votes(file: Path) -> list[VoteRow]:
         rows = list(_read_json_lines(file))
     else:
         rows = read_label_studio(file)
-    return [check_vote_row(row, f"{file}, entry {number}") for number, row in enumerate(rows, 1)]
+    checked = [check_vote_row(row, f"{file}, entry {number}") for number, row in enumerate(rows, 1)]
+    _check_nonces(checked, file)
+    return checked
+
+
+def _check_nonces(rows: Sequence[VoteRow], file: Path) -> None:
+    """Check that no nonce stands for two different entries.
+
+    Raises:
+        BadVotes: one does.
+    """
+    first: dict[str, tuple[int, VoteRow]] = {}
+    for number, row in enumerate(rows, 1):
+        before, same = first.setdefault(row["nonce"], (number, row))
+        if any(row.get(name) != same.get(name) for name in ("item", "reviewer", "action", "verdict", "remark")):
+            raise BadVotes(f"{file}, entry {number}: its nonce is that of entry {before}, which says something else")
+
+
+def _order_rows(rows: Sequence[VoteRow]) -> list[VoteRow]:
+    """Order entries as they came: by their numbers where one log gave these, since clocks jump; else by time."""
+    numbers = [row.get("seq") for row in rows]
+    if None not in numbers and len(set(numbers)) == len(numbers):
+        return sorted(rows, key=lambda row: row.get("seq") or 0)
+    return sorted(rows, key=lambda row: (row["time"], row.get("seq") or 0))
 
 
 def _read_json_lines(file: Path) -> Iterator[Any]:
@@ -200,7 +233,7 @@ def append_votes(database: Database, policy: Policy, rows: Sequence[VoteRow]) ->
         policy: of the review.
         rows: checked.
     """
-    ordered = sorted(rows, key=lambda row: (row["time"], row.get("seq") or 0))
+    ordered = _order_rows(rows)
     counts = Counter[str]()
     for start in range(0, len(ordered), CHUNK):
         counts.update(database.write(partial(_append_chunk, policy=policy, rows=ordered[start : start + CHUNK])))
@@ -215,7 +248,28 @@ def _find_item(connection: Connection, row: VoteRow) -> str | None:
     for id in ids:
         if connection.execute(select(items.c.id).where(items.c.id == id)).scalar():
             return id
-    return None
+    return _add_known_item(connection, row)
+
+
+def _add_known_item(connection: Connection, row: VoteRow) -> str | None:
+    """Add an item with a known answer that another review made of a row that this one has, too, for the record alone.
+
+    Each review chooses its own ones. It is added as withdrawn: nobody is asked about it.
+    """
+    variant = row.get("variant")
+    if row.get("kind") != ItemKind.HONEYPOT or variant not in tuple(Variant):
+        return None
+    place = (row.get("place_table") or "", row.get("place_shard") or "", row.get("place_row") or 0)
+    columns = (items.c.place_table, items.c.place_shard, items.c.place_row)
+    same = select(items).where(*(column == value for column, value in zip(columns, place, strict=True)))
+    if (other := connection.execute(same.limit(1)).first()) is None:
+        return None
+    id = compute_item_id(place, str(variant))
+    expected = Verdict.YES if variant == Variant.TARGET else Verdict.NO
+    new = {"id": id, "kind": ItemKind.HONEYPOT, "variant": variant, "expected": expected, "withdrawn": True}
+    counts = dict.fromkeys(("needed", "votes", "leases", "free"), 0)
+    connection.execute(insert(items).values({**other._mapping, **new, **counts}))
+    return id
 
 
 def _append_chunk(connection: Connection, policy: Policy, rows: Sequence[VoteRow]) -> Counter[str]:
@@ -242,14 +296,16 @@ def _append(connection: Connection, item: str, reviewer: int, row: VoteRow) -> N
     action = row["action"]
     if action in (Action.VOTE, Action.EDIT):
         action = Action.EDIT if old else Action.VOTE
-    replaces = old if action in (Action.EDIT, Action.UNDO, Action.SKIP) else None
+    replaces = old if action in (Action.EDIT, Action.UNDO, Action.SKIP, Action.ASIDE) else None
     values = {name: row.get(name) for name in ENTRY_COLUMNS if name not in ("seq", "action", "replaces")}
     values |= {"item": item, "reviewer": reviewer, "action": action, "replaces": replaces}
     seq = connection.execute(insert(log).values(**values).returning(log.c.seq)).scalar_one()
-    if action == Action.FLAG:
+    if action == Action.OVERRULE:
+        store_ruling(connection, item, seq, reviewer, row.get("verdict"), row.get("reason"))
+    if action in (Action.FLAG, Action.CORRECT, Action.OVERRULE):
         return
     connection.execute(standing.delete().where(*conditions))
-    if action != Action.UNDO:
+    if action not in (Action.UNDO, Action.ASIDE):
         verdict = None if action == Action.SKIP else row.get("verdict")
         connection.execute(insert(standing).values(item=item, reviewer=reviewer, seq=seq, verdict=verdict))
     drop_lease(connection, item, reviewer)

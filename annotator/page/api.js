@@ -1,7 +1,9 @@
 // @ts-check
-/** Requests to the server, and the votes that wait to be sent. */
+/** Requests to the server. */
 
-import { saveSetting, readSetting } from "./dom.js";
+import { language, t, textOr } from "./texts/texts.js";
+
+const TIMEOUT_MS = 30_000;
 
 /** A request that failed, with the status of the answer; 0 where there was no answer. */
 export class Problem extends Error {
@@ -10,28 +12,59 @@ export class Problem extends Error {
     super(detail);
     this.status = status;
   }
+
+  /**
+   * True where the same request may succeed later: nobody answers, somebody else does, the session has ended, or the
+   * server is busy. Everything else is a refusal.
+   */
+  get isTemporary() {
+    return [0, 401, 403, 408, 421, 425, 429].includes(this.status) || this.status >= 500;
+  }
+}
+
+/** The review and the reviewer for which this page works. @type {{review: string, reviewer: number} | null} */
+let owner = null;
+
+/** Names the review and the reviewer in every request that follows. @param {{review: string, reviewer: number} | null} of */
+export function setOwner(of) {
+  owner = of;
 }
 
 /**
- * Sends a request; with a body it is a POST.
+ * Sends a request; with a body it is a POST. An answer that is not of the page's own review is a temporary problem:
+ * another run may be served at the same address now.
  * @param {string} path below /api/
  * @param {object} [body]
  * @returns {Promise<any>}
  */
 export async function call(path, body) {
+  /** @type {Record<string, string>} */
+  const headers = body === undefined ? {} : { "content-type": "application/json" };
+  const mine = owner;
+  if (mine) Object.assign(headers, { "x-review": mine.review, "x-reviewer": String(mine.reviewer) });
   /** @type {RequestInit} */
-  const request = body === undefined ? {} : {
-    method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body),
-  };
+  const request = body === undefined ? {} : { method: "POST", body: JSON.stringify(body) };
+  /** @type {Response} */
   let answer;
+  let result;
   try {
-    answer = await fetch(`/api/${path}`, { ...request, credentials: "same-origin" });
+    answer = await fetch(`/api/${path}`, {
+      ...request, headers, credentials: "same-origin", signal: AbortSignal.timeout(TIMEOUT_MS),
+    });
+    const { ok } = answer;
+    result = await answer.json().catch((fault) => {
+      if (ok) throw fault; // cut off; what is no JSON of another status has no detail
+      return {};
+    });
   } catch {
-    throw new Problem(0, "the server does not answer");
+    throw new Problem(0, t("problem.noAnswer"));
   }
-  const result = await answer.json().catch(() => ({}));
+  if (answer.status < 500 && mine && answer.headers.get("x-review") !== mine.review) {
+    throw new Problem(421, t("problem.otherReview"));
+  }
   if (!answer.ok) {
-    const detail = typeof result.detail === "string" ? result.detail : `the server answered ${answer.status}`;
+    const said = typeof result.detail === "string" ? result.detail : t("problem.status", { status: answer.status });
+    const detail = language === "en" ? said : textOr(`problem.${answer.status}`, said);
     throw new Problem(answer.status, detail);
   }
   return result;
@@ -41,78 +74,4 @@ export async function call(path, body) {
 export function nonce() {
   const bytes = crypto.getRandomValues(new Uint8Array(18));
   return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_");
-}
-
-/**
- * Votes that are not stored yet. They are sent one after the other, each until the server has answered, and survive a
- * reload: a verdict that the page has shown as given is never lost.
- */
-export class Outbox {
-  /**
-   * @param {string} name of the reviewer
-   * @param {(entry: any, answer: any) => void} sent
-   * @param {(entry: any, problem: Problem) => void} refused
-   * @param {(waiting: number, problem: Problem | null) => void} changed
-   */
-  constructor(name, sent, refused, changed) {
-    this.key = `outbox:${name}`;
-    this.sent = sent;
-    this.refused = refused;
-    this.changed = changed;
-    /** @type {any[]} */
-    this.entries = readSetting(this.key, []);
-    this.busy = false;
-    this.delay = 500;
-    /** @type {Problem | null} */
-    this.problem = null;
-    addEventListener("online", () => this.send());
-    this.send();
-  }
-
-  /** Returns the items that were judged here and that may still be open on the server. @returns {Set<string>} */
-  items() {
-    return new Set(this.entries.map((entry) => entry.body.item));
-  }
-
-  /** @param {string} path @param {any} body */
-  put(path, body) {
-    this.entries.push({ path, body });
-    saveSetting(this.key, this.entries);
-    if (this.problem) this.changed(this.entries.length, this.problem);
-    this.send();
-  }
-
-  /** Resolves when all votes are sent. @returns {Promise<void>} */
-  async empty() {
-    while (this.entries.length) await new Promise((done) => setTimeout(done, 20));
-  }
-
-  async send() {
-    if (this.busy) return;
-    this.busy = true;
-    while (this.entries.length) {
-      const entry = this.entries[0];
-      let answer = null, problem = null;
-      try {
-        answer = await call(entry.path, entry.body);
-      } catch (error) {
-        problem = /** @type {Problem} */ (error);
-      }
-      this.problem = problem && (problem.status === 0 || problem.status === 401 || problem.status >= 500) ? problem : null;
-      if (this.problem) {
-        this.changed(this.entries.length, this.problem);
-        if (this.problem.status === 401) break;
-        await new Promise((done) => setTimeout(done, this.delay));
-        this.delay = Math.min(this.delay * 2, 10_000);
-        continue;
-      }
-      this.delay = 500;
-      this.entries.shift();
-      saveSetting(this.key, this.entries);
-      this.changed(this.entries.length, null);
-      if (problem) this.refused(entry, problem);
-      else this.sent(entry, answer);
-    }
-    this.busy = false;
-  }
 }

@@ -63,12 +63,6 @@ export const thousands = (value) => value.toLocaleString("en-US");
 /** Returns a number with so many decimals, and a minus sign in place of a hyphen. @param {number} value @param {number} digits @returns {string} */
 export const decimal = (value, digits) => value.toFixed(digits).replace("-", "\u2212");
 
-/** Returns a number with its noun. @param {number} count @param {string} noun @returns {string} */
-export const plural = (count, noun) => `${thousands(count)} ${nounFor(count, noun)}`;
-
-/** Returns a noun as it stands beside a number. @param {number} count @param {string} noun @returns {string} */
-export const nounFor = (count, noun) => (count === 1 ? noun : `${noun}s`);
-
 const LOOKS = ["auto", "light", "dark"];
 
 /** Applies the saved look: the system's, light or dark. */
@@ -84,4 +78,13 @@ export function nextLook() {
   saveSetting("look", look);
   applyLook();
   return look;
+}
+
+/** Calls back after the next frame is on the screen. @param {() => void} then */
+export function afterPaint(then) {
+  requestAnimationFrame(() => {
+    const channel = new MessageChannel();
+    channel.port1.onmessage = then;
+    channel.port2.postMessage(null);
+  });
 }

@@ -1,11 +1,13 @@
 // @ts-check
 /** The parts of the page around the pictures: progress, the list, messages, dialogs. */
 
-import { call, Problem } from "./api.js";
+import { call } from "./api.js";
 import { byId, make, readSetting, saveSetting, thousands } from "./dom.js";
+import { describeItem, showWording } from "./tasks/tasks.js";
+import { t } from "./texts/texts.js";
 
-const VERDICTS = { yes: "Yes", no: "No", unsure: "Unsure", skip: "Skipped" };
-const LOOK = { auto: "Look: auto", light: "Look: light", dark: "Look: dark" };
+const NARROW = 130; // px of a picture, below which two tags do not fit beside each other
+const TAG_HEIGHT = 26;
 let votes = 0;
 
 // --- signing in
@@ -27,7 +29,7 @@ export function askToken(then, reason) {
   byId("signin").onsubmit = async (/** @type {Event} */ event) => {
     event.preventDefault();
     try {
-      await call("login", { token: byId("token").value.trim() });
+      await call("login", { token: byId("token").value.trim().replace(/^.*#token=/, "") });
       byId("token").value = "";
       then();
     } catch (error) {
@@ -41,8 +43,10 @@ export function showSession(me) {
   byId("signin").hidden = true;
   byId("app").hidden = false;
   byId("run").textContent = me.run;
-  byId("signout").title = `Signed in as ${me.name}`;
+  byId("signout").title = t("signin.as", { name: me.name });
   byId("to-admin").hidden = !me.admin;
+  byId("to-team").hidden = !(me.admin || me.expert);
+  showWording(me);
   document.title = `${me.run} · Rasura`;
   setListVisible(readSetting("list", innerWidth >= 700));
 }
@@ -56,33 +60,34 @@ export function showProgress(answer, unsent) {
   const asked = round.candidates - round.not_asked;
   byId("bar").max = Math.max(1, asked);
   byId("bar").value = round.voted;
-  const more = round.not_asked ? `, up to ${thousands(round.not_asked)} may follow` : "";
-  byId("round").textContent = `${thousands(round.voted)} of ${thousands(asked)} judged, ${thousands(asked - round.voted)} left${more}`;
-  const seconds = mine.median_seconds === null ? "" : `, ${mine.median_seconds.toFixed(1)} s each`;
-  byId("pace").textContent = mine.per_hour ? `${thousands(Math.round(mine.per_hour))} an hour${seconds}` : "";
+  const numbers = { voted: thousands(round.voted), all: thousands(asked), left: thousands(asked - round.voted), more: thousands(round.not_asked) };
+  byId("round").textContent = t(round.not_asked ? "progress.roundMore" : "progress.round", numbers);
+  const pace = { number: thousands(Math.round(mine.per_hour ?? 0)), seconds: mine.median_seconds?.toFixed(1) ?? "" };
+  byId("pace").textContent = mine.per_hour ? t(mine.median_seconds === null ? "progress.pace" : "progress.paceEach", pace) : "";
   addVotes(0);
+  if (byId("nothing").dataset.why === "empty") byId("nothing").children[1].textContent = describeRest(round);
+}
+
+/** Says what the candidates that are left wait for. @param {{waiting: number, leased: number}} round @returns {string} */
+function describeRest({ waiting, leased }) {
+  const parts = [];
+  if (waiting) parts.push(t("nothing.waiting", { count: waiting, number: thousands(waiting) }));
+  if (leased) parts.push(t("nothing.leased", { count: leased, number: thousands(leased) }));
+  if (!parts.length) parts.push(t("nothing.done"));
+  return [...parts, t("nothing.again")].join(" ");
 }
 
 /** @param {number} more of the reviewer's verdicts */
 export function addVotes(more) {
   votes = Math.max(0, votes + more);
-  byId("mine").textContent = `${thousands(votes)} by you`;
-}
-
-/** @param {number} waiting @param {any} problem */
-export function showUnsent(waiting, problem) {
-  const node = byId("saving");
-  node.hidden = !problem;
-  if (!problem) return;
-  const count = waiting ? `${waiting} ${waiting === 1 ? "verdict waits" : "verdicts wait"} to be sent: ` : "";
-  node.textContent = count + (problem instanceof Problem ? problem.message : String(problem?.message ?? problem));
+  byId("mine").textContent = t("progress.mine", { number: thousands(votes) });
 }
 
 // --- the item
 
-/** @param {{label: string | null} | null} item */
+/** @param {import("./tasks/tasks.js").Item | null} item */
 export function showLabel(item) {
-  byId("what").textContent = item?.label ? `to be erased: ${item.label}` : "";
+  byId("what").textContent = describeItem(item);
 }
 
 /** @param {import("./view.js").View} view */
@@ -96,14 +101,14 @@ export function showView(view) {
   byId("divider-label").hidden = view.mode !== "slider";
   byId("divider").value = Math.round(100 * view.divider);
   const scale = Math.round(100 * view.scale());
-  byId("zoom").textContent = view.zoom === 1 ? "fit" : `${scale} %`;
-  byId("zoom").setAttribute("aria-label", view.zoom === 1 ? "Zoom: fit, the complete picture" : `Zoom: ${scale} % of the stored size`);
+  byId("zoom").textContent = view.zoom === 1 ? t("view.fit") : `${scale} %`;
+  byId("zoom").setAttribute("aria-label", t(view.zoom === 1 ? "view.zoomFit" : "view.zoomScale", { scale }));
   const shown = view.shown;
   const tags = [byId("tag-one"), byId("tag-two")];
   for (const tag of tags) tag.hidden = true;
   if (!shown) return;
   const panes = view.panes();
-  const names = { source: "before", result: "after" };
+  const names = { source: t("view.before"), result: t("view.after") };
   const place = (/** @type {HTMLElement} */ tag, /** @type {string} */ words, /** @type {number} */ x, /** @type {number} */ y) => {
     tag.hidden = false;
     tag.textContent = words;
@@ -111,8 +116,9 @@ export function showView(view) {
   };
   if (panes[0].what === "both") {
     const at = view.place(panes[0].box), left = Math.max(0, at.x), right = Math.min(view.width, at.x + at.w);
-    place(tags[0], "before", left, Math.max(0, at.y));
-    if (!view.blinking) place(tags[1], "after", right - 58, Math.max(0, at.y));
+    place(tags[0], names.source, left, Math.max(0, at.y));
+    const below = right - left < NARROW ? TAG_HEIGHT : 0; // beside each other they would cover each other
+    if (!view.blinking) place(tags[1], names.result, below ? left : right - 58, Math.max(0, at.y) + below);
   } else {
     panes.forEach(({ box, what }, index) => {
       const at = view.place(box);
@@ -122,15 +128,14 @@ export function showView(view) {
     });
   }
   byId("canvas").setAttribute("aria-label",
-    `${view.mode === "side" ? "before and after" : view.blinking ? "before" : view.mode === "slider" ? "before and after, divided" : "after"}`
-    + `, ${shown.width} by ${shown.height} pixels`);
+    t("view.shown", { what: t(`view.${view.mode === "side" ? "both" : view.blinking ? "before" : view.mode === "slider" ? "divided" : "after"}`),
+      width: shown.width, height: shown.height }));
   const note = byId("heat-note");
   note.hidden = !view.heat || !shown.heat;
   if (shown.heat) {
     const share = (100 * shown.heat.changed) / Math.max(1, shown.heat.outside);
-    note.textContent = shown.heat.changed === 0
-      ? "nothing changed outside the mask"
-      : `${share < 0.1 ? share.toPrecision(1) : share.toFixed(1)} % changed outside the mask, by ${shown.heat.largest} of 255 at most`;
+    note.textContent = shown.heat.changed === 0 ? t("view.unchanged")
+      : t("view.changed", { share: share < 0.1 ? share.toPrecision(1) : share.toFixed(1), largest: shown.heat.largest });
   }
 }
 
@@ -143,10 +148,11 @@ export function showView(view) {
 export function showNothing(why, then, detail = "") {
   const node = byId("nothing");
   node.hidden = !why;
+  node.dataset.why = why ?? "";
   if (!why) return;
   const [title, text, button] = why === "empty"
-    ? ["Nothing is waiting for you", "All candidates have the verdicts that they need, or others have them open. This page checks again by itself.", "Check now"]
-    : ["This picture cannot be shown", `${detail}. The server's log has the details.`, "Skip it"];
+    ? [t("nothing.title"), `${t("nothing.doneOrOpen")} ${t("nothing.again")}`, t("rank.again")]
+    : [t("unreadable.title"), t("unreadable.text", { detail }), t("unreadable.skip")];
   node.children[0].textContent = title;
   node.children[1].textContent = text;
   node.children[2].textContent = button;
@@ -159,15 +165,15 @@ export function showEditing(entry, reasons) {
   node.hidden = !entry;
   if (!entry) return;
   const why = entry.reason ? ` (${reasons[entry.reason] ?? entry.reason})` : "";
-  node.firstElementChild.textContent = `You said ${(entry.verdict ?? "skip").replace("skip", "nothing")}${why}${describeResult(entry)}. Confirm it, or choose another verdict.`;
+  node.firstElementChild.textContent = t("editing.said", { verdict: t(`said.${entry.verdict ?? "skip"}`), more: `${why}${describeResult(entry)}` });
 }
 
 /** Describes what was hidden before the vote. @param {any} entry @returns {string} */
 function describeResult(entry) {
   if (!entry.result) return "";
-  const others = Object.entries(entry.result.others ?? {}).map(([verdict, number]) => `${number} ${verdict}`).join(", ");
-  const score = entry.result.score === null || entry.result.score === undefined ? "" : `; score ${entry.result.score.toFixed(2)}`;
-  return `${score}${others ? `; others: ${others}` : ""}`;
+  const others = Object.entries(entry.result.others ?? {}).map(([verdict, number]) => `${number} ${t(`said.${verdict}`)}`).join(", ");
+  const score = entry.result.score === null || entry.result.score === undefined ? "" : `; ${t("cards.score", { score: entry.result.score.toFixed(2) })}`;
+  return `${score}${others ? `; ${t("editing.others", { others })}` : ""}`;
 }
 
 // --- the list of the last twenty
@@ -177,14 +183,14 @@ export function listVerdicts(past, reasons, edit) {
   const node = byId("list"), existing = new Map([...node.children].map((child) => [child.dataset.id, child]));
   node.replaceChildren(...past.map((entry) => {
     const verdict = entry.verdict ?? "skip", why = entry.reason ? `: ${reasons[entry.reason] ?? entry.reason}` : "";
-    const label = `${VERDICTS[/** @type {"yes"} */ (verdict)]}${why}${describeResult(entry)}${entry.label ? ` (${entry.label})` : ""}`;
+    const label = `${t(`verdict.${verdict}`)}${why}${describeResult(entry)}${entry.label ? ` (${entry.label})` : ""}`;
     const item = existing.get(entry.id) ?? make("li", { "data-id": entry.id }, make("button", {},
       make("img", { src: `/api/pictures/${entry.id}/result?size=thumb`, alt: "", loading: "lazy", width: 64, height: 48 }),
       make("span", {})));
     const button = item.firstElementChild;
     button.className = verdict;
     button.title = label;
-    button.setAttribute("aria-label", `${label}. Change`);
+    button.setAttribute("aria-label", t("list.change", { label }));
     button.onclick = () => edit(entry);
     return item;
   }));
@@ -220,8 +226,8 @@ export function showKnownAnswer(answer, verdict = "") {
     if (byId("message").className) byId("message").textContent = "";
     return;
   }
-  showMessage(answer.right ? `Right: the last item has a known answer, and it is ${answer.expected}.`
-    : `The last item has a known answer: ${answer.expected}. You said ${verdict}.`, answer.right ? "right" : "wrong");
+  const words = { expected: t(`said.${answer.expected}`), verdict: t(`said.${verdict || "skip"}`) };
+  showMessage(t(answer.right ? "known.right" : "known.wrong", words), answer.right ? "right" : "wrong");
 }
 
 /** @param {string} verdict @param {number} share @param {number} dx @param {number} dy */
@@ -230,14 +236,14 @@ export function showSwipe(verdict, share, dx, dy) {
   node.hidden = share <= 0.1;
   node.className = verdict;
   node.classList.toggle("sure", share >= 1);
-  node.textContent = verdict ? VERDICTS[/** @type {"yes"} */ (verdict)] : "";
+  node.textContent = verdict ? t(`verdict.${verdict}`) : "";
   canvas.style.transform = share > 0 ? (verdict === "unsure" ? `translateY(${dy / 2}px)` : `translateX(${dx / 2}px)`) : "";
   canvas.style.opacity = String(1 - 0.35 * share);
 }
 
 /** @param {string} look */
 export function showLook(look) {
-  byId("look").textContent = LOOK[/** @type {"auto"} */ (look)] ?? LOOK.auto;
+  byId("look").textContent = t(`look.${look}`);
 }
 
 /** @returns {Promise<string>} the remark; empty where it was cancelled */
@@ -251,6 +257,9 @@ export function askRemark() {
       event.preventDefault();
       text = byId("remark").value.trim();
       dialog.close();
+    };
+    byId("remark").onkeydown = (/** @type {KeyboardEvent} */ event) => {
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) byId("flag-form").requestSubmit();
     };
     byId("flag-cancel").onclick = () => dialog.close();
     dialog.onclose = () => resolve(text);
@@ -268,9 +277,9 @@ export async function showGuidelines(pictures, reasons) {
   const order = ["target", "untouched", "hallucinated", "blur", "shadow", "leak"];
   items.sort((/** @type {any} */ a, /** @type {any} */ b) => order.indexOf(a.variant) - order.indexOf(b.variant));
   byId("examples").replaceChildren(...items.map((/** @type {any} */ item) => {
-    const label = item.verdict === "yes" ? "yes" : `no: ${reasons[item.reason] ?? item.reason}`;
+    const label = item.verdict === "yes" ? t("said.yes") : `${t("said.no")}: ${reasons[item.reason] ?? item.reason}`;
     return make("li", { class: item.verdict }, make("figure", {},
-      make("img", { src: `/api/pictures/${item.id}/result?size=view`, alt: `an example of ${label}` }),
+      make("img", { src: `/api/pictures/${item.id}/result?size=view`, alt: t("guide.example", { label }) }),
       make("figcaption", {}, label)));
   }));
 }

@@ -1,70 +1,47 @@
 // @ts-check
-/** Pictures of items: fetched and decoded in advance, so that they can be drawn at once. */
+/** Pictures of items: fetched and decoded in advance by workers, so that they can be drawn at once. */
 
-import { computeHeat, dilate, toMask, traceOutline } from "./shapes.js";
+import { load } from "./pixels/workers.js";
 
-const CACHED = 14; // items whose decoded pictures are cached
+const CACHED = 14; // items whose pictures are cached, as they fit a screen
+const LARGE = 2; // items whose pictures are cached as they are stored
 
 /**
  * @typedef {object} LoadedPictures
  * @property {number} width of the picture as it is stored, px
  * @property {number} height
- * @property {ImageBitmap} source
+ * @property {ImageBitmap} source as it fits a screen
  * @property {ImageBitmap} result
  * @property {Path2D} outline in px of the stored picture
- * @property {Uint8Array} mask
- * @property {boolean} native true where the pictures have the stored size
- * @property {number} dilation
- * @property {{canvas: HTMLCanvasElement, changed: number, outside: number, largest: number} | null} heat
+ * @property {Path2D | null} effects outline of the object with its effects, of a triplet
+ * @property {{source: ImageBitmap, result: ImageBitmap} | null} large as they are stored, where somebody has zoomed in
+ * @property {{picture: ImageBitmap, changed: number, outside: number, largest: number} | null} heat
  */
 
-/** @param {string} item @param {string} role @param {string} size @returns {Promise<ImageBitmap>} */
-async function fetchBitmap(item, role, size) {
-  const answer = await fetch(`/api/pictures/${item}/${role}?size=${size}`, { credentials: "same-origin" });
-  if (!answer.ok) throw new Error(answer.status === 404 ? "this picture cannot be read" : `the server answered ${answer.status}`);
-  return createImageBitmap(await answer.blob(), { colorSpaceConversion: "none" });
-}
-
-/** @param {ImageBitmap} picture @returns {ImageData} */
-function readPixels(picture) {
-  const canvas = new OffscreenCanvas(picture.width, picture.height);
-  const context = /** @type {OffscreenCanvasRenderingContext2D} */ (canvas.getContext("2d", { willReadFrequently: true }));
-  context.drawImage(picture, 0, 0);
-  return context.getImageData(0, 0, picture.width, picture.height);
-}
-
-/** @param {{id: string, dilation: number}} item @returns {Promise<LoadedPictures>} */
-async function load(item) {
-  const roles = ["source", "result", "mask"];
-  const [source, result, maskPicture] = await Promise.all(roles.map((role) => fetchBitmap(item.id, role, "view")));
-  const { width, height } = maskPicture;
-  const mask = toMask(readPixels(maskPicture).data);
-  maskPicture.close();
+/** @param {Float32Array} lines @returns {Path2D} */
+function makePath(lines) {
   const path = new Path2D();
-  const lines = traceOutline(mask, width, height);
   for (let i = 0; i < lines.length; i += 4) {
     path.moveTo(lines[i], lines[i + 1]);
     path.lineTo(lines[i + 2], lines[i + 3]);
   }
-  const native = source.width === width && result.width === width;
-  return { width, height, source, result, outline: path, mask, native, dilation: item.dilation, heat: null };
+  return path;
 }
 
-/**
- * Adds the heat map of the differences outside the mask, once.
- * @param {LoadedPictures} shown with pictures of the stored size
- */
-export function addHeat(shown) {
-  if (shown.heat || !shown.native) return;
-  const source = readPixels(shown.source), result = readPixels(shown.result);
-  const mask = dilate(shown.mask, shown.width, shown.height, shown.dilation);
-  const map = computeHeat(source.data, result.data, mask);
-  const canvas = document.createElement("canvas");
-  canvas.width = shown.width;
-  canvas.height = shown.height;
-  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
-  context.putImageData(new ImageData(/** @type {any} */ (map.rgba), shown.width, shown.height), 0, 0);
-  shown.heat = { canvas, changed: map.changed, outside: map.outside, largest: map.largest };
+/** @param {{id: string, dilation: number, task?: string}} item @returns {Promise<LoadedPictures>} */
+async function loadView(item) {
+  const isTriplet = item.task !== undefined && item.task !== "removal";
+  const [{ width, height, source, result, outline }, effects] = await Promise.all([load("view", item), isTriplet ? load("effects", item) : null]);
+  const large = source.width === width && result.width === width ? { source, result } : null;
+  return { width, height, source, result, outline: makePath(outline), effects: effects && makePath(effects.outline), large, heat: null };
+}
+
+/** @param {LoadedPictures} shown */
+function closeLarge(shown) {
+  if (!shown.large || shown.large.source === shown.source) return;
+  shown.large.source.close();
+  shown.large.result.close();
+  shown.large = null;
 }
 
 /** A cache of the pictures of items. */
@@ -72,6 +49,10 @@ export class Pictures {
   constructor() {
     /** @type {Map<string, {promise: Promise<LoadedPictures>, shown: LoadedPictures | null}>} */
     this.items = new Map();
+    /** Tasks that run, by item and name. @type {Map<string, Promise<LoadedPictures>>} */
+    this.running = new Map();
+    /** Items with pictures as they are stored, the last one last. @type {string[]} */
+    this.large = [];
   }
 
   /**
@@ -91,7 +72,7 @@ export class Pictures {
   get(item) {
     let entry = this.items.get(item.id);
     if (!entry) {
-      const loading = { promise: load(item), shown: /** @type {LoadedPictures | null} */ (null) };
+      const loading = { promise: loadView(item), shown: /** @type {LoadedPictures | null} */ (null) };
       loading.promise.then((shown) => { loading.shown = shown; }, () => { this.items.delete(item.id); });
       entry = loading;
     }
@@ -100,22 +81,81 @@ export class Pictures {
     for (const [id, old] of this.items) {
       if (this.items.size <= CACHED) break;
       this.items.delete(id);
-      if (id !== item.id) old.promise.then((shown) => { shown.source.close(); shown.result.close(); }, () => {});
+      if (id !== item.id) {
+        old.promise.then((shown) => {
+          closeLarge(shown);
+          for (const picture of [shown.source, shown.result, shown.heat?.picture]) picture?.close();
+        }, () => {});
+      }
     }
     return entry.promise;
   }
 
   /**
-   * Replaces smaller pictures by those of the stored size.
+   * Runs a task for an item once, however often it is asked for.
+   * @param {"native" | "heat"} task
+   * @param {{id: string, dilation: number}} item
+   * @param {(shown: LoadedPictures, loaded: any) => void} add
+   * @returns {Promise<LoadedPictures>}
+   */
+  once(task, item, add) {
+    const name = `${task} ${item.id}`;
+    const running = this.running.get(name) ?? (async () => {
+      try {
+        const [shown, loaded] = await Promise.all([this.get(item), load(task, item)]);
+        add(shown, loaded);
+        return shown;
+      } finally {
+        this.running.delete(name);
+      }
+    })();
+    this.running.set(name, running);
+    return running;
+  }
+
+  /**
+   * Adds the pictures as they are stored. Only those of the last items are kept.
    * @param {{id: string, dilation: number}} item
    * @returns {Promise<LoadedPictures>}
    */
   async native(item) {
-    const shown = await this.get(item);
-    if (!shown.native) {
-      const [source, result] = await Promise.all(["source", "result"].map((role) => fetchBitmap(item.id, role, "native")));
-      [shown.source, shown.result, shown.native] = [source, result, true];
-    }
-    return shown;
+    const before = await this.get(item);
+    if (before.large) return before;
+    return this.once("native", item, (shown, { source, result, outline }) => {
+      shown.large = { source, result };
+      if (outline) shown.outline = makePath(outline);
+      this.large = [...this.large.filter((id) => id !== item.id), item.id];
+      for (const id of this.large.splice(0, Math.max(0, this.large.length - LARGE))) {
+        const old = this.ready(id);
+        if (old) closeLarge(old);
+      }
+    });
+  }
+
+  /**
+   * Adds the heat map of the differences outside the mask.
+   * @param {{id: string, dilation: number}} item
+   * @returns {Promise<LoadedPictures>}
+   */
+  async heat(item) {
+    const before = await this.get(item);
+    return before.heat ? before : this.once("heat", item, (shown, loaded) => { shown.heat = loaded; });
+  }
+
+  /**
+   * Loads what a view of an item needs beyond the pictures that fit a screen: the stored size where somebody has zoomed
+   * in, and the differences where they are asked for.
+   * @param {{id: string, dilation: number}} item
+   * @param {import("./view.js").View} view
+   * @returns {Promise<boolean>} true where something was added
+   */
+  async complete(item, view) {
+    const shown = this.ready(item.id);
+    if (!shown || view.shown !== shown) return false;
+    const tasks = [];
+    if (!shown.large && view.isCloser()) tasks.push(this.native(item));
+    if (!shown.heat && view.heat) tasks.push(this.heat(item));
+    await Promise.all(tasks);
+    return tasks.length > 0;
   }
 }

@@ -1,7 +1,8 @@
 // @ts-check
 /** Plots of the admin page, as elements: bars, a divided bar, columns over time, a shaded table. */
 
-import { decimal, make, plural, thousands } from "./dom.js";
+import { decimal, make, thousands } from "./dom.js";
+import { language, t } from "./texts/texts.js";
 
 /** @param {number} value @returns {string} */
 export const percent = (value) => `${(100 * value).toFixed(value < 0.0995 && value > 0 ? 1 : 0)} %`;
@@ -45,15 +46,15 @@ export function split(parts) {
  */
 export function columns({ start, step, counts }) {
   const most = Math.max(1, ...counts);
-  const formatTime = (/** @type {number} */ index) => new Date(1000 * (start + index * step)).toLocaleString("en-GB",
+  const formatTime = (/** @type {number} */ index) => new Date(1000 * (start + index * step)).toLocaleString(language === "en" ? "en-GB" : language,
     { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
-  const list = make("div", { class: "columns", role: "img", "aria-label": `Votes over time, ${counts.length} columns, ${most} at most` },
+  const list = make("div", { class: "columns", role: "img", "aria-label": t("plot.columns", { number: counts.length, most }) },
     ...counts.map((count, index) => {
       const bar = make("i", {});
       bar.style.height = `${(100 * count) / most}%`;
       return make("span", { title: `${formatTime(index)}: ${thousands(count)}` }, bar);
     }));
-  const plot = make("div", { class: "timeline" }, make("p", { class: "most soft" }, plural(most, "vote")), list,
+  const plot = make("div", { class: "timeline" }, make("p", { class: "most soft" }, t("plot.votes", { count: most, number: thousands(most) })), list,
     make("p", { class: "axis soft" }, make("span", {}, formatTime(0)), make("span", {}, formatTime(counts.length))));
   plot.style.setProperty("--count", String(counts.length));
   return plot;
@@ -61,8 +62,9 @@ export function columns({ start, step, counts }) {
 
 /** @param {number} seconds @returns {string} */
 export function duration(seconds) {
-  if (seconds < 3600) return seconds === 60 ? "a minute" : `${Math.round(seconds / 60)} minutes`;
-  return seconds === 3600 ? "an hour" : seconds < 86400 ? `${Math.round(seconds / 3600)} hours` : seconds === 86400 ? "a day" : `${Math.round(seconds / 86400)} days`;
+  const [unit, size] = seconds < 3600 ? ["minutes", 60] : seconds < 86400 ? ["hours", 3600] : ["days", 86400];
+  const count = Math.round(seconds / Number(size));
+  return t(`plot.${unit}`, { count, number: count });
 }
 
 /**
@@ -78,9 +80,28 @@ export function kappas(people, pairs) {
     make("tr", {}, make("th", { scope: "row" }, make("bdi", {}, row.name)), ...compared.map((column) => {
       const pair = byReviewers.get(`${row.id} ${column.id}`);
       if (!pair) return make("td", { class: "none" }, row.id === column.id ? "" : "–");
-      const words = `${pair.agreed} of ${pair.items} agreed`;
-      const cell = make("td", { title: words }, pair.kappa === null ? "n/a" : decimal(pair.kappa, 2), make("small", {}, words));
+      const words = t("plot.agreed", { agreed: pair.agreed, items: pair.items });
+      const cell = make("td", { title: words }, pair.kappa === null ? "–" : decimal(pair.kappa, 2), make("small", {}, words));
       cell.style.setProperty("--k", String(Math.max(0, pair.kappa ?? 0)));
       return cell;
     }))))];
+}
+
+/**
+ * Draws the ratings of removers: a point with its interval, on one scale.
+ * @param {{name: string, rating: number, low: number, high: number, comparisons: number, won: number}[]} rated
+ */
+export function ratings(rated) {
+  const low = Math.min(...rated.map((row) => row.low)), high = Math.max(...rated.map((row) => row.high)), wide = Math.max(1, high - low);
+  const at = (/** @type {number} */ value) => `${(100 * (value - low)) / wide}%`;
+  return make("ul", { class: "ratings" }, ...rated.map((row) => {
+    const interval = make("i", { "aria-hidden": "true" }), point = make("b", { "aria-hidden": "true" });
+    interval.style.left = at(row.low);
+    interval.style.width = `${(100 * (row.high - row.low)) / wide}%`;
+    point.style.left = at(row.rating);
+    return make("li", {}, make("bdi", {}, row.name),
+      make("span", {}, t("plot.rating", { rating: Math.round(row.rating), low: Math.round(row.low), high: Math.round(row.high) })),
+      make("div", {}, interval, point),
+      make("small", {}, t("plot.won", { won: percent(row.won), count: row.comparisons, number: thousands(row.comparisons) })));
+  }));
 }

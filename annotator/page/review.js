@@ -1,15 +1,20 @@
 // @ts-check
 /** The review page: the queue, verdicts, keys and buttons. */
 
-import { call, nonce, Outbox, Problem } from "./api.js";
-import { applyLook, byId, make, nextLook, readSetting, saveSetting } from "./dom.js";
-import { getKey, Keys, nameKey, showKeys } from "./keys.js";
+import { call, nonce, Problem, setOwner } from "./api.js";
+import { afterPaint, applyLook, byId, nextLook, readSetting } from "./dom.js";
+import { Keys, listenToKeys, showHints, showKeys } from "./keys.js";
+import { describeKept, showOutbox, signOut, store } from "./outbox/notes.js";
+import { Outbox } from "./outbox/outbox.js";
 import * as panels from "./panels.js";
-import { addHeat, Pictures } from "./pictures.js";
-import { holdButton, listen } from "./touch.js";
-import { MODES, View } from "./view.js";
+import { Pictures } from "./pictures.js";
+import { correctItem, flagItem } from "./tasks/actions.js";
+import { labelReasons, listReasons, showReasons } from "./tasks/tasks.js";
+import { t, translatePage } from "./texts/texts.js";
+import { holdButton, listen, listenToButtons } from "./touch.js";
+import { View } from "./view.js";
 
-/** @typedef {{id: string, label: string | null, dilation: number}} Item */
+/** @typedef {import("./tasks/tasks.js").Item} Item */
 /** @typedef {Item & {verdict: string | null, reason: string | null, time: number, result?: any}} PastVerdict */
 
 const AHEAD = 6; // open items: the one that is shown and five that are loaded
@@ -17,6 +22,7 @@ const LISTED = 20;
 const PROGRESS_MS = 15_000;
 const SOON_MS = 3_000; // after a verdict the figures follow, however many verdicts come meanwhile
 const REFILL_MS = 15_000;
+const RETRY_MS = 3_000;
 
 const keys = new Keys();
 const pictures = new Pictures();
@@ -31,8 +37,10 @@ let editing = null;
 const done = new Set();
 /** @type {any} */
 let me = null;
-/** @type {Outbox} */
-let outbox;
+/** @type {Outbox | null} */
+let outbox = null;
+/** The verdicts so far: the next one begins when this browser has stored the last one. @type {Promise<void>} */
+let giving = Promise.resolve();
 let shownAt = 0; // time at which the item was painted
 let choosing = false; // the reason of a no is to be chosen
 let filling = false;
@@ -49,15 +57,18 @@ async function fill() {
   if (filling || !outbox) return;
   filling = true;
   try {
-    const want = Math.min(12, AHEAD + outbox.entries.length);
+    const want = Math.min(12, AHEAD + outbox.waiting.length);
     const { items } = await call("next", { want });
     const queued = new Set(queue.map((item) => item.id));
     queue.push(...items.filter((/** @type {Item} */ item) => !done.has(item.id) && !queued.has(item.id)));
     panels.showNothing(queue.length ? null : "empty", fill);
-    if (!queue.length) setTimeout(fill, REFILL_MS);
+    if (!queue.length) {
+      setTimeout(fill, REFILL_MS);
+      progress();
+    }
   } catch (error) {
     reportProblem(error);
-    setTimeout(fill, 3000);
+    setTimeout(fill, RETRY_MS);
   }
   filling = false;
   show();
@@ -67,8 +78,7 @@ async function fill() {
 async function preload() {
   for (const item of queue.slice(0, AHEAD)) {
     try {
-      const shown = await pictures.get(item);
-      if (view.heat) addHeat(shown);
+      await pictures.get(item);
     } catch { /* reported when the item is shown */ }
   }
 }
@@ -109,58 +119,71 @@ function show() {
   });
 }
 
-/** Calls back after the next frame is on the screen. @param {() => void} then */
-function afterPaint(then) {
-  requestAnimationFrame(() => {
-    const channel = new MessageChannel();
-    channel.port1.onmessage = then;
-    channel.port2.postMessage(null);
-  });
-}
-
-/** Loads the pictures of the stored size where the reviewer zooms in. */
+/** Loads what the view needs of the item beyond the pictures that fit a screen. */
 function sharpen() {
-  const item = current(), shown = item && pictures.ready(item.id);
-  if (!item || !shown || shown.native) return;
-  if (view.heat || view.scale() * shown.width > shown.result.width * 1.1) {
-    pictures.native(item).then(() => { if (current() === item) { view.draw(); showView(); } }, reportProblem);
-  }
+  const item = current();
+  if (!item) return;
+  pictures.complete(item, view).then((isMore) => {
+    if (!isMore || current()?.id !== item.id) return;
+    view.draw();
+    showView();
+  }, reportProblem);
 }
 
 // --- verdicts
 
 /** @param {string} verdict yes, no, unsure or skip @param {string | null} [reason] */
 function judge(verdict, reason = null) {
-  const item = current();
-  if (!item) return;
   if (verdict === "no" && !reason) {
-    choose(true);
+    if (current()) choose(true);
     return;
   }
   choose(false);
+  const stage = byId("stage");
+  stage.ariaBusy = "true"; // until the verdict is stored, and the next item shown
+  const given = giving.then(() => give(verdict, reason)).catch(reportProblem);
+  giving = given;
+  given.then(() => { if (giving === given) stage.ariaBusy = "false"; });
+}
+
+/** Stores a verdict, and then shows it as given. @param {string} verdict @param {string | null} reason */
+async function give(verdict, reason) {
+  const item = current();
+  if (!item || !outbox) return;
   pressedAt ||= performance.now();
   const seconds = shownAt && drawnItem.startsWith(item.id) ? Math.round(performance.now() - shownAt) / 1000 : null;
   const body = { item: item.id, nonce: nonce(), verdict, reason, seconds, guidelines: me.guidelines };
+  if (!await store(outbox, "votes", body, item.label)) {
+    pressedAt = 0;
+    return;
+  }
   const answer = verdict === "skip" ? null : verdict;
   const earlier = past.find((entry) => entry.id === item.id);
-  if (editing) editing = null;
-  else queue.shift();
-  done.add(item.id);
-  queue = queue.filter((queued) => queued.id !== item.id);
+  editing = null;
+  leave(item.id);
   if (!earlier || earlier.verdict === null) panels.addVotes(answer ? 1 : 0);
   if (earlier) Object.assign(earlier, { verdict: answer, reason });
   else past = [{ ...item, verdict: answer, reason, time: Date.now() / 1000 }, ...past].slice(0, LISTED);
-  drawnItem = "";
   panels.showKnownAnswer(null);
   show();
-  outbox.put("votes", body);
   afterPaint(() => {
     panels.listVerdicts(past, me.reasons, edit);
     preload();
   });
 }
 
+/** Takes an item that was judged from the queue. @param {string} id */
+function leave(id) {
+  done.add(id);
+  queue = queue.filter((queued) => queued.id !== id);
+  drawnItem = "";
+}
+
 function undo() {
+  giving = giving.then(takeBack).catch(reportProblem);
+}
+
+async function takeBack() {
   if (editing) {
     editing = null;
     show();
@@ -168,15 +191,15 @@ function undo() {
   }
   const last = past[0];
   if (!last) {
-    panels.showMessage("There is nothing to take back.");
+    panels.showMessage(t("undo.nothing"));
     return;
   }
-  past = past.slice(1);
+  if (!outbox || !await store(outbox, "undo", { nonce: nonce(), item: last.id }, last.label)) return;
+  past = past.filter((entry) => entry !== last);
   done.delete(last.id);
   queue = [last, ...queue.filter((item) => item.id !== last.id)];
   if (last.verdict) panels.addVotes(-1);
   drawnItem = "";
-  outbox.put("undo", { nonce: nonce(), item: last.id });
   panels.listVerdicts(past, me.reasons, edit);
   show();
 }
@@ -190,58 +213,79 @@ function edit(entry) {
   byId("stage").focus({ preventScroll: true });
 }
 
+function stopEditing() {
+  editing = null;
+  drawnItem = "";
+  show();
+}
+
 /** Shows the reasons of a no, or hides them. @param {boolean} on */
 function choose(on) {
   if (choosing === on) return;
   choosing = on;
+  if (on) showReasons(me, current(), () => showHints(keys));
   byId("reasons").hidden = !on;
   byId("verdicts").classList.toggle("choosing", on);
   if (on && document.activeElement?.closest("#judge")) byId("reason-keys").firstElementChild?.focus();
 }
 
-async function flag() {
-  const item = current();
-  const remark = item && await panels.askRemark();
-  if (item && remark) {
-    outbox.put("flag", { item: item.id, nonce: nonce(), remark });
-    panels.showMessage("Flagged.");
-  }
-}
-
 // --- answers of the server
 
-/** @param {any} entry @param {any} answer */
-function handleAnswer(entry, answer) {
-  if (entry.path === "votes") {
-    const verdict = past.find(({ id }) => id === entry.body.item);
+/**
+ * Shows what became of a request, of this tab or of another one of the same reviewer.
+ * @param {import("./outbox/outbox.js").Notice} notice
+ * @param {boolean} isOwn
+ */
+function handleNotice({ type, entry, answer }, isOwn) {
+  const { item } = entry.body;
+  if (type === "put" && !isOwn && entry.path === "votes") {
+    leave(item);
+    show();
+  } else if (type === "sent" && entry.path === "votes") {
+    if (!isOwn) leave(item);
+    const verdict = past.find(({ id }) => id === item);
     if (verdict) verdict.result = answer;
-    if (answer.known) panels.showKnownAnswer(answer.known, entry.body.verdict);
+    if (answer.known && isOwn) panels.showKnownAnswer(answer.known, entry.body.verdict);
     panels.listVerdicts(past, me.reasons, edit);
+  } else if (type === "sent" && entry.path === "undo" && answer.open === false) {
+    panels.showMessage(t("undo.done"));
+    leave(item);
+    show();
+  } else if (type === "refused" && entry.path !== "flag") {
+    if (entry.path === "undo") leave(item);
+    readHistory();
+    show();
   }
+  if (type === "put" || type === "dismissed") return;
   soon ||= setTimeout(() => { soon = 0; progress(); }, SOON_MS);
   if (queue.length < AHEAD) fill();
 }
 
-/** @param {any} entry @param {Problem} problem */
-function handleRefusal(entry, problem) {
-  panels.showMessage(`Not stored: ${problem.message}.`);
-  if (entry.path !== "flag") {
-    queue = queue.filter((item) => item.id !== entry.body.item || entry.path !== "undo");
-    call("history").then(({ items }) => { past = items; panels.listVerdicts(past, me.reasons, edit); }, reportProblem);
-    show();
-  }
-  fill();
+async function readHistory() {
+  try {
+    ({ items: past } = await call("history"));
+  } catch { /* the list stays as it is */ }
+  panels.listVerdicts(past, me.reasons, edit);
 }
 
 /** @param {any} problem */
 function reportProblem(problem) {
-  if (problem instanceof Problem && problem.status === 401) panels.askToken(boot, "You were signed out.");
-  else panels.showUnsent(outbox?.entries.length ?? 0, problem);
+  if (problem instanceof Problem) showState(problem);
+  else panels.showMessage(String(problem?.message ?? problem));
+}
+
+/** Shows what waits to be sent, and why. @param {Problem | null} [problem] of a request that was no verdict */
+function showState(problem = null) {
+  if (outbox) showOutbox(outbox, problem);
+  if ((problem ?? outbox?.problem)?.status === 401 && byId("signin").hidden) {
+    panels.askToken(boot, `${t("signin.out")} ${outbox ? describeKept(outbox) : ""}`);
+  }
 }
 
 async function progress() {
   try {
-    panels.showProgress(await call("progress"), outbox.entries.length);
+    panels.showProgress(await call("progress"), outbox?.waiting.length ?? 0);
+    showState();
   } catch (error) {
     reportProblem(error);
   }
@@ -252,12 +296,13 @@ async function progress() {
 /** @type {Record<string, () => void>} */
 const actions = {
   yes: () => judge("yes"),
-  no: () => (choosing ? judge("no", "other") : judge("no")),
+  no: () => judge("no", choosing ? listReasons(me, current()).at(-1) : null),
   unsure: () => judge("unsure"),
   skip: () => judge("skip"),
   undo,
-  flag,
-  view: () => setMode(MODES[(MODES.indexOf(view.mode) + 1) % MODES.length]),
+  flag: () => flagItem(outbox, current()),
+  correct: () => correctItem(me, current, judge),
+  view: () => view.save("mode", view.nextMode()),
   outline: () => setOverlay("outline"),
   heat: () => setOverlay("heat"),
   native: () => view.toggleNative(),
@@ -268,18 +313,10 @@ const actions = {
   keys: () => { showTable(); byId("keys").showModal(); },
   look: () => panels.showLook(nextLook()),
 };
-const REPEATED = ["closer", "wider"];
-
-/** @param {string} mode */
-function setMode(mode) {
-  view.set({ mode });
-  saveSetting("mode", mode);
-}
 
 /** @param {"outline" | "heat"} name */
 function setOverlay(name) {
-  view.set({ [name]: !view[name] });
-  saveSetting(name, view[name]);
+  view.save(name, !view[name]);
   sharpen();
 }
 
@@ -288,108 +325,75 @@ function showView() {
 }
 
 function showTable() {
-  showKeys(byId("key-table"), keys, showHints, (text) => { byId("key-problem").textContent = text; });
-}
-
-function showHints() {
-  for (const node of document.querySelectorAll("[data-key]")) {
-    node.textContent = nameKey(keys.map[/** @type {HTMLElement} */ (node).dataset.key ?? ""]);
-  }
-}
-
-/** @param {KeyboardEvent} event */
-function keyDown(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || !me || document.querySelector("dialog[open]")) return;
-  const target = /** @type {HTMLElement} */ (event.target);
-  const typing = target.matches?.("input:not([type=range]), textarea");
-  if (typing) return;
-  const key = getKey(event), action = keys.action(key);
-  if (choosing) {
-    const reason = Object.keys(me.reasons)[Number(key) - 1];
-    if (reason && !event.repeat) {
-      pressedAt = event.timeStamp;
-      judge("no", reason);
-    } else if (key === "Escape") choose(false);
-    if (reason || key === "Escape") {
-      event.preventDefault();
-      return;
-    }
-  }
-  if (action === "blink") {
-    if (target.matches?.("button, a, input")) return; // space presses the element that has the focus
-    event.preventDefault();
-    view.blink(true);
-  } else if (action) {
-    event.preventDefault();
-    if (event.repeat && !REPEATED.includes(action)) return;
-    pressedAt = ["yes", "unsure", "skip"].includes(action) ? event.timeStamp : 0;
-    actions[action]();
-  } else if (key === "Escape" && editing) {
-    editing = null;
-    drawnItem = "";
-    show();
-  } else if (key.startsWith("Arrow") && !target.matches?.("input")) {
-    event.preventDefault();
-    view.arrow(key);
-  }
+  showKeys(byId("key-table"), keys, () => showHints(keys), (text) => { byId("key-problem").textContent = text; });
 }
 
 function wire() {
-  addEventListener("keydown", keyDown);
-  addEventListener("keyup", (event) => { if (keys.action(getKey(event)) === "blink") view.blink(false); });
-  addEventListener("blur", () => view.blink(false));
-  document.addEventListener("click", (event) => {
-    const button = /** @type {HTMLElement | null} */ (/** @type {HTMLElement} */ (event.target).closest("button"));
-    if (!button) return;
-    if (button.dataset.mode) setMode(button.dataset.mode);
-    if (button.dataset.action) {
-      pressedAt = event.timeStamp;
-      actions[button.dataset.action]();
-    }
-    if (button.dataset.reason) {
-      pressedAt = event.timeStamp;
-      judge("no", button.dataset.reason);
-    }
-    // after a click the focus goes to the pictures, so that space does not press the button again
-    if (event.detail && !button.closest("dialog, form")) byId("stage").focus({ preventScroll: true });
+  listenToKeys(keys, {
+    isOpen: () => me !== null && !document.querySelector("dialog[open]"),
+    isChoosing: () => choosing,
+    onReason: (index, at) => {
+      const reason = listReasons(me, current())[index];
+      if (!reason) return false;
+      pressedAt = at;
+      judge("no", reason);
+      return true;
+    },
+    onAction: (action, at) => { pressedAt = at; actions[action](); },
+    onBlink: (on) => view.blink(on),
+    onEscape: () => {
+      if (choosing) choose(false);
+      else if (editing) stopEditing();
+      else return false;
+      return true;
+    },
+    onArrow: (key) => view.arrow(key),
+    onHint: panels.showMessage,
+  });
+  listenToButtons({
+    onMode: (mode) => view.save("mode", mode),
+    onAction: (action, at) => { pressedAt = at; actions[action](); },
+    onReason: (reason, at) => { pressedAt = at; judge("no", reason); },
   });
   holdButton(byId("hold"), view);
   byId("divider").addEventListener("input", (/** @type {any} */ event) => view.moveDivider(event.target.value / 100));
   byId("no-reason").addEventListener("click", () => choose(false));
-  byId("stop-editing").addEventListener("click", () => { editing = null; drawnItem = ""; show(); });
-  byId("reset-keys").addEventListener("click", () => { keys.reset(); showTable(); showHints(); });
-  byId("signout").addEventListener("click", async () => {
-    await Promise.race([outbox.empty(), new Promise((late) => setTimeout(late, 3000))]);
-    await call("logout", {}).catch(() => {});
-    location.reload();
-  });
+  byId("stop-editing").addEventListener("click", stopEditing);
+  byId("reset-keys").addEventListener("click", () => { keys.reset(); showTable(); showHints(keys); });
+  byId("signout").addEventListener("click", () => signOut(outbox));
   listen(view, (verdict) => { pressedAt = performance.now(); judge(verdict); }, panels.showSwipe);
 }
 
 async function boot() {
+  outbox?.close();
+  outbox = null;
+  setOwner(null);
   try {
     me = await call("me");
   } catch (error) {
-    if (!(error instanceof Problem) || error.status !== 401) reportProblem(error);
-    panels.askToken(boot, error instanceof Problem && error.status === 401 ? "" : "The server does not answer.");
+    const isSignedOut = error instanceof Problem && error.status === 401;
+    panels.askToken(boot, isSignedOut ? "" : t("signin.noServer"));
+    if (!isSignedOut) setTimeout(boot, RETRY_MS);
     return;
   }
+  [queue, past, editing, drawnItem] = [[], [], null, ""];
+  done.clear();
+  me.reasons = labelReasons(me);
   panels.showSession(me);
-  byId("reason-keys").replaceChildren(...Object.entries(me.reasons).map(([reason, words], index) =>
-    make("button", { "data-reason": reason }, String(words), " ", make("kbd", {}, index + 1))));
-  outbox = new Outbox(me.name, handleAnswer, handleRefusal, panels.showUnsent);
+  setOwner(me);
+  outbox = new Outbox({ review: me.review, reviewer: me.reviewer, run: me.run, name: me.name }, handleNotice, showState);
+  await outbox.start();
   for (const id of outbox.items()) done.add(id);
-  ({ items: past } = await call("history").catch(() => ({ items: [] })));
-  panels.listVerdicts(past, me.reasons, edit);
+  await readHistory();
   await fill();
   progress();
 }
 
 applyLook();
+translatePage();
 panels.showLook(readSetting("look", "auto"));
-view.set({ mode: MODES.includes(readSetting("mode", "")) ? readSetting("mode", "") : "side",
-  outline: readSetting("outline", true) === true, heat: readSetting("heat", false) === true });
-showHints();
+view.restore();
+showHints(keys);
 wire();
 setInterval(() => { if (me && !document.hidden) progress(); }, PROGRESS_MS);
 setInterval(() => { if (me && queue.length) fill(); }, 120_000); // keeps the leases

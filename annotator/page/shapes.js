@@ -102,3 +102,28 @@ export function computeHeat(first, second, mask) {
   }
   return { rgba, changed, outside, largest };
 }
+
+/**
+ * Shrinks a heat map so that no difference vanishes: of each block of pixels the most different one stays.
+ * @param {Uint8ClampedArray} rgba of the map
+ * @param {number} width
+ * @param {number} height
+ * @param {number} side of the shrunk map at most, px
+ * @returns {{rgba: Uint8ClampedArray, width: number, height: number}}
+ */
+export function shrinkHeat(rgba, width, height, side) {
+  const step = Math.ceil(Math.max(width, height) / side);
+  if (step <= 1) return { rgba, width, height };
+  const small = { width: Math.ceil(width / step), height: Math.ceil(height / step) };
+  const from = new Uint32Array(rgba.buffer, rgba.byteOffset, width * height);
+  const to = new Uint32Array(small.width * small.height), most = new Int32Array(to.length).fill(-1);
+  for (let y = 0, p = 0; y < height; y++) {
+    const line = Math.floor(y / step) * small.width;
+    for (let x = 0; x < width; x++, p++) {
+      const at = line + Math.floor(x / step), i = 4 * p;
+      const weight = 1024 * rgba[i + 3] + rgba[i] + rgba[i + 1] + rgba[i + 2];
+      if (weight > most[at]) { most[at] = weight; to[at] = from[p]; }
+    }
+  }
+  return { rgba: new Uint8ClampedArray(to.buffer), ...small };
+}

@@ -1,5 +1,7 @@
 // @ts-check
-/** Mouse, pen and fingers on the pictures: drag, wheel, pinch, hold, swipe. */
+/** Mouse, pen and fingers on the pictures: drag, wheel, pinch, hold, swipe; and the buttons. */
+
+import { byId } from "./dom.js";
 
 /** @typedef {import("./view.js").View} View */
 
@@ -122,4 +124,24 @@ export function holdButton(button, view) {
     });
   }
   for (const node of [button, view.canvas]) node.addEventListener("contextmenu", (event) => event.preventDefault());
+}
+
+/**
+ * Listens to the buttons that have a view mode, an action or a reason.
+ * @param {object} page
+ * @param {(mode: string) => void} page.onMode
+ * @param {(action: string, at: number) => void} page.onAction
+ * @param {(reason: string, at: number) => void} page.onReason
+ */
+export function listenToButtons({ onMode, onAction, onReason }) {
+  document.addEventListener("click", (event) => {
+    const button = /** @type {HTMLElement | null} */ (/** @type {HTMLElement} */ (event.target).closest("button"));
+    if (!button) return;
+    const { mode, action, reason } = button.dataset;
+    if (mode) onMode(mode);
+    if (action) onAction(action, event.timeStamp);
+    if (reason) onReason(reason, event.timeStamp);
+    // after a click the focus goes to the pictures, so that space does not press the button again
+    if (event.detail && !button.closest("dialog, form")) byId("stage").focus({ preventScroll: true });
+  });
 }

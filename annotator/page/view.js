@@ -1,12 +1,12 @@
 // @ts-check
 /** The pictures on the screen: one canvas with one or two panes, which share their zoom and position. */
 
-import { addHeat } from "./pictures.js";
+import { readSetting, saveSetting } from "./dom.js";
 
 /** @typedef {import("./pictures.js").LoadedPictures} LoadedPictures */
 /** @typedef {{x: number, y: number, w: number, h: number}} Box */
 
-export const MODES = ["side", "slider", "single"];
+const MODES = ["side", "slider", "single"];
 const GAP = 10; // px between two panes
 const MOST_ZOOM = 40;
 const MOST_ENLARGED = 6; // small pictures are enlarged at most this many times
@@ -97,12 +97,16 @@ export class View {
     return { x: box.x + roundToPixel(box.w / 2 - this.x * w), y: box.y + roundToPixel(box.h / 2 - this.y * h), w, h };
   }
 
+  /** True where a pane shows more detail than the pictures that fit a screen have. @returns {boolean} */
+  isCloser() {
+    return this.shown !== null && this.scale() * this.shown.width > this.shown.result.width * 1.1;
+  }
+
   draw() {
     const { context } = this;
     context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
     context.clearRect(0, 0, this.width, this.height);
     if (!this.shown || !this.width) return;
-    if (this.heat) addHeat(this.shown);
     for (const { box, what } of this.panes()) {
       const shows = what === "result" && this.blinking ? "source" : what;
       if (shows !== "both") {
@@ -125,21 +129,24 @@ export class View {
     context.clip();
     context.imageSmoothingEnabled = this.scale() < 2.5;
     context.imageSmoothingQuality = "high";
-    context.drawImage(shown[what], at.x, at.y, at.w, at.h);
+    context.drawImage((this.isCloser() && shown.large ? shown.large : shown)[what], at.x, at.y, at.w, at.h);
     if (this.heat && what === "result" && shown.heat) {
       context.imageSmoothingEnabled = false;
-      context.drawImage(shown.heat.canvas, at.x, at.y, at.w, at.h);
+      context.drawImage(shown.heat.picture, at.x, at.y, at.w, at.h);
     }
     if (this.outline) {
       context.translate(at.x, at.y);
       context.scale(scale, scale);
       context.lineCap = "square";
-      context.strokeStyle = "#0009";
-      context.lineWidth = 3 / scale;
-      context.stroke(shown.outline);
-      context.strokeStyle = "#ffe045";
-      context.lineWidth = 1.25 / scale;
-      context.stroke(shown.outline);
+      for (const [path, colour] of /** @type {[Path2D | null, string][]} */ ([[shown.effects, "#6fc8ff"], [shown.outline, "#ffe045"]])) {
+        if (!path) continue;
+        context.strokeStyle = "#0009";
+        context.lineWidth = 3 / scale;
+        context.stroke(path);
+        context.strokeStyle = colour;
+        context.lineWidth = 1.25 / scale;
+        context.stroke(path);
+      }
     }
     context.restore();
   }
@@ -238,5 +245,23 @@ export class View {
     Object.assign(this, what);
     this.draw();
     this.changed();
+  }
+
+  /** @returns {string} */
+  nextMode() {
+    return MODES[(MODES.indexOf(this.mode) + 1) % MODES.length];
+  }
+
+  /** Sets the mode or an overlay, and saves it in this browser. @param {"mode" | "outline" | "heat"} name @param {string | boolean} value */
+  save(name, value) {
+    this.set({ [name]: value });
+    saveSetting(name, value);
+  }
+
+  /** Sets the mode and the overlays as they were saved. */
+  restore() {
+    const mode = readSetting("mode", "side");
+    this.set({ mode: MODES.includes(mode) ? mode : "side", outline: readSetting("outline", true) === true,
+      heat: readSetting("heat", false) === true });
   }
 }

@@ -17,7 +17,13 @@ MEDIA_TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-PATHS = {"/": "index.html", "/admin": "admin.html", "/favicon.ico": "icon.svg"}
+PATHS = {
+    "/": "index.html",
+    "/admin": "admin.html",
+    "/team": "team/team.html",
+    "/rank": "rank/rank.html",
+    "/favicon.ico": "icon.svg",
+}
 """Addresses of page files beside `/page/<name>`."""
 
 router = APIRouter(prefix="/api/admin", responses=PROBLEMS)
@@ -42,29 +48,28 @@ Count = Annotated[int, Query(ge=1, le=100)]
 @router.get("/overview")
 def get_overview(review: CurrentReview, admin: Admin) -> dict[str, Any]:
     """Return reviewers, agreement, consensus and progress."""
-    with review.database.read() as connection:
-        return statistics.build_overview(connection, review.policy.model_dump())
+    return review.figures.get().overview
 
 
 @router.get("/disputed")
 def list_disputed_items(review: CurrentReview, admin: Admin, start: Start = 0, count: Count = 12) -> dict[str, Any]:
     """Return the items on which votes differ, with the votes."""
     with review.database.read() as connection:
-        return statistics.list_disputed_items(connection, start, count)
+        return statistics.list_items(connection, review.figures.get().disputed, start, count, remarks=False)
 
 
 @router.get("/flagged")
 def list_flagged_items(review: CurrentReview, admin: Admin, start: Start = 0, count: Count = 12) -> dict[str, Any]:
     """Return the items with a remark."""
     with review.database.read() as connection:
-        return statistics.list_flagged_items(connection, start, count)
+        return statistics.list_items(connection, review.figures.get().flagged, start, count, remarks=True)
 
 
 def create_page_router() -> APIRouter:
     """Create the routes of the pages' files, which are read once; any other name is not found, whatever it spells."""
     page_router = APIRouter(include_in_schema=False)
-    paths = [path for path in sorted(PAGE.iterdir()) if path.suffix in MEDIA_TYPES]
-    files = {path.name: (path.read_bytes(), MEDIA_TYPES[path.suffix]) for path in paths}
+    paths = [path for path in sorted(PAGE.rglob("*")) if path.suffix in MEDIA_TYPES]
+    files = {path.relative_to(PAGE).as_posix(): (path.read_bytes(), MEDIA_TYPES[path.suffix]) for path in paths}
 
     def get_file(request: Request, name: str) -> Response:
         if name not in files:
@@ -83,5 +88,5 @@ def create_page_router() -> APIRouter:
 
     for path, name in PATHS.items():
         page_router.add_api_route(path, make_endpoint(name), methods=["GET"])
-    page_router.add_api_route("/page/{name}", get_file, methods=["GET"])
+    page_router.add_api_route("/page/{name:path}", get_file, methods=["GET"])
     return page_router

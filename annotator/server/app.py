@@ -5,7 +5,7 @@ import json
 import logging
 import socket
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
@@ -14,9 +14,12 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
 
 from rasura.annotator.server import admin, routes
+from rasura.annotator.server.connections import TimedProtocol
 from rasura.annotator.server.images import NoPicture
 from rasura.annotator.server.middleware import RequestGuard
 from rasura.annotator.server.review import Review, get_program_version
+from rasura.annotator.server.team import corrections, drawings, management, programs, ranking
+from rasura.annotator.server.team.publisher import Publisher
 from rasura.annotator.store.items import refresh_queue
 from rasura.annotator.store.vote_log import UnknownItem, VoteError, WithdrawnItem
 from rasura.manifests.safety.text import SafeFormatter
@@ -26,6 +29,7 @@ log = logging.getLogger("rasura.review")
 
 def watch_run(review: Review, ended: threading.Event) -> None:
     """Load new rows whenever the run's tables have changed, until the server ends."""
+    publisher = Publisher(review)
     while True:
         try:
             result = refresh_queue(review.run, review.database, review.policy, review.flows, rest=1.0)
@@ -33,7 +37,11 @@ def watch_run(review: Review, ended: threading.Event) -> None:
                 log.info("%d items added, %d withdrawn", result.added, result.withdrawn)
         except Exception as error:  # a run that is being written, a database that is away: try again
             log.warning("the run cannot be read: %s", error)
+        publisher.publish_if_due()
+        with contextlib.suppress(SQLAlchemyError):
+            review.figures.get()  # so that no admin waits for the first ones
         if ended.wait(review.watch_s):
+            publisher.publish()
             return
 
 
@@ -48,6 +56,7 @@ def create_app(review: Review) -> FastAPI:
         yield
         ended.set()
         watcher.join()
+        review.views.close()
 
     app = FastAPI(
         title="Rasura review",
@@ -58,24 +67,33 @@ def create_app(review: Review) -> FastAPI:
         openapi_url=None,
     )
     app.state.review = review
+    assert review.views  # opened once, before there are threads
+    assert review.figures
     app.include_router(routes.router)
     app.include_router(admin.router)
+    for router in (management.router, corrections.router, ranking.router, programs.router, drawings.router):
+        app.include_router(router)
     app.include_router(admin.create_page_router())
     app.add_exception_handler(VoteError, _answer_vote_error)
     app.add_exception_handler(NoPicture, _answer_no_picture)
     app.add_exception_handler(RequestValidationError, _answer_invalid_request)
     app.add_exception_handler(SQLAlchemyError, _answer_no_database)
-    app.add_middleware(RequestGuard, hosts=tuple(review.hosts))
+    app.add_middleware(
+        RequestGuard,
+        hosts=tuple(review.hosts),
+        review_id=review.database.review_id,
+        public_origin=review.public_url,
+    )
     return app
 
 
-def serve_app(app: FastAPI, bound: socket.socket, is_behind_proxy: bool) -> bool:
+def serve_app(app: FastAPI, bound: socket.socket, trusted_proxies: Sequence[str]) -> bool:
     """Serve a review at a socket until the process is stopped, and return whether it could be started.
 
     Args:
         app: the server.
         bound: the socket, already bound.
-        is_behind_proxy: True where the headers of a proxy are to be believed.
+        trusted_proxies: addresses and networks of the proxies whose headers are believed.
     """
     shown = logging.StreamHandler()
     shown.setFormatter(SafeFormatter("%(asctime)s %(message)s"))
@@ -85,7 +103,9 @@ def serve_app(app: FastAPI, bound: socket.socket, is_behind_proxy: bool) -> bool
         access_log=False,
         server_header=False,
         log_config=None,
-        proxy_headers=is_behind_proxy,
+        http=TimedProtocol,
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=list(trusted_proxies),
         timeout_graceful_shutdown=5,
     )
     server = uvicorn.Server(config)

@@ -4,7 +4,6 @@ A request has an item's id and one of a few words. The place of the picture come
 there refers to another one, from that row: no path comes from outside.
 """
 
-import hashlib
 import io
 import threading
 from collections import OrderedDict
@@ -17,10 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from rasura.annotator.server.decoding import limit_memory
 from rasura.annotator.server.variants import render_result
 from rasura.annotator.store.enums import Variant
 from rasura.manifests.errors import StorageError
-from rasura.manifests.images import RGB, BadImage, decode_image, decode_mask, encode_image, open_image
+from rasura.manifests.images import RGB, BadImage, decode_image, decode_mask, encode_image
 from rasura.manifests.run_layout import shard_path, table_path
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import RUN_REFERENCE
@@ -28,11 +28,13 @@ from rasura.manifests.tables import RUN_REFERENCE
 Role = Literal["source", "mask", "result"]
 Size = Literal["view", "native", "thumb"]
 
-CACHE_BYTES = 256 * 2**20
+CACHE_BYTES = 64 * 2**20
 FOOTERS = 256
-VIEW_SIDE = 1600  # px; larger pictures are shrunk until a reviewer zooms in
+VIEW_QUALITY, THUMB_QUALITY = 92, 80
 THUMB_SIDE = 160
-BATCH_ROWS = 2
+BATCH_ROWS = 1
+READ_BYTES = 2**20  # of a column at a time
+LARGE_GROUP = 16 * 2**20  # bytes of a row group that count as large: a page may hold all of its pictures
 _MAGIC = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 
 
@@ -52,12 +54,6 @@ def detect_media_type(data: bytes) -> str | None:
     return next((media_type for magic, media_type in _MAGIC.items() if data.startswith(magic)), None)
 
 
-def compute_etag(item: Any, role: str, size: str) -> str:
-    """Compute a tag that changes when the picture does (a shard's id is a hash of its inputs) and hides its place."""
-    words = (item.place_table, item.place_shard, item.place_row, item.variant, role, size)
-    return hashlib.sha256("\0".join(map(str, words)).encode()).hexdigest()[:32]
-
-
 def shrink(pixels: RGB, side: int, quality: int) -> bytes:
     """Encode a picture as WebP with its longer side at most `side` px."""
     height, width = pixels.shape[:2]
@@ -70,6 +66,11 @@ def shrink(pixels: RGB, side: int, quality: int) -> bytes:
     return out.getvalue()
 
 
+def make_thumbnail(data: bytes) -> bytes:
+    """Make a thumbnail of an encoded picture."""
+    return shrink(decode_image(data), THUMB_SIDE, THUMB_QUALITY)
+
+
 class PictureReader:
     """A reader of the pictures of one run, for any thread."""
 
@@ -80,51 +81,38 @@ class PictureReader:
         self._footers: OrderedDict[tuple[str, str], pq.FileMetaData] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, item: Any, role: Role, size: Size) -> tuple[bytes, str]:
-        """Return a picture's bytes and media type.
+    def get(self, item: Any, role: Role) -> tuple[bytes, str]:
+        """Return a picture as it is stored, and its media type.
 
         Args:
             item: row of the table `items`.
             role: source, mask or result.
-            size: native, as it is stored; view, at most `VIEW_SIDE` px; or a thumbnail.
 
         Raises:
             NoPicture: it cannot be read.
         """
-        key = (item.place_table, item.place_shard, item.place_row, item.variant, role, size)
-        data = self._find_in_cache(key)
-        if data is None:
-            try:
-                data = self._make(item, role, size)
-            except (OSError, StorageError, BadImage, pa.ArrowException, IndexError) as error:
-                raise NoPicture(f"the {role} of row {item.row_id} cannot be read: {error}") from error
-            self._cache_picture(key, data)
+        try:
+            data = self._make(item, role)
+        except (OSError, StorageError, BadImage, pa.ArrowException, IndexError) as error:
+            raise NoPicture(f"the {role} of row {item.row_id} cannot be read: {error}") from error
         return data, detect_media_type(data) or "application/octet-stream"
 
-    def _make(self, item: Any, role: Role, size: Size) -> bytes:
+    def _make(self, item: Any, role: Role) -> bytes:
         place = (item.place_table, item.place_shard, item.place_row)
-        if role == "result" and item.variant not in (Variant.TARGET, Variant.UNTOUCHED):
+        if role == "result" and item.variant != Variant.TARGET:
             source, target = (decode_image(self.read_picture(place, name)) for name in ("source", "target"))
-            data = encode_image(
-                render_result(item.variant, source, target, decode_mask(self.read_picture(place, "mask")))
-            )
-        else:
-            column = "target" if role == "result" and item.variant == Variant.TARGET else role
-            data = self.read_picture(place, "source" if column == "result" else column)
-        if detect_media_type(data) is None:
-            data = encode_image(decode_image(data))
-        if size == "thumb":
-            return shrink(decode_image(data), THUMB_SIDE, 80)
-        if size == "view" and role != "mask" and max(open_image(data).size) > VIEW_SIDE:
-            return shrink(decode_image(data), VIEW_SIDE, 92)
-        return data
+            mask = decode_mask(self.read_picture(place, "mask"))
+            return encode_image(render_result(item.variant, source, target, mask))
+        data = self.read_picture(place, "target" if role == "result" else role)
+        return data if detect_media_type(data) is not None else encode_image(decode_image(data))
 
-    def read_picture(self, place: tuple[str, str, int], column: str) -> bytes:
+    def read_picture(self, place: tuple[str, str, int], column: str, keep: bool = True) -> bytes:
         """Read a picture as it is stored in its shard, or in that of the row that this one refers to.
 
         Args:
             place: table, shard and row.
             column: that has the picture.
+            keep: keep it in memory.
 
         Raises:
             OSError, ArrowException, IndexError: there is none, or it cannot be read.
@@ -132,7 +120,8 @@ class PictureReader:
         key = (*place, column)
         if (data := self._find_in_cache(key)) is None:
             data = self._read(self.run, place, column)
-            self._cache_picture(key, data)
+            if keep:
+                self._cache_picture(key, data)
         return data
 
     def _read(self, run: Store, place: tuple[str, str, int], column: str) -> bytes:
@@ -141,14 +130,18 @@ class PictureReader:
         name = f"{table_path(table)}/{shard_path(shard)}"
         with run.open(name) as source:
             footer = self._footers.get((run.uri, name))
-            with pq.ParquetFile(source, metadata=footer, pre_buffer=False) as file:
+            with pq.ParquetFile(source, metadata=footer, pre_buffer=False, buffer_size=READ_BYTES) as file:
                 self._cache_footer((run.uri, name), file.metadata)
                 columns = set(file.schema_arrow.names)
                 if column in columns:
-                    picture = _read_row(file, row, [f"{column}.bytes"], name)[column]
+                    groups = file.metadata.num_row_groups
+                    is_large = groups > 0 and file.metadata.row_group(0).total_byte_size > LARGE_GROUP
+                    with limit_memory(is_large):
+                        picture = _read_row(file, row, [f"{column}.bytes"], name)[column]
+                        pa.default_memory_pool().release_unused()
                     if picture is None or picture["bytes"] is None:
                         raise IndexError(f"the row has no {column}")
-                    return bytes(picture["bytes"])
+                    return picture["bytes"]  # type: ignore[no-any-return]
                 names = [reference for reference in RUN_REFERENCE if reference in columns]
                 reference = _read_row(file, row, names, name) if names else {}
         if reference.get("ref_shard") is None:

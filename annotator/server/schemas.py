@@ -1,10 +1,10 @@
 """Requests and answers of the API."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from rasura.annotator.store.enums import Reason, Verdict
+from rasura.annotator.store.enums import Task, Verdict
 from rasura.annotator.store.leases import MAX_OPEN_ITEMS
 
 
@@ -45,7 +45,7 @@ class VoteRequest(RequestBody):
     item: ItemId
     nonce: Nonce
     verdict: Verdict | Literal["skip"]
-    reason: Reason | None = None
+    reason: str | None = Field(None, pattern=r"^[a-z][a-z0-9_]{0,15}$", description="a word of the item's reasons")
     seconds: float | None = Field(None, ge=0, le=1e6, allow_inf_nan=False, description="from the picture to the key")
     guidelines: str | None = Field(None, pattern=r"^[0-9a-f]{1,16}$")
 
@@ -66,6 +66,8 @@ class Problem(BaseModel):
 
 
 class SessionInfo(BaseModel):
+    review: str = Field(description="id of the review")
+    reviewer: int = Field(description="id of the reviewer in it")
     name: str
     admin: bool
     run: str
@@ -73,12 +75,35 @@ class SessionInfo(BaseModel):
     lease_minutes: float
     guidelines: str
     reasons: dict[str, str]
+    expert: bool = False
+    wording: "Wording"
+
+
+class TaskWording(BaseModel):
+    """What is asked about an item, in the words of an admin; null where the page's own are used."""
+
+    reasons: list[str]
+    labels: dict[str, str] | None = None
+
+
+class Wording(BaseModel):
+    """The wording of the review: of each task, of the verdicts, and the guidelines as a tree of elements."""
+
+    version: int
+    tasks: dict[str, TaskWording]
+    labels: dict[str, str]
+    guidelines: list[Any] | None
 
 
 class Item(BaseModel):
     id: str
     label: str | None
     dilation: int
+    task: Task = Task.REMOVAL
+
+
+class UndoResult(Item):
+    open: bool = Field(description="false: the item needs no vote any more, and was not opened again")
 
 
 class Items(BaseModel):

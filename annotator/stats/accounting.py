@@ -3,11 +3,13 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, and_, case, func, select
+from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, select
 
 from rasura.annotator.store.database import items, leases, standing
 from rasura.annotator.store.enums import ItemKind
-from rasura.annotator.store.vote_log import fold_entries, read_entries
+from rasura.annotator.store.team.rulings import find_stored_faults
+from rasura.annotator.store.team.tables import has_team_tables, rulings
+from rasura.annotator.store.vote_log import fold_entries, fold_rulings, read_entries
 from rasura.manifests.spelling import format_count
 
 
@@ -48,6 +50,8 @@ def read_accounting(connection: Connection) -> ReviewAccounting:
     """Read the accounting of a review."""
     active = ~items.c.withdrawn
     asked = (items.c.needed > 0) | (items.c.votes > 0)
+    if has_team_tables(connection):
+        asked |= exists().where(rulings.c.item == items.c.id)
     done = items.c.votes >= items.c.needed
 
     def count(*conditions: ColumnElement[bool]) -> ColumnElement[int]:
@@ -71,8 +75,10 @@ def find_faults(connection: Connection) -> list[str]:
     Returns:
         A text for each difference; none where all is well.
     """
-    faults = []
-    counting = fold_entries(read_entries(connection))
+    faults: list[str] = []
+    entries = read_entries(connection)
+    counting = fold_entries(entries)
+    faults += find_stored_faults(connection, fold_rulings(entries))
     stored = {(row.item, row.reviewer): row for row in connection.execute(select(standing))}
     for item, reviewer in sorted(set(counting) ^ set(stored)):
         faults.append(f"item {item}, reviewer {reviewer}: the log and the standing votes differ")

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +13,14 @@ from rasura.annotator.stats.accounting import read_accounting
 from rasura.annotator.store.database import items, log, standing
 from rasura.annotator.store.enums import Action, ItemKind
 from rasura.annotator.store.reviewers import Reviewer, list_names
-from rasura.annotator.store.vote_log import ItemReviewer, LogEntry, collect_flags, fold_entries, read_entries
+from rasura.annotator.store.vote_log import (
+    ItemReviewer,
+    LogEntry,
+    collect_flags,
+    fold_entries,
+    fold_rulings,
+    read_entries,
+)
 
 BREAK_S = 120.0
 """A longer time between two votes is a break."""
@@ -74,54 +81,91 @@ def build_timeline(times: Sequence[float], bars: int = BARS) -> dict[str, Any]:
     return {"start": start, "step": float(step), "counts": counts}
 
 
-def compute_weights(connection: Connection, folded: Mapping[ItemReviewer, LogEntry]) -> dict[int, float]:
+def compute_weights(connection: Connection, entries: Sequence[LogEntry]) -> dict[int, float]:
     """Compute each reviewer's weight from the answers on honeypots.
 
     Args:
         connection: to the database.
-        folded: the entries that count.
+        entries: of the log.
 
     Returns:
         Reviewer -> weight, for those who have answered any.
     """
     tally: dict[int, list[int]] = defaultdict(lambda: [0, 0])
-    for reviewer, verdict, expected in _list_answers(connection, folded):
+    for reviewer, verdict, expected in _list_answers(connection, entries):
         tally[reviewer][verdict != expected] += 1
     return {reviewer: agreement.compute_accuracy_weight(right, wrong) for reviewer, (right, wrong) in tally.items()}
 
 
-def _list_answers(connection: Connection, folded: Mapping[ItemReviewer, LogEntry]) -> list[tuple[int, str, str]]:
-    """List (reviewer, verdict, right answer) of the votes on honeypots."""
-    honeypots = select(items.c.id, items.c.expected).where(items.c.kind == ItemKind.HONEYPOT)
+def _list_answers(connection: Connection, entries: Sequence[LogEntry]) -> list[tuple[int, str, str]]:
+    """List (reviewer, verdict, right answer) of each reviewer's first vote on each honeypot.
+
+    Whoever is told the answer, or guesses it later, mends no record by an edit or an undo.
+    """
+    # imported votes can be on what is an example here
+    honeypots = select(items.c.id, items.c.expected).where(items.c.kind != ItemKind.CANDIDATE)
     expected = {row.id: row.expected for row in connection.execute(honeypots)}
-    return [
-        (reviewer, entry.verdict, expected[item])
-        for (item, reviewer), entry in folded.items()
-        if item in expected and entry.verdict
-    ]
+    first: dict[ItemReviewer, str] = {}
+    for entry in entries:
+        if entry.item in expected and entry.verdict and entry.action in (Action.VOTE, Action.EDIT):
+            first.setdefault((entry.item, entry.reviewer), entry.verdict)
+    return [(reviewer, verdict, expected[item]) for (item, reviewer), verdict in first.items()]
 
 
-def build_overview(connection: Connection, policy: Mapping[str, Any]) -> dict[str, Any]:
-    """Build all figures of the admin page.
+@dataclass(frozen=True)
+class Figures:
+    """What the admin page shows of the whole log.
+
+    Attributes:
+        overview: see `build_overview`.
+        disputed: ids of the items on which votes differ, the most divided first.
+        flagged: ids of the items with a remark, the newest first.
+    """
+
+    overview: dict[str, Any]
+    disputed: list[str]
+    flagged: list[str]
+
+
+def build_figures(connection: Connection, policy: Mapping[str, Any]) -> Figures:
+    """Build all that the admin page shows of the whole log, which is read once.
 
     Args:
         connection: to the database.
         policy: of the review, as JSON.
     """
     entries = read_entries(connection)
+    newest = sorted(collect_flags(entries).values(), key=lambda entry: -entry.seq)
+    flagged = list(dict.fromkeys(entry.item for entry in newest))
+    return Figures(build_overview(connection, policy, entries), _find_disputed(entries), flagged)
+
+
+def build_overview(
+    connection: Connection, policy: Mapping[str, Any], entries: Sequence[LogEntry] | None = None
+) -> dict[str, Any]:
+    """Build the figures of the admin page.
+
+    Args:
+        connection: to the database.
+        policy: of the review, as JSON.
+        entries: of the log; read where they are not given.
+    """
+    entries = read_entries(connection) if entries is None else entries
     folded = fold_entries(entries)
     controls = set(connection.execute(select(items.c.id).where(items.c.kind != ItemKind.CANDIDATE)).scalars())
     on_candidates = {key: entry for key, entry in folded.items() if entry.verdict and key[0] not in controls}
     votes = [(item, reviewer, entry.verdict) for (item, reviewer), entry in on_candidates.items() if entry.verdict]
     by_item = agreement.group_by_item(votes)
+    decided = {item: agreement.find_consensus(verdicts).verdict or "tie" for item, verdicts in by_item.items()}
+    ruled = {item: str(entry.verdict) for item, entry in fold_rulings(entries).items()}
     return {
         "policy": policy,
         "account": asdict(read_accounting(connection)),
-        "reviewers": _summarize_reviewers(connection, folded, on_candidates),
+        "reviewers": _summarize_reviewers(connection, entries, on_candidates),
         "pairs": [_describe_pair(pair) for pair in agreement.compare_reviewers(votes)],
         "alpha": agreement.compute_krippendorff_alpha(votes),
         "shared": sum(len(verdicts) > 1 for verdicts in by_item.values()),
-        "consensus": Counter(agreement.find_consensus(verdicts).verdict or "tie" for verdicts in by_item.values()),
+        "consensus": Counter({**decided, **ruled}.values()),
         "reasons": Counter(entry.reason for entry in on_candidates.values() if entry.reason),
         "removers": _count_by_remover(connection, by_item),
         "timeline": build_timeline([entry.time for entry in on_candidates.values()]),
@@ -135,11 +179,11 @@ def _describe_pair(pair: agreement.ReviewerPair) -> dict[str, Any]:
 
 
 def _summarize_reviewers(
-    connection: Connection, folded: Mapping[ItemReviewer, LogEntry], on_candidates: Mapping[ItemReviewer, LogEntry]
+    connection: Connection, log_entries: Sequence[LogEntry], on_candidates: Mapping[ItemReviewer, LogEntry]
 ) -> list[dict[str, Any]]:
     """Summarize the votes of each reviewer, sorted by name."""
     answers: dict[int, list[tuple[str, str]]] = defaultdict(list)
-    for reviewer, verdict, expected in _list_answers(connection, folded):
+    for reviewer, verdict, expected in _list_answers(connection, log_entries):
         answers[reviewer].append((verdict, expected))
     entries: dict[int, list[LogEntry]] = defaultdict(list)
     for (_, reviewer), entry in on_candidates.items():
@@ -166,41 +210,32 @@ def _count_by_remover(connection: Connection, by_item: Mapping[str, Mapping[int,
     return [{"name": name, **counts} for name, counts in sorted(tally.items())]
 
 
-def list_disputed_items(connection: Connection, start: int, count: int) -> dict[str, Any]:
-    """List the items on which votes differ, the most divided first, with the votes.
-
-    Args:
-        connection: to the database.
-        start: items to skip.
-        count: items to list.
-    """
+def _find_disputed(entries: Sequence[LogEntry]) -> list[str]:
+    """Find the items on which votes differ, the most divided first."""
     votes: dict[str, list[LogEntry]] = defaultdict(list)
-    for (item, _), entry in fold_entries(read_entries(connection)).items():
+    for (item, _), entry in fold_entries(entries).items():
         if entry.verdict:
             votes[item].append(entry)
     disputed = {item: entries for item, entries in votes.items() if len({entry.verdict for entry in entries}) > 1}
-    ordered = sorted(disputed, key=lambda item: (_compute_lead(disputed[item]), item))
-    return {"total": len(ordered), "items": _describe_items(connection, ordered[start : start + count], votes)}
+    return sorted(disputed, key=lambda item: (_compute_lead(disputed[item]), item))
 
 
-def list_flagged_items(connection: Connection, start: int, count: int) -> dict[str, Any]:
-    """List the items with a remark, the newest first, with remarks and votes.
+def list_items(connection: Connection, ids: Sequence[str], start: int, count: int, remarks: bool) -> dict[str, Any]:
+    """List items of the admin page with their votes.
 
     Args:
         connection: to the database.
+        ids: of all items, in order.
         start: items to skip.
         count: items to list.
+        remarks: list remarks, too.
     """
-    log_entries = read_entries(connection)
-    entries: dict[str, list[LogEntry]] = defaultdict(list)
-    newest = sorted(collect_flags(log_entries).items(), key=lambda flag: -flag[1].seq)
-    for (item, _), entry in newest:
-        entries[item].append(entry)
-    for (item, _), entry in fold_entries(log_entries).items():
-        if item in entries and entry.verdict:
-            entries[item].append(entry)
-    ordered = list(dict.fromkeys(item for (item, _), _ in newest))
-    return {"total": len(ordered), "items": _describe_items(connection, ordered[start : start + count], entries)}
+    part = ids[start : start + count]
+    entries = {
+        item: [entry for entry in of_item if entry.verdict or remarks]
+        for item, of_item in read_entries_of(connection, part).items()
+    }
+    return {"total": len(ids), "items": describe_items(connection, part, entries)}
 
 
 def _compute_lead(votes: Sequence[LogEntry]) -> float:
@@ -209,9 +244,24 @@ def _compute_lead(votes: Sequence[LogEntry]) -> float:
     return counts.most_common(1)[0][1] / len(votes)
 
 
-def _describe_items(
-    connection: Connection, ids: Sequence[str], entries: Mapping[str, Sequence[LogEntry]]
+def read_entries_of(connection: Connection, ids: Sequence[str]) -> dict[str, list[LogEntry]]:
+    """Read the votes that count, the flags and the rulings on items, by item."""
+    columns = [log.c[name] for name in LogEntry.__dataclass_fields__]
+    statement = select(*columns).where(log.c.item.in_(ids)).order_by(log.c.seq)
+    entries = [LogEntry(*row) for row in connection.execute(statement)]
+    chosen = [*fold_entries(entries).values(), *collect_flags(entries).values(), *fold_rulings(entries).values()]
+    by_item: dict[str, list[LogEntry]] = defaultdict(list)
+    for entry in sorted(chosen, key=lambda entry: (entry.action != Action.FLAG, entry.seq)):
+        by_item[entry.item].append(entry)
+    return by_item
+
+
+def describe_items(
+    connection: Connection, ids: Sequence[str], entries: Mapping[str, Sequence[LogEntry]] | None = None
 ) -> list[dict[str, Any]]:
+    """Describe items for admins and experts, with entries of the log: those that are given, or all that count."""
+    if entries is None:
+        entries = read_entries_of(connection, ids)
     names = list_names(connection)
     rows = {row.id: row for row in connection.execute(select(items).where(items.c.id.in_(ids)))}
     columns = ("id", "row_id", "flow", "label", "remover", "score", "expected")
@@ -220,7 +270,7 @@ def _describe_items(
     for row in (rows[id] for id in ids if id in rows):
         votes = [
             {"reviewer": names.get(entry.reviewer, "?"), **{field: getattr(entry, field) for field in fields}}
-            for entry in entries[row.id]
+            for entry in entries.get(row.id, ())
         ]
         described.append({**{column: getattr(row, column) for column in columns}, "votes": votes})
     return described

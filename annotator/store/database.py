@@ -8,6 +8,7 @@ SQLite, a transaction's advisory lock in PostgreSQL. Readers never wait.
 
 import contextlib
 import queue
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -26,7 +27,6 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
-    MetaData,
     String,
     Table,
     Text,
@@ -38,17 +38,18 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DatabaseError, OperationalError
 
+from rasura.annotator.store.team.tables import metadata
 from rasura.manifests.errors import ReviewError
 
 T = TypeVar("T")
 
 VERSION = "1"
+REVIEW, SECRET = "review", "secret"
+"""Keys of the table `meta`: the id of the review, which everybody may see, and a secret, which nobody may."""
 BATCH = 64  # jobs in one transaction at most
 BUSY_MS = 10_000
 _LOCK = 0x5241_5355_5241  # id of the advisory lock: "RASURA"
 _KEY = BigInteger().with_variant(Integer, "sqlite")
-
-metadata = MetaData()
 
 meta = Table("meta", metadata, Column("key", String(32), primary_key=True), Column("value", Text, nullable=False))
 
@@ -241,6 +242,15 @@ def _describe_version(address: str, version: str) -> str:
     return f"{address} is a review of version {version}; this program reads and writes version {VERSION}"
 
 
+def _draw_once(connection: Connection, key: str, count: int) -> str:
+    """Return a value of the table `meta`: random bytes in hex, drawn where there is none yet."""
+    value: str | None = connection.execute(select(meta.c.value).where(meta.c.key == key)).scalar()
+    if value is None:
+        value = secrets.token_hex(count)
+        connection.execute(insert(meta).values(key=key, value=value))
+    return value
+
+
 def get_lock_file(file: Path) -> Path:
     """Return the place of the lock of an SQLite file's server."""
     return file.with_name(f".{file.name}.lock")
@@ -295,6 +305,8 @@ class Database:
                 version = connection.execute(select(meta.c.value).where(meta.c.key == "version")).scalar()
                 if version is None:
                     connection.execute(insert(meta).values(key="version", value=VERSION))
+                self.review_id = _draw_once(connection, REVIEW, 8)
+                _draw_once(connection, SECRET, 32)
         except DatabaseError as error:
             self._dispose()
             raise NoDatabase(f"cannot open the review's database {self.address}: {error.orig}") from None
@@ -312,7 +324,7 @@ class Database:
 
     @property
     def address(self) -> str:
-        """The URL without its password."""
+        """The URL without password."""
         return self._writing.url.render_as_string(hide_password=True)
 
     def submit(self, job: Callable[[Connection], T]) -> "Future[T]":
@@ -369,8 +381,7 @@ class Database:
         """Delete an SQLite file that was closed, what is beside it, and its folder where it is empty then."""
         if (file := self.file) is None:
             return
-        beside = [file.with_name(f"{file.name}-{suffix}") for suffix in ("wal", "shm")]
-        for path in (file, *beside, get_lock_file(file)):
+        for path in (file, *(file.with_name(f"{file.name}-{part}") for part in ("wal", "shm")), get_lock_file(file)):
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             file.parent.rmdir()

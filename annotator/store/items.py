@@ -18,16 +18,18 @@ from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from rasura.annotator.store.database import Database, items, meta, reviewers, standing, turns
-from rasura.annotator.store.enums import MISTAKES, ItemKind, Variant, Verdict
+from rasura.annotator.store.enums import MISTAKES, TASK_OF_KIND, ItemKind, Task, Variant, Verdict
+from rasura.annotator.store.known_answers import cover_labels, read_disguise, store_coverage
 from rasura.annotator.store.leases import recount
 from rasura.annotator.store.policy import Policy, compute_priority, count_needed_votes, draw_uniform
+from rasura.annotator.store.rows import NothingToReview, ReviewableRow, list_reviewed, list_true
+from rasura.annotator.store.team.tables import details, pushed, rulings
 from rasura.annotator.store.turns import store_turns
 from rasura.manifests.errors import ReviewError
 from rasura.manifests.ids import hash_json
 from rasura.manifests.run_layout import manifest_path, read_plan
-from rasura.manifests.schemas import CANDIDATE_KINDS, PICTURES
 from rasura.manifests.storage import Store
-from rasura.manifests.tables import Table, Tables
+from rasura.manifests.tables import Tables
 
 CHUNK = 1000
 """Rows in one transaction, for which reviewers wait."""
@@ -38,50 +40,10 @@ SCENE_CHUNK = 50
 HONEYPOTS = 2000
 """Rows with a true target that are used, at most."""
 EXAMPLES = 2
-REQUIRED_PICTURES = ("source", "target", "mask")
-LIGHT_COLUMNS = (
-    *("scene_id", "kind", "label", "remover", "round", "score", "verdict", "hole_dilation"),
-    *("ref_table", "ref_shard", "ref_row", "ref_run"),
-)
-
-
-class NothingToReview(ReviewError):
-    """A run has no candidate to review."""
 
 
 class NeverOpened(ReviewError):
     """A review whose queue has never been loaded from its run."""
-
-
-@dataclass(frozen=True)
-class ReviewableRow:
-    """A row of a run that can be reviewed.
-
-    Attributes:
-        id: of the row.
-        flow: that has it.
-        place: table, shard and row of its pictures.
-        scene: id of its scene; the row's own id where it has none.
-        kind: captured, simulated, inserted or edited.
-        label: class of its object.
-        remover: that made it.
-        round: of the loop in which it was made.
-        score: that a discriminator gave it.
-        dilation: px by which the remover dilated the mask.
-        judged: True where it has a verdict already.
-    """
-
-    id: str
-    flow: str
-    place: tuple[str, str, int]
-    scene: str
-    kind: str
-    label: str | None = None
-    remover: str | None = None
-    round: int | None = None
-    score: float | None = None
-    dilation: int | None = None
-    judged: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,7 +102,7 @@ def refresh_queue(
 
     Raises:
         NoRun: it is no run.
-        NothingToReview: the run has no candidate.
+        NothingToReview: the run has no row to review.
     """
     inputs = compute_fingerprint(run, policy, flows)
     with database.read() as connection:
@@ -168,79 +130,20 @@ def has_content(database: Database) -> bool:
         return is_loaded or connection.execute(select(reviewers.c.id)).first() is not None
 
 
-def check_candidates(run: Store) -> None:
+def check_reviewable(run: Store) -> None:
     """Check that a run has something to review.
 
     Raises:
         NoRun: it is no run.
-        NothingToReview: it has no candidate.
+        NothingToReview: it has nothing, or all of it has a verdict.
     """
-    if not any(row.kind in CANDIDATE_KINDS and not row.judged for row in list_rows(run)):
-        raise _describe_empty(run)
-
-
-def _describe_empty(run: Store) -> NothingToReview:
-    return NothingToReview(
-        f"{run.uri} has no candidate: no complete table with rows of kind 'edited' or 'inserted' and no verdict"
-    )
+    if all(row.judged for row in list_reviewed(run)):
+        raise NothingToReview(f"{run.uri} has no row to review: all of them have a verdict")
 
 
 def _store_fingerprint(connection: Connection, value: str) -> None:
     connection.execute(delete(meta).where(meta.c.key == "loaded"))
     connection.execute(insert(meta).values(key="loaded", value=value))
-
-
-def _iterate_rows(table: Table) -> Iterator[ReviewableRow]:
-    if "kind" not in table.schema or not set(REQUIRED_PICTURES) <= set(table.full_schema):
-        return
-    if not any(kind in PICTURES for kind in table.schema.values()) and "ref_shard" not in table.schema:
-        return
-    light = table.read_light(LIGHT_COLUMNS)
-    columns = {name: light[name].to_pylist() for name in light.column_names}
-    nothing = [None] * light.num_rows
-    for index, id in enumerate(columns["id"]):
-        value = {name: columns.get(name, nothing)[index] for name in LIGHT_COLUMNS}
-        place = (table.name, columns["shard"][index], columns["row"][index])
-        if value["ref_shard"] is not None and value["ref_run"] is None:  # pictures of another run: by its own place
-            place = (value["ref_table"], value["ref_shard"], value["ref_row"])
-        yield ReviewableRow(
-            id=id,
-            flow=table.name,
-            place=place,
-            scene=value["scene_id"] or id,
-            kind=value["kind"],
-            label=value["label"],
-            remover=value["remover"],
-            round=value["round"],
-            score=value["score"],
-            dilation=None if value["hole_dilation"] is None else int(value["hole_dilation"]),
-            judged=value["verdict"] is not None,
-        )
-
-
-def list_rows(run: Store, flows: Sequence[str] = ()) -> list[ReviewableRow]:
-    """List the rows that have a source, mask and target.
-
-    A row that is in several flows (made in one, scored or selected in another) is taken from the last of them.
-
-    Args:
-        run: to read.
-        flows: only these, as far as they are complete; all where none is named.
-
-    Raises:
-        NoRun: it is no run.
-        NothingToReview: it has no such flow.
-    """
-    tables, rows = Tables(run), dict[str, ReviewableRow]()
-    complete = set(tables.names())
-    plan = read_plan(run)
-    names = list(plan.flows)
-    if unknown := [flow for flow in flows if flow not in names]:
-        raise NothingToReview(f"{run.uri} has no flow '{unknown[0]}' (it has: {', '.join(names)})")
-    for flow in names:
-        if flow in complete and flow in (flows or plan.main_flows):
-            rows |= {row.id: row for row in _iterate_rows(tables.table(flow))}
-    return list(rows.values())
 
 
 def _make_item(row: ReviewableRow, kind: ItemKind, variant: Variant, policy: Policy, rank: int) -> dict[str, Any]:
@@ -274,7 +177,7 @@ def _make_item(row: ReviewableRow, kind: ItemKind, variant: Variant, policy: Pol
     }
 
 
-def build_control_items(rows: Sequence[ReviewableRow], policy: Policy) -> Iterator[dict[str, Any]]:
+def build_control_items(rows: Sequence[ReviewableRow], policy: Policy, secret: str) -> Iterator[dict[str, Any]]:
     """Make the items whose answer is known: half of them the true target (yes), half a deliberate mistake (no).
 
     The first few rows, in the order of a hash, become the guidelines' examples instead, one item for each mistake.
@@ -282,15 +185,16 @@ def build_control_items(rows: Sequence[ReviewableRow], policy: Policy) -> Iterat
     Args:
         rows: with a true target.
         policy: of the review.
+        secret: of the database, which decides about all of it.
     """
-    ordered = sorted(rows, key=lambda row: draw_uniform(policy.seed, "truth", row.id))
+    ordered = sorted(rows, key=lambda row: draw_uniform(secret, "truth", row.id))
     examples = ordered[: EXAMPLES if len(ordered) > 2 * EXAMPLES else min(1, len(ordered))]
     for row in examples:
         for variant in (Variant.TARGET, *MISTAKES):
             yield _make_item(row, ItemKind.EXAMPLE, variant, policy, 0)
     wrong = (Variant.UNTOUCHED, Variant.BLUR, Variant.HALLUCINATED)
     for row in ordered[len(examples) :][:HONEYPOTS]:
-        chance = draw_uniform(policy.seed, "answer", row.id)
+        chance = draw_uniform(secret, "answer", row.id)
         variant = Variant.TARGET if chance < 0.5 else wrong[int((chance - 0.5) * 2 * len(wrong))]
         yield _make_item(row, ItemKind.HONEYPOT, variant, policy, 0)
 
@@ -305,23 +209,32 @@ def _upsert(connection: Connection, values: Sequence[dict[str, Any]], policy: Po
     statement = statement.on_conflict_do_update(
         index_elements=["id"], set_={name: statement.excluded[name] for name in names}
     )
+    kinds = {value["id"]: value["kind"] for value in values}
+    moved = [id for id, old in existing.items() if old.kind != kinds[id]]  # between asked about and known
     voted = [id for id, old in existing.items() if old.votes]
+    ruled = set(connection.execute(select(rulings.c.item).where(rulings.c.item.in_(ids))).scalars())
+    first = {row[0]: row[1] for row in connection.execute(select(pushed).where(pushed.c.item.in_(ids)))}
     verdicts: dict[str, list[str]] = defaultdict(list)
     of = (standing.c.item.in_(voted), standing.c.verdict.is_not(None))
     for row in connection.execute(select(standing.c.item, standing.c.verdict).where(*of)):
         verdicts[row.item].append(row.verdict)
     changed = []
     for value in values:
+        value["priority"] = first.get(value["id"], value["priority"])
         if old := existing.get(value["id"]):
             value |= {"votes": old.votes, "leases": old.leases}
             if value["kind"] == ItemKind.CANDIDATE:
-                value["needed"] = count_needed_votes(policy, verdicts[value["id"]], value["score"])
+                given = verdicts[value["id"]]
+                needed = len(given) if old.id in ruled else count_needed_votes(policy, given, value["score"])
+                value["needed"] = needed
                 value["free"] = max(0, value["needed"] - old.votes - old.leases)
             if all(getattr(old, name) == value[name] for name in names):
                 continue
         changed.append(value)
     if changed:
         connection.execute(statement, changed)
+    for id in moved:
+        recount(connection, policy, id)
     return len(set(ids) - set(existing))
 
 
@@ -349,6 +262,53 @@ def _order_scenes(database: Database, policy: Policy, rows: Sequence[ReviewableR
         database.write(partial(store, part=part))
 
 
+def _list_reviewed(run: Store, database: Database, flows: Sequence[str]) -> list[ReviewableRow]:
+    """List the rows that people are asked about; none where the run has lost all that the queue had.
+
+    Raises:
+        NothingToReview: the run never had any, or flows are named that have none: the queue is not emptied by a slip.
+    """
+    try:
+        return list_reviewed(run, flows)
+    except NothingToReview:
+        if flows and set(flows) - (set(read_plan(run).flows) - set(Tables(run).names())):
+            raise
+        with database.read() as connection:
+            if connection.execute(select(items.c.id).limit(1)).first() is None:
+                raise
+        return []
+
+
+def _describe_tasks(
+    reviewed: Sequence[ReviewableRow],
+    truth: Sequence[ReviewableRow],
+    controls: Sequence[Mapping[str, Any]],
+    secret: str,
+) -> list[dict[str, Any]]:
+    """Make the rows of `details`. An item with a known answer asks what one of the others asks, drawn by lot."""
+    tasks = [TASK_OF_KIND.get(row.kind, Task.REMOVAL) for row in reviewed]
+    described = [
+        {"item": compute_item_id(row.place, Variant.TARGET), "task": task, "scene": row.scene}
+        for row, task in zip(reviewed, tasks, strict=True)
+    ]
+    scenes = {row.id: row.scene for row in truth}
+    for control in controls:
+        lot = draw_uniform(secret, "task", control["id"])
+        task = tasks[int(lot * len(tasks))] if tasks else Task.REMOVAL
+        described.append({"item": control["id"], "task": task, "scene": scenes[control["row_id"]]})
+    return described
+
+
+def _store_details(connection: Connection, values: Sequence[Mapping[str, Any]]) -> None:
+    ids = [value["item"] for value in values]
+    stored = {row.item: tuple(row) for row in connection.execute(select(details).where(details.c.item.in_(ids)))}
+    names = details.c.keys()
+    changed = [value for value in values if stored.get(value["item"]) != tuple(value[name] for name in names)]
+    if changed:
+        connection.execute(delete(details).where(details.c.item.in_([value["item"] for value in changed])))
+        connection.execute(insert(details), [{**value, "task": str(value["task"])} for value in changed])
+
+
 def load_queue(
     run: Store, database: Database, policy: Policy, flows: Sequence[str] = (), rest: float = 0.0
 ) -> LoadResult:
@@ -358,37 +318,43 @@ def load_queue(
         run: that has the candidates.
         database: of the review.
         policy: of the review.
-        flows: only candidates of these; of all flows where none is named.
+        flows: all rows of these; where none is named, see `annotator.store.rows.list_reviewed`.
         rest: pause after each chunk, as a multiple of its own time, in which others have the database.
 
     Raises:
         NoRun: it is no run.
-        NothingToReview: the run has no candidate, and never had one.
+        NothingToReview: the run has no row to review, and never had one.
     """
-    rows = list_rows(run, flows)
-    made = [row for row in rows if row.kind in CANDIDATE_KINDS]
+    made = _list_reviewed(run, database, flows)
     waiting = [row for row in made if not row.judged]
     if run.exists(ASKED):
         asked = set(json.loads(run.read(ASKED)))
         waiting = [row for row in waiting if compute_item_id(row.place, Variant.TARGET) in asked]
-    truth = [row for row in list_rows(run) if row.kind in ("captured", "simulated")]
     ranks: Counter[str | None] = Counter()
     values = []
     for row in sorted(waiting, key=lambda row: draw_uniform(policy.seed, row.id)):
         values.append(_make_item(row, ItemKind.CANDIDATE, Variant.TARGET, policy, ranks[row.label]))
         ranks[row.label] += 1
     candidates, added = len(values), 0
-    controls = list(build_control_items(truth, policy))
-    values += controls
+    truth = list_true(run, made)
     with database.read() as connection:
+        secret = read_disguise(connection).secret
         listed = set(connection.execute(select(items.c.id).where(~items.c.withdrawn)).scalars())
     if not candidates and not listed:
-        raise _describe_empty(run)
+        raise NothingToReview(f"{run.uri} has no row to review: all of them have a verdict")
+    controls = list(build_control_items(truth, policy, secret))
+    values += controls
+    known = [value["label"] for value in controls if value["kind"] == ItemKind.HONEYPOT] if policy.honeypots else []
+    is_covered = cover_labels(known, [row.label for row in waiting])
+    database.write(partial(store_coverage, is_covered=is_covered))
     database.write(partial(_store_fingerprint, value=""))
     for start in range(0, len(values), CHUNK):
         start_time = time.perf_counter()
         added += database.write(partial(_upsert, values=values[start : start + CHUNK], policy=policy))
         time.sleep(rest * (time.perf_counter() - start_time))
+    tasks = _describe_tasks(waiting, truth, controls, secret)
+    for start in range(0, len(tasks), CHUNK):
+        database.write(partial(_store_details, values=tasks[start : start + CHUNK]))
     database.write(lambda connection: connection.execute(delete(turns)))
     if policy.order == "best_first":
         _order_scenes(database, policy, waiting)

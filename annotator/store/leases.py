@@ -1,14 +1,16 @@
 """Leases: the items that each reviewer has open. An item never has more leases than votes that it still needs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, update
 
 from rasura.annotator.store.database import items, leases, reviewers, standing
 from rasura.annotator.store.enums import ItemKind
-from rasura.annotator.store.policy import Policy, count_needed_votes, draw_uniform, is_honeypot_turn
+from rasura.annotator.store.known_answers import LENDERS, choose_known_item, is_known_turn, read_disguise, store_lender
+from rasura.annotator.store.policy import Policy, count_needed_votes
 from rasura.annotator.store.reviewers import Reviewer
+from rasura.annotator.store.team.tables import rulings
 from rasura.annotator.store.turns import find_scene, list_turns
 
 MAX_OPEN_ITEMS = 12
@@ -18,7 +20,8 @@ MAX_OPEN_ITEMS = 12
 _has_verdict = exists().where(standing.c.item == items.c.id, standing.c.reviewer == bindparam("reviewer"))
 _is_open = exists().where(leases.c.item == items.c.id, leases.c.reviewer == bindparam("reviewer"), leases.c.live)
 _live_leases = select(func.count()).where(leases.c.item == bindparam("item"), leases.c.live).scalar_subquery()
-_FACTS = select(items.c.kind, items.c.score, items.c.withdrawn, _live_leases.label("leases")).where(
+_is_ruled = exists().where(rulings.c.item == items.c.id).label("ruled")
+_FACTS = select(items.c.kind, items.c.score, items.c.withdrawn, _live_leases.label("leases"), _is_ruled).where(
     items.c.id == bindparam("item")
 )
 _VERDICTS = select(standing.c.verdict).where(standing.c.item == bindparam("item"), standing.c.verdict.is_not(None))
@@ -31,23 +34,21 @@ _EXPIRE = (
     update(leases).where(leases.c.live, leases.c.expires < bindparam("now")).values(live=False).returning(leases.c.item)
 )
 _OPEN_ITEMS = (
-    select(items.c.id, items.c.label, items.c.dilation)
+    select(items.c.id, items.c.kind, items.c.label, items.c.dilation)
     .join(leases, leases.c.item == items.c.id)
     .where(leases.c.reviewer == bindparam("reviewer"), leases.c.live, ~items.c.withdrawn)
     .order_by(leases.c.turn)
 )
 _RENEW = update(leases).where(leases.c.reviewer == bindparam("who"), leases.c.live).values(expires=bindparam("to"))
 _QUEUE = (
-    select(items.c.id)
+    select(items.c.id, items.c.label)
     .where(items.c.free > 0, ~_has_verdict, ~_is_open)
     .order_by(items.c.priority, items.c.id)
     .limit(bindparam("count"))
 )
-_honeypot_filter = (items.c.kind == ItemKind.HONEYPOT, ~items.c.withdrawn, ~_has_verdict, ~_is_open)
-_HONEYPOTS = [
-    select(items.c.id).where(*_honeypot_filter, part).order_by(items.c.id).limit(1)
-    for part in (items.c.id >= bindparam("start"), items.c.id < bindparam("start"))
-]
+_UNSEEN_HONEYPOTS = select(items.c.id).where(
+    items.c.kind == ItemKind.HONEYPOT, ~items.c.withdrawn, ~_has_verdict, ~_is_open
+)
 _GET_TURN = select(reviewers.c.dealt).where(reviewers.c.id == bindparam("reviewer"))
 _SET_TURN = update(reviewers).where(reviewers.c.id == bindparam("who")).values(dealt=bindparam("to"))
 _DROP = delete(leases).where(leases.c.item == bindparam("item"), leases.c.reviewer == bindparam("reviewer"))
@@ -55,6 +56,7 @@ _DROP_SEVERAL = delete(leases).where(
     leases.c.reviewer == bindparam("reviewer"), leases.c.item.in_(bindparam("several", expanding=True))
 )
 _ADD_LEASES = insert(leases)
+_ROOM = select(items.c.kind, items.c.free).where(items.c.id == bindparam("item"))
 _COUNT_LEASES = (
     update(items)
     .where(items.c.id.in_(bindparam("several", expanding=True)))
@@ -74,10 +76,10 @@ def recount(connection: Connection, policy: Policy, item: str) -> None:
 
 def _recount_item(connection: Connection, policy: Policy, item: str, is_asked: bool) -> None:
     row = connection.execute(_FACTS, {"item": item}).one()
-    if row.kind != ItemKind.CANDIDATE:
-        return
+    is_asked = is_asked and row.kind == ItemKind.CANDIDATE  # a known answer takes as long as a candidate
     verdicts = list(connection.execute(_VERDICTS, {"item": item}).scalars())
-    needed = count_needed_votes(policy, verdicts, row.score) if is_asked else len(verdicts)
+    is_open = is_asked and not row.ruled
+    needed = count_needed_votes(policy, verdicts, row.score) if is_open else len(verdicts)
     free = 0 if row.withdrawn else max(0, needed - len(verdicts) - row.leases)
     values = {"of": item, "to_needed": needed, "to_votes": len(verdicts), "to_leases": row.leases, "to_free": free}
     connection.execute(_SET_COUNTS, values)
@@ -116,20 +118,25 @@ def lease_items(connection: Connection, policy: Policy, reviewer: Reviewer, want
     missing = min(want, MAX_OPEN_ITEMS) - len(open_items)
     if missing <= 0:
         return open_items
-    candidates = list(connection.execute(_QUEUE, {"reviewer": reviewer.id, "count": missing}).scalars())
+    count = missing + (LENDERS if policy.honeypots else 0)
+    queue = connection.execute(_QUEUE, {"reviewer": reviewer.id, "count": count}).all()
+    candidates = queue[:missing]
     if not candidates:
         return open_items
     first = connection.execute(_GET_TURN, {"reviewer": reviewer.id}).scalar_one()
+    disguise = read_disguise(connection)
     leased: list[str] = []
     taken: list[str] = []
     for turn in range(first, first + len(candidates)):
-        honeypot = None
-        if is_honeypot_turn(policy, reviewer.id, turn):
-            honeypot = _choose_honeypot(connection, policy, reviewer.id, turn)
+        candidate, honeypot = candidates[len(taken)], None
+        if is_known_turn(policy.honeypots, disguise.secret, reviewer.id, turn):
+            honeypot = choose_known_item(connection, disguise, _UNSEEN_HONEYPOTS, reviewer.id, turn, candidate.label)
         if honeypot is None or honeypot in leased:
-            taken.append(candidates[len(taken)])
-            leased.append(taken[-1])
+            taken.append(candidate.id)
+            leased.append(candidate.id)
         else:
+            soon = [row.id for row in queue[len(taken) : len(taken) + LENDERS]]
+            store_lender(connection, disguise.secret, honeypot, reviewer.id, turn, soon)
             leased.append(honeypot)
     connection.execute(_DROP_SEVERAL, {"reviewer": reviewer.id, "several": leased})
     rows = [
@@ -143,15 +150,6 @@ def lease_items(connection: Connection, policy: Policy, reviewer: Reviewer, want
     return list_open_items(connection, reviewer.id)
 
 
-def _choose_honeypot(connection: Connection, policy: Policy, reviewer: int, turn: int) -> str | None:
-    """Choose a honeypot that the reviewer has not seen: the next in the order of ids after a random place, cyclic."""
-    start = f"{int(draw_uniform(policy.seed, 'pot', reviewer, turn) * 16**8):08x}"
-    for statement in _HONEYPOTS:
-        if item := connection.execute(statement, {"reviewer": reviewer, "start": start}).scalar():
-            return str(item)
-    return None
-
-
 def grant_lease(connection: Connection, policy: Policy, item: str, reviewer: int, turn: int, expires: float) -> None:
     """Lease an item to a reviewer."""
     drop_lease(connection, item, reviewer)
@@ -160,10 +158,19 @@ def grant_lease(connection: Connection, policy: Policy, item: str, reviewer: int
     recount(connection, policy, item)
 
 
-def return_item(connection: Connection, policy: Policy, item: str, reviewer: int, now: float) -> None:
-    """Lease an item to a reviewer again, before all others: the vote on it was undone."""
+def return_item(connection: Connection, policy: Policy, item: str, reviewer: int, now: float) -> bool:
+    """Lease an item to a reviewer again, before all others: the vote on it was undone.
+
+    Returns:
+        False where the item has, or others have it open for, all the votes that it needs; then it is not leased.
+    """
+    recount(connection, policy, item)
+    row = connection.execute(_ROOM, {"item": item}).one()
+    if row.kind == ItemKind.CANDIDATE and row.free <= 0:
+        return False
     first = connection.execute(select(func.min(leases.c.turn)).where(leases.c.reviewer == reviewer)).scalar()
     grant_lease(connection, policy, item, reviewer, (first or 0) - 1, now + 60 * policy.lease_minutes)
+    return True
 
 
 def drop_lease(connection: Connection, item: str, reviewer: int) -> None:
@@ -176,8 +183,3 @@ def release_items(connection: Connection, policy: Policy, reviewer: int) -> None
     statement = delete(leases).where(leases.c.reviewer == reviewer).returning(leases.c.item)
     for item in sorted(connection.execute(statement).scalars()):
         recount(connection, policy, item)
-
-
-def describe_item(row: Any) -> Mapping[str, Any]:
-    """Describe an item before the vote: without score and remover, and without a sign that its answer is known."""
-    return {"id": row.id, "label": row.label, "dilation": row.dilation or 0}

@@ -32,7 +32,7 @@ class Policy(BaseModel):
     honeypots: float = Field(0.05, ge=0, le=0.5, description="share of items with a known answer")
     feedback: bool = Field(False, description="show the known answer after a vote on such an item")
     lease_minutes: float = Field(10.0, gt=0, le=1440, description="minutes for which an open item is reserved")
-    seed: int = Field(0, ge=0, description="of the random order")
+    seed: int = Field(0, ge=0, description="of the random order of the candidates")
 
     @model_validator(mode="after")
     def _check_votes(self) -> "Policy":
@@ -80,7 +80,7 @@ def count_needed_votes(policy: Policy, verdicts: Sequence[str], score: float | N
     return max(len(verdicts), min(policy.most_votes, len(verdicts) + 1))
 
 
-def draw_uniform(seed: int, *words: object) -> float:
+def draw_uniform(seed: int | str, *words: object) -> float:
     """Draw a number in [0, 1) that depends on nothing but the arguments."""
     digest = hashlib.sha256("\0".join(map(str, (seed, *words))).encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
@@ -106,15 +106,3 @@ def compute_priority(policy: Policy, item: str, score: float | None, rank: int) 
             return rank + draw_uniform(policy.seed, item)
         case "random" | "best_first":
             return draw_uniform(policy.seed, item)
-
-
-def is_honeypot_turn(policy: Policy, reviewer: int, turn: int) -> bool:
-    """Return True where a reviewer's item number `turn` (from 0) is to have a known answer.
-
-    Of each 1/share consecutive turns exactly one has, at a place that no reviewer can predict.
-    """
-    if policy.honeypots <= 0:
-        return False
-    block_size = max(2, round(1 / policy.honeypots))
-    block, index = divmod(turn, block_size)
-    return index == int(draw_uniform(policy.seed, "honeypot", reviewer, block) * block_size)

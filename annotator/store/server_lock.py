@@ -5,8 +5,13 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator
 
-from rasura.annotator.store.database import Database, get_lock_file
+from sqlalchemy import Connection, delete, insert, select
+
+from rasura.annotator.store.database import Database, get_lock_file, meta
 from rasura.manifests.errors import ReviewError
+
+ADDRESS = "address"
+"""Key of the table `meta`: the address at which reviewers find the page."""
 
 
 class AlreadyServed(ReviewError):
@@ -46,3 +51,15 @@ def lock_server(database: Database) -> Iterator[Callable[[str], None]]:
 
         note("an address that is not known yet")
         yield note
+
+
+def store_address(connection: Connection, url: str) -> None:
+    """Store the address at which reviewers find the page, for the links of those who are added."""
+    connection.execute(delete(meta).where(meta.c.key == ADDRESS))
+    connection.execute(insert(meta).values(key=ADDRESS, value=url))
+
+
+def read_address(connection: Connection) -> str | None:
+    """Read the address at which the review was served last; None where it never was."""
+    address: str | None = connection.execute(select(meta.c.value).where(meta.c.key == ADDRESS)).scalar()
+    return address

@@ -10,12 +10,14 @@ from rasura.annotator.store.best_first import Asked, count_likely, is_complete_s
 from rasura.annotator.store.database import items, standing, turns
 from rasura.annotator.store.enums import Verdict
 from rasura.annotator.store.policy import Policy, count_needed_votes, find_majority
+from rasura.annotator.store.team.tables import rulings
 
 _SCENE_OF = select(turns.c.scene).where(turns.c.item == bindparam("item"))
 _SCENE = (
-    select(turns, items.c.score, standing.c.verdict)
+    select(turns, items.c.score, standing.c.verdict, rulings.c.verdict.label("ruling"))
     .join(items, items.c.id == turns.c.item)
     .outerjoin(standing, standing.c.item == turns.c.item)
+    .outerjoin(rulings, rulings.c.item == turns.c.item)
     .where(turns.c.scene == bindparam("scene"), ~items.c.withdrawn)
     .order_by(turns.c.rank)
 )
@@ -53,11 +55,12 @@ def list_turns(connection: Connection, scene: str, policy: Policy | None = None)
     """List the candidates of a scene: how each is asked, None where it is not, or not yet.
 
     A candidate is answered when it has all the votes it needs (without a policy: any); it is accepted when most of them
-    are yes.
+    are yes. An expert's ruling answers it in any case.
     """
     complete, share = True, 1.0
     verdicts: dict[str, list[str]] = defaultdict(list)
     scores: dict[str, float | None] = {}
+    ruled: dict[str, bool] = {}
     likely = 0
     for row in connection.execute(_SCENE, {"scene": scene}):
         likely += row.likely and row.item not in scores
@@ -65,12 +68,14 @@ def list_turns(connection: Connection, scene: str, policy: Policy | None = None)
         complete, share = row.complete, row.share
         if row.verdict is not None:
             verdicts[row.item].append(row.verdict)
+        if row.ruling is not None:
+            ruled[row.item] = row.ruling == Verdict.YES
     answers = {
         id: find_majority(given) == Verdict.YES
         for id, given in verdicts.items()
         if policy is None or len(given) >= count_needed_votes(policy, given, scores[id])
     }
-    asked = list_asked(list(scores), likely, answers, complete, share)
+    asked = list_asked(list(scores), likely, answers | ruled, complete, share)
     return {id: asked.get(id) for id in scores}
 
 

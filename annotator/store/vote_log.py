@@ -4,7 +4,7 @@ The table `standing` has the entry that counts for each item and reviewer, at mo
 (`fold_entries`).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from rasura.annotator.store.enums import HISTORY, Action, ItemKind, Verdict
 from rasura.annotator.store.leases import drop_lease, recount, return_item
 from rasura.annotator.store.policy import Policy
 from rasura.annotator.store.reviewers import Reviewer
+from rasura.annotator.store.team.tables import experts
 
 MAX_SECONDS = 3600.0
 """A longer time was a break."""
@@ -77,7 +78,7 @@ class Submission:
     version: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LogEntry:
     """An entry of the log; the fields are its columns.
 
@@ -141,7 +142,7 @@ _OTHER_VERDICTS = (
 )
 
 
-def _append(
+def append_entry(
     connection: Connection,
     reviewer: int,
     submission: Submission,
@@ -149,6 +150,7 @@ def _append(
     now: float,
     replaces: int | None = None,
 ) -> int:
+    """Append an entry to the log, and return its number."""
     seconds = None if submission.seconds is None else min(max(submission.seconds, 0.0), MAX_SECONDS)
     values = {
         "time": now,
@@ -229,7 +231,7 @@ def cast_vote(connection: Connection, policy: Policy, reviewer: Reviewer, submis
     if counts and not item.live and item.kind == ItemKind.CANDIDATE and item.free <= 0:
         raise CompletedItem("this item has all the votes it needs: your lease had expired, and others judged it")
     action = (Action.EDIT if item.old else Action.VOTE) if submission.verdict else Action.SKIP
-    seq = _append(connection, reviewer.id, submission, action, now, item.old)
+    seq = append_entry(connection, reviewer.id, submission, action, now, item.old)
     values = {"of": submission.item, "who": reviewer.id, "to_seq": seq, "to_verdict": submission.verdict}
     connection.execute(_SET_STANDING if item.old else _ADD_STANDING, values)
     drop_lease(connection, submission.item, reviewer.id)
@@ -239,11 +241,11 @@ def cast_vote(connection: Connection, policy: Policy, reviewer: Reviewer, submis
 
 def undo_vote(
     connection: Connection, policy: Policy, reviewer: Reviewer, nonce: str, now: float, item: str | None = None
-) -> Any:
+) -> tuple[Any, bool]:
     """Undo a reviewer's last vote or skip, or that on an item; the item is leased to the same reviewer again.
 
     Returns:
-        The row of the item.
+        The row of the item; and False where it needs no vote, so that it was not leased again.
 
     Raises:
         NothingToUndo: the reviewer has no vote, or none on that item.
@@ -252,15 +254,15 @@ def undo_vote(
     """
     values = {"item": item} if item else {}
     if earlier := find_earlier_entry(connection, reviewer.id, nonce, (Action.UNDO,), **values):
-        return _get_item(connection, earlier.item)
+        return _get_item(connection, earlier.item), is_open(connection, reviewer, earlier.item)
     conditions = [standing.c.reviewer == reviewer.id] + ([standing.c.item == item] if item else [])
     old = connection.execute(select(standing).where(*conditions).order_by(standing.c.seq.desc()).limit(1)).first()
     if old is None:
         raise NothingToUndo("there is no vote to take back")
-    _append(connection, reviewer.id, Submission(old.item, nonce), Action.UNDO, now, old.seq)
+    append_entry(connection, reviewer.id, Submission(old.item, nonce), Action.UNDO, now, old.seq)
     connection.execute(delete(standing).where(standing.c.seq == old.seq))
-    return_item(connection, policy, old.item, reviewer.id, now)
-    return _get_item(connection, old.item)
+    is_leased = return_item(connection, policy, old.item, reviewer.id, now)
+    return _get_item(connection, old.item), is_leased
 
 
 def flag_item(connection: Connection, reviewer: Reviewer, submission: Submission, now: float) -> None:
@@ -276,18 +278,27 @@ def flag_item(connection: Connection, reviewer: Reviewer, submission: Submission
         return
     if not may_view(connection, reviewer, submission.item):
         raise UnknownItem("this item was not given to you")
-    _append(connection, reviewer.id, submission, Action.FLAG, now)
+    append_entry(connection, reviewer.id, submission, Action.FLAG, now)
+
+
+def is_open(connection: Connection, reviewer: Reviewer, item: str) -> bool:
+    """Return True where a reviewer has an item open."""
+    of_item = (leases.c.item == item, leases.c.reviewer == reviewer.id, leases.c.live)
+    return connection.execute(select(leases.c.item).where(*of_item)).first() is not None
 
 
 def may_view(connection: Connection, reviewer: Reviewer, item: str) -> bool:
     """Return True where a reviewer may view an item's pictures.
 
-    Admins may view all, everybody the guidelines' examples, and reviewers the items that they have open or have judged.
+    Admins and experts may view all, everybody the guidelines' examples, and reviewers the items that they have open or
+    have judged.
     """
     kind = connection.execute(select(items.c.kind).where(items.c.id == item)).scalar()
     if kind is None:
         return False
     if reviewer.admin or kind == ItemKind.EXAMPLE:
+        return True
+    if connection.execute(select(experts.c.reviewer).where(experts.c.reviewer == reviewer.id)).first():
         return True
     for table in (leases, standing):
         if connection.execute(
@@ -297,7 +308,7 @@ def may_view(connection: Connection, reviewer: Reviewer, item: str) -> bool:
     return False
 
 
-def read_history(connection: Connection, reviewer: Reviewer, count: int = HISTORY) -> list[Mapping[str, Any]]:
+def read_history(connection: Connection, reviewer: Reviewer, count: int = HISTORY) -> Sequence[Any]:
     """Read a reviewer's last verdicts and skips that count, newest first."""
     statement = (
         select(
@@ -307,6 +318,7 @@ def read_history(connection: Connection, reviewer: Reviewer, count: int = HISTOR
             log.c.reason,
             log.c.remark,
             items.c.label,
+            items.c.kind,
             items.c.id,
             items.c.dilation,
         )
@@ -316,7 +328,7 @@ def read_history(connection: Connection, reviewer: Reviewer, count: int = HISTOR
         .order_by(standing.c.seq.desc())
         .limit(count)
     )
-    return [dict(row._mapping) for row in connection.execute(statement)]
+    return connection.execute(statement).all()
 
 
 def count_other_verdicts(connection: Connection, item: str, reviewer: Reviewer) -> dict[str, int]:
@@ -333,11 +345,21 @@ def fold_entries(entries: Iterable[LogEntry]) -> dict[ItemReviewer, LogEntry]:
     counting: dict[ItemReviewer, LogEntry] = {}
     for entry in entries:
         key = (entry.item, entry.reviewer)
-        if entry.action == Action.UNDO:
+        if entry.action in (Action.UNDO, Action.ASIDE):
             counting.pop(key, None)
-        elif entry.action != Action.FLAG:
+        elif entry.action in (Action.VOTE, Action.EDIT, Action.SKIP, Action.RESTORE):
             counting[key] = entry
     return counting
+
+
+def fold_rulings(entries: Iterable[LogEntry]) -> dict[str, LogEntry]:
+    """Find the ruling of an expert on each item that has one.
+
+    Args:
+        entries: of the log, in its order.
+    """
+    rulings = {entry.item: entry for entry in entries if entry.action == Action.OVERRULE}
+    return {item: entry for item, entry in rulings.items() if entry.verdict}
 
 
 def collect_flags(entries: Iterable[LogEntry]) -> dict[ItemReviewer, LogEntry]:

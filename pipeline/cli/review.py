@@ -1,6 +1,7 @@
 """`rasura review …` and `rasura votes …`. Nothing heavy is imported before a command needs it."""
 
 import contextlib
+import hashlib
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 
 from rasura.manifests.spelling import format_count
-from rasura.pipeline.cli.options import APP_SETTINGS, DefaultCommandGroup, FlowsOption, RunArgument, SetOption
+from rasura.pipeline.cli.options import APP_SETTINGS, DefaultCommandGroup, RunArgument, SetOption
 from rasura.pipeline.cli.output import echo, echo_line
 
 if TYPE_CHECKING:
@@ -37,7 +38,40 @@ DatabaseOption = Annotated[
 ]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The reviewer's name.")]
 UrlOption = Annotated[
-    str | None, typer.Option("--public-url", metavar="URL", help="Address of the page, for the link.")
+    str | None,
+    typer.Option("--public-url", metavar="URL", help="Address of the page, for the link; where it was served last."),
+]
+
+
+def find_database(run: str) -> Path:
+    """Return the file of a run's review: in the run, or for a run in a bucket in this machine's cache.
+
+    What is voted on a run in a bucket is also written into the run, where other machines find it.
+    """
+    from rasura.manifests.remote_files import find_cache
+    from rasura.manifests.run_layout import REVIEW_DATABASE
+    from rasura.manifests.storage import Store
+
+    store = Store(run)
+    if (place := store.find(REVIEW_DATABASE)) is not None:
+        return place
+    name = hashlib.sha256(store.uri.encode()).hexdigest()[:16]
+    return find_cache().parent / "reviews" / f"{name}.sqlite"
+
+
+ReviewedFlowsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--flow",
+        metavar="FLOW",
+        help="Flows whose rows are judged, triplets or candidates; without it the candidates, else the triplets.",
+    ),
+]
+SegmenterOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILES", help="SAM that answers clicks on masks: ENCODER.onnx,DECODER.onnx, a .pth, or a folder."
+    ),
 ]
 
 
@@ -47,24 +81,22 @@ def open_database(run: str, location: str | None, create: bool) -> "Iterator[Dat
 
     Args:
         run: the run.
-        location: a URL or file; None: the SQLite file in the run.
+        location: a URL or file; None: see `find_database`.
         create: create it where it is not there.
 
     Raises:
-        NoDatabase: the run is remote and no location is given, or there is no database.
+        NoDatabase: there is none, and none is to be created.
         NoRun: there is no run to review.
     """
-    from rasura.annotator.store.database import Database, NoDatabase
+    from rasura.annotator.store.database import Database
     from rasura.annotator.store.items import has_content
-    from rasura.manifests.run_layout import REVIEW_DATABASE, read_plan
-    from rasura.manifests.storage import Store, is_remote
+    from rasura.manifests.run_layout import read_plan
+    from rasura.manifests.storage import Store
 
     if location is None:
-        if is_remote(run):
-            raise NoDatabase(f"'{run}' is not on this machine: name with --database where the review is to be kept")
         if create:
             read_plan(Store(run))
-        location = str(Store(run).find(REVIEW_DATABASE))
+        location = str(find_database(run))
     database = Database(location, create)
     is_refused = False
     try:
@@ -103,22 +135,25 @@ def read_policy(run: str, overrides: Sequence[str] | None) -> "Policy":
     return policy
 
 
-def _resolve_page_url(public_url: str | None) -> str:
-    """Return the address of the page for links.
+def _print_link(database: "Database", public_url: str | None, token: str) -> None:
+    """Print the link of a token: with the address that is given, or at which the review was served last."""
+    from rasura.annotator.server.address import format_url
+    from rasura.annotator.store.server_lock import read_address
 
-    Raises:
-        BadAddress: it is no address of a page.
-    """
-    from rasura.annotator.server.address import format_url, parse_public_url
-
-    return parse_public_url(public_url) if public_url else format_url(HOST, PORT)
+    with database.read() as connection:
+        url = public_url or read_address(connection) or format_url(HOST, PORT)
+    echo(f"{url}/#token={token}")
 
 
-def _make_hint(run: str, database: str | None, url: str) -> str:
+def _parse_public_url(url: str | None) -> str | None:
+    from rasura.annotator.server.address import parse_public_url
+
+    return parse_public_url(url) if url else None
+
+
+def _make_hint(run: str, database: str | None) -> str:
     """Make the command that adds the first reviewer of a review as it is served."""
     options = [f"--database {shlex.quote(database)}"] if database else []
-    if url != _resolve_page_url(None):
-        options.append(f"--public-url {url}")
     return " ".join(["rasura review add-reviewer", shlex.quote(run), "NAME --admin", *options])
 
 
@@ -132,43 +167,57 @@ def serve(
         str | None,
         typer.Option(metavar="URL", help="Address that reviewers type, behind a proxy or from other machines."),
     ] = None,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Proxy whose headers name the reviewers' addresses; with --public-url, one of this machine.",
+        ),
+    ] = None,
     set: SetOption = None,
-    flow: FlowsOption = None,
+    flow: ReviewedFlowsOption = None,
+    segmenter: SegmenterOption = None,
 ) -> None:
-    """Serve the page on which people judge a run's candidates."""
-    from rasura.annotator.server.address import EVERY_ADDRESS, bind_socket, format_url, parse_public_url
+    """Serve the page on which people judge a run's candidates or triplets, and correct masks."""
+    from rasura.annotator.exchange.publish import fetch_votes
+    from rasura.annotator.server.address import EVERY_ADDRESS, bind_socket, format_url
     from rasura.annotator.server.app import create_app, serve_app
     from rasura.annotator.server.middleware import LOOPBACK, parse_host
     from rasura.annotator.server.review import Review
     from rasura.annotator.stats.accounting import read_accounting
     from rasura.annotator.store import reviewers as people
     from rasura.annotator.store.items import refresh_queue
-    from rasura.annotator.store.server_lock import lock_server
+    from rasura.annotator.store.server_lock import lock_server, store_address
     from rasura.manifests.storage import Store
+    from rasura.pipeline.cli.review_tools import check_drawing, open_repair
 
     policy = read_policy(run, set)
-    public_url = parse_public_url(public_url) if public_url else None
+    public_url = _parse_public_url(public_url)
+    proxies = trusted_proxy or (["127.0.0.1", "::1"] if public_url else [])
     with (
         open_database(run, database, create=True) as review_database,
         lock_server(review_database) as note_address,
         contextlib.closing(bind_socket(host, port)) as bound,
     ):
         refresh_queue(Store(run), review_database, policy, flow or [])
+        if Store(run).local is None:
+            fetch_votes(Store(run), review_database, policy)
         own_url = format_url(host, bound.getsockname()[1])
         note_address(own_url)
+        review_database.write(lambda connection: store_address(connection, public_url or own_url))
         with review_database.read() as connection:
             reviewers, counts = people.count_active(connection), read_accounting(connection)
         names = [url.partition("://")[2] for url in (own_url, public_url) if url]
         hosts = (*LOOPBACK, *map(parse_host, names))
-        secure = bool(public_url and public_url.startswith("https://"))
-        app = create_app(Review(Store(run), review_database, policy, flow or [], hosts, secure))
-        echo(f"{format_count(counts.candidates, 'candidate')}, {counts.voted} of them voted")
+        state = Review(Store(run), review_database, policy, flow or [], hosts, public_url)
+        app = create_app(replace(state, repairer=open_repair(segmenter), check_drawing=check_drawing))
+        echo(f"{format_count(counts.candidates, 'item')}, {counts.voted} of them voted")
         echo(f"review: {public_url or own_url}/")
         if host in EVERY_ADDRESS and not public_url:
             echo("only this machine can open it: name with --public-url the address that reviewers type")
         if not reviewers:
-            echo(f"nobody can sign in yet: {_make_hint(run, database, public_url or own_url)}")
-        if not serve_app(app, bound, is_behind_proxy=bool(public_url)):
+            echo(f"nobody can sign in yet: {_make_hint(run, database)}")
+        if not serve_app(app, bound, proxies):
             raise typer.Exit(1)
 
 
@@ -180,32 +229,33 @@ def add_reviewer(
     database: DatabaseOption = None,
     public_url: UrlOption = None,
 ) -> None:
-    """Add a reviewer and print the link to sign in with. Only a hash of its token is kept."""
+    """Add a reviewer and print a link, which signs in once, within a week. Only a hash of its token is kept."""
     from rasura.annotator.store import reviewers as people
-    from rasura.annotator.store.items import check_candidates
+    from rasura.annotator.store.items import check_reviewable
     from rasura.manifests.storage import Store
 
-    url = _resolve_page_url(public_url)
-    check_candidates(Store(run))
+    public_url = _parse_public_url(public_url)
+    check_reviewable(Store(run))
     with open_database(run, database, create=True) as review_database:
         token = review_database.write(lambda connection: people.add_reviewer(connection, name, admin))
-    echo(f"{url}/#token={token}")
+        _print_link(review_database, public_url, token)
 
 
 @review.command()
 def new_token(
     run: RunArgument,
     name: NameArgument,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the sessions, as for another device.")] = False,
     database: DatabaseOption = None,
     public_url: UrlOption = None,
 ) -> None:
-    """Give a reviewer a new link; the old one and all sessions end."""
+    """Give a reviewer a new link; earlier links and all sessions end, unless they are kept."""
     from rasura.annotator.store import reviewers as people
 
-    url = _resolve_page_url(public_url)
+    public_url = _parse_public_url(public_url)
     with open_database(run, database, create=False) as review_database:
-        token = review_database.write(lambda connection: people.renew_token(connection, name))
-    echo(f"{url}/#token={token}")
+        token = review_database.write(lambda connection: people.renew_token(connection, name, keep=keep))
+        _print_link(review_database, public_url, token)
 
 
 @review.command()
@@ -237,9 +287,7 @@ def check(run: RunArgument, database: DatabaseOption = None) -> None:
 @votes.command("export")
 def export_votes(
     run: RunArgument,
-    out: Annotated[
-        str, typer.Option(metavar="URI", help="Folder or bucket for votes.parquet, votes.jsonl, verdicts.parquet.")
-    ],
+    out: Annotated[str, typer.Option(metavar="URI", help="Folder or bucket for votes, verdicts and corrections.")],
     database: DatabaseOption = None,
     weighted: Annotated[
         bool, typer.Option("--weighted", help="Verdicts weighted by each reviewer's record on known answers.")
@@ -247,6 +295,8 @@ def export_votes(
     label_studio: Annotated[bool, typer.Option("--label-studio", help="Label Studio's JSON and pictures too.")] = False,
 ) -> None:
     """Write the whole log of votes, and the verdict on each candidate."""
+    from rasura.annotator.exchange.corrections_file import export_corrections
+    from rasura.annotator.exchange.drawings_file import export_drawings
     from rasura.annotator.exchange.label_studio import export_label_studio
     from rasura.annotator.exchange.votes_file import export_votes
     from rasura.annotator.server.images import PictureReader
@@ -256,6 +306,8 @@ def export_votes(
     with open_database(run, database, create=False) as review_database, review_database.read() as connection:
         check_opened(connection, run)
         result = export_votes(connection, Store(out), weighted)
+        corrected = export_corrections(connection, Store(out))
+        drawings, unnamed = export_drawings(connection, Store(out))
         if label_studio:
             if is_remote(out):
                 message = f"'{out}' is no folder of this machine, where Label Studio's pictures are written"
@@ -263,7 +315,11 @@ def export_votes(
             count = export_label_studio(connection, Path(out), PictureReader(Store(run)))
             echo(f"{out}/label-studio.json: {format_count(count, 'task')}")
     entries, items = format_count(result.entries, "entry of the log"), format_count(result.verdicts, "item")
-    echo(f"{out}: {entries}, {items} with a verdict")
+    masks = f", {format_count(corrected, 'corrected mask')}" if corrected else ""
+    grounds = f", {format_count(drawings, 'drawing')} of the ground" if drawings else ""
+    echo(f"{out}: {entries}, {items} with a verdict{masks}{grounds}")
+    for origin in unnamed:
+        echo_line(f"no file can have the name of the drawing of {origin}: rename the photograph")
 
 
 @votes.command("import")

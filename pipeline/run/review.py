@@ -1,11 +1,14 @@
-"""A run's review in the run's accounting: candidates that people have judged, are judging, and still have to judge."""
+"""A run's review in the run's accounting: rows that people have judged, are judging, and still have to; verdicts."""
 
 from typing import TYPE_CHECKING
 
-from rasura.manifests.run_layout import REVIEW_DATABASE
+from rasura.manifests.errors import ReviewError
+from rasura.manifests.run_layout import CORRECTIONS, PUBLISHED_VERDICTS, REVIEW_DATABASE
 from rasura.manifests.storage import Store
+from rasura.stages.correction.source import BadCorrections, read_corrections
 
 if TYPE_CHECKING:
+    from rasura.annotator.exchange.summary import ReviewSummary
     from rasura.annotator.stats.accounting import ReviewAccounting
 
 
@@ -29,3 +32,47 @@ def read_review_accounting(run: Store) -> "tuple[ReviewAccounting, list[str]] | 
             return read_accounting(connection), find_faults(connection)
     except NeverOpened:
         return None
+
+
+def read_review_verdicts(run: Store, database: str | None = None) -> dict[tuple[str, str], str]:
+    """Read what the reviewers of a run said of its rows: flow and id of a row -> verdict; a tie is unsure.
+
+    Args:
+        run: the run.
+        database: URL or file of the review; where None, the one in the run, or what its server has published there.
+
+    Raises:
+        ReviewError: it cannot be read.
+    """
+    if database is None and not _has_review(run):
+        return {}
+    from rasura.annotator.exchange.verdicts import read_verdicts
+
+    return {(row.flow, id): row.verdict or "unsure" for id, row in read_verdicts(run, database).items()}
+
+
+def _has_review(run: Store) -> bool:
+    """Return True where a run has a review, or the verdicts of one that is kept elsewhere."""
+    place = run.find(REVIEW_DATABASE)
+    return (place is not None and place.is_file()) or run.exists(PUBLISHED_VERDICTS)
+
+
+def summarize_review(run: Store) -> "ReviewSummary | None":
+    """Summarize people's verdicts on the rows of a run, and the corrected masks; None where there are none.
+
+    A review that is kept elsewhere counts with what its server has published into the run.
+
+    Raises:
+        ReviewError: its database, or what its server has published, cannot be read.
+    """
+    if not _has_review(run):
+        return None
+    from rasura.annotator.exchange.summary import summarize_verdicts
+    from rasura.annotator.exchange.verdicts import read_verdicts
+
+    verdicts = read_verdicts(run)
+    try:
+        corrected = {row["row_id"] for row in read_corrections(run)} if run.exists(CORRECTIONS) else set[str]()
+    except BadCorrections as error:
+        raise ReviewError(str(error)) from None
+    return summarize_verdicts(verdicts, len(corrected)) if verdicts or corrected else None

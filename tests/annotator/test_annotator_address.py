@@ -1,5 +1,6 @@
 """Where a review is served, by which process, and what is said before it was opened."""
 
+import asyncio
 import json
 import re
 import signal
@@ -7,7 +8,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
@@ -48,6 +50,28 @@ def test_a_host_of_others_is_named(host: str, message: str) -> None:
     """A host that is not this machine is a mistake of --host, not of --port."""
     with pytest.raises(BadAddress, match=re.escape(message)):
         bind_socket(host, 0)
+
+
+def test_small_answers_are_sent_at_once() -> None:
+    """The server's connections do not wait for more to send (Nagle), which delays each small answer by 40 ms."""
+
+    async def connect() -> int:
+        accepted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            accepted.set_result(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        with closing(bind_socket("127.0.0.1", 0)) as bound:
+            server = await asyncio.start_server(answer, sock=bound)
+            _, writer = await asyncio.open_connection(*bound.getsockname())
+            is_at_once = await accepted
+            writer.close()
+            server.close()
+        return is_at_once
+
+    with ThreadPoolExecutor(1) as pool:  # a browser's loop may run in this thread
+        assert pool.submit(lambda: asyncio.run(connect())).result() != 0
 
 
 def test_a_taken_port_ends_with_one_sentence(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_a_reviewer_works(served: Served) -> None:
         assert (me["name"], me["admin"], me["run"]) == ("Ann", False, "run")
         first = ann.post("/api/next", json={"want": 3}).json()["items"]
         assert len(first) == 3
-        assert set(first[0]) == {"id", "label", "dilation"}
+        assert set(first[0]) == {"id", "label", "dilation", "task"}
         item = first[0]["id"]
         with served.database.read() as connection:
             score = connection.execute(select(items.c.score).where(items.c.id == item)).scalar()
@@ -121,11 +121,12 @@ def test_large_pictures_are_shown_smaller(tmp_path: Path) -> None:
         item = ann.post("/api/next", json={"want": 1}).json()["items"][0]["id"]
         sizes = {
             (role, size): Image.open(io.BytesIO(ann.get(f"/api/pictures/{item}/{role}?size={size}").content)).size
-            for role in ("source", "mask")
+            for role in ("source", "mask", "result")
             for size in ("view", "native")
         }
-    assert sizes["source", "view"] == (1600, 1067)
-    assert sizes["source", "native"] == sizes["mask", "view"] == sizes["mask", "native"] == (1800, 1200)
+        assert ann.get(f"/api/pictures/{item}/mask").headers["x-picture-size"] == "1800x1200"
+    assert sizes["source", "view"] == sizes["mask", "view"] == sizes["result", "view"] == (1600, 1067)
+    assert sizes["source", "native"] == sizes["mask", "native"] == sizes["result", "native"] == (1800, 1200)
 
 
 def test_examples_show_every_mistake(served: Served) -> None:

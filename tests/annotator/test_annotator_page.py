@@ -234,7 +234,7 @@ def test_hostile_words_are_shown_as_words(browser: Browser, tmp_path: Path) -> N
             page.wait_for_selector("#flagged .votes q")
             assert page.locator("#flagged .votes q").first.inner_text().strip('“”"') == nasty.strip('"')
             assert page.locator("img[src=x], main script").count() == 0
-            assert page.title() == "Review: agreement · Rasura"
+            assert page.title() == "Agreement · Rasura"
             assert page.faults == []  # type: ignore[attr-defined]
             page.context.close()
 
@@ -246,7 +246,7 @@ def test_keys_can_be_changed(page: Page, served: Served) -> None:
     page.locator("#key-table .key").nth(0).click()
     page.keyboard.press("n")
     page.locator("#key-table .key").nth(2).click()
-    page.keyboard.press("3")
+    page.keyboard.press("Enter")
     assert "cannot be changed" in page.locator("#key-problem").inner_text()
     page.keyboard.press("Escape")
     page.reload()

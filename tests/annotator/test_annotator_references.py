@@ -56,11 +56,11 @@ def test_every_control_item_of_a_round_shows_its_row(tmp_path: Path) -> None:
     for item in controls:
         record = rows[item.row_id]
         source, target, mask = (record[name] for name in ("source", "target", "mask"))
-        assert np.array_equal(decode_image(reader.get(item, "source", "native")[0]), source)
-        assert np.array_equal(decode_mask(reader.get(item, "mask", "native")[0]), mask)
+        assert np.array_equal(decode_image(reader.get(item, "source")[0]), source)
+        assert np.array_equal(decode_mask(reader.get(item, "mask")[0]), mask)
         result = source if item.variant == Variant.UNTOUCHED else render_result(item.variant, source, target, mask)
-        assert np.array_equal(decode_image(reader.get(item, "result", "native")[0]), result)
-        assert reader.get(item, "result", "thumb")[0]
+        shown = decode_image(reader.get(item, "result")[0]).astype(int)
+        assert np.abs(shown - result).max() <= 1  # what was left untouched has noise of one level
 
 
 def test_a_run_that_was_moved_is_named(tmp_path: Path) -> None:
@@ -71,4 +71,4 @@ def test_a_run_that_was_moved_is_named(tmp_path: Path) -> None:
     place = {"place_table": "drawn", "place_shard": item["shard"], "place_row": item["row"]}
     shown = type("Item", (), {**place, "variant": Variant.TARGET, "row_id": item["id"]})
     with pytest.raises(NoPicture, match=f"the source of row {item['id']} cannot be read: .*origin"):
-        PictureReader(run.store).get(shown, "source", "native")
+        PictureReader(run.store).get(shown, "source")

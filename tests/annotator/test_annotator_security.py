@@ -17,6 +17,7 @@ from rasura.annotator.exchange.vote_rows import BadVotes
 from rasura.annotator.exchange.votes_file import read_votes
 from rasura.annotator.server.middleware import CONTENT_SECURITY_POLICY, parse_host
 from rasura.annotator.store.policy import Policy
+from rasura.annotator.store.reviewers import renew_token
 
 PAGES = ["/", "/admin", "/page/review.js", "/page/common.css", "/favicon.ico"]
 CALLS = ["/api/me", "/api/history", "/api/progress", "/api/examples", "/api/admin/overview"]
@@ -141,7 +142,8 @@ def test_the_cookie(served: Served, stranger: httpx.Client) -> None:
 
 def test_the_cookie_over_https(tmp_path: Path) -> None:
     """Served over https, the cookie says so."""
-    with serving(make_run(tmp_path / "run", 1).store, tmp_path / "r.sqlite", secure=True) as served:
+    address = {"public_url": "https://review.example"}
+    with serving(make_run(tmp_path / "run", 1).store, tmp_path / "r.sqlite", **address) as served:
         with served.stranger() as stranger:
             answer = stranger.post("/api/login", json={"token": served.token("Ann")})
         assert "secure" in answer.headers["set-cookie"].lower()
@@ -319,6 +321,22 @@ def test_nothing_is_fetched(served: Served, tmp_path: Path) -> None:
             '{"item": "a", "reviewer": ["b"], "time": 1, "action": "skip", "nonce": "n"}',
             "reviewer is no text",
         ),
+        (
+            "x.jsonl",
+            '{"item": "a", "reviewer": "b", "time": 1, "action": "skip", "verdict": "yes", "nonce": "n"}',
+            "a skip with the verdict yes",
+        ),
+        (
+            "x.jsonl",
+            '{"item": "a", "reviewer": "b\\u0007", "time": 1, "action": "skip", "nonce": "n"}',
+            "printable characters",
+        ),
+        (
+            "x.jsonl",
+            '{"item": "a", "reviewer": "b", "time": 1, "action": "skip", "nonce": "n"}\n'
+            '{"item": "c", "reviewer": "b", "time": 2, "action": "skip", "nonce": "n"}',
+            "entry 2: its nonce is that of entry 1",
+        ),
         ("x.parquet", "PAR1", "not Parquet"),
     ],
 )
@@ -336,9 +354,10 @@ def test_no_secret_is_built_in_or_logged(
     two sign-ins give two cookies. Neither a token nor a cookie stands in the log, at any level."""
     caplog.set_level(logging.DEBUG)
     token = served.token("Logged")
+    again = served.database.write(lambda connection: renew_token(connection, "Logged", keep=True))
     cookies = set()
-    for _ in range(2):
-        answer = stranger.post("/api/login", json={"token": token})
+    for link in (token, again):
+        answer = stranger.post("/api/login", json={"token": link})
         cookies.add(answer.headers["set-cookie"].split("=")[1].split(";")[0])
     stranger.post("/api/login", json={"token": f"wrong-{token[:10]}"})
     assert len(cookies) == 2

@@ -59,11 +59,11 @@ def test_edit_undo_skip(tmp_path: Path, database: Database) -> None:
     vote(database, ONE, one, first, "no")
     vote(database, ONE, one, second, None)
     with database.read() as connection:
-        assert [entry["verdict"] for entry in votes.read_history(connection, one)] == [None, "no"]
+        assert [entry.verdict for entry in votes.read_history(connection, one)] == [None, "no"]
     assert lease(database, ONE, one, 3) == [third]
     assert lease(database, ONE, two, 3) == [second]
-    back = database.write(lambda connection: votes.undo_vote(connection, ONE, one, "undo 1", 0.0, first))
-    assert back.id == first
+    back, is_open = database.write(lambda connection: votes.undo_vote(connection, ONE, one, "undo 1", 0.0, first))
+    assert (back.id, is_open) == (first, True)
     assert lease(database, ONE, one, 3) == [first, third]
     vote(database, ONE, one, first, "unsure")
     with database.read() as connection:

@@ -1,0 +1,1 @@
+"""Measurements of the review page beside its load test."""
