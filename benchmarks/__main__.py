@@ -21,6 +21,7 @@ NOT_MEASUREMENTS = {
     "common",
     "discriminator_kinds",
     "discriminator_tiny",
+    "label_studio_peer",
     "loop_arms",
     "loop_removers",
     "loop_scenes",

@@ -210,6 +210,17 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> RGB:
         raise UnclearImage(str(error)) from None
 
 
+def read_size(data: bytes) -> tuple[int, int]:
+    """Read width and height of one of Rasura's own pictures from its header.
+
+    Examples:
+        >>> read_size(encode_mask(np.ones((3, 5), bool)))
+        (5, 3)
+    """
+    with Image.open(io.BytesIO(data)) as image:
+        return image.size
+
+
 def read_field_of_view(data: bytes) -> float | None:
     """Read the horizontal field of view of the upright picture from its EXIF data.
 
@@ -260,9 +271,9 @@ def decode_mask(data: bytes, max_pixels: int = MAX_PIXELS) -> Mask:
     return np.asarray(image.convert("L")) > 127
 
 
-def decode_rgba(data: bytes) -> RGB:
-    """Decode a cut-out that `encode_image` wrote, (height, width, 4) uint8."""
-    image = open_image(data)
+def decode_rgba(data: bytes, max_pixels: int = MAX_PIXELS) -> RGB:
+    """Decode a picture with alpha, such as a cut-out that `encode_image` wrote, (height, width, 4) uint8."""
+    image = open_image(data, max_pixels)
     _load(image)
     return np.array(image.convert("RGBA"))
 

@@ -22,7 +22,10 @@ its files from here:
     passed_over/<flow>.json         counts of the files that lie beside them and are no inputs, by the reason
     log/<attempt>-<part>.jsonl      times, hosts, dead workers
     review/review.sqlite            the review database
+    review/verdicts.parquet         people's verdicts, which the review's server writes
+    review/corrections.parquet      masks that people corrected, likewise
     report.html                     the report
+    report_files/                   its pictures, where they are many
 """
 
 import json
@@ -46,7 +49,10 @@ LISTINGS = "listings"
 PASSED_OVER = "passed_over"
 LOG = "log"
 REVIEW_DATABASE = "review/review.sqlite"
+PUBLISHED_VERDICTS = "review/verdicts.parquet"
+CORRECTIONS = "review/corrections.parquet"
 REPORT = "report.html"
+REPORT_FILES = "report_files"
 
 # in the folder of a loop, which is no run but has one for each round
 LOOP = "loop.json"

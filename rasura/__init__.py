@@ -5,8 +5,10 @@ The whole of it from Python:
     run             run a recipe, or go on where it was left
     open_run        open a run: its tables, accounting, checks, report, exports
     check           check a recipe before anything starts
+    review          a review: push items, pull votes, watch progress
     effects         masks and layers of a before/after pair, as arrays
     remove          a picture without what a mask covers
+    torch_dataset   triplets as tensors, in batches whose order can be resumed
 
 and the classes that an extension derives from: Stage, Source, Params, Kept, Rejected, Kind, Remover, Capability.
 Nothing heavy is imported before it is used.
@@ -16,7 +18,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rasura._datasets import torch_dataset
     from rasura._pictures import Effects, effects, remove
+    from rasura._reviews import Review, review
     from rasura._runs import Row, Rows, Run, check, open_run, run
     from rasura.manifests.errors import RasuraError
     from rasura.manifests.schemas import Kind
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 _HOMES = {
+    "torch_dataset": "rasura._datasets",
     "Effects": "rasura._pictures",
     "effects": "rasura._pictures",
     "remove": "rasura._pictures",
@@ -35,6 +40,8 @@ _HOMES = {
     "check": "rasura._runs",
     "open_run": "rasura._runs",
     "run": "rasura._runs",
+    "Review": "rasura._reviews",
+    "review": "rasura._reviews",
     "RasuraError": "rasura.manifests.errors",
     "Kind": "rasura.manifests.schemas",
     "Capability": "rasura.removers.base",
@@ -57,6 +64,7 @@ __all__ = [
     "Rejected",
     "Remover",
     "Resources",
+    "Review",
     "Row",
     "Rows",
     "Run",
@@ -67,7 +75,9 @@ __all__ = [
     "effects",
     "open_run",
     "remove",
+    "review",
     "run",
+    "torch_dataset",
 ]
 
 

@@ -299,7 +299,7 @@ class Run:
         return faults
 
     def report(self, out: str | Path | None = None) -> Path:
-        """Write the report, one self-contained HTML page.
+        """Write the report, one HTML page; where its pictures are many, they are in a folder beside it.
 
         Args:
             out: the file; `report.html` in the run where None.
@@ -312,31 +312,50 @@ class Run:
 
         return Path(write(self.store, Path(read_place(out, "Run.report(out)")) if out else None))
 
-    def export(self, out: str | Path, format: str = "huggingface", flows: str | Sequence[str] = ()) -> int:
+    def export(
+        self,
+        out: str | Path,
+        format: str = "huggingface",
+        flows: str | Sequence[str] = (),
+        *,
+        verdict: str | None = None,
+        min_score: float | None = None,
+        where: str = "",
+        size: int | str = "",
+        crop: str = "object",
+        direction: str = "removal",
+        language: str = "en",
+    ) -> int:
         """Write the dataset to another place, in a layout that trainers read.
 
         Args:
-            out: folder or URI.
-            format: `huggingface`, `ober`, `rorem`, `smarteraser`, `brushdata`, `lcg` or `powerpaint`.
+            out: folder or URI; `hf://datasets/OWNER/NAME` pushes it.
+            format: one of `rasura export --help`.
             flows: flows in place of the dataset's.
+            verdict, min_score, where: only rows with this verdict, at least this score, of which this is true.
+            size, crop: of the pictures: `512` or `"768x512"`; `object`, `center` or `none`.
+            direction, language: of the formats with an instruction text.
 
         Returns:
             The number of rows written.
 
         Raises:
-            UnknownNameError: there is no such format.
+            UnknownNameError: there is no such format or language.
             StorageError: there is no such flow, or it is not complete.
-            InputError: there is nothing to export, or the folder has files that no export wrote.
+            InputError: an option is wrong, there is nothing to export, or the folder has files that no export wrote.
 
         Examples:
             >>> open_run("runs/mine").export("elsewhere")
             2
         """
         from rasura.manifests.formats.registry import FORMATS
-        from rasura.pipeline.export import export_run
+        from rasura.pipeline.export import read_options
+        from rasura.pipeline.hub import export_anywhere
 
         check_type(format, str, "Run.export(format)", f"one of {', '.join(FORMATS)}")
-        return int(export_run(self.store, Store(read_place(out, "Run.export(out)")), format, flows or ())["rows"])
+        place = read_place(out, "Run.export(out)")
+        options = read_options(verdict, min_score, where, str(size), crop, direction, language)
+        return int(export_anywhere(self.store, place, format, flows or (), options=options)["rows"])
 
     def show(self, id: str, pictures: str | Path | None = None) -> str:
         """Describe a row, back to its photos; or where an input that was rejected or failed ended.

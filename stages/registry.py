@@ -31,8 +31,17 @@ SOURCES = {
     "draws": "rasura.stages.sources.draws:Draws",
     "ober": "rasura.stages.sources.ober:Ober",
     "rorem": "rasura.stages.sources.rorem:Rorem",
+    "coco": "rasura.stages.sources.foreign.coco:Coco",
+    "openimages": "rasura.stages.sources.foreign.openimages:OpenImages",
+    "rord": "rasura.stages.sources.foreign.folders:Rord",
+    "smarteraser": "rasura.stages.sources.foreign.folders:SmartEraser",
+    "mulan": "rasura.stages.sources.foreign.mulan:Mulan",
+    "webdataset": "rasura.stages.sources.foreign.webdataset:WebDataset",
+    "table": "rasura.stages.sources.foreign.table:TableRows",
     "drawn": "rasura.stages.sources.drawn:Drawn",
     "compared": "rasura.stages.sources.compared:Compared",
+    "corrections": "rasura.stages.correction.source:Corrections",
+    "distinct": "rasura.stages.curation.distinct:Distinct",
 }
 STAGES = {
     "background": "rasura.stages.background:Background",
@@ -49,6 +58,7 @@ STAGES = {
     "ground": "rasura.stages.ground:Ground",
     "composite": "rasura.stages.composite:Composite",
     "masks": "rasura.stages.masks:Masks",
+    "correct": "rasura.stages.correction.correct:Correct",
     "inpaint": "rasura.stages.inpaint:Inpaint",
     "insert": "rasura.stages.insertion.insert:Insert",
     "confirm": "rasura.stages.insertion.confirm:Confirm",
@@ -57,6 +67,14 @@ STAGES = {
     "measure": "rasura.stages.judging.measure:Measure",
     "choose": "rasura.stages.judging.choose:Choose",
     "select": "rasura.stages.select:Select",
+    "inspect": "rasura.stages.curation.inspection:Inspect",
+    "repair": "rasura.stages.curation.repair:Repair",
+    "quality": "rasura.stages.curation.measuring:MeasureQuality",
+    "fingerprint": "rasura.stages.curation.measuring:Fingerprint",
+    "licence": "rasura.stages.curation.measuring:ReadLicence",
+    "embed": "rasura.stages.curation.networks:Embed",
+    "classify": "rasura.stages.curation.networks:Classify",
+    "people": "rasura.stages.curation.people:People",
 }
 
 SCALARS = {str: "text", int: "whole number", float: "number", bool: "true or false"}

@@ -32,8 +32,8 @@ ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
 RASURA = [sys.executable, "-m", "rasura"]
 CHROMIUM = os.environ.get("RASURA_CHROMIUM", "/usr/bin/chromium")
-CARDS = {"flow-2": 3, "flow-5": 2}
-"""Cards of the demo's flows `captured` and `simulated` that the picture of the report has."""
+CARDS = {"captured": 3, "simulated": 2}
+"""Cards of the demo's tables that the picture of the report has."""
 REMOVED, TITLE = 3, 38
 """Scenes in the picture of the removers, and the height of its line of titles, px."""
 VOTES = "yn1n2yn1un1yn3n1y"
@@ -58,31 +58,35 @@ def picture_report(browser: Browser, run: Path, folder: Path) -> None:
     subprocess.run([*RASURA, "report", str(run), "--out", str(report)], check=True, stdout=subprocess.DEVNULL)
     page = browser.new_page(viewport={"width": 1240, "height": 900})
     page.goto(report.as_uri())
-    page.add_style_tag(
-        content="section[id] { padding: 6px 20px } section section { padding: 0 } .legend { position: static }"
-    )
-    # the rest of the page goes, so that the rows stand below each other
-    page.evaluate(
-        """(kept) => {
-          const pictures = document.getElementById("pictures");
-          for (const part of [...pictures.children]) if (!(part.id in kept)) part.remove();
-          for (const [id, count] of Object.entries(kept))
-            for (const extra of [...document.querySelectorAll(`#${id} .card`)].slice(count)) extra.remove();
-          for (const title of [...pictures.querySelectorAll("h4")].slice(1)) title.remove();
-        }""",
-        CARDS,
-    )
-    page.locator("#pictures > section > h3").first.evaluate("title => { title.style.marginTop = '10px'; }")
-    save(page.locator("#pictures").screenshot(), "report-pictures")
+    page.add_style_tag(content="section[id] { padding: 6px 20px } section h2 { margin-top: 10px }")
+    page.locator("#show-object").check()
+    page.evaluate("document.querySelector('#rows').insertAdjacentHTML('afterend', '<section id=chosen></section>')")
+    for title, count in CARDS.items():
+        page.locator(".tab", has_text=title).first.click()
+        page.wait_for_function("(n) => document.querySelectorAll('#rows .card').length >= n", arg=count)
+        page.wait_for_function("() => [...document.querySelectorAll('#rows .card img')].every((i) => i.decode())")
+        page.evaluate(
+            """([title, count]) => {
+              const chosen = document.getElementById("chosen"), cards = document.createElement("div");
+              cards.className = "cards";
+              for (const card of [...document.querySelectorAll("#rows .card")].slice(0, count))
+                cards.append(card.cloneNode(true));
+              const head = document.createElement("h3");
+              head.textContent = title;
+              chosen.append(head, cards);
+              for (const image of cards.querySelectorAll("img")) image.loading = "eager";
+            }""",
+            [title, count],
+        )
+    page.wait_for_function("() => [...document.querySelectorAll('#chosen img')].every((i) => i.complete)")
+    page.locator("#chosen > h3").first.evaluate("title => { title.style.marginTop = '10px'; }")
+    save(page.locator("#chosen").screenshot(), "report-pictures")
     page.set_viewport_size({"width": 1000, "height": 900})
+    page.locator("#measures").scroll_into_view_if_needed()
+    page.wait_for_selector("#measures article")
     page.evaluate(
         "document.querySelectorAll('#measures article ~ article, #measures details').forEach(e => e.remove())"
     )
-    for section in ("measures", "funnel"):
-        page.evaluate(
-            """(id) => { const title = document.querySelector(`#${id} h2`); title.style.marginTop = "10px"; }""",
-            section,
-        )
     save(page.locator("#measures").screenshot(), "report-measures")
     page.evaluate(
         """() => { for (const article of [...document.querySelectorAll("#funnel article")])
@@ -117,10 +121,10 @@ def serve_review(run: Path, database: Path) -> Iterator[str]:
         server.wait()
 
 
-def add_reviewer(run: Path, database: Path, name: str) -> str:
-    """Add a reviewer and return the token."""
-    command = [*RASURA, "review", "add-reviewer", str(run), name, "--database", str(database)]
-    link = subprocess.run([*command, "--admin"], check=True, capture_output=True, text=True).stdout
+def make_link(run: Path, database: Path, *command: str) -> str:
+    """Run a command that prints a link, which signs in once, and return its token."""
+    words = [*RASURA, "review", command[0], str(run), *command[1:], "--database", str(database)]
+    link = subprocess.run(words, check=True, capture_output=True, text=True).stdout
     return re.findall(r"#token=(\S+)", link)[0]
 
 
@@ -135,7 +139,8 @@ def open_review(browser: Browser, url: str, token: str, **settings: object) -> P
 def wait_for_paint(page: Page) -> None:
     """Wait until a candidate, or the note that nothing is left, is painted."""
     page.wait_for_function(
-        "() => !document.getElementById('tag-one').hidden || !document.getElementById('nothing').hidden"
+        "() => document.getElementById('stage').ariaBusy !== 'true' "
+        "&& (!document.getElementById('tag-one').hidden || !document.getElementById('nothing').hidden)"
     )
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done())))")
 
@@ -150,7 +155,7 @@ def press(page: Page, keys: str) -> None:
 def picture_review(browser: Browser, run: Path, folder: Path) -> None:
     """Make the pictures of the review: side by side, the slider in the dark, and a phone."""
     database = folder / "review.sqlite"
-    token = add_reviewer(run, database, "Ann")
+    token = make_link(run, database, "add-reviewer", "Ann", "--admin")
     with serve_review(run, database) as url:
         page = open_review(browser, url, token)
         press(page, VOTES)
@@ -161,7 +166,7 @@ def picture_review(browser: Browser, run: Path, folder: Path) -> None:
         save(page.screenshot(), "review-slider-dark")
         page.context.close()
         phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
-        page = open_review(browser, url, token, **phone)
+        page = open_review(browser, url, make_link(run, database, "new-token", "Ann", "--keep"), **phone)
         page.locator("#judge button.no").tap()
         page.wait_for_timeout(600)
         save(page.screenshot(), "review-phone")

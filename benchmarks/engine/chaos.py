@@ -90,7 +90,7 @@ def disturb(case: Case, name: str) -> Ending:
     if kind.passes_after_s is not None:
         timer = threading.Timer(kind.passes_after_s, kind.undo, [case])
         timer.start()
-    ending = job.finish()
+    ending = job.finish(kind.limit_s)
     if timer is not None:
         timer.join()
     kind.check(case, ending)

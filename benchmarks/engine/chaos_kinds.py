@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.engine.chaos_job import MOMENTS, Ending, Job, has_come_locally
+from benchmarks.engine.chaos_job import LIMIT_S, MOMENTS, Ending, Job, has_come_locally
 
 
 class CannotInject(Exception):
@@ -69,6 +69,7 @@ class Kind:
         statuses: exit statuses beside 0 and 1 that are right.
         lingering_s: seconds for which processes may be left, where their driver was killed.
         check: of the ending.
+        limit_s: seconds after which the run hangs.
     """
 
     inject: Callable[[Case], None]
@@ -79,6 +80,7 @@ class Kind:
     statuses: tuple[int, ...] = ()
     lingering_s: float = 15.0
     check: Callable[[Case, Ending], None] = lambda case, ending: None
+    limit_s: float = LIMIT_S
     moments: Sequence[str] = MOMENTS
 
 

@@ -1,13 +1,14 @@
 """The command line. Nothing heavy is imported before a command needs it, so that `rasura --help` answers at once."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from rasura.manifests.safety.text import SafeFormatter
 from rasura.manifests.spelling import format_count
-from rasura.pipeline.cli import discriminator, loop, remover, review
+from rasura.pipeline.cli import comparisons, curation, discriminator, loop, remover, review
+from rasura.pipeline.cli.export import export
 from rasura.pipeline.cli.interrupts import explain_interrupt
 from rasura.pipeline.cli.options import (
     APP_SETTINGS,
@@ -36,6 +37,10 @@ app.add_typer(review.votes, name="votes")
 app.add_typer(discriminator.discriminator, name="discriminator")
 app.add_typer(loop.loop, name="loop")
 app.add_typer(remover.remover, name="remover")
+app.command()(curation.audit)
+app.command()(curation.masks)
+app.command()(comparisons.diff)
+app.command()(comparisons.estimate)
 app.command("ground-truth")(discriminator.ground_truth)
 app.command("oracle", hidden=True)(discriminator.ground_truth)  # its former name
 
@@ -141,22 +146,27 @@ def status(
         show_accounting(run, json)
         return
     from rasura.pipeline.run.accounting import compute_accounting, to_json_values
-    from rasura.pipeline.run.review import read_review_accounting
+    from rasura.pipeline.run.review import read_review_accounting, summarize_review
 
     accounting, review, fault = compute_accounting(Store(run)), None, None
+    verdicts = None
     try:
         review = read_review_accounting(Store(run))
+        verdicts = summarize_review(Store(run))
     except ReviewError as error:
         fault = str(error)
     if json:
         import json as encoder
 
         values = to_json_values(accounting) | {"review": vars(review[0]) if review else None, "review_fault": fault}
+        values["verdicts"] = vars(verdicts) if verdicts else None
         echo(encoder.dumps(values, indent=1))
         return
     print_tables(accounting)
     if review or fault:
         echo(f"review: {review[0] if review else fault}")
+    if verdicts:
+        echo(f"verdicts: {verdicts}")
 
 
 @app.command()
@@ -253,15 +263,35 @@ def report(
     run: Annotated[str, typer.Argument(metavar="RUN|LOOP", help="A run, or a loop's folder.")],
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="The page; <RUN>/report.html by default.")] = None,
     rows: Annotated[
-        int, typer.Option(min=1, help="Rows shown of each flow: those nearest to a limit, and a sample.")
-    ] = 12,
-    sheet: Annotated[int, typer.Option(min=0, help="Simulated triplets on the contact sheet.")] = 40,
+        int, typer.Option(min=0, help="Rows of each table with pictures, those nearest to a limit among them.")
+    ] = 300,
+    full: Annotated[bool, typer.Option("--full", help="Store these pictures at full size, too.")] = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Serve the page instead, with the pictures of all rows at full size.")
+    ] = False,
+    host: Annotated[str, typer.Option(help="With --serve: address to bind; 0.0.0.0 for other machines.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="With --serve: port; 0: a free one.")] = 8766,
+    public_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="With --serve: address that a browser takes, behind a proxy.")
+    ] = None,
+    quiet: QuietOption = False,
 ) -> None:
-    """Write one self-contained HTML page: pictures, what was rejected, measures with their limits, and the funnel."""
+    """Write one HTML page: all rows with search and filters, pictures, measures with limits to move, rejected, cost.
+
+    It needs no network. Many pictures go into a folder beside it, which has to be copied with it.
+    """
+    if serve:
+        from rasura.pipeline.cli.report import serve_report
+
+        serve_report(run, host, port, public_url)
+        return
     from rasura.manifests.storage import Store
     from rasura.pipeline.report.run_page import write
+    from rasura.pipeline.run.progress import Progress
 
-    echo(f"report: {write(Store(run), out, rows, sheet)}")
+    with Progress(quiet) as progress:
+        place = write(Store(run), out, rows, full, progress.track("report", "rows"))
+    echo(f"report: {place}")
 
 
 @app.command()
@@ -277,42 +307,4 @@ def show(
     echo(describe_row([Store(run)] if run else list_runs(), id, pictures))
 
 
-@app.command()
-def export(
-    run: Annotated[str, typer.Argument(metavar="RUN|LOOP", help="A run, or a loop's folder.")],
-    out: Annotated[str, typer.Option(metavar="URI", help="Where to write it.")],
-    format: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="huggingface: Rasura's own Parquet, card and manifest. ober: ObjectClear's columns and names. "
-            "rorem: RORem's folders with meta.json. smarteraser: Syn4Removal's folders. brushdata: BrushNet's tars. "
-            "lcg: JSON lines for PixelHacker and Moebius. powerpaint: its prompts and masks of three tasks.",
-        ),
-    ] = "huggingface",
-    flow: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FLOW", help="Flows instead of the dataset's; of a loop, triplets (default) or votes."),
-    ] = None,
-    quiet: QuietOption = False,
-) -> None:
-    """Write a run's dataset, or what a loop collected, to another place, in a layout that trainers read."""
-    from rasura.manifests.errors import UnknownNameError
-    from rasura.manifests.formats.registry import check_format
-    from rasura.manifests.storage import Store
-    from rasura.pipeline.export import export_run
-    from rasura.pipeline.run.progress import Progress
-
-    try:
-        check_format(format)
-    except UnknownNameError as error:
-        raise typer.BadParameter(str(error), param_hint="--format") from None
-    with Progress(quiet) as progress:
-        manifest: dict[str, Any] = export_run(
-            Store(run), Store(out), format, flow or (), progress.track("export", "rows")
-        )
-    rows, files = format_count(manifest["rows"], "row"), format_count(len(manifest["files"]), "file")
-    left_out = manifest.get("left_out", {})
-    lost = sum(left_out.values())
-    reasons = "".join(f"; {count}: {reason}" for reason, count in left_out.items())
-    echo(f"{out}: {rows} in {files} ({manifest['rows']} kept + {lost} left out = {manifest['rows'] + lost}{reasons})")
+app.command()(export)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rasura.manifests.run_layout import COMMITS, table_path
+from rasura.networks.tracking import WITHOUT_EFFECT
 from rasura.pipeline.loop.recipe import LoopRecipe
 from rasura.pipeline.loop.state import Loop, Step, list_steps
 
@@ -104,5 +105,13 @@ def _flatten(recipe: LoopRecipe) -> dict[str, Any]:
             flat |= {f"{key}.{name}": entry for name, entry in value.items()}
         else:
             flat[key] = value
+    flat = {key: _drop_tracker(value) for key, value in flat.items()}
     settings = dict(flat["remover.settings"])
     return flat | {"remover.settings.size": settings.pop("size", None), "remover.settings": settings}
+
+
+def _drop_tracker(value: Any) -> Any:
+    """Return the settings of a training without those that may change at any time."""
+    if not isinstance(value, Mapping):
+        return value
+    return {key: _drop_tracker(entry) for key, entry in value.items() if key not in WITHOUT_EFFECT}

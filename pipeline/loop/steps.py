@@ -48,7 +48,7 @@ from rasura.pipeline.training.rows import RowRef
 from rasura.stages.judging.truth import TRUE_KINDS
 
 if TYPE_CHECKING:
-    from rasura.annotator.store.items import ReviewableRow
+    from rasura.annotator.store.rows import ReviewableRow
 
 Candidates = Mapping[str, "ReviewableRow"]
 """Candidates of a round by the ids of their items."""

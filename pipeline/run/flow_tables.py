@@ -13,6 +13,7 @@ from rasura.manifests.compacted.manifest import NO_RECORDS, CommitRecords, read_
 from rasura.manifests.run_layout import MANIFEST, WORK, NoRun, commit_path, read_plan, table_path
 from rasura.manifests.shards import CommitRecord, DamagedFile
 from rasura.manifests.storage import Store
+from rasura.pipeline.engine.metrics import export_commit
 from rasura.pipeline.recipe.plan import Plan
 from rasura.pipeline.recipe.shards import StoredShards
 from rasura.pipeline.recipe.specs import FlowPlan
@@ -36,6 +37,7 @@ class _Attempt:
     log: EventLog
     engine: "EngineStarter"
     retry_failed: Collection[str] | None = None
+    sample: int | None = None
 
 
 def make_tables(
@@ -45,11 +47,12 @@ def make_tables(
     engine: EngineStarter,
     log: EventLog,
     retry_failed: Collection[str] | None = None,
+    sample: int | None = None,
 ) -> dict[str, FlowOutcome]:
     """Bring the tables of a plan's flows to what the recipe and their inputs say.
 
     Args:
-        retry_failed: as of `run`.
+        retry_failed, sample: as of `run`.
 
     Returns:
         What became of the inputs of each flow.
@@ -57,7 +60,7 @@ def make_tables(
     Raises:
         RunFailed, StoreError, MissingInput: the run cannot go on; what was committed is whole.
     """
-    attempt = _Attempt(resolved, store, progress, log, engine, retry_failed)
+    attempt = _Attempt(resolved, store, progress, log, engine, retry_failed, sample)
     try:
         return {flow.name: _make_table(attempt, flow) for flow in resolved.flows.values()}
     finally:
@@ -67,6 +70,8 @@ def make_tables(
 def _make_table(attempt: _Attempt, flow: FlowPlan) -> FlowOutcome:
     """Bring a flow's table to what its recipe and inputs say. Returns what became of its inputs."""
     shards = _list_inputs(attempt, flow)
+    if attempt.sample is not None:
+        shards = shards.draw_sample(attempt.sample)
     table = attempt.store.sub(table_path(flow.name))
     before, columns, full_columns = _read_manifest(table)
     ids = shards.ids
@@ -135,7 +140,8 @@ def _make_shards(attempt: _Attempt, flow: FlowPlan, todo: StoredShards, commits:
     """Have the engine make shards; their commit records are added to `commits`."""
     flows = list(attempt.plan.flows.values())
     engine = attempt.engine.get(attempt.store, attempt.log, flows[flows.index(flow) :])
-    for line in engine.place(flow).lines:
+    placement = engine.place(flow)
+    for line in placement.lines:
         attempt.progress.print(line)
     inputs = all_inputs = todo.inputs
     causes = Counter[tuple[str, str]]()
@@ -144,15 +150,17 @@ def _make_shards(attempt: _Attempt, flow: FlowPlan, todo: StoredShards, commits:
         causes.update(count_failures(earlier))
     attempt.progress.start(flow.name, inputs)
     start = time.perf_counter()
-    kept = rejected = failed = 0
+    kept = rejected = failed = done = 0
 
     def on_commit(record: CommitRecord, report: Mapping[str, Any]) -> None:
-        nonlocal kept, rejected, failed
+        nonlocal kept, rejected, failed, done
         commits.add(record)
         kept += record.rows
         rejected += sum(sum(count.rejected.values()) for count in record.stages)
         failed += sum(sum(count.failed.values()) for count in record.stages)
+        done += record.inputs
         attempt.log.add("commit", flow=flow.name, shard=record.shard, rows=record.inputs, seconds=report["seconds"])
+        export_commit(flow.name, record, report["seconds"], inputs - done)
         attempt.progress.advance(record.inputs, f"{kept} kept, {rejected} rejected, {failed} failed")
         causes.update(count_failures(record))
         check_failures(flow.name, causes, all_inputs, attempt.plan.recipe.engine.max_failed)
@@ -166,4 +174,5 @@ def _make_shards(attempt: _Attempt, flow: FlowPlan, todo: StoredShards, commits:
         seconds=round(time.perf_counter() - start, 3),
         working_seconds=round(working_s, 3),
         deaths=engine.deaths - deaths,
+        workers=placement.list_workers(),
     )

@@ -1,7 +1,7 @@
 """Running a recipe: it is planned, each flow is carried out to its table, and the dataset is written in the end."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import starmap
 from pathlib import Path
@@ -48,6 +48,8 @@ from rasura.pipeline.run.progress import Progress
 from rasura.pipeline.run.starter import EngineStarter
 from rasura.pipeline.run.workers import map_on_workers
 
+SAMPLE_SHARDS = 8  # parts in which a sample is taken
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -93,6 +95,7 @@ def run(
     only: str | None = None,
     quiet: bool = False,
     retry_failed: Collection[str] | None = None,
+    sample: int | None = None,
 ) -> RunResult:
     """Run a recipe, or continue where it was left. Nothing that is done is done again.
 
@@ -104,6 +107,7 @@ def run(
         quiet: show no progress.
         retry_failed: errors whose rows are made again, such as `ValueError`; of all failed rows where it is empty, of
             none where it is None.
+        sample: about so many inputs of each flow are taken, evenly spaced, in small shards; all where None.
 
     Raises:
         RecipeError: something in the recipe is wrong; nothing was started.
@@ -111,14 +115,22 @@ def run(
         RunFailed, StoreError, MissingInput: the run cannot go on; what was committed is whole.
     """
     resolved = load_plan(recipe_file, overrides, only)
+    if sample is not None:
+        rows = max(1, sample // SAMPLE_SHARDS)
+        resolved = replace(resolved, flows={name: replace(f, shard_rows=rows) for name, f in resolved.flows.items()})
     store = Store(f"runs/{resolved.recipe.name}" if into is None else into)
     check_run_folder(store, resolved.sources.values())
     with store.lock(), Progress(quiet) as progress:
-        return _carry_out(resolved, store, progress, only is not None, retry_failed)
+        return _carry_out(resolved, store, progress, only is not None, retry_failed, sample)
 
 
 def _carry_out(
-    resolved: Plan, store: Store, progress: Progress, is_partial: bool, retry_failed: Collection[str] | None
+    resolved: Plan,
+    store: Store,
+    progress: Progress,
+    is_partial: bool,
+    retry_failed: Collection[str] | None,
+    sample: int | None,
 ) -> RunResult:
     """Make all tables of a plan, and the dataset."""
     check_folder(store, resolved.recipe.name)
@@ -132,7 +144,7 @@ def _carry_out(
     with EngineStarter(resolved.recipe.engine) as engine:
 
         def make() -> tuple[dict[str, FlowOutcome], tuple[str | None, int]]:
-            outcomes = make_tables(resolved, store, progress, engine, log, retry_failed)
+            outcomes = make_tables(resolved, store, progress, engine, log, retry_failed, sample)
             return outcomes, _write_dataset(resolved, store, progress, engine)
 
         outcomes, (dataset, count) = repeat_after_mending(store, progress, make)

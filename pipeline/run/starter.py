@@ -51,7 +51,7 @@ class EngineStarter:
             CannotPlace: a stage of one asks for more than there is.
         """
         if self._engine is None:
-            from rasura.pipeline.engine.cluster import check_machine
+            from rasura.pipeline.engine.cluster import check_machine, read_resources
 
             check_machine(flows, self.settings)
             start = time.perf_counter()
@@ -61,7 +61,7 @@ class EngineStarter:
             self._engine = Engine(store, self.settings)
             for flow in flows:
                 self._engine.place(flow)
-            log.add("start", seconds=round(time.perf_counter() - start, 3))
+            log.add("start", seconds=round(time.perf_counter() - start, 3), resources=read_resources())
         self._engine.set_run(store)
         return self._engine
 

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 from rasura.manifests.compacted.manifest import read_manifest, read_names
 from rasura.manifests.errors import StorageError
 from rasura.manifests.fingerprints import compute_fingerprint
-from rasura.manifests.formats import brushdata, folder_export, ober
-from rasura.manifests.formats.registry import FORMATS, PARQUET_LAYOUTS
+from rasura.manifests.formats import folder_export
+from rasura.manifests.formats.registry import FORMATS, PARQUET_LAYOUTS, PICTURE_MEMBERS, TRIPLET_COLUMNS
+from rasura.manifests.formats.trainers import tars
 from rasura.manifests.images import RGB, BadImage, Mask, decode_image
 from rasura.manifests.json_lines import parse_json
 from rasura.manifests.run_layout import (
@@ -255,8 +256,8 @@ def _read_fingerprint(split: str, row: str, data: bytes) -> Iterator[SplitPictur
 def _find_folder_faults(dataset: Store, manifest: Mapping[str, Any]) -> Iterator[str]:
     """Yield the faults of an export whose pictures are files, or members of tars."""
     pictures: list[SplitPicture] = []
-    if manifest["layout"] == brushdata.NAME:
-        for fault in brushdata.find_faults(dataset, manifest):
+    if manifest["layout"] in PICTURE_MEMBERS:
+        for fault in tars.find_faults(dataset, manifest, PICTURE_MEMBERS[manifest["layout"]]):
             if isinstance(fault, str):
                 yield fault
             else:
@@ -289,7 +290,7 @@ def verify_dataset(dataset: Store, on_rows: OnRows = lambda rows: None) -> Itera
         return
     ids: set[str] = set()
     pictures: list[SplitPicture] = []
-    names = ober.TRIPLET if manifest.get("layout") == ober.NAME else None
+    names = TRIPLET_COLUMNS.get(str(manifest.get("layout")))
     for file in files:
         data, faults = _read_file(dataset, file)
         if data is not None:

@@ -26,7 +26,7 @@ from rasura.stages.judging.truth import (
 )
 
 if TYPE_CHECKING:
-    from rasura.annotator.store.items import ReviewableRow
+    from rasura.annotator.store.rows import ReviewableRow
 
 NAME = "oracle"
 """The reviewer's name in its votes."""
@@ -54,7 +54,7 @@ def review_run(
         NoTruth: there is no such candidate.
         NothingToReview: there is no such flow, or no run.
     """
-    from rasura.annotator.store.items import list_rows
+    from rasura.annotator.store.rows import list_rows
 
     tables = Tables(run)
     truths = {row.id: row for row in list_rows(run) if row.kind in TRUE_KINDS}
@@ -89,7 +89,7 @@ def describe_missing_truth(run: Store, candidates: int) -> NoTruth:
 
 def list_votes(run: Store) -> list[dict[str, Any]]:
     """List the votes that follow from a round's flow `measured`, in the form and order of `review_run`."""
-    from rasura.annotator.store.items import list_rows
+    from rasura.annotator.store.rows import list_rows
 
     light = Tables(run).table("measured").read_light(("id", "truth_verdict", "truth_reason")).to_pylist()
     opinions = {row["id"]: Opinion(row["truth_verdict"], row["truth_reason"]) for row in light if row["truth_verdict"]}

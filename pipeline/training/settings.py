@@ -24,7 +24,7 @@ from rasura.removers.training.train import Settings
 
 SHARED_SETTINGS = (
     *("source", "size", "crop", "context", "flip", "dilate", "widen", "vary_mask", "vary_colours", "precision"),
-    "save_memory",
+    *("save_memory", "tracker"),
 )
 """Settings of a training that its distillation takes over."""
 FIXED_SETTINGS = ("preset", "unet")

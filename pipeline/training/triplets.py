@@ -21,7 +21,7 @@ def read_true_triplets(run: Store, flows: Sequence[str], limit: int, seed: int =
         InputError: there is none.
         NothingToReview: there is no such flow, or no run.
     """
-    from rasura.annotator.store.items import list_rows
+    from rasura.annotator.store.rows import list_rows
 
     rows = sorted(
         (row for row in list_rows(run, flows) if row.kind in TRUE_KINDS),

@@ -18,11 +18,13 @@ from rasura.stages.judging.truth import find_effects
 
 if TYPE_CHECKING:
     from rasura.annotator.exchange.vote_rows import VoteRow
-    from rasura.annotator.store.items import ReviewableRow
+    from rasura.annotator.store.rows import ReviewableRow
 
 SHARES: Mapping[str, float] = {"evaluate": 0.15, "calibrate": 0.35, "learn": 0.5}
 """Uses of a scene's votes. Thresholds need about as many votes as learning, to be shown to reach the target."""
 
+RULING_VOTES = 3
+"""Votes that an expert's ruling counts as, at least: as many as reviewers who disagree are asked for, by default."""
 Reviewers = Literal["people", "oracle"]
 """The two sorts of reviewers, whose votes are never mixed."""
 
@@ -70,13 +72,16 @@ def read_votes_folder(folder: Store, reviewers: Reviewers) -> "list[VoteRow]":
 
 def index_candidates(run: Store) -> "dict[str, ReviewableRow]":
     """Return the candidates of a round by the ids of their items."""
-    from rasura.annotator.store.items import compute_item_id, list_rows
+    from rasura.annotator.store.items import compute_item_id
+    from rasura.annotator.store.rows import list_rows
 
     return {compute_item_id(row.place, "target"): row for row in list_rows(run, ["candidates"])}
 
 
 def tally_votes(rows: Iterable[Mapping[str, Any]]) -> dict[str, Counter[str]]:
     """Count the verdicts that stand on each item: each reviewer's last, unless it was withdrawn.
+
+    An expert's ruling stands in place of all of them, with `RULING_VOTES` votes.
 
     Args:
         rows: entries of the log, oldest first.
@@ -90,15 +95,22 @@ def tally_votes(rows: Iterable[Mapping[str, Any]]) -> dict[str, Counter[str]]:
         {'a': Counter({'no': 1, 'yes': 1})}
     """
     last: dict[tuple[str, str], str | None] = {}
+    ruled: dict[str, str | None] = {}
     for row in rows:
-        if row.get("kind") not in (None, "candidate") or row["action"] == "flag":
+        if row.get("kind") not in (None, "candidate") or row["action"] in ("flag", "correct"):
             continue
-        verdict = row.get("verdict") if row["action"] in ("vote", "edit") else None
+        if row["action"] == "overrule":
+            ruled[row["item"]] = row.get("verdict")
+            continue
+        verdict = row.get("verdict") if row["action"] in ("vote", "edit", "restore") else None
         last[row["item"], row["reviewer"]] = verdict
     tallies: dict[str, Counter[str]] = {}
     for (item, _), verdict in last.items():
         if verdict:
             tallies.setdefault(item, Counter())[verdict] += 1
+    for item, verdict in ruled.items():
+        if verdict:
+            tallies[item] = Counter({verdict: max(RULING_VOTES, sum(tallies.get(item, Counter()).values()))})
     return tallies
 
 
@@ -113,7 +125,8 @@ def load_examples(run: Store, rows: Sequence[Mapping[str, Any]], flows: Sequence
         UnknownVotes: an item is not in the run.
         NothingToReview: there is no such flow, or no run.
     """
-    from rasura.annotator.store.items import compute_item_id, list_rows
+    from rasura.annotator.store.items import compute_item_id
+    from rasura.annotator.store.rows import list_rows
 
     tables = Tables(run)
     candidates = {

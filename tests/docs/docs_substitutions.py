@@ -74,8 +74,14 @@ SUBSTITUTIONS = (
         "the demo's run of the tests has votes on three scenes; with this seed each use of votes gets one of them",
     ),
     Substitution(
-        r"rasura review runs/demo",
-        "rasura review runs/demo --port PORT",
+        r"rasura review runs/demo( --public-url \S+)?",
+        r"rasura review runs/demo --port PORT",
+        "a server: started on a free port, asked for its page, and stopped",
+        kind="server",
+    ),
+    Substitution(
+        r"rasura report runs/demo --serve --port 0",
+        "rasura report runs/demo --serve --port PORT",
         "a server: started on a free port, asked for its page, and stopped",
         kind="server",
     ),
@@ -123,6 +129,17 @@ SUBSTITUTIONS = (
         "the run needs weights: the demo's run is exported",
     ),
     Substitution(
+        r"(rasura export runs/demo --format ai-toolkit .*) --size 192",
+        r"\1 --size 32",
+        "the demo's run here is of version 0.1.0, whose pictures are smaller",
+    ),
+    Substitution(
+        r"rasura export runs/demo --out hf://datasets/OWNER/NAME",
+        "rasura export --help",
+        "needs a token; tests/pipeline/test_hub_push.py pushes to a server that answers as the Hub does",
+        output="hf://datasets/OWNER/NAME",
+    ),
+    Substitution(
         r"rasura export runs/demo --format ober --out published",
         "rasura export runs/demo --format ober --flow captured --flow simulated --out published",
         "the demo's run here is of version 0.1.0, whose dataset had candidates in it",
@@ -157,6 +174,7 @@ SUBSTITUTIONS = (
 )
 
 FRAGMENTS = {
+    "docs/curation.md": "a list of stages with weights that are not in the repository: the parameters are validated",
     "docs/removers.md": "a list of stages with weights that are not in the repository: the parameters are validated",
 }
 """Documents with a YAML block that is not a whole recipe, and why."""

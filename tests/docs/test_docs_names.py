@@ -18,6 +18,8 @@ ELSEWHERE = {
     "load_dataset",
     "meta_path",
     "petrel_client",
+    "ray_rasura_stage_seconds_total",
+    "ray_rasura_waiting_rows",
     "transformer_blocks",
     "use_extra_fg_mask",
     "weights_only",

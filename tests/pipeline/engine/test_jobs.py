@@ -1,6 +1,7 @@
 """The same recipe on a cluster: a local head, `ray job submit`, and what is left when a job is stopped."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,8 +11,11 @@ from pathlib import Path
 
 import pytest
 from conftest import digest, rasura, write_recipe
-from support.clusters import Head, find_raylet, run_head, start_node, stop_node, submit_job, wait_for_cpus
+from support.clusters import Head, find_raylet, read_metrics, run_head, start_node, stop_node, submit_job, wait_for_cpus
 from support.engine_recipes import build_recipe_keys
+
+from rasura.manifests.storage import Store
+from rasura.pipeline.run.accounting import compute_accounting
 
 pytestmark = pytest.mark.ray
 
@@ -23,15 +27,28 @@ def head() -> Iterator[Head]:
         yield started
 
 
+def count_flow_rows(text: str, flow: str) -> dict[str, int]:
+    """Count the kept rows of a flow at each stage in what a node exports for Prometheus."""
+    counts = {}
+    for line in re.findall(r"^ray_rasura_rows_total\{(.*)", text, re.MULTILINE):
+        labels = dict(re.findall(r'(\w+)="([^"]*)"', line))
+        if (labels["flow"], labels["outcome"]) == (flow, "kept"):
+            counts[labels["stage"]] = int(float(line.split()[-1]))
+    return counts
+
+
 def test_the_same_recipe_through_job_submit(head: Head, tmp_path: Path) -> None:
     """`ray job submit … -- rasura run recipe` gives the bytes of a local run, and prints its progress line by line, on
-    a cluster with a token, without which it is refused; a faulty recipe ends the job with exit code 1 and its
-    message."""
+    a cluster with a token, without which it is refused; its nodes export what became of the rows at each stage; a
+    faulty recipe ends the job with exit code 1 and its message."""
     recipe = write_recipe(tmp_path, **build_recipe_keys())
     done = submit_job(head, "run", recipe, "--into", tmp_path / "job")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "made: 48/48 rows" in done.stdout
+    kept = count_flow_rows(read_metrics(head), "made")
     rasura("run", recipe, "--into", tmp_path / "local")
+    stages = compute_accounting(Store(tmp_path / "local")).flows[0].stages
+    assert kept == {stage.stage: stage.kept for stage in stages if stage.kept}
     assert digest(tmp_path / "job") == digest(tmp_path / "local")
     address, env = head
     stranger = submit_job((address, {**env, "RAY_AUTH_TOKEN": "0" * 64}), "run", recipe, "--into", tmp_path / "theirs")

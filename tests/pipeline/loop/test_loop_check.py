@@ -158,6 +158,7 @@ def begin(folder: Path, recipe: LoopRecipe, last: Step) -> Loop:
         ({"discriminator": {"preset": "tiny"}}, ""),
         ({"remover": REMOVER | {"tune_steps": 7, "workers": 2}}, ""),
         ({"rounds": [{"kind": "human", "count": 8}, {"kind": "auto", "count": 9}, {"kind": "auto", "count": 1}]}, ""),
+        ({"remover": REMOVER | {"settings": {**REMOVER.get("settings", {}), "tracker": "wandb"}}}, ""),
         ({"seed": 9}, "seed, which 'round 0: initial' has used"),
         ({"remover": REMOVER | {"steps": 3}}, "remover.steps, which 'round 0: train' has used"),
         ({"rounds": [{"kind": "human", "count": 9}]}, "rounds, which 'round 1: draw' has used"),

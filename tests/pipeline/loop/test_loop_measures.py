@@ -242,7 +242,8 @@ def test_people_may_judge_the_test_pictures(measured: tuple[Loop, TestResult]) -
     rows = Tables(run).table("candidates").read_light(["id", "round", "remover", "parents"]).to_pylist()
     assert {(candidate["round"], candidate["remover"]) for candidate in rows} == {(1, "current")}
     assert {candidate["parents"][0] for candidate in rows} == {ref.id for ref in loop.read_rows("test")}
-    from rasura.annotator.store.items import compute_item_id, list_rows
+    from rasura.annotator.store.items import compute_item_id
+    from rasura.annotator.store.rows import list_rows
 
     items = sorted(compute_item_id(candidate.place, "target") for candidate in list_rows(run))
     vote = {"reviewer": "Ann", "action": "vote", "kind": "candidate", "reason": None}

@@ -8,7 +8,7 @@ from conftest import rasura, write_recipe
 from PIL import Image
 from support.pair_scenes import make_floor
 
-from rasura.annotator.store.items import list_rows
+from rasura.annotator.store.rows import list_rows
 from rasura.manifests.errors import RecipeError
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables

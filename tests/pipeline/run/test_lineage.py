@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support.annotator.runs import CANDIDATES, CAPTURED, Run, row
 
-from rasura.annotator.store.items import list_rows
+from rasura.annotator.store.rows import list_rows
 from rasura.manifests.checks.sealed_json import parse_sealed, seal
 from rasura.manifests.run_layout import PLAN, read_plan
 from rasura.pipeline.run.lineage import describe_row

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,16 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+READ_OUTBOX = """(() => new Promise((done, fail) => {
+    const opening = indexedDB.open('rasura', 1);
+    opening.onupgradeneeded = () => { opening.transaction.abort(); };  // the page has not made it yet
+    opening.onerror = () => done([]);
+    opening.onsuccess = () => {
+        const all = opening.result.transaction('outbox').objectStore('outbox').index('order').getAll();
+        all.onsuccess = () => { opening.result.close(); done(all.result); };
+        all.onerror = () => fail(all.error);
+    };
+}))"""
 NODE = ROOT / ".venv" / "node" / "node_modules"
 
 
@@ -49,10 +60,12 @@ def open_page(browser: Browser, served: Served, token: str, **settings: Any) -> 
     """The page, signed in by the link of a token. A script's fault or a refused resource fails the test at `faults`."""
     settings = {"viewport": {"width": 1280, "height": 800}, **settings}
     page = browser.new_context(**settings).new_page()
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(20_000)
     page.faults = []  # type: ignore[attr-defined]
     page.on("pageerror", lambda error: page.faults.append(str(error)))  # type: ignore[attr-defined]
     page.on("console", lambda said: page.faults.append(said.text) if said.type == "error" else None)  # type: ignore[attr-defined]
+    page.answers = []  # type: ignore[attr-defined]
+    page.on("response", lambda answer: page.answers.append(answer.url))  # type: ignore[attr-defined]
     page.goto(f"{served.url}/#token={token}")
     wait_for_item(page)
     return page
@@ -73,7 +86,8 @@ def press(page: Page, *keys: str) -> None:
 def wait_for_paint(page: Page) -> None:
     """Wait until an item or the note that nothing is left is painted, and what follows a paint is done."""
     page.wait_for_function(
-        "() => !document.getElementById('tag-one').hidden || !document.getElementById('nothing').hidden"
+        "() => document.getElementById('stage').ariaBusy !== 'true' "
+        "&& (!document.getElementById('tag-one').hidden || !document.getElementById('nothing').hidden)"
     )
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done())))")
 
@@ -97,12 +111,11 @@ def wait_for_animations(page: Page) -> None:
 
 
 def wait_for_answers(page: Page, part: str, count: int) -> None:
-    """Wait until so many answers have come whose address contains a part."""
-    page.wait_for_function(
-        """([part, count]) =>
-        performance.getEntriesByType('resource').filter((entry) => entry.name.includes(part)).length >= count""",
-        arg=[part, count],
-    )
+    """Wait until so many answers have come whose address contains a part, to the page or its workers."""
+    deadline = time.monotonic() + 120
+    while sum(part in url for url in page.answers) < count:  # type: ignore[attr-defined]
+        assert time.monotonic() < deadline, f"{count} answers of {part} did not come"
+        page.wait_for_timeout(20)
 
 
 def read_canvas(page: Page) -> np.ndarray:
@@ -123,11 +136,17 @@ def fetch_item(page: Page) -> str:
 
 
 def wait_for_votes(page: Page) -> None:
-    """Waits until every vote is sent."""
-    page.wait_for_function(
-        """() => Object.keys(localStorage).filter(k => k.startsWith('rasura:outbox'))
-        .every(k => localStorage[k] === '[]')"""
-    )
+    """Waits until every vote is sent, or refused."""
+    deadline = time.monotonic() + 60
+    while entries := [entry for entry in read_outbox(page) if entry["problem"] is None]:
+        assert time.monotonic() < deadline, f"{len(entries)} verdicts were not sent"
+        page.wait_for_timeout(20)
+
+
+def read_outbox(page: Page) -> list[dict[str, Any]]:
+    """The entries that the browser keeps, in their order."""
+    entries: list[dict[str, Any]] = page.evaluate(f"{READ_OUTBOX}()")
+    return entries
 
 
 def find_accessibility_faults(page: Page) -> list[str]:

@@ -13,6 +13,7 @@ import httpx
 import uvicorn
 
 from rasura.annotator.server.app import create_app
+from rasura.annotator.server.connections import TimedProtocol
 from rasura.annotator.server.review import Review
 from rasura.annotator.store.database import Database
 from rasura.annotator.store.items import load_queue
@@ -47,14 +48,19 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(run: Store, where: str | Path, policy: Policy = OPEN, **settings: Any) -> Iterator[Served]:
-    """Serves a run's review until the context ends."""
+def serving(run: Store, where: str | Path, policy: Policy = OPEN, port: int = 0, **settings: Any) -> Iterator[Served]:
+    """Serves a run's review until the context ends; at a port that was used before, or a free one."""
     database = Database(where)
     load_queue(run, database, policy)
     review = Review(run, database, policy, **{"watch_s": 0.2, **settings})
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", port))
     config = uvicorn.Config(
-        create_app(review), log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=2
+        create_app(review),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        http=TimedProtocol,
+        timeout_graceful_shutdown=2,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
