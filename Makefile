@@ -60,8 +60,8 @@ docs: $(VENV)/.ready ## build the site with the API reference into site/; broken
 docs-check: $(VENV)/.ready ## run every command of README and docs, in order
 	$(ENV) $(BIN)/python -m pytest tests/docs --run-docs
 
-# The loop at tiny size beside its controls, about 21 minutes on two cores; PHOTOS=FOLDER: some dozens of photographs.
-loop-demo: $(VENV)/.ready ## the loop at tiny size beside its controls (21 minutes on two cores)
+# The loop at tiny size beside its controls, 21 to 28 minutes on two cores; PHOTOS=FOLDER: some dozens of photographs.
+loop-demo: $(VENV)/.ready ## the loop at tiny size beside its controls (21 to 28 minutes on two cores)
 	$(ENV) $(BIN)/python -m benchmarks.loop_arms runs/loop-demo $(if $(PHOTOS),--photos $(PHOTOS))
 
 bench: $(VENV)/.ready ## the measurements

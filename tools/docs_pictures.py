@@ -59,7 +59,8 @@ def picture_report(browser: Browser, run: Path, folder: Path) -> None:
     page = browser.new_page(viewport={"width": 1240, "height": 900})
     page.goto(report.as_uri())
     page.add_style_tag(content="section[id] { padding: 6px 20px } section h2 { margin-top: 10px }")
-    page.locator("#show-object").check()
+    for name in ("object", "effects"):
+        page.locator(f"#show-{name}").check()
     page.evaluate("document.querySelector('#rows').insertAdjacentHTML('afterend', '<section id=chosen></section>')")
     for title, count in CARDS.items():
         page.locator(".tab", has_text=title).first.click()
@@ -159,6 +160,7 @@ def picture_review(browser: Browser, run: Path, folder: Path) -> None:
     with serve_review(run, database) as url:
         page = open_review(browser, url, token)
         press(page, VOTES)
+        page.wait_for_timeout(1500)  # thumbnails and the counts of the others
         save(page.screenshot(), "review-judge")
         page.emulate_media(color_scheme="dark")
         page.locator('button[data-mode="slider"]').click()

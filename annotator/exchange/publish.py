@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 
 from rasura.annotator.exchange.corrections_file import export_corrections
 from rasura.annotator.exchange.drawings_file import export_drawings
-from rasura.annotator.exchange.vote_rows import VERDICTS, choose_schema
+from rasura.annotator.exchange.vote_rows import choose_schema, choose_verdicts_schema
 from rasura.annotator.exchange.votes_file import ImportResult, append_votes, compute_verdicts, list_votes, read_votes
 from rasura.annotator.store.database import Database, log
 from rasura.annotator.store.policy import Policy
@@ -39,7 +39,7 @@ def publish_review(run: Store, database: Database, share_votes: bool = False) ->
     """
     with database.read() as connection:
         verdicts = compute_verdicts(connection)
-        run.write(PUBLISHED_VERDICTS, encode_parquet(pa.Table.from_pylist(verdicts, VERDICTS)))
+        run.write(PUBLISHED_VERDICTS, encode_parquet(pa.Table.from_pylist(verdicts, choose_verdicts_schema(verdicts))))
         export_corrections(connection, run.sub(FOLDER))
         export_drawings(connection, run.sub(FOLDER))
         votes = list_votes(connection) if share_votes else []

@@ -85,7 +85,7 @@ def _read_rows(run: Store, database: str | None, weighted: bool) -> Sequence[Map
     if run.exists(PUBLISHED_VERDICTS):
         try:
             with run.open(PUBLISHED_VERDICTS) as source:
-                table = read_parquet(source, list(VERDICTS.names))
+                table = read_parquet(source)
         except (pa.ArrowException, OSError) as error:
             raise BadVotes(f"'{run.uri}/{PUBLISHED_VERDICTS}' cannot be read: {error}") from None
         if missing := set(VERDICTS.names) - set(table.column_names):

@@ -36,9 +36,9 @@ VERDICTS = pa.schema(
         *((name, pa.string()) for name in ("reason", "remover")),
         ("round", pa.int64()),
         ("score", pa.float64()),
-        ("by_expert", pa.bool_()),
     ]
 )
+_RULED_VERDICTS = pa.schema([*VERDICTS, ("by_expert", pa.bool_())])
 
 _WORDS = {"action": Action, "verdict": Verdict}
 _REASON = re.compile(r"[a-z][a-z0-9_]{0,15}")
@@ -89,6 +89,11 @@ class VoteRow(TypedDict):
 def choose_schema(rows: Sequence[Mapping[str, Any]]) -> pa.Schema:
     """Choose the columns of a votes file: with those of a review that asks best first where a row has them."""
     return _BEST_FIRST_VOTES if any(INCLUSION_COLUMNS[0] in row for row in rows) else VOTES
+
+
+def choose_verdicts_schema(rows: Sequence[Mapping[str, Any]]) -> pa.Schema:
+    """Choose the columns of verdicts: with `by_expert` where an expert overruled votes."""
+    return _RULED_VERDICTS if any(row["by_expert"] for row in rows) else VERDICTS
 
 
 def check_vote_row(row: Any, where: str) -> VoteRow:

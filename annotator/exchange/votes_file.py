@@ -20,11 +20,11 @@ from rasura.annotator.exchange.vote_rows import (
     ENTRY_COLUMNS,
     INCLUSION_COLUMNS,
     ITEM_COLUMNS,
-    VERDICTS,
     BadVotes,
     VoteRow,
     check_vote_row,
     choose_schema,
+    choose_verdicts_schema,
 )
 from rasura.annotator.stats import agreement
 from rasura.annotator.stats.statistics import compute_weights
@@ -106,8 +106,8 @@ def compute_verdicts(connection: Connection, weighted: bool = False) -> list[dic
         weighted: True to weight the votes by each reviewer's answers on honeypots.
 
     Returns:
-        Rows with the columns `VERDICTS`, sorted by row; `verdict` is None for a tie. An expert's ruling stands in
-        place of the votes, whose counts and share are those of the reviewers all the same.
+        Rows with the columns `VERDICTS` and `by_expert`, sorted by row; `verdict` is None for a tie. An expert's ruling
+        stands in place of the votes, whose counts and share are those of the reviewers all the same.
     """
     entries = read_entries(connection)
     folded, ruled = fold_entries(entries), fold_rulings(entries)
@@ -165,7 +165,7 @@ def export_votes(connection: Connection, out: Store, weighted: bool = False) -> 
     votes, verdicts = list_votes(connection), compute_verdicts(connection, weighted)
     out.write("votes.parquet", encode_parquet(pa.Table.from_pylist(votes, choose_schema(votes))))
     out.write("votes.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in votes).encode())
-    out.write("verdicts.parquet", encode_parquet(pa.Table.from_pylist(verdicts, VERDICTS)))
+    out.write("verdicts.parquet", encode_parquet(pa.Table.from_pylist(verdicts, choose_verdicts_schema(verdicts))))
     return ExportResult(len(votes), len(verdicts))
 
 

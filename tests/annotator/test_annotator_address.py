@@ -15,11 +15,12 @@ from pathlib import Path
 import httpx
 import pytest
 from conftest import rasura
-from support.annotator.runs import CAPTURED, Run, make_run, row
+from support.annotator.runs import Run, make_run, row
 
 from rasura.annotator.server.address import BadAddress, bind_socket, parse_public_url
 from rasura.annotator.store.database import Database
 from rasura.annotator.store.server_lock import AlreadyServed, lock_server
+from rasura.manifests.schemas import PROVENANCE, Kind
 
 
 @contextmanager
@@ -115,11 +116,11 @@ def test_a_review_that_was_never_opened_has_no_figures(tmp_path: Path) -> None:
     assert not (tmp_path / "votes").exists()
 
 
-def test_nobody_reviews_a_run_without_candidates(tmp_path: Path) -> None:
+def test_nobody_reviews_a_run_without_triplets(tmp_path: Path) -> None:
     """No reviewer is added to a run that has nothing to judge, and none is served."""
-    run = Run(tmp_path / "run")
-    run.flow("captured", [row(1, "captured")], CAPTURED)
+    run, columns = Run(tmp_path / "run"), {**PROVENANCE, "source": Kind.RGB}
+    run.flow("photos", [{name: value for name, value in row(1, "captured").items() if name in columns}], columns)
     for command in (("add-reviewer", run.store.uri, "Ann"), ("serve", run.store.uri, "--port", "0")):
         done = rasura("review", *command, check=False)
         assert done.returncode == 1
-        assert "has no candidate: no complete table with rows of kind 'edited'" in done.stderr
+        assert "has nothing to review: no complete table with the columns" in done.stderr
