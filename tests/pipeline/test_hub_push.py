@@ -21,7 +21,12 @@ def hub() -> Iterator[Hub]:
 
 def push(hub: Hub, run: Store, place: str, *options: object, token: str = TOKEN) -> tuple[int, str]:
     """Push as a user does; returns the exit status and all that was printed."""
-    env = environment() | {"HF_ENDPOINT": hub.url, "HF_TOKEN": token, "HF_HOME": f"{run.local}/../home"}
+    env = environment() | {
+        "HF_ENDPOINT": hub.url,
+        "HF_TOKEN": token,
+        "HF_HOME": f"{run.local}/../home",
+        "HF_HUB_OFFLINE": "0",
+    }
     done = rasura("export", run.uri, "--out", place, *options, check=False, env=env)
     return done.returncode, done.stdout + done.stderr
 

@@ -148,10 +148,10 @@ def test_a_damaged_review_is_a_line_of_status(tmp_path: Path) -> None:
 
 
 def test_a_refused_review_leaves_no_database(run: Store) -> None:
-    """A run without candidates has nothing to review."""
-    done = rasura("review", run.uri, "--port", 0, check=False)
+    """A flow that the run does not have has nothing to review."""
+    done = rasura("review", run.uri, "--flow", "absent", "--port", 0, check=False)
     assert done.returncode == 1
-    assert "has no candidate" in done.stderr
+    assert "'absent'" in done.stderr
     assert not (Path(run.uri) / "review").exists()
 
 

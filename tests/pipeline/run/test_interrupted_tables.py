@@ -53,7 +53,7 @@ class ShardLoop:
         return function(*arguments)
 
     def place(self, flow: FlowPlan) -> Any:
-        return SimpleNamespace(lines=[])
+        return SimpleNamespace(lines=[], list_workers=dict)
 
     def run_flow(self, flow: FlowPlan, shards: Sequence[Shard], on_commit: Callable[..., None], *_: Any) -> float:
         groups = [(group, [self._set_up(spec.make(), spec.columns) for spec in group.stages]) for group in flow.groups]
