@@ -58,7 +58,7 @@ docs: $(VENV)/.ready ## build the site with the API reference into site/; broken
 	$(ENV) $(BIN)/mkdocs build --strict
 
 docs-check: $(VENV)/.ready ## run every command of README and docs, in order
-	$(ENV) $(BIN)/python -m pytest tests/docs --run-docs
+	$(ENV) $(BIN)/python -m pytest tests/docs --run-docs --numprocesses 2
 
 # The loop at tiny size beside its controls, 21 to 28 minutes on two cores; PHOTOS=FOLDER: some dozens of photographs.
 loop-demo: $(VENV)/.ready ## the loop at tiny size beside its controls (21 to 28 minutes on two cores)

@@ -332,9 +332,13 @@ class Run:
             out: folder or URI; `hf://datasets/OWNER/NAME` pushes it.
             format: one of `rasura export --help`.
             flows: flows in place of the dataset's.
-            verdict, min_score, where: only rows with this verdict, at least this score, of which this is true.
-            size, crop: of the pictures: `512` or `"768x512"`; `object`, `center` or `none`.
-            direction, language: of the formats with an instruction text.
+            verdict: only rows with this one.
+            min_score: only rows with at least this score.
+            where: only rows of which this is true.
+            size: of the pictures: `512` or `"768x512"`.
+            crop: `object`, `center` or `none`.
+            direction: of the formats with an instruction text: `removal` or `insertion`.
+            language: of that text.
 
         Returns:
             The number of rows written.

@@ -255,10 +255,12 @@ class TripletStream(IterableDataset[Sample]):
     Args:
         dataset: the triplets.
         batch_size: rows in a batch; the last one of an epoch may have fewer.
-        seed, epoch: of the order.
+        seed: of the order.
+        epoch: of the order.
         start: batches of this rank that are skipped, because they were trained on.
         shuffle: False for the order of the dataset.
-        rank, ranks: of the process that trains, and their number.
+        rank: of the process that trains.
+        ranks: number of processes that train.
     """
 
     def __init__(
@@ -308,7 +310,10 @@ class TripletLoader:
         dataset: the triplets.
         batch_size: rows in a batch.
         workers: processes that read and decode.
-        seed, shuffle, rank, ranks: as of `TripletStream`.
+        seed: as of `TripletStream`, as are the next three.
+        shuffle: False for the order of the dataset.
+        rank: of the process that trains.
+        ranks: number of processes that train.
         options: of torch's `DataLoader`, such as `pin_memory`.
     """
 

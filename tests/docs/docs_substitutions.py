@@ -74,7 +74,7 @@ SUBSTITUTIONS = (
         "the demo's run of the tests has votes on three scenes; with this seed each use of votes gets one of them",
     ),
     Substitution(
-        r"rasura review runs/demo( --public-url \S+)?",
+        r"rasura review runs/demo( --flow captured)?( --public-url \S+)?",
         r"rasura review runs/demo --port PORT",
         "a server: started on a free port, asked for its page, and stopped",
         kind="server",
