@@ -100,6 +100,9 @@ def list_required(columns: Iterable[str]) -> Sequence[str]:
     return ("source", "mask") if set(columns).issuperset(("source", "target", "mask")) else ()
 
 
+VERDICTS = ("yes", "no", "unsure")
+"""The words of the column `verdict`."""
+
 _PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _ARROW: dict[Kind, pa.DataType] = {
     **dict.fromkeys(PICTURES, _PICTURE),

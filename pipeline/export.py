@@ -32,8 +32,8 @@ from rasura.manifests.formats.trainers.pair_folders import PairFolderLayout
 from rasura.manifests.formats.trainers.pairs import PairSettings, explain_no_pair
 from rasura.manifests.formats.trainers.tars import export_tars
 from rasura.manifests.ids import hash_json
-from rasura.manifests.run_layout import RECIPE, NoRun, RunPlan, read_plan
-from rasura.manifests.schemas import Kind, Schema
+from rasura.manifests.run_layout import LOOP, RECIPE, NoRun, RunPlan, read_plan
+from rasura.manifests.schemas import VERDICTS, Kind, Schema
 from rasura.manifests.shards import explain_damage
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import NoTable, Table, Tables
@@ -41,9 +41,7 @@ from rasura.pipeline.recipe.schema import DatasetSettings
 from rasura.pipeline.run.accounting import list_commits
 from rasura.pipeline.run.review import read_review_verdicts
 
-LOOP = "loop.json"
 OnProgress = Callable[[float, float, str], None]
-VERDICTS = ("yes", "no", "unsure")
 
 
 class WrongOption(InputError):

@@ -11,6 +11,7 @@ go into a temporary folder. Not among them are `loop-arms.webp`, which is `arms.
 import io
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -155,7 +156,7 @@ def press(page: Page, keys: str) -> None:
 
 def picture_review(browser: Browser, run: Path, folder: Path) -> None:
     """Make the pictures of the review: side by side, the slider in the dark, and a phone."""
-    database = folder / "review.sqlite"
+    database, run = folder / "review.sqlite", shutil.copytree(run, folder / "run")  # verdicts are written into it
     token = make_link(run, database, "add-reviewer", "Ann", "--admin")
     with serve_review(run, database) as url:
         page = open_review(browser, url, token)

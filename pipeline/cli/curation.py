@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from rasura.pipeline.cli.interrupts import explain_interrupt
-from rasura.pipeline.cli.options import QuietOption, SetOption
+from rasura.pipeline.cli.options import QuietOption, SetOption, check_format_option
 from rasura.pipeline.cli.output import echo, echo_line
 
 
@@ -43,16 +43,11 @@ def audit(
     quiet: QuietOption = False,
 ) -> None:
     """Audit pairs or triplets: shift, exposure, changes outside, masks, what is left, splits; one page, worst first."""
-    from rasura.manifests.errors import UnknownNameError
-    from rasura.manifests.formats.registry import check_format
     from rasura.pipeline.audit.arguments import name_run, parse_limits, parse_params
     from rasura.pipeline.audit.audit import AuditSettings
     from rasura.pipeline.audit.audit import audit as audit_dataset
 
-    try:
-        check_format(format)
-    except UnknownNameError as error:
-        raise typer.BadParameter(str(error), param_hint="--format") from None
+    check_format_option(format)
     settings = AuditSettings(
         source, parse_params(param or ()), parse_limits(limit or ()), rows, repair, format, set or ()
     )

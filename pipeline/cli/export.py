@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rasura.manifests.spelling import format_count
-from rasura.pipeline.cli.options import QuietOption
+from rasura.pipeline.cli.options import QuietOption, check_format_option
 from rasura.pipeline.cli.output import echo
 from rasura.pipeline.cli.review import DatabaseOption
 
@@ -94,13 +94,9 @@ def _read_options(format: str, *values: Any) -> "ExportOptions":
     """
     from rasura.manifests.errors import UnknownNameError
     from rasura.manifests.formats.filters.crops import BadSize
-    from rasura.manifests.formats.registry import check_format
     from rasura.pipeline.export import WrongOption, read_options
 
-    try:
-        check_format(format)
-    except UnknownNameError as error:
-        raise typer.BadParameter(str(error), param_hint="--format") from None
+    check_format_option(format)
     try:
         options = read_options(*values)
         options.check(format)

@@ -151,3 +151,18 @@ def explain(error: BaseException) -> str | None:
     if botocore and isinstance(error, botocore.BotoCoreError | botocore.ClientError):
         return str(error)
     return None
+
+
+def check_format_option(format: str) -> None:
+    """Check the value of `--format`.
+
+    Raises:
+        BadParameter: there is no such format.
+    """
+    from rasura.manifests.errors import UnknownNameError
+    from rasura.manifests.formats.registry import check_format
+
+    try:
+        check_format(format)
+    except UnknownNameError as error:
+        raise typer.BadParameter(str(error), param_hint="--format") from None

@@ -23,7 +23,7 @@ OLD_MARK_S = 3600.0
 PROGRESS_EVERY_S = 0.5
 ROOM = 2048  # bytes of a mark that are written at first
 LATE, LATE_S = 0.1, 10.0
-"""Share of its limit, and seconds, by which a record may be over it: meanwhile its thread need not start anew."""
+"""A record is ended at most this share of its limit, and these seconds, late: one timer then serves many records."""
 LINGER_S = 0.5
 """For how long the mark of a record stays after it, where it or the next one is suspected of ending its worker."""
 
@@ -61,7 +61,7 @@ class MarkFile(ActivityMonitor):
         self._length = ROOM
         self._write_entry(None)  # its place on the disk is taken while there is some
         self._reported = 0.0
-        self._ends = 0.0  # monotonic time at which the thread ends the process; 0 where none is running
+        self._ends = 0.0  # monotonic time at which the timer ends the process; 0 where none is running
         self.lingers = False
         faulthandler.enable(self._trace)
 
@@ -101,7 +101,7 @@ class MarkFile(ActivityMonitor):
         self._write_entry(None)
 
     def rest(self) -> None:
-        """End the thread that keeps the limits: the worker has nothing to do."""
+        """Stop the timer: the worker has nothing to do."""
         faulthandler.cancel_dump_traceback_later()
         self._ends = 0.0
 

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from rasura.manifests.formats.dataset_rows import KINDS, parse_kind
 from rasura.manifests.ids import compute_seed, hash_json, is_split_name
-from rasura.manifests.schemas import CANDIDATE_KINDS, PROVENANCE, Kind, Schema
+from rasura.manifests.schemas import CANDIDATE_KINDS, PROVENANCE, VERDICTS, Kind, Schema
 from rasura.manifests.storage import is_remote
 from rasura.stages import stage
 from rasura.stages.sources.files import (
@@ -42,7 +42,6 @@ from rasura.stages.stage import Kept, Outcome, Params, Record, Rejected, Source
 
 Fault = tuple[str, str]
 """A reason and its detail."""
-VERDICTS = ("yes", "no", "unsure")
 ENTRY_BYTES = 500
 """Bytes of an annotation, or of a row of a list."""
 LONGEST_TEXT = 500
