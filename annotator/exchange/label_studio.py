@@ -23,12 +23,15 @@ from rasura.annotator.store.vote_log import LogEntry, fold_entries, read_entries
 from rasura.manifests.json_lines import explain_json_error
 
 FOLDER = "label-studio"
-ROLES: tuple[Role, ...] = ("source", "mask", "result")
+PICTURES: Mapping[str, Role] = {"before": "source", "mask": "mask", "after": "result"}
+"""Pictures of a task by their key. Label Studio puts the whole task in place of `$source`."""
 CONFIG = """<View>
   <Header value="Is the object gone without a trace?"/>
-  <Image name="source" value="$source"/>
-  <Image name="mask" value="$mask"/>
-  <Image name="result" value="$result"/>
+  <View style="display: flex">
+    <View style="width: 40%"><Image name="source" value="$before"/></View>
+    <View style="width: 40%"><Image name="result" value="$after"/></View>
+    <View style="width: 20%"><Image name="mask" value="$mask"/></View>
+  </View>
   <Choices name="verdict" toName="result" choice="single" required="true">
     <Choice value="yes" hotkey="y"/><Choice value="no" hotkey="n"/><Choice value="unsure" hotkey="u"/>
   </Choices>
@@ -71,7 +74,7 @@ def build_tasks(connection: Connection) -> list[dict[str, Any]]:
     conditions = (items.c.kind == ItemKind.CANDIDATE, ~items.c.withdrawn)
     columns = [name for name in (*ITEM_COLUMNS, "label", "remover", "score") if name != "expected"]
     for row in connection.execute(select(items).where(*conditions).order_by(items.c.row_id)):
-        pictures = {role: f"/data/local-files/?d={FOLDER}/{row.id}-{role}" for role in ROLES}
+        pictures = {key: f"/data/local-files/?d={FOLDER}/{row.id}-{role}" for key, role in PICTURES.items()}
         values = {name: getattr(row, name) for name in columns}
         task: dict[str, Any] = {"data": {"item": row.id, **values, **pictures}}
         task["annotations"] = [_make_annotation(entry, names[entry.reviewer]) for entry in entries[row.id]]
@@ -98,14 +101,14 @@ def export_label_studio(connection: Connection, out: Path, pictures: PictureRead
         (out / FOLDER).mkdir(parents=True, exist_ok=True)
         rows = {row.id: row for row in connection.execute(select(items))}
         for task in tasks:
-            for role in ROLES:
+            for key, role in PICTURES.items():
                 try:
                     data, media_type = pictures.get(rows[task["data"]["item"]], role)
                 except NoPicture:
                     continue  # the task still names its row
                 name = f"{task['data']['item']}-{role}.{media_type.rpartition('/')[2]}"
                 (out / FOLDER / name).write_bytes(data)
-                task["data"][role] = f"/data/local-files/?d={FOLDER}/{name}"
+                task["data"][key] = f"/data/local-files/?d={FOLDER}/{name}"
     out.mkdir(parents=True, exist_ok=True)
     (out / "label-studio.json").write_text(json.dumps(tasks, ensure_ascii=False, indent=1), encoding="utf-8")
     reasons = "\n".join(f'    <Choice value="{reason}" alias="{text}"/>' for reason, text in REASON_TEXT.items())

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rasura.annotator.exchange.verdicts import RowVerdict
-from rasura.annotator.store.enums import REASON_TEXT, Reason
+from rasura.annotator.store.enums import REASON_TEXT
 from rasura.manifests.spelling import format_count
 
 
@@ -25,10 +25,15 @@ class ReviewSummary:
     overruled: int = 0
     corrected: int = 0
 
+    @property
+    def reason_texts(self) -> Counter[str]:
+        """The reasons as reviewers read them; those of this review's own wording by their words."""
+        texts = {str(reason): text for reason, text in REASON_TEXT.items()}
+        return Counter({texts.get(word, word): count for word, count in self.reasons.items()})
+
     def __str__(self) -> str:
         parts = [f"{self.verdicts[word]} {word}" for word in ("yes", "no", "unsure", "tie") if self.verdicts[word]]
-        reasons = [f"{REASON_TEXT.get(Reason(word), word) if word in tuple(Reason) else word} {count}"
-                   for word, count in self.reasons.most_common(3)]  # fmt: skip
+        reasons = [f"{text} {count}" for text, count in self.reason_texts.most_common(3)]
         text = ", ".join(parts) or "none yet"
         if reasons:
             text += f" (no: {', '.join(reasons)})"

@@ -29,6 +29,7 @@ class RowVerdict:
         votes: their number.
         by_expert: an expert overruled the votes.
         flow: from which the row was reviewed.
+        place: of the pictures that were judged: table, shard and row.
     """
 
     verdict: str | None
@@ -37,6 +38,7 @@ class RowVerdict:
     votes: int
     by_expert: bool = False
     flow: str = ""
+    place: tuple[str, str, int] | None = None
 
 
 def read_verdicts(
@@ -58,12 +60,12 @@ def read_verdicts(
         BadVotes: what a server has published cannot be read.
         NothingToReview: the run has no such flow.
     """
-    rows = {compute_item_id(row.place, Variant.TARGET): row.id for row in list_rows(run, flows)}
+    rows = {compute_item_id(row.place, Variant.TARGET): row for row in list_rows(run, flows)}
     verdicts = {}
     for value in _read_rows(run, database, weighted):
-        if value["item"] in rows:
+        if (row := rows.get(value["item"])) is not None:
             figures = (value["verdict"], value["reason"], value["share"], value["votes"])
-            verdicts[rows[value["item"]]] = RowVerdict(*figures, bool(value.get("by_expert")), value["flow"])
+            verdicts[row.id] = RowVerdict(*figures, bool(value.get("by_expert")), value["flow"], row.place)
     return verdicts
 
 

@@ -109,7 +109,7 @@ async function refresh() {
 async function boot() {
   applyLook();
   translatePage();
-  document.title = `${t("admin.title")} · Rasura`;
+  document.title = `${t("nav.agreement")} · Rasura`;
   const showLook = (/** @type {string} */ look) => { byId("look").textContent = t(`look.${look}`); };
   showLook(readSetting("look", "auto"));
   byId("look").addEventListener("click", () => showLook(nextLook()));

@@ -3,11 +3,13 @@
 
 import { call } from "./api.js";
 import { byId, make, readSetting, saveSetting, thousands } from "./dom.js";
+import { showKept } from "./outbox/kept.js";
 import { describeItem, showWording } from "./tasks/tasks.js";
 import { t } from "./texts/texts.js";
 
 const NARROW = 130; // px of a picture, below which two tags do not fit beside each other
 const TAG_HEIGHT = 26;
+const LOW = 110; // px of a picture's height on the screen, below which tags are above it
 let votes = 0;
 
 // --- signing in
@@ -25,6 +27,7 @@ export function askToken(then, reason) {
   byId("app").hidden = true;
   byId("signin").hidden = false;
   byId("signin-problem").textContent = reason;
+  showKept();
   byId("token").focus();
   byId("signin").onsubmit = async (/** @type {Event} */ event) => {
     event.preventDefault();
@@ -55,26 +58,21 @@ export function showSession(me) {
 
 /** @param {any} answer @param {number} unsent */
 export function showProgress(answer, unsent) {
-  const { mine, round } = answer;
+  const { mine, team } = answer;
   votes = mine.votes + unsent;
-  const asked = round.candidates - round.not_asked;
-  byId("bar").max = Math.max(1, asked);
-  byId("bar").value = round.voted;
-  const numbers = { voted: thousands(round.voted), all: thousands(asked), left: thousands(asked - round.voted), more: thousands(round.not_asked) };
-  byId("round").textContent = t(round.not_asked ? "progress.roundMore" : "progress.round", numbers);
+  byId("bar").max = Math.max(1, team.total);
+  byId("bar").value = team.verdicts;
+  const numbers = { count: team.total, verdicts: thousands(team.verdicts), all: thousands(team.total) };
+  byId("round").textContent = t(team.finished ? "progress.finished" : team.is_limit ? "progress.most" : "progress.about", numbers);
   const pace = { number: thousands(Math.round(mine.per_hour ?? 0)), seconds: mine.median_seconds?.toFixed(1) ?? "" };
   byId("pace").textContent = mine.per_hour ? t(mine.median_seconds === null ? "progress.pace" : "progress.paceEach", pace) : "";
   addVotes(0);
-  if (byId("nothing").dataset.why === "empty") byId("nothing").children[1].textContent = describeRest(round);
+  if (byId("nothing").dataset.why === "empty") byId("nothing").children[1].textContent = describeRest(team);
 }
 
-/** Says what the candidates that are left wait for. @param {{waiting: number, leased: number}} round @returns {string} */
-function describeRest({ waiting, leased }) {
-  const parts = [];
-  if (waiting) parts.push(t("nothing.waiting", { count: waiting, number: thousands(waiting) }));
-  if (leased) parts.push(t("nothing.leased", { count: leased, number: thousands(leased) }));
-  if (!parts.length) parts.push(t("nothing.done"));
-  return [...parts, t("nothing.again")].join(" ");
+/** Says what is left for others. Numbers would tell candidates from items with a known answer. @param {{finished: boolean, alone: boolean}} team @returns {string} */
+function describeRest({ finished, alone }) {
+  return `${t(finished ? "nothing.done" : alone ? "nothing.alone" : "nothing.others")} ${t("nothing.again")}`;
 }
 
 /** @param {number} more of the reviewer's verdicts */
@@ -109,21 +107,22 @@ export function showView(view) {
   if (!shown) return;
   const panes = view.panes();
   const names = { source: t("view.before"), result: t("view.after") };
-  const place = (/** @type {HTMLElement} */ tag, /** @type {string} */ words, /** @type {number} */ x, /** @type {number} */ y) => {
+  const place = (/** @type {HTMLElement} */ tag, /** @type {string} */ words, /** @type {number} */ x, /** @type {{y: number, h: number}} */ picture, below = 0, lift = 0, top = 0) => {
     tag.hidden = false;
     tag.textContent = words;
-    tag.style.transform = `translate(${x + 8}px, ${y + 8}px)`;
+    const isLow = picture.h < LOW && picture.y - top > TAG_HEIGHT + lift + below; // it would cover much of the picture: above that there is room
+    tag.style.transform = `translate(${x + 8}px, ${(isLow ? picture.y - TAG_HEIGHT - lift : Math.max(0, picture.y) + 8 + below)}px)`;
   };
   if (panes[0].what === "both") {
     const at = view.place(panes[0].box), left = Math.max(0, at.x), right = Math.min(view.width, at.x + at.w);
-    place(tags[0], names.source, left, Math.max(0, at.y));
     const below = right - left < NARROW ? TAG_HEIGHT : 0; // beside each other they would cover each other
-    if (!view.blinking) place(tags[1], names.result, below ? left : right - 58, Math.max(0, at.y) + below);
+    place(tags[0], names.source, left, at, 0, below);
+    if (!view.blinking) place(tags[1], names.result, below ? left : right - 58, at, below);
   } else {
     panes.forEach(({ box, what }, index) => {
       const at = view.place(box);
       const shows = view.blinking && what === "result" ? "source" : what;
-      place(tags[index], names[/** @type {"source" | "result"} */ (shows)], Math.max(box.x, at.x), Math.max(box.y, at.y));
+      place(tags[index], names[/** @type {"source" | "result"} */ (shows)], Math.max(box.x, at.x), { y: Math.max(box.y, at.y), h: at.h }, 0, 0, box.y);
       tags[index].classList.toggle("now", view.blinking && what === "result");
     });
   }
@@ -151,12 +150,18 @@ export function showNothing(why, then, detail = "") {
   node.dataset.why = why ?? "";
   if (!why) return;
   const [title, text, button] = why === "empty"
-    ? [t("nothing.title"), `${t("nothing.doneOrOpen")} ${t("nothing.again")}`, t("rank.again")]
+    ? [t("nothing.title"), t("nothing.again"), t("rank.again")]
     : [t("unreadable.title"), t("unreadable.text", { detail }), t("unreadable.skip")];
   node.children[0].textContent = title;
   node.children[1].textContent = text;
   node.children[2].textContent = button;
   node.children[2].onclick = then ?? null;
+}
+
+/** Says in place of the pictures what they wait for. @param {"loading" | "away" | null} what null: they are there */
+export function showLoading(what) {
+  byId("loading").hidden = !what;
+  if (what) byId("loading").textContent = t(`loading.${what}`);
 }
 
 /** @param {any} entry @param {Record<string, string>} reasons */
@@ -184,9 +189,7 @@ export function listVerdicts(past, reasons, edit) {
   node.replaceChildren(...past.map((entry) => {
     const verdict = entry.verdict ?? "skip", why = entry.reason ? `: ${reasons[entry.reason] ?? entry.reason}` : "";
     const label = `${t(`verdict.${verdict}`)}${why}${describeResult(entry)}${entry.label ? ` (${entry.label})` : ""}`;
-    const item = existing.get(entry.id) ?? make("li", { "data-id": entry.id }, make("button", {},
-      make("img", { src: `/api/pictures/${entry.id}/result?size=thumb`, alt: "", loading: "lazy", width: 64, height: 48 }),
-      make("span", {})));
+    const item = existing.get(entry.id) ?? make("li", { "data-id": entry.id }, make("button", {}, makeThumbnail(entry.id), make("span", {})));
     const button = item.firstElementChild;
     button.className = verdict;
     button.title = label;
@@ -194,6 +197,22 @@ export function listVerdicts(past, reasons, edit) {
     button.onclick = () => edit(entry);
     return item;
   }));
+}
+
+/** Makes the small picture of an item, of which nothing is shown while it cannot be loaded. @param {string} id */
+function makeThumbnail(id) {
+  const picture = make("img", { src: `/api/pictures/${id}/result?size=thumb`, alt: "", loading: "lazy", width: 64, height: 48 });
+  for (const [event, isMissing] of /** @type {[string, boolean][]} */ ([["error", true], ["load", false]])) {
+    picture.addEventListener(event, () => picture.classList.toggle("missing", isMissing));
+  }
+  return picture;
+}
+
+/** Asks again for the small pictures that could not be loaded. */
+export function reloadThumbnails() {
+  for (const picture of byId("list").querySelectorAll("img")) {
+    if (picture.complete && !picture.naturalWidth) picture.src = picture.src;
+  }
 }
 
 /** @param {boolean} on */

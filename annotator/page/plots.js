@@ -7,6 +7,20 @@ import { language, t } from "./texts/texts.js";
 /** @param {number} value @returns {string} */
 export const percent = (value) => `${(100 * value).toFixed(value < 0.0995 && value > 0 ? 1 : 0)} %`;
 
+/**
+ * Returns the shares of parts in whole percent, which add up to 100: the largest remainders are rounded up.
+ * @param {number[]} values
+ * @returns {number[]}
+ */
+export function shares(values) {
+  const total = values.reduce((sum, value) => sum + value, 0) || 1;
+  const exact = values.map((value) => (100 * value) / total), whole = exact.map(Math.floor);
+  const order = exact.map((value, index) => ({ index, rest: value - whole[index] })).sort((a, b) => b.rest - a.rest);
+  const left = Math.round(exact.reduce((sum, value) => sum + value, 0)) - whole.reduce((sum, value) => sum + value, 0);
+  for (const { index } of order.slice(0, left)) whole[index] += 1;
+  return whole;
+}
+
 /** Returns the text in place of an empty plot. @param {string} words */
 export const empty = (words) => make("p", { class: "soft" }, words);
 
@@ -29,14 +43,15 @@ export function bars(rows, most) {
  * @param {[string, number, string][]} parts name, size, class
  */
 export function split(parts) {
-  const total = Math.max(1, parts.reduce((sum, [, value]) => sum + value, 0));
+  const whole = shares(parts.map(([, value]) => value));
   const bar = make("div", { class: "split", "aria-hidden": "true" }, ...parts.filter(([, value]) => value).map(([, value, kind]) => {
     const part = make("i", { class: kind });
     part.style.flexGrow = String(value);
     return part;
   }));
-  const legend = make("ul", { class: "legend" }, ...parts.map(([name, value, kind]) =>
-    make("li", {}, make("i", { class: kind, "aria-hidden": "true" }), `${name} `, make("b", {}, thousands(value)), ` ${percent(value / total)}`)));
+  const legend = make("ul", { class: "legend" }, ...parts.map(([name, value, kind], index) =>
+    make("li", {}, make("i", { class: kind, "aria-hidden": "true" }), `${name} `, make("b", {}, thousands(value)),
+      ` ${value && !whole[index] ? "< 1" : whole[index]} %`)));
   return make("div", {}, bar, legend);
 }
 

@@ -4,11 +4,12 @@
 import { call, nonce, Problem, setOwner } from "./api.js";
 import { afterPaint, applyLook, byId, nextLook, readSetting } from "./dom.js";
 import { Keys, listenToKeys, showHints, showKeys } from "./keys.js";
-import { describeKept, showOutbox, signOut, store } from "./outbox/notes.js";
+import { showOutbox, signOut, store } from "./outbox/notes.js";
 import { Outbox } from "./outbox/outbox.js";
 import * as panels from "./panels.js";
 import { Pictures } from "./pictures.js";
 import { correctItem, flagItem } from "./tasks/actions.js";
+import { Screen } from "./tasks/screen.js";
 import { labelReasons, listReasons, showReasons } from "./tasks/tasks.js";
 import { t, translatePage } from "./texts/texts.js";
 import { holdButton, listen, listenToButtons } from "./touch.js";
@@ -41,10 +42,9 @@ let me = null;
 let outbox = null;
 /** The verdicts so far: the next one begins when this browser has stored the last one. @type {Promise<void>} */
 let giving = Promise.resolve();
-let shownAt = 0; // time at which the item was painted
+let running = 0; // works on verdicts that have not ended
 let choosing = false; // the reason of a no is to be chosen
 let filling = false;
-let pressedAt = 0; // time of the key press whose effect is not painted yet
 
 const view = new View(byId("canvas"), () => { showView(); sharpen(); });
 
@@ -56,6 +56,7 @@ const current = () => editing ?? queue[0] ?? null;
 async function fill() {
   if (filling || !outbox) return;
   filling = true;
+  let problem = null;
   try {
     const want = Math.min(12, AHEAD + outbox.waiting.length);
     const { items } = await call("next", { want });
@@ -67,11 +68,13 @@ async function fill() {
       progress();
     }
   } catch (error) {
+    problem = error;
     reportProblem(error);
     setTimeout(fill, RETRY_MS);
   }
   filling = false;
   show();
+  if (problem && !current()) panels.showLoading("away");
   preload();
 }
 
@@ -83,40 +86,17 @@ async function preload() {
   }
 }
 
-let drawnItem = "";
+const screen = new Screen(view, pictures, {
+  current,
+  name: () => `${current()?.id} ${editing ? "again" : ""}`,
+  isRunning: () => running > 0,
+  onDrawn: () => { showView(); sharpen(); },
+  onSkip: () => judge("skip"),
+});
 
-/** Shows the current item: at once where its pictures are loaded. */
 function show() {
-  const item = current();
   panels.showEditing(editing, me?.reasons ?? {});
-  if (!item) {
-    drawnItem = "";
-    view.show(null);
-    panels.showLabel(null);
-    return;
-  }
-  const name = `${item.id} ${editing ? "again" : ""}`;
-  if (name === drawnItem) return;
-  const shown = pictures.ready(item.id);
-  if (!shown) {
-    view.show(null);
-    panels.showLabel(item);
-    pictures.get(item).then(show, (error) => {
-      if (current() === item) panels.showNothing("unreadable", () => judge("skip"), String(error.message ?? error));
-    });
-    return;
-  }
-  drawnItem = name;
-  panels.showNothing(null);
-  view.show(shown);
-  panels.showLabel(item);
-  showView();
-  sharpen();
-  afterPaint(() => {
-    shownAt = performance.now();
-    if (pressedAt) performance.measure("judge", { start: pressedAt, end: shownAt });
-    pressedAt = 0;
-  });
+  screen.show();
 }
 
 /** Loads what the view needs of the item beyond the pictures that fit a screen. */
@@ -132,29 +112,41 @@ function sharpen() {
 
 // --- verdicts
 
+/** Works on the verdicts after all earlier work has ended. @param {() => Promise<void>} work */
+function run(work) {
+  running += 1;
+  screen.showBusy();
+  giving = giving.then(work).catch(reportProblem).then(() => { running -= 1; screen.showBusy(); });
+}
+
+/** Returns true where the current item can be judged; says why it cannot. @param {boolean} [isSkip] an item can be skipped unseen */
+function isReady(isSkip = false) {
+  if (current() && outbox && !running && (isSkip || screen.isPainted())) return true;
+  screen.pressedAt = 0;
+  if (current()) panels.showMessage(t("loading.notTaken"));
+  return false;
+}
+
 /** @param {string} verdict yes, no, unsure or skip @param {string | null} [reason] */
 function judge(verdict, reason = null) {
+  const item = current();
+  if (!isReady(verdict === "skip") || !item) return;
   if (verdict === "no" && !reason) {
-    if (current()) choose(true);
+    choose(true);
     return;
   }
   choose(false);
-  const stage = byId("stage");
-  stage.ariaBusy = "true"; // until the verdict is stored, and the next item shown
-  const given = giving.then(() => give(verdict, reason)).catch(reportProblem);
-  giving = given;
-  given.then(() => { if (giving === given) stage.ariaBusy = "false"; });
+  screen.pressedAt ||= performance.now();
+  const body = { item: item.id, nonce: nonce(), verdict, reason, seconds: screen.seconds(), guidelines: me.guidelines };
+  run(() => give(item, body));
 }
 
-/** Stores a verdict, and then shows it as given. @param {string} verdict @param {string | null} reason */
-async function give(verdict, reason) {
-  const item = current();
-  if (!item || !outbox) return;
-  pressedAt ||= performance.now();
-  const seconds = shownAt && drawnItem.startsWith(item.id) ? Math.round(performance.now() - shownAt) / 1000 : null;
-  const body = { item: item.id, nonce: nonce(), verdict, reason, seconds, guidelines: me.guidelines };
+/** Stores a verdict, and then shows it as given. @param {Item} item @param {{verdict: string, reason: string | null}} body */
+async function give(item, body) {
+  const { verdict, reason } = body;
+  if (!outbox) return;
   if (!await store(outbox, "votes", body, item.label)) {
-    pressedAt = 0;
+    screen.pressedAt = 0;
     return;
   }
   const answer = verdict === "skip" ? null : verdict;
@@ -166,6 +158,7 @@ async function give(verdict, reason) {
   else past = [{ ...item, verdict: answer, reason, time: Date.now() / 1000 }, ...past].slice(0, LISTED);
   panels.showKnownAnswer(null);
   show();
+  if (!queue.length) fill();
   afterPaint(() => {
     panels.listVerdicts(past, me.reasons, edit);
     preload();
@@ -174,13 +167,9 @@ async function give(verdict, reason) {
 
 /** Takes an item that was judged from the queue. @param {string} id */
 function leave(id) {
+  if (current()?.id === id) screen.clear();
   done.add(id);
   queue = queue.filter((queued) => queued.id !== id);
-  drawnItem = "";
-}
-
-function undo() {
-  giving = giving.then(takeBack).catch(reportProblem);
 }
 
 async function takeBack() {
@@ -199,7 +188,7 @@ async function takeBack() {
   done.delete(last.id);
   queue = [last, ...queue.filter((item) => item.id !== last.id)];
   if (last.verdict) panels.addVotes(-1);
-  drawnItem = "";
+  screen.clear();
   panels.listVerdicts(past, me.reasons, edit);
   show();
 }
@@ -208,14 +197,14 @@ async function takeBack() {
 function edit(entry) {
   choose(false);
   editing = entry;
-  drawnItem = "";
+  screen.clear();
   show();
   byId("stage").focus({ preventScroll: true });
 }
 
 function stopEditing() {
   editing = null;
-  drawnItem = "";
+  screen.clear();
   show();
 }
 
@@ -278,13 +267,14 @@ function reportProblem(problem) {
 function showState(problem = null) {
   if (outbox) showOutbox(outbox, problem);
   if ((problem ?? outbox?.problem)?.status === 401 && byId("signin").hidden) {
-    panels.askToken(boot, `${t("signin.out")} ${outbox ? describeKept(outbox) : ""}`);
+    panels.askToken(boot, t("signin.out"));
   }
 }
 
 async function progress() {
   try {
     panels.showProgress(await call("progress"), outbox?.waiting.length ?? 0);
+    panels.reloadThumbnails();
     showState();
   } catch (error) {
     reportProblem(error);
@@ -299,9 +289,9 @@ const actions = {
   no: () => judge("no", choosing ? listReasons(me, current()).at(-1) : null),
   unsure: () => judge("unsure"),
   skip: () => judge("skip"),
-  undo,
+  undo: () => run(takeBack),
   flag: () => flagItem(outbox, current()),
-  correct: () => correctItem(me, current, judge),
+  correct: () => { if (isReady()) correctItem(me, current, judge); },
   view: () => view.save("mode", view.nextMode()),
   outline: () => setOverlay("outline"),
   heat: () => setOverlay("heat"),
@@ -335,11 +325,11 @@ function wire() {
     onReason: (index, at) => {
       const reason = listReasons(me, current())[index];
       if (!reason) return false;
-      pressedAt = at;
+      screen.pressedAt = at;
       judge("no", reason);
       return true;
     },
-    onAction: (action, at) => { pressedAt = at; actions[action](); },
+    onAction: (action, at) => { screen.pressedAt = at; actions[action](); },
     onBlink: (on) => view.blink(on),
     onEscape: () => {
       if (choosing) choose(false);
@@ -352,8 +342,8 @@ function wire() {
   });
   listenToButtons({
     onMode: (mode) => view.save("mode", mode),
-    onAction: (action, at) => { pressedAt = at; actions[action](); },
-    onReason: (reason, at) => { pressedAt = at; judge("no", reason); },
+    onAction: (action, at) => { screen.pressedAt = at; actions[action](); },
+    onReason: (reason, at) => { screen.pressedAt = at; judge("no", reason); },
   });
   holdButton(byId("hold"), view);
   byId("divider").addEventListener("input", (/** @type {any} */ event) => view.moveDivider(event.target.value / 100));
@@ -361,7 +351,7 @@ function wire() {
   byId("stop-editing").addEventListener("click", stopEditing);
   byId("reset-keys").addEventListener("click", () => { keys.reset(); showTable(); showHints(keys); });
   byId("signout").addEventListener("click", () => signOut(outbox));
-  listen(view, (verdict) => { pressedAt = performance.now(); judge(verdict); }, panels.showSwipe);
+  listen(view, (verdict) => { screen.pressedAt = performance.now(); judge(verdict); }, panels.showSwipe);
 }
 
 async function boot() {
@@ -376,7 +366,8 @@ async function boot() {
     if (!isSignedOut) setTimeout(boot, RETRY_MS);
     return;
   }
-  [queue, past, editing, drawnItem] = [[], [], null, ""];
+  [queue, past, editing] = [[], [], null];
+  screen.clear();
   done.clear();
   me.reasons = labelReasons(me);
   panels.showSession(me);

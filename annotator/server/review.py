@@ -17,7 +17,7 @@ from rasura.annotator.server.images import PictureReader
 from rasura.annotator.server.middleware import LOOPBACK, FailureLimit
 from rasura.annotator.server.team.repairer import MaskRepairer
 from rasura.annotator.server.views import ViewFiles, ViewMaker, open_folder
-from rasura.annotator.stats.accounting import ReviewAccounting, read_accounting
+from rasura.annotator.stats.accounting import TeamProgress, read_team_progress
 from rasura.annotator.stats.statistics import Figures, build_figures
 from rasura.annotator.store.database import Database
 from rasura.annotator.store.known_answers import read_disguise
@@ -86,10 +86,10 @@ class Review:
         """Name of the run: the last part of its address."""
         return self.run.uri.rstrip("/").rpartition("/")[2] or self.run.uri
 
-    @cached_property
+    @property
     def cookie(self) -> str:
-        """Name of the cookie: two reviews on one host, at two ports, have two."""
-        return "rasura_" + hashlib.sha256(f"{self.run.uri}\0{self.database.url}".encode()).hexdigest()[:8]
+        """Name of the cookie, with the id of the review: a browser sends a host's cookies to all of its ports."""
+        return f"rasura_{self.database.review_id}"
 
     @cached_property
     def pictures(self) -> PictureReader:
@@ -143,12 +143,12 @@ class Review:
         return SteadyValue(build)
 
     @cached_property
-    def accounting(self) -> "CachedValue[ReviewAccounting]":
-        """Numbers of candidates, a little old at most."""
+    def progress(self) -> "CachedValue[TeamProgress]":
+        """The progress of all reviewers, a little old at most."""
 
-        def read() -> ReviewAccounting:
+        def read() -> TeamProgress:
             with self.database.read() as connection:
-                return read_accounting(connection)
+                return read_team_progress(connection, self.policy)
 
         return CachedValue(read, PROGRESS_S)
 

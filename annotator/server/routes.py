@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
@@ -136,8 +137,6 @@ def _describe(connection: Connection, rows: Sequence[Any], reviewer: Reviewer) -
 def cast_vote(body: schemas.VoteRequest, review: CurrentReview, reviewer: SignedIn) -> schemas.VoteResult:
     """Log a verdict or a skip; on an item that was judged before, an edit. Return what was hidden before the vote."""
     skip = body.verdict == "skip"
-    if body.reason and body.reason not in _list_reasons(review.settings.get()[1]):
-        raise HTTPException(422, f"this review has no reason '{body.reason}'; load the page again")
     submission = Submission(
         item=body.item,
         nonce=body.nonce,
@@ -149,7 +148,8 @@ def cast_vote(body: schemas.VoteRequest, review: CurrentReview, reviewer: Signed
     )
 
     def cast(connection: Connection) -> schemas.VoteResult:
-        item = vote_log.cast_vote(connection, review.policy, reviewer, submission, time.time())
+        item = vote_log.cast_vote(connection, review.policy, reviewer, submission, time.time() - (body.age or 0.0))
+        check_reason(connection, review, body.item, submission.reason)
         if skip:
             return schemas.VoteResult()
         feedback = None
@@ -160,6 +160,20 @@ def cast_vote(body: schemas.VoteRequest, review: CurrentReview, reviewer: Signed
         return schemas.VoteResult(score=None if score is None else round(score, 2), others=others, feedback=feedback)
 
     return review.database.write(cast)
+
+
+def check_reason(connection: Connection, review: Review, item: str, reason: str | None) -> None:
+    """Check that an item's task has a reason.
+
+    Raises:
+        HTTPException: 422, it has not; nothing is stored.
+    """
+    if reason is None:
+        return
+    task = Task(read_tasks(connection, [item]).get(item, Task.REMOVAL))
+    reasons = review.settings.get()[1].list_reasons(task)
+    if reason not in reasons:
+        raise HTTPException(422, f"this item can have no reason '{reason}'; it can have {', '.join(reasons)}")
 
 
 @router.post("/undo")
@@ -196,12 +210,12 @@ def get_history(review: CurrentReview, reviewer: SignedIn) -> schemas.History:
 
 @router.get("/progress")
 def get_progress(review: CurrentReview, reviewer: SignedIn) -> schemas.Progress:
-    """Return the progress of the reviewer and of the round."""
+    """Return the progress of the reviewer and of the team."""
     with review.database.read() as connection:
         progress = statistics.read_own_progress(connection, reviewer)
-    accounting = review.accounting.get()
-    counts = {name: getattr(accounting, name) for name in schemas.RoundProgress.model_fields}
-    return schemas.Progress(mine=schemas.ReviewerProgress(**progress), round=schemas.RoundProgress(**counts))
+    return schemas.Progress(
+        mine=schemas.ReviewerProgress(**progress), team=schemas.TeamProgress(**asdict(review.progress.get()))
+    )
 
 
 @router.get("/examples")

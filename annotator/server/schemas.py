@@ -48,6 +48,9 @@ class VoteRequest(RequestBody):
     reason: str | None = Field(None, pattern=r"^[a-z][a-z0-9_]{0,15}$", description="a word of the item's reasons")
     seconds: float | None = Field(None, ge=0, le=1e6, allow_inf_nan=False, description="from the picture to the key")
     guidelines: str | None = Field(None, pattern=r"^[0-9a-f]{1,16}$")
+    age: float | None = Field(
+        None, ge=0, le=30 * 86_400, allow_inf_nan=False, description="seconds for which it waited to be sent"
+    )
 
 
 class UndoRequest(RequestBody):
@@ -139,17 +142,19 @@ class ReviewerProgress(BaseModel):
     median_seconds: float | None
 
 
-class RoundProgress(BaseModel):
-    candidates: int
-    voted: int
-    leased: int
-    waiting: int
-    not_asked: int
+class TeamProgress(BaseModel):
+    """Nothing here tells items with a known answer from others."""
+
+    verdicts: int = Field(description="by everybody")
+    total: int = Field(description="verdicts in all, an estimate")
+    is_limit: bool = Field(description="true: fewer may do")
+    finished: bool = Field(description="every candidate has the votes that it needs")
+    alone: bool = Field(description="nobody else can sign in")
 
 
 class Progress(BaseModel):
     mine: ReviewerProgress
-    round: RoundProgress
+    team: TeamProgress
 
 
 class Example(Item):

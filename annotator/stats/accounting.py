@@ -2,11 +2,14 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, select
 
 from rasura.annotator.store.database import items, leases, standing
 from rasura.annotator.store.enums import ItemKind
+from rasura.annotator.store.policy import Policy
+from rasura.annotator.store.reviewers import count_active
 from rasura.annotator.store.team.rulings import find_stored_faults
 from rasura.annotator.store.team.tables import has_team_tables, rulings
 from rasura.annotator.store.vote_log import fold_entries, fold_rulings, read_entries
@@ -67,6 +70,50 @@ def read_accounting(connection: Connection) -> ReviewAccounting:
         count(~asked),
     ).where(items.c.kind == ItemKind.CANDIDATE)
     return ReviewAccounting(*connection.execute(statement).one())
+
+
+@dataclass(frozen=True)
+class TeamProgress:
+    """What every reviewer may know of the progress: votes on items with a known answer count in it like all others.
+
+    No number of it depends on what an item is, or on who has one open: who watches them while voting learns nothing.
+
+    Attributes:
+        verdicts: by everybody.
+        total: verdicts in all, an estimate from the settings, which no vote changes.
+        is_limit: more are not expected, where candidates of a scene are asked in turn; fewer may be.
+        finished: every candidate has the votes that it needs.
+        alone: nobody else can sign in.
+    """
+
+    verdicts: int
+    total: int
+    is_limit: bool
+    finished: bool
+    alone: bool
+
+
+def read_team_progress(connection: Connection, policy: Policy) -> TeamProgress:
+    """Read what every reviewer may know of the progress."""
+    active = ~items.c.withdrawn
+    candidate, known = (and_(active, items.c.kind == kind) for kind in (ItemKind.CANDIDATE, ItemKind.HONEYPOT))
+    near = func.abs(items.c.score - policy.threshold) <= policy.near + 1e-9
+    base = case((near, max(policy.votes, policy.near_votes)), else_=policy.votes)
+
+    def add(value: Any, *conditions: ColumnElement[bool]) -> ColumnElement[int]:
+        return func.coalesce(func.sum(case((and_(*conditions), value), else_=0)), 0)
+
+    statement = select(
+        add(items.c.votes, candidate | known),
+        add(base, candidate),
+        add(1, known),
+        add(1, candidate, items.c.votes < items.c.needed),
+    )
+    verdicts, asked, answers, open_items = map(int, connection.execute(statement).one())
+    people = count_active(connection)
+    answers = min(round(asked * policy.honeypots / (1 - policy.honeypots)), answers * people)
+    is_limit = policy.order == "best_first"
+    return TeamProgress(verdicts, max(verdicts, asked + answers), is_limit, not open_items, people <= 1)
 
 
 def find_faults(connection: Connection) -> list[str]:

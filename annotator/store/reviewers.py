@@ -77,6 +77,22 @@ def check_name(name: str) -> str:
     return name
 
 
+def check_distinct(connection: Connection, name: str, reviewer: int | None = None) -> None:
+    """Check that no name differs from a reviewer's in letters' case only: nobody could tell the two apart.
+
+    Args:
+        connection: to the database.
+        name: of a reviewer who is added, or renamed.
+        reviewer: who is renamed.
+
+    Raises:
+        BadName: there is one.
+    """
+    for other_id, other in list_names(connection).items():
+        if other_id != reviewer and other != name and other.casefold() == name.casefold():
+            raise BadName(f"'{name}' differs from reviewer '{other}' in the letters' case only; choose another name")
+
+
 def add_reviewer(connection: Connection, name: str, admin: bool = False) -> str:
     """Add a reviewer, or let one of imported votes sign in.
 
@@ -84,9 +100,10 @@ def add_reviewer(connection: Connection, name: str, admin: bool = False) -> str:
         The token of a link, for one sign-in within a week. Only its hash is stored.
 
     Raises:
-        BadName: the name is not allowed, or taken.
+        BadName: the name is not allowed, taken, or differs from another in letters' case only.
     """
     name = check_name(name)
+    check_distinct(connection, name)
     existing = connection.execute(select(reviewers.c.token).where(reviewers.c.name == name)).first()
     if existing and existing.token:
         raise BadName(f"there is a reviewer '{name}' already; `rasura review new-token` makes another token")

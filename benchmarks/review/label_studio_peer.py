@@ -51,14 +51,19 @@ async def call_label_studio(connection: Connection, method: str, path: str, body
     raise SystemExit(f"Label Studio: {method} {path} closed the connection three times")
 
 
-async def create_project(connection: Connection, count: int) -> str:
-    """Wait for the server, create a project with tasks, and return the project's path."""
-    for _ in range(240):
+async def wait_for_server(connection: Connection) -> None:
+    """Wait until the server answers, five minutes at most."""
+    for _ in range(600):
         try:
             await connection.call("GET", "/health")
             break
         except (OSError, EOFError, ValueError):
             await asyncio.sleep(0.5)
+
+
+async def create_project(connection: Connection, count: int) -> str:
+    """Wait for the server, create a project with tasks, and return the project's path."""
+    await wait_for_server(connection)
     choices = '<Choices name="verdict" toName="t"><Choice value="yes"/><Choice value="no"/></Choices>'
     settings = {"title": "load", "label_config": f'<View><Text name="t" value="$id"/>{choices}</View>'}
     _, project = await call_label_studio(connection, "POST", "/api/projects", settings)

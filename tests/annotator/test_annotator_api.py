@@ -61,10 +61,26 @@ def test_a_reviewer_works(served: Served) -> None:
         assert (past["id"], past["verdict"], past["reason"]) == (item, "no", "shadow")
         progress = ann.get("/api/progress").json()
         assert progress["mine"] == {"votes": 1, "per_hour": None, "median_seconds": 1.5}
-        assert progress["round"]["candidates"] == 40
+        assert progress["team"]["total"] >= 40
         assert ann.post("/api/undo", json={"nonce": nonce()}).json()["id"] == item
         assert ann.post("/api/next", json={"want": 3}).json()["items"][0]["id"] == item
         assert ann.get("/api/history").json()["items"] == []
+
+
+def test_verdicts_that_waited_and_wrong_reasons(served: Served) -> None:
+    """Verdicts that a browser kept have the times at which they were given, so that the pace is that of the person; a
+    reason that the item's question does not have is refused with those that it has, and nothing is stored."""
+    with served.client("Ann") as ann:
+        dealt = ann.post("/api/next", json={"want": 4}).json()["items"]
+        wrong = ann.post("/api/votes", json=vote(dealt[0]["id"], "no", reason="stands"))
+        assert wrong.status_code == 422
+        assert "it can have object, hallucinated" in wrong.json()["detail"]
+        assert ann.get("/api/progress").json()["mine"]["votes"] == 0
+        for item, age in zip(dealt, (90.0, 60.0, 30.0, None), strict=True):
+            more = {} if age is None else {"age": age}
+            assert ann.post("/api/votes", json=vote(item["id"], seconds=1.0, **more)).status_code == 200
+        assert 100 < ann.get("/api/progress").json()["mine"]["per_hour"] < 125
+        assert ann.post("/api/votes", json=vote(dealt[0]["id"], age=-1.0)).status_code == 422
 
 
 def test_others_votes_come_with_the_vote(tmp_path: Path) -> None:
@@ -185,10 +201,11 @@ def test_a_shard_that_breaks_costs_its_items(tmp_path: Path, run: Run, served: S
 
 def test_new_rows_come_by_themselves(run: Run, served: Served) -> None:
     """Rows that are added to the run while people review are in the queue soon after."""
-    run.flow("more", [row(n, "edited") for n in range(200, 207)], CANDIDATES)
     deadline = time.monotonic() + 300
     with served.client("Ann") as ann:
-        while ann.get("/api/progress").json()["round"]["candidates"] != 47:
+        before = ann.get("/api/progress").json()["team"]["total"]
+        run.flow("more", [row(n, "edited") for n in range(200, 207)], CANDIDATES)
+        while ann.get("/api/progress").json()["team"]["total"] < before + 7:
             assert time.monotonic() < deadline
             time.sleep(0.1)
 

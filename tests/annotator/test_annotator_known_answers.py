@@ -16,6 +16,7 @@ from support.annotator.queue import lease, vote
 from support.annotator.runs import CANDIDATES, CAPTURED, Run, make_run, people, row
 from support.annotator.server import Served, nonce, serving
 
+from rasura.annotator.server import review as review_state
 from rasura.annotator.stats.statistics import build_overview, compute_weights
 from rasura.annotator.store import vote_log
 from rasura.annotator.store.database import Database, items, meta
@@ -91,19 +92,28 @@ def fetch_facts(client: httpx.Client, item: str, role: str) -> list[float]:
     ]
 
 
+def list_figures(answer: Any) -> list[float]:
+    """All numbers of an answer, in the order of their names; what is missing counts as -1."""
+    if isinstance(answer, dict):
+        return [figure for name in sorted(answer) for figure in list_figures(answer[name])]
+    return [float(answer if isinstance(answer, (int, float)) else -1)]
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("known")
     run = Run(folder / "run")
     run.flow("captured", [row(700 + n, "captured", 32) for n in range(200)], CAPTURED)
     run.flow("candidates", [row(n, "edited", 32) for n in range(COUNT)], CANDIDATES)
-    with serving(run.store, folder / "r.sqlite", POLICY) as started:
+    with pytest.MonkeyPatch.context() as patch, serving(run.store, folder / "r.sqlite", POLICY) as started:
+        patch.setattr(review_state, "PROGRESS_S", 0.0)  # as for somebody who waits between two votes
         yield started
 
 
 def collect(client: httpx.Client, pool: ThreadPoolExecutor, count: int) -> list[tuple[str, list[float]]]:
     """Everything that a client gets to see of the items that it judges."""
     seen: list[tuple[str, list[float]]] = []
+    progress = np.array(list_figures(client.get("/api/progress").json()))
     while len(seen) < count:
         start = time.perf_counter()
         dealt = client.post("/api/next", json={"want": 12}).json()["items"]
@@ -124,19 +134,25 @@ def collect(client: httpx.Client, pool: ThreadPoolExecutor, count: int) -> list[
             answer = client.post("/api/votes", json=body).json()
             facts += [time.perf_counter() - start, answer["score"] is None, answer["score"] or -1.0]
             facts += [float(sum(answer["others"].values())), float(answer["others"].get("yes", 0)), float(len(answer))]
+            before, progress = progress, np.array(list_figures(client.get("/api/progress").json()))
+            facts += [*(progress - before), *progress]
             seen.append((item["id"], facts))
     return seen
 
 
 def test_no_classifier_finds_them(served: Served) -> None:
     """A classifier that is trained on all that the API returns for 400 items (fields, order, times of answers, headers,
-    what is told after the vote) finds known answers no better than chance; one sign would give them away."""
+    what is told after the vote, every step of the progress) finds known answers no better than chance; one sign would
+    give them away. Nor do they have masks of effects that candidates lack."""
     with served.client("Bob") as bob, served.client("Ann") as ann, ThreadPoolExecutor(4) as pool:
         for _ in range(5):  # some items have votes of others already
             for item in bob.post("/api/next", json={"want": 12}).json()["items"]:
                 bob.post("/api/votes", json={"item": item["id"], "nonce": nonce(), "verdict": "no"})
         seen = collect(ann, pool, COUNT)[:COUNT]
         history = ann.get("/api/history").json()["items"]
+        for item, _ in seen[:20]:
+            masks = [ann.get(f"/api/items/{item}/masks/{part}").content for part in ("mask", "foreground_mask")]
+            assert masks[0] == masks[1]
     with served.database.read() as connection:
         known = set(connection.execute(select(items.c.id).where(items.c.kind == "honeypot")).scalars())
     is_known = np.array([item in known for item, _ in seen])

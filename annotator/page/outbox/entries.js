@@ -19,6 +19,7 @@ const DATABASE = "rasura", STORE = "outbox";
  * @property {string} path of the request
  * @property {any} body of the request
  * @property {string | null} label of the object, for people
+ * @property {number} [given] time at which it was given by this machine's clock, ms
  * @property {string | null} problem why the server refused it; null: it waits to be sent
  */
 

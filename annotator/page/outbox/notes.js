@@ -16,11 +16,6 @@ function describe({ path, body, label }) {
   return label ? t("outbox.on", { what, label }) : what;
 }
 
-/** Says that what waits is kept while nobody is signed in. @param {Outbox} outbox @returns {string} */
-export function describeKept({ waiting: { length } }) {
-  return length ? t("outbox.kept", { count: length, number: thousands(length) }) : "";
-}
-
 /**
  * Describes what waits.
  * @param {Outbox} outbox

@@ -15,9 +15,21 @@ import { t } from "../texts/texts.js";
 
 const FIRST_DELAY_MS = 500;
 const LAST_DELAY_MS = 10_000;
+const NEW_S = 1; // age of a verdict that did not wait
+const LONGEST_WAIT_S = 30 * 86_400;
 
 /** A verdict that could be stored neither in this browser nor on the server: it was not given. */
 export class NotStored extends Error {}
+
+/**
+ * Returns the body of a request; a verdict that waited says for how long. A clock that was set back says nothing.
+ * @param {Entry} entry
+ * @returns {any}
+ */
+function addAge({ path, body, given }) {
+  const age = given === undefined ? 0 : Math.round(Date.now() - given) / 1000;
+  return path === "votes" && age > NEW_S && age < LONGEST_WAIT_S ? { ...body, age } : body;
+}
 
 /** The verdicts of one reviewer of one review. */
 export class Outbox {
@@ -104,7 +116,7 @@ export class Outbox {
    * @throws {NotStored} it is neither here nor on the server
    */
   async put(path, body, label = null) {
-    const entry = { ...this.owner, nonce: body.nonce, path, body, label, problem: null };
+    const entry = { ...this.owner, nonce: body.nonce, path, body, label, given: Date.now(), problem: null };
     try {
       await addEntry(entry);
     } catch {
@@ -180,7 +192,7 @@ export class Outbox {
       /** @type {Problem | null} */
       let refusal = null;
       try {
-        answer = await call(entry.path, entry.body);
+        answer = await call(entry.path, addAge(entry));
       } catch (error) {
         refusal = error instanceof Problem ? error : new Problem(0, String(error));
       }

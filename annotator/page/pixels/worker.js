@@ -10,12 +10,26 @@ import { t } from "../texts/texts.js";
 const MOST_LINES = 20_000; // of an outline that is stroked at each movement
 const HEAT_SIDE = 2048; // px of a heat map's longer side
 
+/** The server did not send a picture: it may later. */
+class Away extends Error {}
+
+/** @param {string} path @returns {Promise<{answer: Response, data: Blob}>} */
+async function request(path) {
+  try {
+    const answer = await fetch(path, { credentials: "same-origin" });
+    if (answer.ok) return { answer, data: await answer.blob() };
+    if (answer.status !== 404) throw new Away(t("problem.status", { status: answer.status }));
+  } catch (error) {
+    throw error instanceof Away ? error : new Away(t("problem.noAnswer"));
+  }
+  throw new Error(t("problem.noPicture"));
+}
+
 /** @param {string} item @param {string} role @param {string} size @returns {Promise<{bitmap: ImageBitmap, width: number, height: number}>} the picture, and the size as it is stored */
 async function fetchPicture(item, role, size) {
-  const answer = await fetch(`/api/pictures/${item}/${role}?size=${size}`, { credentials: "same-origin" });
-  if (!answer.ok) throw new Error(answer.status === 404 ? t("problem.noPicture") : t("problem.status", { status: answer.status }));
+  const { answer, data } = await request(`/api/pictures/${item}/${role}?size=${size}`);
   const [width, height] = (answer.headers.get("x-picture-size") ?? "").split("x").map(Number);
-  const bitmap = await createImageBitmap(await answer.blob(), { colorSpaceConversion: "none" });
+  const bitmap = await createImageBitmap(data, { colorSpaceConversion: "none" });
   return { bitmap, width: width || bitmap.width, height: height || bitmap.height };
 }
 
@@ -78,9 +92,8 @@ async function loadHeat(item, dilation) {
 
 /** Traces the outline of the object with its effects. @param {string} item @returns {Promise<object>} lines in px of the stored picture */
 async function loadEffects(item) {
-  const answer = await fetch(`/api/items/${item}/masks/foreground_mask`, { credentials: "same-origin" });
-  if (!answer.ok) throw new Error(t("problem.noPicture"));
-  const bitmap = await createImageBitmap(await answer.blob()), { width, height } = bitmap;
+  const { data } = await request(`/api/items/${item}/masks/foreground_mask`);
+  const bitmap = await createImageBitmap(data), { width, height } = bitmap;
   return { outline: Float32Array.from(traceOutline(readMask(bitmap), width, height)) };
 }
 
@@ -94,6 +107,6 @@ addEventListener("message", async (/** @type {MessageEvent} */ { data: { id, tas
     if (result.outline) moved.push(result.outline.buffer);
     /** @type {any} */ (self).postMessage({ id, result }, moved);
   } catch (error) {
-    self.postMessage({ id, problem: String(/** @type {Error} */ (error)?.message ?? error) });
+    self.postMessage({ id, problem: String(/** @type {Error} */ (error)?.message ?? error), isAway: error instanceof Away });
   }
 });

@@ -12,11 +12,11 @@ class Tasks {
     /** @type {Map<number, [Settle, Settle]>} */
     this.open = new Map();
     this.last = 0;
-    this.worker.addEventListener("message", ({ data: { id, result, problem } }) => {
+    this.worker.addEventListener("message", ({ data: { id, result, problem, isAway } }) => {
       const [resolve, reject] = this.open.get(id) ?? [];
       this.open.delete(id);
       if (problem === undefined) resolve?.(result);
-      else reject?.(new Error(problem));
+      else reject?.(Object.assign(new Error(problem), { isAway }));
     });
     this.worker.addEventListener("error", (event) => { // it could not be loaded, or ran out of memory
       for (const [, reject] of this.open.values()) reject(new Error(event.message || t("problem.worker")));

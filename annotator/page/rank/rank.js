@@ -9,12 +9,13 @@ import { t, translatePage } from "../texts/texts.js";
 /** @typedef {{scene: string, items: string[], waiting: number}} Scene */
 
 const MOST_ZOOM = 12;
+const RETRY_MS = 3_000;
 /** @type {Scene | null} */
 let scene = null;
 let ranksAll = readSetting("rankAll", false) === true;
 /** @type {string[]} */
 let chosen = []; // ranked so far, the best first
-let shownAt = 0;
+let paintedAt = 0; // time at which all pictures of the scene were painted; 0: they are not yet
 let sending = false;
 const zoom = { factor: 1, x: 0.5, y: 0.5 };
 
@@ -22,12 +23,18 @@ const zoom = { factor: 1, x: 0.5, y: 0.5 };
 const address = (item, role) => `/api/pictures/${item}/${role}?size=view`;
 
 async function open() {
-  try {
-    scene = await call("scenes/next", {});
-  } catch (error) {
-    fail(error);
-    return;
+  paintedAt = 0;
+  for (;;) {
+    try {
+      scene = await call("scenes/next", {});
+      break;
+    } catch (error) {
+      fail(error);
+      if (!(error instanceof Problem) || !error.isTemporary || error.status === 401) return;
+      await new Promise((done) => setTimeout(done, RETRY_MS));
+    }
   }
+  byId("message").textContent = "";
   chosen = [];
   Object.assign(zoom, { factor: 1, x: 0.5, y: 0.5 });
   show();
@@ -79,8 +86,29 @@ function show() {
   picture.addEventListener("load", arrange);
   arrange();
   applyZoom();
-  Promise.all([...byId("grid").querySelectorAll("img")].map((image) => image.decode().catch(() => {})))
-    .then(() => afterPaint(() => { shownAt = performance.now(); }));
+  waitForPictures(scene);
+}
+
+/** Waits until all pictures of a scene are painted: nobody can compare them before that. @param {Scene} of */
+async function waitForPictures(of) {
+  byId("message").textContent = t("loading.loading");
+  byId("grid").ariaBusy = "true";
+  for (;;) {
+    const pictures = [...byId("grid").querySelectorAll("img")];
+    const loaded = await Promise.all(pictures.map((picture) => picture.decode().then(() => true, () => false)));
+    if (scene !== of) return;
+    if (loaded.every(Boolean)) break;
+    byId("message").textContent = t("loading.away");
+    await new Promise((done) => setTimeout(done, RETRY_MS));
+    if (scene !== of) return;
+    for (const picture of pictures) if (!picture.naturalWidth) picture.src = picture.src;
+  }
+  afterPaint(() => {
+    if (scene !== of) return;
+    paintedAt = performance.now();
+    byId("grid").ariaBusy = "false";
+    byId("message").textContent = "";
+  });
 }
 
 /** Draws the outline of an item's mask, to be shown over a picture of any size. @param {string} item */
@@ -123,6 +151,10 @@ function showChoice() {
 /** @param {string} item */
 function pick(item) {
   if (!scene || sending) return;
+  if (!paintedAt) {
+    byId("message").textContent = t("loading.notTaken");
+    return;
+  }
   if (!ranksAll) {
     const others = scene.items.filter((other) => other !== item);
     send([[item], others]);
@@ -139,7 +171,7 @@ function pick(item) {
 async function send(ranking) {
   if (!scene || sending) return;
   sending = true;
-  const seconds = shownAt ? Math.round(performance.now() - shownAt) / 1000 : null;
+  const seconds = paintedAt ? Math.round(performance.now() - paintedAt) / 1000 : null;
   const body = { scene: scene.scene, nonce: nonce(), ranking, seconds };
   byId("message").textContent = "";
   for (let delay = 500; ; delay = Math.min(10_000, 2 * delay)) {
@@ -148,7 +180,7 @@ async function send(ranking) {
       break;
     } catch (error) {
       const problem = /** @type {any} */ (error);
-      byId("message").textContent = t("rank.failed", { why: problem.message });
+      byId("message").textContent = t(problem.isTemporary ? "rank.unsent" : "rank.failed", { why: problem.message });
       if (!problem.isTemporary || problem.status === 401) {
         sending = false;
         if (problem.status === 401) location.replace("/");
@@ -158,9 +190,8 @@ async function send(ranking) {
       await new Promise((done) => setTimeout(done, delay)); // the same nonce: it counts once
     }
   }
-  byId("message").textContent = "";
-  sending = false;
   await open();
+  sending = false;
 }
 
 /** Shows the picture before in every pane while it is held. @param {boolean} on */
@@ -222,7 +253,7 @@ async function boot() {
   const showLook = (/** @type {string} */ look) => { byId("look").textContent = t(`look.${look}`); };
   showLook(readSetting("look", "auto"));
   byId("look").addEventListener("click", () => showLook(nextLook()));
-  document.title = `${t("rank.title")} · Rasura`;
+  document.title = `${t("nav.rank")} · Rasura`;
   byId("mode-best").addEventListener("click", () => setMode(false));
   byId("mode-all").addEventListener("click", () => setMode(true));
   byId("skip").addEventListener("click", () => send([]));

@@ -99,8 +99,10 @@ export function people(page) {
     table.replaceChildren(make("thead", {}, make("tr", {}, ...heads.map((key) => make(key ? "th" : "td", { scope: key ? "col" : null }, key ? t(`people.${key}`) : "")))),
       make("tbody", {}, ...rows.map((/** @type {any} */ person) => make("tr", { "data-person": person.id, class: person.active ? "" : "gone" },
         make("th", { scope: "row" }, make("bdi", {}, person.name)),
-        make("td", {}, !person.active ? t("people.gone") : person.admin ? t("people.admin") : person.expert ? t("people.expert") : t("people.reviewer")),
-        make("td", {}, thousands(person.votes)), make("td", {}, person.set_aside ? thousands(person.set_aside) : "–"), make("td", {}, when(person.last)),
+        make("td", { "data-head": t("people.role") }, !person.active ? t("people.gone") : person.admin ? t("people.admin") : person.expert ? t("people.expert") : t("people.reviewer")),
+        make("td", { "data-head": t("people.votes") }, thousands(person.votes)),
+        make("td", { "data-head": t("people.aside") }, person.set_aside ? thousands(person.set_aside) : "–"),
+        make("td", { "data-head": t("people.last") }, when(person.last)),
         make("td", {}, make("div", { class: "buttons" }, ...buttons(person)))))));
   };
   load().catch((error) => page.say(error.message));

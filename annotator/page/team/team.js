@@ -52,7 +52,7 @@ async function boot() {
   showLook(readSetting("look", "auto"));
   byId("look").addEventListener("click", () => showLook(nextLook()));
   listenToLarge();
-  document.title = `${t("team.title")} · Rasura`;
+  document.title = `${t("nav.team")} · Rasura`;
   try {
     const me = await call("me");
     byId("run").textContent = me.run;

@@ -16,9 +16,11 @@ from rasura.annotator.server.routes import PROBLEMS
 from rasura.annotator.server.team.packed_masks import BadMask, pack_mask, unpack_mask
 from rasura.annotator.store import vote_log
 from rasura.annotator.store.database import items
+from rasura.annotator.store.enums import Task
 from rasura.annotator.store.reviewers import Reviewer
 from rasura.annotator.store.team import corrections
 from rasura.annotator.store.team.corrections import CorrectedMask, Part
+from rasura.annotator.store.team.search import read_tasks
 from rasura.annotator.store.vote_log import Submission
 from rasura.manifests.images import BadImage, Mask, decode_image, decode_mask, encode_mask, open_image
 
@@ -88,11 +90,16 @@ def _get_item(connection: Connection, reviewer: Reviewer, item: str) -> Any:
 
 
 def _read_mask(review: Review, connection: Connection, row: Any, part: str) -> bytes:
-    """Read the newest version of a mask, or the row's own. A row without M_fg has its object mask in its place."""
+    """Read the newest version of a mask, or the row's own. A row without M_fg has its object mask in its place.
+
+    So has every row where a removal is judged: else the M_fg of a row with a known answer would tell it.
+    """
     newest = corrections.find_correction(connection, row.id, part)
     if newest is not None and newest.png is not None:
         return bytes(newest.png)
     place = (row.place_table, row.place_shard, row.place_row)
+    if part == "foreground_mask" and read_tasks(connection, [row.id]).get(row.id, Task.REMOVAL) == Task.REMOVAL:
+        part = "mask"
     try:
         return review.pictures.read_picture(place, part)
     except (IndexError, OSError):

@@ -13,7 +13,7 @@ from rasura.annotator.exchange.statistics_file import TABLES, encode_statistics
 from rasura.annotator.server import schemas
 from rasura.annotator.server.admin import Admin, Count, Start
 from rasura.annotator.server.review import CurrentReview, SignedIn, get_program_version
-from rasura.annotator.server.routes import PROBLEMS
+from rasura.annotator.server.routes import PROBLEMS, check_reason
 from rasura.annotator.server.team.markdown import parse_markdown
 from rasura.annotator.stats.statistics import describe_items
 from rasura.annotator.store import reviewers
@@ -185,16 +185,16 @@ def rule(body: RulingRequest, review: CurrentReview, reviewer: SignedIn) -> sche
     """Give a verdict on an item in place of all votes; without one, the votes count again."""
     require_expert(review, reviewer)
     reason = body.reason if body.verdict == Verdict.NO else None
-    known = {word for task in Task for word in review.settings.get()[1].list_reasons(task)}
-    if reason and reason not in known:
-        raise HTTPException(422, f"this review has no reason '{reason}'")
     verdict = str(body.verdict) if body.verdict else None
     submission = Submission(
         body.item, body.nonce, verdict, reason, remark=body.remark or None, version=get_program_version()
     )
-    review.database.write(
-        lambda connection: rulings.overrule(connection, review.policy, reviewer, submission, time.time())
-    )
+
+    def overrule(connection: Connection) -> None:
+        rulings.overrule(connection, review.policy, reviewer, submission, time.time())
+        check_reason(connection, review, body.item, reason)
+
+    review.database.write(overrule)
     return schemas.Done()
 
 

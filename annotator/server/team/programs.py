@@ -18,6 +18,7 @@ from rasura.annotator.server import schemas
 from rasura.annotator.server.admin import Admin
 from rasura.annotator.server.review import CurrentReview
 from rasura.annotator.server.routes import PROBLEMS
+from rasura.annotator.server.team.description import describe_api
 from rasura.annotator.store.team import pushes, tokens
 from rasura.annotator.store.team.tokens import Program, Scope
 
@@ -45,6 +46,7 @@ def require_scope(scope: Scope) -> Callable[..., Program]:
             raise HTTPException(403, f"this token has not the scope '{scope}'")
         return program
 
+    require.scope = scope  # type: ignore[attr-defined]
     return require
 
 
@@ -96,10 +98,9 @@ def revoke_token(
 
 
 @router.get("/admin/openapi.json", include_in_schema=False)
-def get_description(request: Request, admin: Admin) -> dict[str, Any]:
+def get_description(request: Request, review: CurrentReview, admin: Admin) -> dict[str, Any]:
     """Return the description of the API, OpenAPI 3.1."""
-    description: dict[str, Any] = request.app.openapi()
-    return description
+    return describe_api(request.app, review.cookie)
 
 
 @router.get("/v1/progress")

@@ -3,7 +3,7 @@
 import logging
 import time
 
-from rasura.annotator.exchange.publish import count_entries, fetch_votes, publish_review
+from rasura.annotator.exchange.publish import count_entries, fetch_reviews, has_own_review, publish_review
 from rasura.annotator.server.review import Review
 
 PUBLISH_S = 120.0
@@ -13,7 +13,7 @@ log = logging.getLogger("rasura.review")
 
 
 class Publisher:
-    """Writes a review's verdicts and corrections into its run, and exchanges votes with a run in a bucket."""
+    """Writes a review's verdicts and corrections into its run, and exchanges work with a run in a bucket."""
 
     def __init__(self, review: Review, seconds: float = PUBLISH_S) -> None:
         self.review, self.seconds = review, seconds
@@ -29,11 +29,12 @@ class Publisher:
         self._published_at = time.monotonic()
         try:
             if self.review.run.local is None:
-                fetch_votes(self.review.run, self.review.database, self.review.policy)
+                review = self.review
+                fetch_reviews(review.run, review.database, review.policy, review.check_drawing)
             entries = count_entries(self.review.database)
-            if entries in (self._entries, 0):
+            if entries in (self._entries, 0) or has_own_review(self.review.run, self.review.database):
                 return
-            publish_review(self.review.run, self.review.database, share_votes=self.review.run.local is None)
+            publish_review(self.review.run, self.review.database, share=self.review.run.local is None)
             self._entries = entries
         except Exception as error:  # a run that cannot be written, a database that is away
             log.warning("verdicts and corrections cannot be written into the run: %s", error)

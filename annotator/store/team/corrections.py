@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, and_, func, insert, select
 
 from rasura.annotator.store.database import items, log
 from rasura.annotator.store.enums import Action, ItemKind
@@ -21,6 +21,7 @@ from rasura.annotator.store.vote_log import (
 
 Part = Literal["mask", "foreground_mask"]
 """The mask of the object, and that of the object with its effects."""
+PARTS: tuple[str, ...] = get_args(Part)
 
 
 @dataclass(frozen=True)
@@ -96,13 +97,15 @@ def list_corrections(connection: Connection) -> Sequence[Any]:
     """
     if not has_team_tables(connection):
         return []
-    newest = select(func.max(corrections.c.seq)).group_by(corrections.c.item, corrections.c.part)
+    keys = (corrections.c.item, corrections.c.part)
+    newest = select(*keys, func.max(corrections.c.version).label("version")).group_by(*keys).subquery()
     columns = [items.c[name] for name in ("row_id", "flow", "place_table", "place_shard", "place_row")]
     statement = (
         select(corrections, *columns, log.c.reviewer, log.c.time)
         .join(items, items.c.id == corrections.c.item)
         .join(log, log.c.seq == corrections.c.seq)
-        .where(corrections.c.seq.in_(newest), corrections.c.png.is_not(None), ~items.c.withdrawn)
+        .join(newest, and_(*(newest.c[name] == corrections.c[name] for name in ("item", "part", "version"))))
+        .where(corrections.c.png.is_not(None), ~items.c.withdrawn)
         .where(items.c.kind == ItemKind.CANDIDATE)
         .order_by(items.c.row_id, corrections.c.part)
     )

@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select, update
 
 from rasura.annotator.store.database import log, reviewers, standing
-from rasura.annotator.store.reviewers import NAME_LENGTH, BadName
+from rasura.annotator.store.reviewers import BadName, check_distinct, check_name
 from rasura.annotator.store.team.set_aside import list_set_aside
 from rasura.annotator.store.team.tables import experts
 
@@ -59,11 +59,10 @@ def rename_reviewer(connection: Connection, reviewer: int, name: str) -> str:
     """Give a reviewer another name; votes, link and sessions stay. Return the name.
 
     Raises:
-        BadName: it is not allowed, or taken, or there is no such reviewer.
+        BadName: it is not allowed, or taken but for letters' case, or there is no such reviewer.
     """
-    old, name = get_name(connection, reviewer), name.strip()
-    if not name or len(name) > NAME_LENGTH or not name.isprintable():
-        raise BadName(f"'{name}': give 1 to {NAME_LENGTH} printable characters")
+    old, name = get_name(connection, reviewer), check_name(name)
+    check_distinct(connection, name, reviewer)
     if name != old and connection.execute(select(reviewers.c.id).where(reviewers.c.name == name)).first():
         raise BadName(f"there is a reviewer '{name}' already")
     connection.execute(update(reviewers).where(reviewers.c.id == reviewer).values(name=name))

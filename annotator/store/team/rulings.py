@@ -68,10 +68,10 @@ def read_rulings(connection: Connection, ids: Collection[str] | None = None) -> 
 
 
 def list_expert_queue(connection: Connection) -> list[tuple[str, str]]:
-    """List the items that wait for an expert, with the reason: "flag" first, then "disagreement".
+    """List the items that wait for an expert, with the reason: "flag" first, then "disagreement" and "unsure".
 
-    A flagged item waits until an expert has ruled on it after its last flag; one on which votes differ until no verdict
-    has only some of them, or an expert has ruled.
+    A flagged item waits until an expert has ruled on it after its last flag; one on which votes differ, or on which all
+    who voted are unsure, until that has changed, or an expert has ruled.
     """
     ruled = read_rulings(connection)
     candidates = set(
@@ -84,19 +84,20 @@ def list_expert_queue(connection: Connection) -> list[tuple[str, str]]:
     for (item, _), flag in sorted(flags.items(), key=lambda entry: entry[1].seq):
         if flag.remark and item in candidates and (item not in ruled or ruled[item].seq < flag.seq):
             waiting[item] = "flag"
-    for item in find_disputed(connection):
+    for item, why in find_disputed(connection).items():
         if item in candidates and item not in ruled:
-            waiting.setdefault(item, "disagreement")
+            waiting.setdefault(item, why)
     return sorted(waiting.items(), key=lambda entry: (entry[1] != "flag", entry[0]))
 
 
-def find_disputed(connection: Connection) -> list[str]:
-    """Find the items on which the verdicts that count differ, or where nobody is sure."""
+def find_disputed(connection: Connection) -> dict[str, str]:
+    """Find the items on which the verdicts that count differ, "disagreement", or where nobody is sure, "unsure"."""
     statement = select(standing.c.item, standing.c.verdict).where(standing.c.verdict.is_not(None)).distinct()
     verdicts: dict[str, set[str]] = {}
     for row in connection.execute(statement):
         verdicts.setdefault(row.item, set()).add(row.verdict)
-    return [item for item, words in verdicts.items() if len(words) > 1 or words == {str(Verdict.UNSURE)}]
+    disputed = {item: "disagreement" for item, words in verdicts.items() if len(words) > 1}
+    return disputed | {item: "unsure" for item, words in verdicts.items() if words == {str(Verdict.UNSURE)}}
 
 
 def find_stored_faults(connection: Connection, logged: Mapping[str, Any]) -> Iterable[str]:

@@ -6,14 +6,19 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from support.annotator.runs import CANDIDATES, CAPTURED, Run, row, scene
 
 from rasura.annotator.exchange.corrections_file import SCHEMA
+from rasura.manifests.formats.dataset_rows import find_superseded
+from rasura.manifests.formats.parquet_export import export_dataset
 from rasura.manifests.images import encode_mask
 from rasura.manifests.parquet import encode_parquet
 from rasura.manifests.run_layout import CORRECTIONS
 from rasura.manifests.schemas import PROVENANCE, Kind
+from rasura.manifests.storage import Store
+from rasura.manifests.tables import Tables
 from rasura.stages.capture import Capture, CaptureParams
 from rasura.stages.correction.correct import Correct
 from rasura.stages.correction.source import BadCorrections, Corrections, CorrectionsParams, read_corrections
@@ -120,6 +125,53 @@ def test_a_triplet_keeps_its_photograph(run: Run, kind: str, real: str) -> None:
     outside = ~after["foreground_mask"]
     assert (after["source"][outside] == after["target"][outside]).all()
     assert (after["foreground_mask"] == scene(0)["mask"]).all()
+
+
+def test_a_correction_that_explains_nothing_is_rejected(run: Run) -> None:
+    """A mask of all, one of a patch that has not changed, and one of effects that are everywhere are rejected with
+    their measures, of a pair and of a triplet; a right one is kept with them."""
+    truth = scene(0)
+    everywhere, elsewhere = np.ones_like(truth["mask"]), np.zeros_like(truth["mask"])
+    far = np.argwhere(~truth["foreground_mask"])[0]
+    elsewhere[far[0] : far[0] + 4, far[1] : far[1] + 4] = True
+    elsewhere &= ~truth["foreground_mask"]
+    wrong = [("mask", everywhere), ("mask", elsewhere), ("foreground_mask", everywhere)]
+    for of in ("captured", "pairs"):
+        for part, pixels in wrong:
+            write_corrections(run, {"row_id": "c0000000", "part": part, "pixels": pixels})
+            (record,) = load(run, of)
+            outcome = Correct(Params()).process_one(record)
+            assert isinstance(outcome, Rejected), (of, part)
+            assert outcome.reason == "correction explains no change"
+            assert "of the change is in it" in outcome.detail
+        write_corrections(run, {"row_id": "c0000000", "pixels": truth["mask"]})
+        (record,) = load(run, of)
+        kept = correct(record)
+        assert kept["mask_changed"] > 0.6
+        assert 0.05 < kept["mask_change"] <= 1
+
+
+def test_a_corrected_row_takes_the_place_of_the_wrong_one(run: Run, tmp_path: Path) -> None:
+    """The dataset has the corrected row, and not the one that it corrects, though nobody gave a verdict; the account
+    and the list of what is left out say so. Another flow without it has the row as it is."""
+    write_corrections(run, {"row_id": "e0000002", "flow": "candidates", "pixels": scene(2)["mask"]})
+    (record,) = load(run, "captured")
+    made = correct(record)
+    run.flow("corrected", [{**row(2, "captured"), **made}], Correct(Params()).schema({**CAPTURED, **Correct.needs}))
+    tables = Tables(run.store)
+    flows = ["captured", "candidates", "corrected"]
+    superseded = find_superseded([tables.table(flow) for flow in flows])
+    assert superseded == dict.fromkeys(("c0000002", "e0000002"), f"corrected by {made['id']}")
+    assert find_superseded([tables.table("captured")]) == {}
+    out = Store(tmp_path / "out")
+    manifest = export_dataset(tables, flows, out, "n", "h", [], 10**6, excluded=superseded)
+    assert manifest["rows"] == 5
+    assert manifest["left_out"] == {"corrected by another row": 2}
+    assert f'{{"id": "c0000002", "reason": "corrected by {made["id"]}"}}' in out.read("left_out.jsonl").decode()
+    assert out.local is not None
+    ids = {id for path in out.local.glob("data/*") for id in pq.read_table(path)["id"].to_pylist()}
+    assert made["id"] in ids
+    assert not {"c0000002", "e0000002"} & ids
 
 
 def test_what_does_not_fit_is_said(run: Run) -> None:

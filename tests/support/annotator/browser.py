@@ -72,8 +72,10 @@ def open_page(browser: Browser, served: Served, token: str, **settings: Any) -> 
 
 
 def wait_for_item(page: Page) -> None:
-    """Waits until an item is drawn."""
-    page.wait_for_function("() => !document.getElementById('tag-one').hidden")
+    """Waits until an item is painted."""
+    page.wait_for_function(
+        "() => !document.getElementById('tag-one').hidden && document.getElementById('stage').ariaBusy === 'false'"
+    )
 
 
 def press(page: Page, *keys: str) -> None:
