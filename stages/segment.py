@@ -125,7 +125,7 @@ class Segment(Stage):
     """
 
     name = "segment"
-    version = "7"
+    version = "8"
     gives = {
         "object_mask": Kind.MASK,
         "segment_score": Kind.FLOAT,

@@ -15,7 +15,7 @@ class Shadow(Stage):
     """Estimate a pair's light direction from the shadow that its objects cast."""
 
     name = "shadow"
-    version = "2"
+    version = "3"
     needs = {"input": Kind.RGB, "gt": Kind.RGB, "object_mask": Kind.MASK, "foreground_mask": Kind.MASK}
     gives = {
         "shadow_azimuth": Kind.FLOAT,

@@ -47,6 +47,20 @@ def linearize(picture: RGB) -> Floats:
 
 
 @remember_last_pair
+def measure_log_ratio(source: RGB, clean: RGB) -> tuple[Floats, Floats, Floats]:
+    """Measure log(source / clean) in linear light, after a blur of 1 px.
+
+    Returns:
+        (h, w, 3) the log ratio; (h, w) its mean over the channels; (h, w) the hue change: the most by which a channel
+        differs from that mean.
+    """
+    first, second = linearize(source), linearize(clean)
+    ratio = np.log((first + LOG_OFFSET) / (second + LOG_OFFSET)).astype(np.float32)
+    mean = channel_mean(ratio)
+    return ratio, mean, channel_max(np.abs(ratio - mean[..., None]))
+
+
+@remember_last_pair
 def find_unshadowlike(source: RGB, clean: RGB, noise: float) -> tuple[Mask, Mask]:
     """Find the pixels whose log ratio r = log(source / clean), in linear light, is not that of a shadow.
 
@@ -56,12 +70,9 @@ def find_unshadowlike(source: RGB, clean: RGB, noise: float) -> tuple[Mask, Mask
         (h, w) bool: r differs between channels, rises, or is darker than any shadow; (h, w) bool: r has texture.
         Each beyond what noise of `noise` grey levels would do.
     """
-    first, second = linearize(source), linearize(clean)
-    ratio = np.log((first + LOG_OFFSET) / (second + LOG_OFFSET)).astype(np.float32)
-    mean = channel_mean(ratio)
-    chroma = channel_max(np.abs(ratio - mean[..., None]))
+    _, mean, chroma = measure_log_ratio(source, clean)
     # The same tests on noise alone: sigma of log ratio of a pixel that was blurred by 1 px.
-    level = np.maximum(channel_mean(second), 0.004)
+    level = np.maximum(channel_mean(linearize(clean)), 0.004)
     sigma = 2.2 * (noise * 1.6 / 255) / np.maximum(level ** (1 / 2.2), 0.05) * level / (level + LOG_OFFSET)
     tinted = chroma > np.maximum(0.12 + MAX_SHADOW_TINT * np.abs(np.minimum(mean, 0)), 3 * sigma)
     tinted |= mean > np.maximum(0.12, 3 * sigma)

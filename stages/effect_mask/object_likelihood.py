@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 
 from rasura.manifests.images import RGB, Mask
-from rasura.stages.effect_mask.object_core import LOG_OFFSET, find_object_core, linearize
+from rasura.stages.effect_mask.object_core import find_object_core, linearize, measure_log_ratio
 from rasura.stages.effect_mask.texture import compare_texture, find_visible_texture, measure_ratio_texture
 from rasura.stages.imaging.comparison import compute_difference, compute_range_distance
 from rasura.stages.imaging.components import label_components
-from rasura.stages.imaging.filters import Floats, blur, box_mean, channel_max, channel_mean, estimate_gradient
+from rasura.stages.imaging.filters import Floats, blur, box_mean, channel_mean, estimate_gradient
 
 WEIGHTS = Path(__file__).with_name("object_likelihood.npz")
 WORK_SIDE = 320  # px of the shorter side at which a pair is measured: the windows below are meant for about that
@@ -36,9 +36,8 @@ def compute_local_features(source: RGB, clean: RGB, foreground: Mask, noise: flo
         noise: sigma of the 5 × 5 mean difference, grey levels.
     """
     first, second = linearize(source), linearize(clean)
-    ratio = np.log((first + LOG_OFFSET) / (second + LOG_OFFSET)).astype(np.float32)
+    ratio, mean, hue_change = measure_log_ratio(source, clean)
     red, green, blue = cv2.split(ratio)
-    mean = channel_mean(ratio)
     texture, _ = measure_ratio_texture(source, clean)
     correlation, contrast = compare_texture(source, clean)
     core, tinted, hidden = find_object_core(source, clean, foreground, noise)
@@ -50,7 +49,7 @@ def compute_local_features(source: RGB, clean: RGB, foreground: Mask, noise: flo
     kept = box_mean(details[0] * details[1], 15) / (box_mean(details[1] ** 2, 15) + 1e-6 + (0.3 * noise / 255) ** 2)
     features = {
         "ratio": np.clip(mean, -3, 2),
-        "tint": np.clip(channel_max(np.abs(ratio - mean[..., None])), 0, 1.5),
+        "tint": np.clip(hue_change, 0, 1.5),
         "red_green": np.clip(red - green, -1, 1),
         "yellow_blue": np.clip((red + green) / 2 - blue, -1, 1),
         "ratio_texture": np.log(texture + 0.005),

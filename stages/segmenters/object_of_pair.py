@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rasura.manifests.images import RGB, Mask
-from rasura.stages.effect_mask.object_core import find_object_core
+from rasura.stages.effect_mask.object_core import find_object_core, measure_log_ratio
 from rasura.stages.effect_mask.object_likelihood import estimate_object_likelihood
 from rasura.stages.effect_mask.texture import find_visible_texture
 from rasura.stages.imaging.comparison import compute_difference
@@ -39,6 +39,7 @@ LIKELY, SURE, POSSIBLE = 0.5, 0.9, 0.02
 UNLIKELY = 0.3  # likelihood below which pixels of M_o may be none
 MISSED, FOREIGN = 0.85, 0.1
 """Mean likelihoods from which a part beside M_o is object, and up to which a part of M_o is none."""
+OTHER_HUE = 0.5  # hue change that light on the ground, a shadow or a mirror image hardly reaches
 SMEAR = 0.015  # of the diagonal: so far from an object its codec may have smeared the ground
 SMALL_PART = 0.02  # of the largest part: smaller ones are removed
 
@@ -296,19 +297,20 @@ def list_parts(mask: Mask, beside: Mask, likelihood: Floats) -> Iterator[tuple[M
         yield part, float(likelihood[part].mean(dtype=np.float64)), float((rim & beside).sum() / max(1, rim.sum()))
 
 
-def correct_parts(mask: Mask, likelihood: Floats, foreground: Mask, strength: Floats) -> Mask:
+def correct_parts(mask: Mask, likelihood: Floats, foreground: Mask, strength: Floats, hue_change: Floats) -> Mask:
     """Add to M_o the bites that are object almost for certain, and remove the lobes that are none.
 
     A bite has two fifths of its rim at the mask, at least 0.3 % of the mask's area, and changed like the mask: a codec
     smears the ground beside an object, which is as likely but hardly changed. A lobe is connected to the mask by less
-    than three fifths of its rim, has at least 1.2 % of its area and changed less than it, as light on the ground did:
-    what is in the middle of an object stays, and so does a hand.
+    than three fifths of its rim, has at least 1.2 % of its area and changed less than it, as light on the ground did.
+    One of another hue than the ground is removed only where it barely touches the mask, as a tape does: a hand stays.
 
     Args:
         mask: (h, w) bool, M_o.
         likelihood: (h, w) float32, 0 to 1, of object.
         foreground: (h, w) bool, M_fg.
         strength: (h, w) grey levels of change.
+        hue_change: (h, w), see `measure_log_ratio`.
     """
     out, area = mask.copy(), int(mask.sum())
     if not area:
@@ -320,7 +322,8 @@ def correct_parts(mask: Mask, likelihood: Floats, foreground: Mask, strength: Fl
             out |= part
     for part, mean, share in list_parts(mask & (likelihood < UNLIKELY), mask, likelihood):
         changed = float(np.median(strength[part])) / typical
-        if part.sum() >= 0.012 * area and mean <= FOREIGN and share < 0.6 and changed < 0.7:
+        is_own = share >= 0.6 or changed >= 0.7 or (share >= 0.2 and float(np.median(hue_change[part])) >= OTHER_HUE)
+        if part.sum() >= 0.012 * area and mean <= FOREIGN and not is_own:
             out &= ~part
     return out
 
@@ -389,4 +392,5 @@ def segment_pair(source: RGB, clean: RGB, foreground: Mask, noise: float, sam: P
         by_likelihood, expected = segment_by_likelihood(source, likelihood, foreground)
         if expected > compute_expected_iou(mask, likelihood):
             return by_likelihood, expected
-    return tidy(correct_parts(mask, likelihood, foreground, strength)), score
+    hue_change = measure_log_ratio(source, clean)[2]
+    return tidy(correct_parts(mask, likelihood, foreground, strength, hue_change)), score

@@ -30,8 +30,9 @@ MIN_BORDER_ALPHA = 0.08  # alpha below which noise and rounding make borders of 
 TAIL_SHARE = 0.02  # of the picture's longest side, beyond M_e: where shadows run out
 POOR_AGREEMENT, GOOD_AGREEMENT = 0.3, 0.55  # of the best shadow with the umbra: no sun's, certainly one's
 MIRROR_MARGIN = 0.1  # by which a sun has to explain the umbra better than a mirror image does
-NARROW_SPREAD, WIDE_SPREAD = 60.0, 90.0  # degrees of azimuth under which shadows fit nearly as well as the best
+NARROW_SPREAD, WIDE_SPREAD = 40.0, 50.0  # degrees of azimuth under which shadows fit nearly as well, for a sun at 45°
 WIDE_CONFIDENCE = 0.45  # at most, where they are that many
+LOW_SUN = 0.6  # tangent of the height below which suns count alike: 67 and 83 degrees of azimuth are the limits there
 LOW_CONSENSUS, HIGH_CONSENSUS = 0.5, 0.9  # of the near-best suns on an azimuth: on none, on one
 
 
@@ -122,12 +123,16 @@ def compute_confidence(sharpness: float, sun: Sun) -> float:
     Examples:
         >>> round(compute_confidence(0.5, Sun(azimuth=30, elevation=40, agreement=0.6, consensus=0.7, umbra=0)), 3)
         0.5
+        >>> round(compute_confidence(0.5, Sun(30, 50, 0.6, 0.9, 0, spread=45)), 3)
+        0.45
     """
     border = math.log(max(sharpness, 1e-6) / SOFT_BORDER) / math.log(HARD_BORDER / SOFT_BORDER)
     explained = (sun.agreement - POOR_AGREEMENT) / (GOOD_AGREEMENT - POOR_AGREEMENT)
     unique = (sun.consensus - LOW_CONSENSUS) / (HIGH_CONSENSUS - LOW_CONSENSUS)
-    # A short shadow half hidden by its object fits many directions: such an answer is never certain.
-    narrow = float(np.interp(sun.spread, (NARROW_SPREAD, WIDE_SPREAD), (1, WIDE_CONFIDENCE)))
+    # A short shadow half hidden by its object fits many directions: such an answer is never certain. The higher the
+    # sun, the less of the shadow's outline tells its direction.
+    spread = sun.spread * max(math.tan(math.radians(sun.elevation)), LOW_SUN)
+    narrow = float(np.interp(spread, (NARROW_SPREAD, WIDE_SPREAD), (1, WIDE_CONFIDENCE)))
     no_mirror = (sun.agreement - sun.mirror) / MIRROR_MARGIN
     return float(narrow * np.prod(np.clip([border, explained, unique, no_mirror], 0, 1)))
 

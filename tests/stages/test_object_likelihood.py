@@ -64,7 +64,7 @@ def test_weights_fit_the_features():
 
 
 def test_bites_are_added_and_lobes_removed_where_the_likelihood_is_certain():
-    """A smear beside the object, which hardly changed, and a pale patch in its middle stay as they are."""
+    """A smear beside the object, a pale patch in its middle, and a lobe of another hue stay as they are."""
     rows, columns = np.ogrid[:120, :160]
     disc = (rows - 60) ** 2 + (columns - 70) ** 2 < 40**2
     bite = disc & ((rows - 60) ** 2 + (columns - 34) ** 2 < 10**2)
@@ -76,9 +76,13 @@ def test_bites_are_added_and_lobes_removed_where_the_likelihood_is_certain():
     strength = np.where(disc, np.float32(80), np.float32(40))
     strength[smear] = 8
     foreground = disc | lobe | smear
-    corrected = correct_parts((disc & ~bite) | lobe, likelihood, foreground, strength)
+    plain = np.zeros(disc.shape, np.float32)
+    corrected = correct_parts((disc & ~bite) | lobe, likelihood, foreground, strength, plain)
     assert (corrected != disc).sum() <= 12  # a few pixels where the parts meet
     assert not (corrected & smear).any()
     assert corrected[patch].all()
     doubtful = np.where(bite, np.float32(0.8), likelihood)
-    assert not (correct_parts(disc & ~bite, doubtful, foreground, strength) & bite).sum() > 12
+    assert not (correct_parts(disc & ~bite, doubtful, foreground, strength, plain) & bite).sum() > 12
+    hand, tape = plain + lobe, (rows >= 58) & (rows < 62) & (columns >= 110) & (columns < 160)
+    assert correct_parts(disc | lobe, likelihood, foreground, strength, hand)[lobe].all()
+    assert not correct_parts(disc | tape, likelihood, foreground, strength, plain + tape)[:, 118:].any()
