@@ -1,11 +1,15 @@
 """Fingerprints of pictures: nearly equal pictures have nearly equal ones, however they are encoded."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import starmap
+from typing import Any
 
 import cv2
 import numpy as np
 
 from rasura.manifests.images import RGB
+from rasura.manifests.parallel.jobs import MapJobs
 
 FREQUENCIES = 12  # the lowest ones in both directions; without the mean, 143 signs
 THUMBNAIL = 4  # pixels in both directions
@@ -19,7 +23,10 @@ MAX_LEVELS = 10.0
 _WORDS = 3  # 64-bit words that hold the signs
 _ODD = np.tile(np.arange(FREQUENCIES) % 2 == 1, FREQUENCIES)[1:]  # frequencies whose sign mirroring turns
 _MIRROR = np.frombuffer(np.packbits(_ODD).tobytes().ljust(_WORDS * 8, b"\0"), np.uint64)
-_BLOCK = 256  # rows compared with all later ones at a time
+_BLOCK = 256  # pictures that are compared with others at a time
+_TILE = 4096  # of those others: what is computed stays in the processor's cache
+JOB_COMPARISONS = 2**26
+"""Comparisons of a job: about half a second of one core."""
 
 
 def compute_fingerprint(picture: RGB) -> bytes:
@@ -44,15 +51,20 @@ def compute_fingerprint(picture: RGB) -> bytes:
     return signs + np.asarray(thumbnail, np.uint8).tobytes()
 
 
-def find_near_duplicates(fingerprints: Sequence[bytes], known: int = 0) -> Iterator[tuple[int, int]]:
+def find_near_duplicates(
+    fingerprints: Sequence[bytes], known: int = 0, map_jobs: MapJobs = starmap
+) -> Iterator[tuple[int, int]]:
     """Find the pairs of pictures that are equal or nearly equal, or would be if one of them were mirrored.
 
-    Every picture is compared with every other one: some minutes for 100,000 pictures on one core, and memory that grows
-    with their number only. A mirrored picture has the cosines of odd horizontal frequencies with the other sign.
+    Pictures of one colour have no signs: they are near each other only where the colour is the same.
+
+    Every picture is compared with every other one: under a minute for 100,000 pictures on one core, and memory that
+    grows with their number only. A mirrored picture has the cosines of odd horizontal frequencies with the other sign.
 
     Args:
         fingerprints: by `compute_fingerprint`.
         known: so many first ones were compared with each other before, and are compared with the later ones only.
+        map_jobs: has parts of the pictures compared with all, by workers for example.
 
     Yields:
         Indices i < j, in order.
@@ -67,22 +79,47 @@ def find_near_duplicates(fingerprints: Sequence[bytes], known: int = 0) -> Itera
     if count < 2:
         return
     table = np.frombuffer(b"".join(fingerprints), np.uint8).reshape(count, -1)
+    size = -(-JOB_COMPARISONS // count // _BLOCK) * _BLOCK
+    jobs = ((start, min(start + size, count)) for start in range(0, count, size))
+    for pairs in map_jobs(partial(_compare_part, table, known), jobs):
+        yield from pairs
+
+
+def _compare_part(table: np.ndarray[Any, Any], known: int, start: int, stop: int) -> list[tuple[int, int]]:
+    """Compare the pictures from `start` to `stop` with all later ones; the pairs are in order."""
     signs = np.ascontiguousarray(table[:, : _WORDS * 8]).view(np.uint64)
-    thumbnails = table[:, _WORDS * 8 :].reshape(count, -1, 3)
-    for start in range(0, count, _BLOCK):
-        near: set[tuple[int, int]] = set()
-        later = max(start, known)
-        for is_mirrored in (False, True):
-            block = signs[start : start + _BLOCK] ^ _MIRROR if is_mirrored else signs[start : start + _BLOCK]
-            different = np.zeros((len(block), count - later), np.uint8)
-            for word in range(_WORDS):
-                different += np.bitwise_count(block[:, None, word] ^ signs[None, later:, word])
-            rows, columns = np.nonzero(different <= MAX_SIGNS)
-            for i, j in zip((rows + start).tolist(), (columns + later).tolist(), strict=True):
-                first = thumbnails[i].reshape(THUMBNAIL, THUMBNAIL, 3)[:, :: -1 if is_mirrored else 1].reshape(-1, 3)
-                if i < j and _compare_thumbnails(first, thumbnails[j]) <= MAX_LEVELS:
-                    near.add((i, j))
-        yield from sorted(near)
+    thumbnails = table[:, _WORDS * 8 :].reshape(len(table), -1, 3)
+    near: set[tuple[int, int]] = set()
+    for top in range(start, stop, _BLOCK):
+        block = signs[top : min(top + _BLOCK, stop)]
+        for left in range(max(top, known), len(table), _TILE):
+            others = signs[left : left + _TILE]
+            for is_mirrored in (False, True):
+                rows, columns = _find_near_signs(block ^ _MIRROR if is_mirrored else block, others)
+                for i, j in zip((rows + top).tolist(), (columns + left).tolist(), strict=True):
+                    if i >= j:
+                        continue
+                    levels = _compare_thumbnails(_mirror(thumbnails[i], is_mirrored), thumbnails[j])
+                    # of one colour each: that their signs agree says nothing
+                    is_alike = levels <= MAX_LEVELS if signs[i].any() else bool((thumbnails[i] == thumbnails[j]).all())
+                    if is_alike:
+                        near.add((i, j))
+    return sorted(near)
+
+
+def _find_near_signs(
+    block: np.ndarray[Any, Any], others: np.ndarray[Any, Any]
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Find where at most `MAX_SIGNS` of the signs differ, as indices of rows: most pairs differ in the first word."""
+    rows, columns = np.nonzero(np.bitwise_count(block[:, None, 0] ^ others[None, :, 0]) <= MAX_SIGNS)
+    different = np.bitwise_count(block[rows] ^ others[columns]).sum(axis=1, dtype=np.int64)
+    is_near = different <= MAX_SIGNS
+    return rows[is_near], columns[is_near]
+
+
+def _mirror(thumbnail: np.ndarray[Any, Any], is_mirrored: bool) -> np.ndarray[Any, Any]:
+    """Return the pixels of a thumbnail (pixels, 3), mirrored where that is asked for."""
+    return thumbnail.reshape(THUMBNAIL, THUMBNAIL, 3)[:, ::-1].reshape(-1, 3) if is_mirrored else thumbnail
 
 
 def _compare_thumbnails(first: np.ndarray, second: np.ndarray) -> float:

@@ -1,6 +1,7 @@
 """The Python API for trainings: `rasura.torch_dataset`."""
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
 from rasura.pipeline.export import choose_flows
 from rasura.pipeline.run.review import read_review_verdicts
+from rasura.stages.sources.listing import describe_counts
 
 if TYPE_CHECKING:
     from rasura._triplets import Rows, Sample, TripletDataset
@@ -45,7 +47,7 @@ def torch_dataset(
     Args:
         run_or_dataset: a run, a loop's folder, or a dataset that a run or `rasura export` wrote.
         size: of the pictures, px: one number for squares, or width and height. Smaller pictures are enlarged. None
-            leaves each as it is.
+            leaves each as it is: then only batches of one size can be collated.
         split: whose rows; all where None.
         flows: of the run, in place of the dataset's; of a loop `triplets` or `votes`.
         columns: that a sample has beside its own: measurements, or masks such as `foreground_mask`.
@@ -77,8 +79,23 @@ def torch_dataset(
     checks = _list_checks(rows.schema, split, where, verdict, min_score)
     dataset = TripletDataset(rows, checks, cut, columns, language, transform)
     if not len(dataset):
-        raise InputError(f"'{place}' has {format_count(len(rows), 'row')}, and none of them is asked for")
+        conditions = {"split": split, "where": where or None, "verdict": verdict, "min_score": min_score}
+        raise InputError(f"'{place}': {_explain_nothing(rows, checks, conditions)}")
     return dataset
+
+
+def _explain_nothing(rows: "Rows", checks: Sequence[filters.Check], conditions: Mapping[str, object]) -> str:
+    """Explain why no row is left: what was asked for, why rows are left out, and which splits there are."""
+    asked = ", ".join(f"{name}={value!r}" for name, value in conditions.items() if value is not None)
+    columns = list(dict.fromkeys(["split", *(name for check in checks for name in check.columns)]))
+    splits, reasons = Counter[str](), Counter[str]()
+    for row in rows.read_many(columns):
+        splits[str(row.get("split"))] += 1
+        reasons[next(filter(None, (check.explain(row) for check in checks)), "")] += 1
+    return (
+        f"none of {format_count(len(rows), 'row')} fits {asked or 'it'} "
+        f"({describe_counts(reasons) or 'there is none'}); its splits: {describe_counts(splits) or 'none'}"
+    )
 
 
 def _open_rows(store: Store, flows: Sequence[str], is_judged: bool) -> "Rows":

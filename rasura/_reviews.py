@@ -10,6 +10,8 @@ from urllib.parse import urlencode, urlsplit
 from urllib.request import Request, urlopen
 
 from rasura.manifests.errors import ReviewError
+from rasura.manifests.run_layout import read_plan
+from rasura.manifests.storage import Store
 
 TIMEOUT_S = 60.0
 
@@ -144,9 +146,12 @@ def review(run: str, token: str | None = None, database: str | None = None) -> R
 
     Raises:
         ReviewFailed: an address without a token, or a token without an address.
+        NoRun: there is no run in the folder.
     """
     is_address = run.startswith(("http://", "https://"))
     if is_address != (token is not None):
         text = "give the token of a program (admin page, Programs)" if is_address else "a token is for an http address"
         raise ReviewFailed(f"{run}: {text}")
+    if not is_address and database is None:
+        read_plan(Store(run))
     return Review(_Server(run, token) if token is not None else _Database(run, database))

@@ -11,7 +11,14 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 
 from rasura.manifests.boxes import compute_bounds
 from rasura.manifests.errors import InputError
-from rasura.manifests.formats.dataset_rows import DIFFERENT_SIZES, DatasetRow, list_rows, read_raw_row, read_raw_rows
+from rasura.manifests.formats.dataset_rows import (
+    DIFFERENT_SIZES,
+    DatasetRow,
+    find_superseded,
+    list_rows,
+    read_raw_row,
+    read_raw_rows,
+)
 from rasura.manifests.formats.filters.crops import Crop, find_box, measure_coverage, scale_picture, scale_size
 from rasura.manifests.formats.filters.rows import Check, replace_verdicts
 from rasura.manifests.formats.trainers.instructions import render_instruction
@@ -71,7 +78,8 @@ class TableRows:
         self._open, self._pid, self._tables = open_tables, os.getpid(), open_tables()
         self._change = replace_verdicts(verdicts or {})
         parts = [self._tables.table(flow) for flow in flows or self._tables.names()]
-        self._rows: Sequence[DatasetRow] = list_rows(parts)
+        superseded = find_superseded(parts)
+        self._rows: Sequence[DatasetRow] = [row for row in list_rows(parts) if row.id not in superseded]
         self.schema: Schema = {
             "verdict": Kind.STRING,
             "score": Kind.FLOAT,
@@ -155,8 +163,9 @@ class TripletDataset(Dataset[Sample]):
     """Triplets of a run or a dataset as tensors, a map-style dataset of torch. `rasura.torch_dataset` opens one.
 
     A row is a dict: `source`, `target` (float32, (3, h, w), 0 to 1), `mask` (float32, (1, h, w), 1 is the object),
-    `id`, `kind`, `label` ("" where there is none), `prompt` (the instruction to remove it), and the columns that were
-    asked for. No value is null, and all pictures have one size where a size is given, so that torch's own functions
+    `id`, `kind`, `label` ("" where there is none, unless it was asked for as a column), `prompt` (the instruction to
+    remove it), and the columns that were asked for. No value is null, and all pictures have one size where a size is
+    given, so that torch's own functions
     collate them.
     """
 
@@ -174,14 +183,15 @@ class TripletDataset(Dataset[Sample]):
         light = [name for name in self._extra if rows.schema[name] not in PICTURES]
         if lists := [name for name in light if rows.schema[name] in (Kind.STRINGS, Kind.FLOATS, Kind.VERSIONS)]:
             raise InputError(f"columns with lists of several lengths cannot be collated: {', '.join(lists)}")
-        needed = list(dict.fromkeys(("id", *light, *(name for check in checks for name in check.columns))))
+        whole = [*light, *(name for name in _TEXTS if name in columns)]
+        needed = list(dict.fromkeys(("id", *whole, *(name for check in checks for name in check.columns))))
         self._indices, ids, absent = list[int](), list[str](), dict[str, int]()
         for index, raw in enumerate(rows.read_many(needed)):
             if any(check.explain(raw) for check in checks):
                 continue
             self._indices.append(index)
             ids.append(raw["id"])
-            for name in light:
+            for name in whole:
                 absent[name] = absent.get(name, 0) + (raw.get(name) is None)
         for name, count in absent.items():
             if count:
@@ -196,6 +206,8 @@ class TripletDataset(Dataset[Sample]):
         return len(self._indices)
 
     def __getitem__(self, index: int) -> Sample:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"row {index} of a dataset of {len(self)} rows")
         columns = [*PICTURES_OF_TRIPLET, *_TEXTS, "instruction", *self._extra]
         raw = self._rows.read(self._indices[index], columns)
         sample = self._convert(raw)
@@ -250,7 +262,7 @@ class TripletStream(IterableDataset[Sample]):
     """The batches of one epoch, collated, for a `DataLoader` with `batch_size=None`.
 
     The order is a shuffle by seed and epoch. Workers take turns, so that their number changes no batch; so do ranks,
-    which have equal numbers of batches.
+    which have equal numbers of batches: those that are left over are dropped from this epoch.
 
     Args:
         dataset: the triplets.
@@ -297,7 +309,23 @@ class TripletStream(IterableDataset[Sample]):
         worker = get_worker_info()
         first, step = (worker.id, worker.num_workers) if worker else (0, 1)
         for batch in self._batches[self._start + first :: step]:
-            yield default_collate([self._dataset[index] for index in batch])
+            yield _collate([self._dataset[index] for index in batch])
+
+
+def _collate(samples: list[Sample]) -> Sample:
+    """Collate samples.
+
+    Raises:
+        InputError: their pictures have several sizes.
+    """
+    sizes = {tuple(value.shape[1:]) for sample in samples if torch.is_tensor(value := sample.get("source"))}
+    if len(sizes) > 1:
+        first, second = (f"{width} x {height}" for height, width in sorted(sizes)[:2])
+        raise InputError(
+            f"a batch has pictures of {first} and of {second} px, which cannot be stacked; give torch_dataset a size "
+            "(size=512), or take batches of one row"
+        )
+    return dict(default_collate(samples))
 
 
 class TripletLoader:

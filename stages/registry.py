@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from rasura.manifests.errors import UnknownNameError
+from rasura.manifests.safety.text import describe_error
 from rasura.manifests.schemas import Kind
 from rasura.manifests.spelling import suggest
 from rasura.stages.stage import Params, Source, Stage
@@ -33,7 +34,7 @@ SOURCES = {
     "rorem": "rasura.stages.sources.rorem:Rorem",
     "coco": "rasura.stages.sources.foreign.coco:Coco",
     "openimages": "rasura.stages.sources.foreign.openimages:OpenImages",
-    "rord": "rasura.stages.sources.foreign.folders:Rord",
+    "rord": "rasura.stages.sources.foreign.rord:Rord",
     "smarteraser": "rasura.stages.sources.foreign.folders:SmartEraser",
     "mulan": "rasura.stages.sources.foreign.mulan:Mulan",
     "webdataset": "rasura.stages.sources.foreign.webdataset:WebDataset",
@@ -123,7 +124,7 @@ def _explain_import(error: Exception, module: str) -> str:
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}: {error.msg}"
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{frame.filename}:{frame.lineno}: {type(error).__name__}: {error}"
+    return f"{frame.filename}:{frame.lineno}: {describe_error(error)}"
 
 
 def _find_class_faults(cls: type[Stage]) -> Iterator[str]:

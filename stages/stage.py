@@ -124,7 +124,7 @@ class Resources(CheckedModel):
 
 @dataclass(frozen=True)
 class Kept:
-    """Outcome of an input that stays, as no, one or several records.
+    """Outcome of an input that stays, as one or several records. Without any, it is rejected as `no output`.
 
     Args:
         records: the outputs. A column that a record does not mention is passed on from the input. Several records

@@ -1,10 +1,11 @@
 """`rasura audit` on pairs with planted faults: recall by fault, false alarms on clean pairs, and what `--repair` mends.
 
 Rendered scenes and photographs (`planted`), of seeds that no test uses. Faults: a shift of 0.2 to 1 px, a zoom of 0.3
-to 1 %, exposure or one channel by 1 to 4 %, a thing elsewhere of 0.5 to 2 % of the picture, the mask of another scene,
-and copies of a third of the scenes in another split, compressed and half of them scaled. A row counts as found where
-its outcome is faulty or unreadable. `error` is the mean |target - truth| in M_fg, grey levels, before and after the
-repair. Goals: recall at least 0.95 of each fault, at most 2 % of the clean pairs.
+to 1 %, exposure or one channel by 1 to 4 %, exposure of the stored 8-bit levels by 1 to 4 % and by exactly 1 % up and
+down, a thing elsewhere of 0.5 to 2 % of the picture, the mask of another scene, and copies of a third of the scenes in
+another split, compressed and half of them scaled. A row counts as found where its outcome is faulty or unreadable.
+`error` is the mean |target - truth| in M_fg, grey levels, before and after the repair. Goals: recall at least 0.95 of
+each fault, at most 2 % of the clean pairs.
 
     python -m benchmarks audit_faults
 """

@@ -2,8 +2,8 @@
 
 A pair is right where both pictures come from one photograph. Recall is that of the copies by their photograph, and by
 any picture of it; precision is that of all pairs that are near. `kept` is what `distinct` leaves of the 585 pictures
-with `best: quality`: pictures of a photograph beyond the first are missed duplicates. RASURA_EMBEDDING names an ONNX
-network whose embeddings are measured, too; without one, only fingerprints are.
+with `best: quality`: pictures of a photograph beyond the first are missed duplicates. RASURA_EMBEDDING has the
+parameters of `embed` as JSON ({"network": "dinov2.onnx"}), whose embeddings are measured, too, from RASURA_COSINE on.
 
     python -m benchmarks near_duplicates
 """
@@ -19,8 +19,8 @@ from benchmarks.common import print_result
 from benchmarks.curation.planted import list_photographs
 from rasura.manifests.fingerprints import compute_fingerprint
 from rasura.manifests.images import RGB, decode_image
-from rasura.stages.curation.distinct import find_near_rows
-from rasura.stages.curation.duplicates import choose_kept, find_near_fingerprints
+from rasura.stages.curation.crops import compute_windows, find_crops
+from rasura.stages.curation.duplicates import MIN_COSINE, choose_kept, find_near_embeddings, find_near_fingerprints
 from rasura.stages.curation.quality import measure_quality, score_quality
 
 
@@ -114,20 +114,32 @@ def score_pairs(pairs: list[tuple[int, int]], pictures: list[tuple[str, str, RGB
     }
 
 
+def find_highest(vectors: Any, pictures: list[tuple[str, str, RGB]]) -> float:
+    """Find the highest cosine of the embeddings of two different photographs, or of their copies."""
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    photographs = np.array([photograph for photograph, _, _ in pictures])
+    differ = photographs[:, None] != photographs[None, :]
+    return round(float((units @ units.T)[differ].max()), 4)
+
+
 def main() -> None:
     """Measure fingerprints, and embeddings where a network is named."""
     pictures = make_copies()
     names = [f"{photograph} {copy}" for photograph, copy, _ in pictures]
     prints = [compute_fingerprint(picture).hex() for _, _, picture in pictures]
     quality = [score_quality(measure_quality(picture)) for _, _, picture in pictures]
-    measured = {"fingerprint": find_near_fingerprints(prints)}
-    if network := os.environ.get("RASURA_EMBEDDING"):
+    windows = [compute_windows(picture).hex() for _, _, picture in pictures]
+    near = find_near_fingerprints(prints)
+    measured = {"fingerprint": near, "fingerprint with crops": sorted({*near, *find_crops(prints, windows)})}
+    if params := os.environ.get("RASURA_EMBEDDING"):
         from rasura.stages.curation.networks import Embed, EmbedParams
 
-        stage = Embed(EmbedParams(network=network))
+        stage = Embed(EmbedParams.model_validate_json(params))
         stage.setup()
-        vectors = [stage.compute({"id": "a", "source": picture}) for _, _, picture in pictures]
-        measured["embedding"] = find_near_rows(vectors)
+        vectors = np.stack([stage.compute({"id": "a", "source": picture}) for _, _, picture in pictures])
+        cosine = float(os.environ.get("RASURA_COSINE", MIN_COSINE))
+        measured["embedding"] = list(find_near_embeddings(vectors, cosine))
+        print_result("embedding", cosine=cosine, highest_of_two_photographs=find_highest(vectors, pictures))
     for method, pairs in measured.items():
         gone = choose_kept(pairs, quality, names)
         kept = [index for index in range(len(pictures)) if index not in gone]

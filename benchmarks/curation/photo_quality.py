@@ -1,12 +1,15 @@
 """The limits of `quality` that docs/curation.md names: how many good photographs pass them, and how many spoilt ones.
 
 45 photographs, and each of them once with each defect. `good` is the share of the photographs beyond a limit, `spoilt`
-that of those with the defect that the limit is for.
+that of those with the defect that the limit is for. RASURA_BRISQUE names a folder with OpenCV's two files, by which
+BRISQUE is measured, too.
 
     python -m benchmarks photo_quality
 """
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,6 +18,7 @@ from benchmarks.common import print_result
 from benchmarks.curation.near_duplicates import compress, resize, write_text
 from benchmarks.curation.planted import list_photographs
 from rasura.manifests.images import RGB, decode_image
+from rasura.stages.curation.brisque import read_brisque, score_brisque
 from rasura.stages.curation.quality import Quality, measure_quality
 
 LIMITS: Mapping[str, tuple[float | None, float | None]] = {
@@ -70,6 +74,18 @@ def is_beyond(measured: Quality, name: str) -> bool:
     return (least is not None and value < least) or (most is not None and value > most)
 
 
+def measure_brisque(folder: Path, pictures: Sequence[RGB], limit: float = 45.0) -> None:
+    """Print which share of the photographs, and of those with each defect, BRISQUE scores above a limit."""
+    model = read_brisque(folder / "brisque_model_live.yml", folder / "brisque_range_live.yml")
+    changes: dict[str, Callable[[RGB], RGB]] = {"good": lambda picture: picture}
+    changes |= {defect: spoil for defect, (_, spoil) in DEFECTS.items()}
+    beyond = {
+        name: round(float(np.mean([(score_brisque(change(p), model) or 0) > limit for p in pictures])), 3)
+        for name, change in changes.items()
+    }
+    print_result("quality brisque", limit=limit, **beyond)
+
+
 def main() -> None:
     """Measure all photographs and their spoilt copies."""
     cv2.setNumThreads(1)
@@ -85,6 +101,8 @@ def main() -> None:
         beyond = [is_beyond(measured, name) for measured in good]
         print_result(f"quality {name}", limit=LIMITS[name], good=round(float(np.mean(beyond)), 3), spoilt=spoilt)
     print_result("quality", photographs=len(good), refused=refused)
+    if folder := os.environ.get("RASURA_BRISQUE"):
+        measure_brisque(Path(folder), pictures)
 
 
 if __name__ == "__main__":

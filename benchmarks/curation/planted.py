@@ -1,7 +1,8 @@
 """Pairs with planted faults: rendered scenes, and photographs with a rendered object and a drawn shadow.
 
 Faults are planted before the camera's noise and JPEG, which every picture gets for itself, so that they have to be
-distinguished from these. Of each clean pair every fault is planted once, with a size drawn from its range.
+distinguished from these; "stored" changes of exposure are planted after, on 8-bit levels, as an editor makes them. Of
+each clean pair every fault is planted once, with a size drawn from its range.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,8 @@ from rasura.stages.sources.files import RunContext
 from rasura.stages.sources.studio.studio import Studio, StudioParams
 from rasura.stages.stage import Kept
 
-FAULTS = ("shift", "zoom", "exposure", "white balance", "outside", "mask")
+STORED = {"stored up": 1.01, "stored down": 0.99}  # the smallest change of exposure that is to be found
+FAULTS = ("shift", "zoom", "exposure", "white balance", "outside", "mask", "stored", *STORED)
 NOISE, QUALITY = 1.5, (85, 95)  # levels; JPEG
 SIDE = 480  # px of a photograph's longer side
 APART = 0.08  # of the diagonal: a planted change is at least so far from M_fg
@@ -179,6 +181,10 @@ def plant(scene: CleanScene, others: Sequence[CleanScene], rng: np.random.Genera
     swapped = cv2.resize(other.mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
     if (swapped & dilate(scene.mask, 2)).sum() < 0.3 * swapped.sum():  # else it marks the object after all
         yield PlantedPair(scene.name, "mask", 0.0, photograph(scene.input, rng), photograph(scene.gt, rng), swapped)
+    for fault, factor in {"stored": 1 + sign * gain, **STORED}.items():
+        source, clean = photograph(scene.input, rng), photograph(scene.gt, rng)
+        changed = np.clip(np.rint(clean * factor), 0, 255).astype(np.uint8)
+        yield PlantedPair(scene.name, fault, abs(factor - 1), source, changed, scene.mask)
 
 
 def make_scenes(rendered: int, photographs: int, seed: int) -> list[CleanScene]:

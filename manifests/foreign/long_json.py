@@ -6,13 +6,14 @@ A file of annotations has hundreds of megabytes; parsed at once it takes ten tim
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any, NamedTuple
 
 from rasura.manifests.errors import InputError
 from rasura.manifests.json_lines import explain_json_error
 
 PIECE_BYTES = 2**20
+ParseFloat = Callable[[str], Any]
 LARGEST_ENTRY = 64 * 2**20
 """Bytes of the largest entry that is read: an object's outlines have thousands, its run lengths perhaps a million."""
 
@@ -42,10 +43,10 @@ class Entry(NamedTuple):
 class _Pieces:
     """The text of a file from a position on. A character is a byte, so that positions in both are the same."""
 
-    def __init__(self, source: IO[bytes], where: str) -> None:
+    def __init__(self, source: IO[bytes], where: str, parse_float: ParseFloat | None) -> None:
         self.source, self.where = source, where
         self.text, self.first, self.place = "", 0, 0  # first: byte at which `text` begins; place: in `text`
-        self.decoder = json.JSONDecoder(parse_constant=str)
+        self.decoder = json.JSONDecoder(parse_constant=str, parse_float=parse_float)
 
     def grow(self) -> bool:
         """Read more, at least as much as there is; False at the end of the file."""
@@ -71,7 +72,7 @@ class _Pieces:
         if not found or found not in characters:
             text = f"'{found}'" if found else "its end"
             place = self.first + self.place
-            raise NotLongJson(f"'{self.where}' is no JSON: {text} at byte {place}, where one of {characters} belongs")
+            raise NotLongJson(f"'{self.where}' is not JSON: {text} at byte {place}, where one of {characters} belongs")
         self.place += 1
         return found
 
@@ -88,23 +89,24 @@ class _Pieces:
             except (ValueError, RecursionError) as error:
                 if isinstance(error, RecursionError) or len(self.text) - self.place > LARGEST_ENTRY or not self.grow():
                     place, reason = self.first + self.place, explain_json_error(error)
-                    raise NotLongJson(f"'{self.where}' is no JSON at byte {place}: {reason}") from None
+                    raise NotLongJson(f"'{self.where}' is not JSON at byte {place}: {reason}") from None
         piece, start = self.text[self.place : end], self.first + self.place
         if not piece.isascii():
             try:
-                value = json.loads(piece.encode("latin-1"), parse_constant=str)
+                value = self.decoder.decode(piece.encode("latin-1").decode())
             except UnicodeDecodeError as error:
                 raise NotLongJson(f"'{self.where}' is no UTF-8 at byte {start}: {error}") from None
         self.place = end
         return value, start, start + len(piece)
 
 
-def iterate_entries(source: IO[bytes], where: str) -> Iterator[Entry]:
+def iterate_entries(source: IO[bytes], where: str, parse_float: ParseFloat | None = None) -> Iterator[Entry]:
     """Yield the entries of the lists at the top of a JSON object, and the values there that are no lists.
 
     Args:
         source: the file, from its beginning.
         where: the file, for messages.
+        parse_float: of the text of a number with a point or an exponent; None for `float`.
 
     Raises:
         NotLongJson: it is no JSON object, is cut off, or has an entry of more than `LARGEST_ENTRY` bytes.
@@ -116,7 +118,7 @@ def iterate_entries(source: IO[bytes], where: str) -> Iterator[Entry]:
         images {'id': 1} 26 35
         images {'id': 2} 37 46
     """
-    pieces = _Pieces(source, where)
+    pieces = _Pieces(source, where, parse_float)
     if pieces.peek() == "\xef":  # a byte order mark
         pieces.place += 3
     pieces.take("{")

@@ -16,6 +16,8 @@ from rasura.manifests.storage import is_remote
 BINARY = (".parquet", ".arrow")
 TEXT = (".jsonl", ".ndjson", ".csv", ".tsv")
 LONGEST_LINE = 16 * 2**20
+DELIMITERS = (",", "\t", ";", "|")
+"""Of CSV files, the usual ones first."""
 
 
 class NotATable(InputError):
@@ -64,7 +66,7 @@ def iterate_table(path: str, columns: Sequence[str] | None = None) -> Iterator[d
             for batch in _open_batches(path):
                 yield from _iterate_batch(batch, columns)
         elif suffix in (".csv", ".tsv"):
-            yield from _iterate_csv(path, "\t" if suffix == ".tsv" else ",")
+            yield from _iterate_csv(path)
         else:
             yield from _iterate_lines(path)
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
@@ -121,8 +123,21 @@ def _iterate_batch(batch: pa.RecordBatch, columns: Sequence[str] | None) -> Iter
         yield dict.fromkeys(columns or ()) | row
 
 
-def _iterate_csv(path: str, delimiter: str) -> Iterator[dict[str, Any] | BadRow]:
+def find_delimiter(titles: str) -> str:
+    """Find the character that separates the titles of a CSV file: the first of `DELIMITERS` that is between them.
+
+    Examples:
+        >>> [find_delimiter(titles) for titles in ("source,target", "source;target", "source\\ttarget", "source")]
+        [',', ';', '\\t', ',']
+    """
+    rows = {delimiter: next(csv.reader([titles], delimiter=delimiter), []) for delimiter in DELIMITERS}
+    return next((delimiter for delimiter, row in rows.items() if len(row) > 1), DELIMITERS[0])
+
+
+def _iterate_csv(path: str) -> Iterator[dict[str, Any] | BadRow]:
     with fsspec.open(path, "rb") as source:
+        delimiter = find_delimiter(source.readline(LONGEST_LINE).decode("utf-8-sig", "replace"))
+        source.seek(0)
         lines = (line.decode("utf-8-sig" if number == 0 else "utf-8") for number, line in enumerate(source))
         try:
             for row in csv.DictReader(lines, delimiter=delimiter, strict=True):

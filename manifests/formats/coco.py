@@ -5,17 +5,20 @@ A file has `images` (id, file_name, width, height), `annotations` (id, image_id,
 of the columns, plain or as COCO's text (pycocotools, `rleFrString`).
 """
 
+import io
 import json
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
+from urllib.parse import urlsplit
 
 import numpy as np
 
 from rasura.manifests.errors import InputError
+from rasura.manifests.foreign.long_json import Entry, NotLongJson, iterate_entries
 from rasura.manifests.images import Mask
-from rasura.manifests.json_lines import parse_json
 
 
 class NotCoco(InputError):
@@ -50,7 +53,7 @@ class CocoPicture:
     Attributes:
         file_name: as the file has it.
         size: width and height for which the segmentations are; None where the file does not say.
-        objects: in the order of the file: of a file that is parsed at once, a `CocoObject` each.
+        objects: in the order of the file.
     """
 
     file_name: str
@@ -58,63 +61,171 @@ class CocoPicture:
     objects: Sequence[Any]
 
 
+class CocoImage(NamedTuple):
+    """The entry of a picture.
+
+    Attributes:
+        name: of its file; of LVIS, which has none, the path in its address.
+        size: width and height for which the segmentations are; None where the file does not say.
+        licence: its key among the licences.
+    """
+
+    name: str
+    size: tuple[int, int] | None
+    licence: Any
+
+
+class BadEntry(NamedTuple):
+    """An entry that is not in COCO's form.
+
+    Attributes:
+        place: in the file, as annotations[17].
+        reason: what is wrong with it.
+    """
+
+    place: str
+    reason: str
+
+    def describe(self) -> str:
+        """Describe it in a few words."""
+        return f"{self.place} {self.reason}"
+
+
 class CocoFile(NamedTuple):
     """The contents of a file.
 
     Attributes:
-        pictures: in the order of the file.
-        orphans: number of annotations whose picture is not among them.
+        images: by their ids, in the order of the file.
+        objects: by the ids of the images, in the order of the file.
+        categories: entries by their ids.
+        licences: addresses or names by their ids.
+        orphans: number of objects whose image is not among them.
+        bad_entries: those that could not be read, in the order of the file.
     """
 
-    pictures: Sequence[CocoPicture]
+    images: dict[Any, CocoImage]
+    objects: dict[Any, list[Any]]
+    categories: dict[Any, Mapping[str, Any]]
+    licences: dict[Any, str]
     orphans: int
+    bad_entries: list[BadEntry]
 
 
-def _parse_float(text: str) -> float | str:
+ListObjects = Callable[[Mapping[str, Any], int, int, int], Iterable[Any]]
+"""Objects of an annotation: of its entry, its number in the file, its first byte and the one after its last."""
+
+
+def parse_finite(text: str) -> float | str:
     """Parse a number; one that is not finite stays text, so that only its own segmentation is wrong."""
     value = float(text)
     return value if math.isfinite(value) else text
 
 
-def parse_coco(data: bytes, where: str) -> CocoFile:
-    """Parse the pictures of a file with their objects.
+def read_coco(
+    source: IO[bytes], where: str, list_objects: ListObjects, parse_float: Callable[[str], Any] | None = None
+) -> CocoFile:
+    """Read a file of annotations, in pieces: of an annotation stays what `list_objects` makes of it.
 
     Args:
-        data: contents of the file.
+        source: the file, from its beginning.
         where: the file, for messages.
+        list_objects: of an annotation.
+        parse_float: as `iterate_entries`.
+
+    Returns:
+        What it holds. An entry that is not in COCO's form costs itself, and is among `bad_entries`.
 
     Raises:
-        NotCoco: it is not JSON, lacks `images` or `annotations`, or two pictures have one id.
+        NotCoco: it is not JSON, lacks `images` or `annotations`, has a list without any entry in COCO's form, or two
+            images have one id.
     """
+    file = CocoFile({}, {}, {}, {}, 0, [])
+    counts: Counter[str] = Counter()
     try:
-        values = parse_json(data, parse_float=_parse_float, parse_constant=str)
-    except ValueError as error:
-        raise NotCoco(f"'{where}' is not JSON: {error}") from None
-    if not isinstance(values, dict) or not all(isinstance(values.get(key), list) for key in ("images", "annotations")):
-        raise NotCoco(f"'{where}' holds no lists `images` and `annotations`, as COCO's files do")
-    try:
-        labels = {entry["id"]: str(entry["name"]) for entry in values.get("categories") or []}
-        pictures: dict[Any, Any] = {}
-        for entry in values["images"]:
-            other = pictures.setdefault(entry["id"], entry)
-            if other["file_name"] != entry["file_name"]:
-                names = f"'{other['file_name']}' and '{entry['file_name']}'"
-                raise NotCoco(
-                    f"'{where}': {names} have the id {entry['id']!r}, so their annotations cannot be told apart"
-                )
-        orphans = 0
-        objects: dict[Any, list[CocoObject]] = {id: [] for id in pictures}
-        for number, entry in enumerate(values["annotations"]):
-            if entry["image_id"] not in objects:
-                orphans += 1
-            else:
-                label = labels.get(entry.get("category_id"))
-                crowd, id = parse_flag(entry.get("iscrowd")), str(entry.get("id", number))
-                objects[entry["image_id"]].append(CocoObject(id, label, entry.get("segmentation"), crowd))
-        named = [CocoPicture(str(entry["file_name"]), parse_size(entry), objects[id]) for id, entry in pictures.items()]
-        return CocoFile(named, orphans)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise NotCoco(f"'{where}' is not in COCO's form: {error!r}") from None
+        for entry in iterate_entries(source, where, parse_float):
+            place = f"{entry.key}[{counts[entry.key]}]"
+            try:
+                _add_entry(file, entry, counts[entry.key], list_objects)
+            except KeyError as error:
+                file.bad_entries.append(BadEntry(place, f"has no {error.args[0]!r}"))
+            except (TypeError, AttributeError, ValueError) as error:  # such as an id that is a list
+                file.bad_entries.append(BadEntry(place, f"is not in COCO's form: {error}"))
+            counts[entry.key] += 1
+    except NotLongJson as error:
+        raise NotCoco(str(error)) from None
+    except _SharedId as error:
+        raise NotCoco(f"'{where}': {error}, so their annotations cannot be told apart") from None
+    failures = Counter(bad.place.partition("[")[0] for bad in file.bad_entries)
+    for bad in file.bad_entries:
+        if failures[key := bad.place.partition("[")[0]] == counts[key]:
+            raise NotCoco(f"'{where}' is not in COCO's form: {bad.describe()}, and no other of its `{key}` can be read")
+    if missing := {"images", "annotations"} - set(counts):
+        raise NotCoco(f"'{where}' has no entries in `{min(missing)}`, as COCO's files do")
+    orphans = sum(len(objects) for id, objects in file.objects.items() if id not in file.images)
+    return file._replace(orphans=orphans)
+
+
+class _SharedId(Exception):
+    """Two images have one id."""
+
+
+def _add_entry(file: CocoFile, entry: Entry, number: int, list_objects: ListObjects) -> None:
+    """Add an entry to the contents of a file, or nothing of it."""
+    value = entry.value
+    if entry.key in ("images", "categories", "licenses", "annotations") and not isinstance(value, dict):
+        raise TypeError(f"{json.dumps(value)[:40]} is no object")
+    if entry.key == "images":
+        image = _parse_image(value)
+        other = file.images.setdefault(value["id"], image)
+        if other.name != image.name:
+            raise _SharedId(f"'{other.name}' and '{image.name}' have the id {value['id']!r}")
+    elif entry.key == "categories":
+        file.categories[value["id"]] = {"name": str(value["name"]), "isthing": value.get("isthing", 1)}
+    elif entry.key == "licenses":
+        file.licences[value["id"]] = str(value.get("url") or value.get("name") or "")
+    elif entry.key == "annotations":
+        image_id, objects = value["image_id"], list(list_objects(value, number, entry.start, entry.end))
+        file.objects.setdefault(image_id, []).extend(objects)
+
+
+def _parse_image(value: Mapping[str, Any]) -> CocoImage:
+    name = value.get("file_name") or urlsplit(str(value["coco_url"])).path.lstrip("/")
+    return CocoImage(str(name), parse_size(value), value.get("license"))
+
+
+def parse_coco(data: bytes, where: str) -> tuple[Sequence[CocoPicture], CocoFile]:
+    """Parse the pictures of a file with all of their segmentations.
+
+    Args:
+        data: contents of the file, in UTF-8, UTF-16 or UTF-32.
+        where: the file, for messages.
+
+    Returns:
+        The pictures, in the order of the file, with a `CocoObject` each; and all that the file holds.
+
+    Raises:
+        NotCoco: as `read_coco`.
+    """
+
+    def list_objects(entry: Mapping[str, Any], number: int, *_: int) -> Iterable[Any]:
+        yield str(entry.get("id", number)), entry.get("category_id"), entry.get("segmentation"), entry.get("iscrowd")
+
+    encoding = json.detect_encoding(data)
+    text = data if encoding.startswith("utf-8") else data.decode(encoding, "replace").encode()
+    file = read_coco(io.BytesIO(text), where, list_objects, parse_finite)
+    pictures = []
+    for image_id, image in file.images.items():
+        objects = [
+            CocoObject(id, (look_up(file.categories, category) or {}).get("name"), segmentation, parse_flag(crowd))
+            for id, category, segmentation, crowd in file.objects.get(image_id, ())
+        ]
+        pictures.append(CocoPicture(image.name, image.size, objects))
+    return pictures, file
+
+
+def look_up(values: Mapping[Any, Any], key: Any) -> Any:
+    """Return the value of a key that others wrote; None where there is none, or it cannot be one."""
+    return values.get(key) if isinstance(key, str | int | float) else None
 
 
 def parse_flag(value: Any) -> bool:

@@ -1,6 +1,6 @@
 """The layout of a dataset that somebody names, and the source that reads it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ ENDINGS = (
     ("_before", ("_after",)),
     ("_with", ("_without",)),
 )
-"""Endings of the names of pairs in one folder that are tried: of the picture with the object, and without."""
+"""Endings of the names of pairs in one folder: of the picture with the object, and without. The most pairs decide."""
 
 COLUMNS: Mapping[str, Sequence[str]] = {
     "source": ("source", "input_image", "original_image", "source_image"),
@@ -115,15 +115,23 @@ def _find_folders(place: Path) -> Layout | None:
     if any(place.glob("meta*.json")) or any(place.glob("*/meta*.json")):
         return Layout("rorem", {"path": str(place)})
     stems = {entry.stem for entry in place.rglob("*") if entry.is_file()}
-    for ending, partners in ENDINGS:
-        firsts = {stem.removesuffix(ending) for stem in stems if stem.endswith(ending)}
-        for partner in partners:
-            if any(f"{name}{partner}" in stems for name in firsts):
-                endings = {"input": ending, "gt": partner}
-                if any(f"{name}_mask" in stems for name in firsts):
-                    endings["mask"] = "_mask"
-                return Layout("pairs", {"path": str(place), "endings": endings})
-    return None
+    pairs = {
+        (ending, partner): [name for name in _cut_ending(stems, ending) if f"{name}{partner}" in stems]
+        for ending, partners in ENDINGS
+        for partner in partners
+    }
+    (ending, partner), firsts = max(pairs.items(), key=lambda item: len(item[1]))  # the first of several that are equal
+    if not firsts:
+        return None
+    endings = {"input": ending, "gt": partner}
+    if any(f"{name}_mask" in stems for name in firsts):
+        endings["mask"] = "_mask"
+    return Layout("pairs", {"path": str(place), "endings": endings})
+
+
+def _cut_ending(stems: Iterable[str], ending: str) -> set[str]:
+    """Return the names that end so, without the ending."""
+    return {stem.removesuffix(ending) for stem in stems if stem.endswith(ending)}
 
 
 def find_splits(places: list[str]) -> dict[str, str]:

@@ -128,7 +128,7 @@ def render_page(title: str, table: AuditTable, tables: Tables, most: int, limits
     return Template(template).substitute(
         script_hash=digest,
         title=escape_text(title),
-        sentence=f"{format_count(len(table.rows), 'row')}; <code>audit.csv</code> beside this page has all of them.",
+        sentence=_render_sentence(table),
         totals=totals + accounting,
         reasons=_render_reasons(table),
         shown=f"{len(shown):,} rows are shown{f'; {hidden:,} better ones are in the table only' if hidden else ''}.",
@@ -136,6 +136,11 @@ def render_page(title: str, table: AuditTable, tables: Tables, most: int, limits
         rows="".join(parts) or "<p>There are no rows.</p>",
         limits=_render_limits(limits),
     )
+
+
+def _render_sentence(table: AuditTable) -> str:
+    rows = f"{format_count(len(table.rows), 'row')}; <code>audit.csv</code> beside this page has all of them."
+    return f"{rows} {escape_text(table.describe_passed_over())}".strip()
 
 
 def _render_reasons(table: AuditTable) -> str:

@@ -13,8 +13,10 @@ from rasura.manifests.ids import compute_content_id
 from rasura.manifests.images import MAX_PIXELS, RGB, BadImage, Mask, decode_image
 from rasura.pipeline.audit.arguments import parse_params
 from rasura.pipeline.recipe.load import describe_faults
+from rasura.stages.curation.faults import find_faults
 from rasura.stages.curation.pair_parts import take_apart
 from rasura.stages.curation.strips import FOREGROUND, OBJECT, draw_difference, draw_outline, shrink
+from rasura.stages.imaging.mask_change import compare_outlines
 from rasura.stages.segment import SegmentParams
 from rasura.stages.sources.provided_masks import load_mask
 from rasura.stages.stage import Record, Rejected
@@ -171,6 +173,11 @@ def write_masks(
     ]
     if measured.get("alpha_psnr") is not None:
         lines.append(f"gt with both layers gives input again at {measured['alpha_psnr']:.1f} dB")
+    swap = compare_outlines(source, result.clean, result.object_mask) if result.object_mask.any() else 0.0
+    lines += [
+        f"warning: {fault.describe()}; is '{input}' the picture with the object, and '{gt}' the one without?"
+        for fault in find_faults({"inspect_swap": swap})
+    ]
     return folder, lines
 
 

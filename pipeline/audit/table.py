@@ -11,9 +11,11 @@ from rasura.manifests.safety.text import escape_controls
 from rasura.manifests.spelling import format_count
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
+from rasura.pipeline.run.accounting import read_passed_over
 from rasura.stages.curation.duplicates import find_near_fingerprints, find_split_leaks
 from rasura.stages.curation.faults import LIMITS, Fault, Limit, find_faults
 from rasura.stages.curation.repair import UNTOUCHED
+from rasura.stages.sources.listing import describe_counts
 
 Outcome = Literal["unreadable", "faulty", "doubtful", "good"]
 ORDER: Mapping[Outcome, int] = {"unreadable": 0, "faulty": 1, "doubtful": 2, "good": 3}
@@ -66,9 +68,15 @@ class AuditRow:
 
 @dataclass
 class AuditTable:
-    """All rows of an audit, the worst first."""
+    """All rows of an audit.
+
+    Attributes:
+        rows: the worst first.
+        passed_over: how many files are in no row, by the reason.
+    """
 
     rows: list[AuditRow]
+    passed_over: Mapping[str, int] = field(default_factory=dict)
 
     def count(self, attribute: str = "outcome") -> Counter[str]:
         """Count the rows by an attribute: outcome, reason or done."""
@@ -90,6 +98,18 @@ class AuditTable:
                 f"repaired {done['repaired']} + untouched {done['untouched']} + left out {done['left out']} "
                 f"= {total} in"
             )
+        if text := self.describe_passed_over():
+            yield text
+
+    def describe_passed_over(self) -> str:
+        """Describe the files that are in no row; empty where there are none."""
+        if not self.passed_over:
+            return ""
+        number = format_count(sum(self.passed_over.values()), "file")
+        return (
+            f"{number} passed over, in no row: {describe_counts(self.passed_over)}; where they are pairs, too, audit "
+            "them with --param or --source"
+        )
 
 
 def judge(row: Mapping[str, Any], limits: Sequence[Limit]) -> tuple[Outcome, list[str], list[str], bool, float]:
@@ -146,7 +166,11 @@ def read_table(store: Store, flows: Sequence[str], repaired: str | None, limits:
         rows += _read_rejections(tables, flow)
     if repaired:
         _mark_repairs(tables, repaired, rows)
-    return AuditTable(sorted(rows, key=lambda row: (ORDER[row.outcome], -row.severity, row.origin, row.id)))
+    passed_over: Counter[str] = Counter()
+    for flow in flows:
+        passed_over.update(read_passed_over(store, flow))
+    rows.sort(key=lambda row: (ORDER[row.outcome], -row.severity, row.origin, row.id))
+    return AuditTable(rows, passed_over)
 
 
 def _read_rejections(tables: Tables, flow: str) -> Iterator[AuditRow]:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rasura.manifests.spelling import format_seconds
+
 
 @dataclass
 class History:
@@ -79,19 +81,6 @@ def describe_resources(resources: Mapping[str, Any]) -> str:
         parts.append(f"{memory / 1e9:.0f} GB of memory")
     nodes = numbers.get("nodes", 1)
     return ", ".join(parts) + (f" on {nodes:g} nodes" if nodes > 1 else "")
-
-
-def format_seconds(seconds: float) -> str:
-    """Format a duration.
-
-    Examples:
-        >>> format_seconds(0.068), format_seconds(75), format_seconds(7260)
-        ('0.068 s', '1 min 15 s', '2 h 1 min')
-    """
-    if seconds < 60:
-        return f"{seconds:.2g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _format_time(moment: float) -> str:

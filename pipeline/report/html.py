@@ -133,21 +133,6 @@ def format_count(value: int, noun: str) -> str:
     return f"{value:,} {noun if value == 1 else noun + 's'}"
 
 
-def format_bytes(count: int) -> str:
-    """Format bytes in the unit that needs the fewest digits.
-
-    Examples:
-        >>> format_bytes(999), format_bytes(21_600_000)
-        ('999 bytes', '21.6 MB')
-    """
-    amount, unit = float(count), "bytes"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if amount < 1000:
-            break
-        amount, unit = amount / 1000, larger
-    return f"{amount:.3g} {unit}" if amount < 1000 else f"{amount:,.0f} {unit}"
-
-
 def render_funnel(flow: FlowAccounting, adds_up: bool, faults: Sequence[str] = (), rejected: str = "") -> str:
     """Render what became of a flow's inputs, stage by stage: bars, reasons, numbers and times.
 

@@ -5,11 +5,15 @@ run gives the same page. What comes from data passes `escape_text` or `isolate`,
 as text; a content security policy lets no script run but the page's own.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from rasura.manifests.errors import ReviewError, StorageError
 from rasura.manifests.run_layout import RECIPE, REPORT, REPORT_FILES, read_plan
+from rasura.manifests.spelling import format_bytes
 from rasura.manifests.storage import Store
 from rasura.pipeline.report import html, thumbnails
 from rasura.pipeline.report.dataset_section import render_dataset
@@ -18,10 +22,22 @@ from rasura.pipeline.report.galleries import write_galleries, write_json
 from rasura.pipeline.report.history import read_history
 from rasura.pipeline.report.html import escape_text, format_count, isolate, render_note
 from rasura.pipeline.report.pictures import INSIDE_BYTES, PictureFiles, write_pictures
-from rasura.pipeline.report.run_tables import PageTable, add_pictures, build_tables, find_pairs
+from rasura.pipeline.report.run_tables import (
+    PageTable,
+    add_pictures,
+    build_tables,
+    compare_stored_fingerprints,
+    find_pairs,
+)
 from rasura.pipeline.run.accounting import RunAccounting, compute_accounting
 from rasura.pipeline.run.events import read_events
 from rasura.pipeline.run.progress import OnProgress
+from rasura.pipeline.run.review import read_row_verdicts, summarize_review
+
+if TYPE_CHECKING:
+    from rasura.annotator.exchange.summary import ReviewSummary
+    from rasura.annotator.exchange.verdicts import RowVerdict
+    from rasura.pipeline.report.thumbnails import Place
 
 ROWS = 300
 """Rows of each table that get pictures, where nothing else is asked for."""
@@ -33,6 +49,7 @@ LONGEST, LEAST = 480, 320
 """Long side of a picture in the page, px: of few pictures and of many."""
 SECTIONS = {
     "rows": "Rows",
+    "review": "Review",
     "measures": "Measures",
     "pairs": "Near-duplicates",
     "dataset": "Dataset",
@@ -51,6 +68,7 @@ class RunReport:
         flows: of the run.
         chosen: those of the dataset.
         tables: of the page.
+        review: what people have said of the rows, or why that cannot be read; None where nobody has judged any.
     """
 
     run: Store
@@ -58,6 +76,7 @@ class RunReport:
     chosen: Sequence[ReportFlow]
     tables: Sequence[PageTable]
     accounting: RunAccounting
+    review: "ReviewSummary | str | None" = None
 
     @property
     def by_name(self) -> dict[str, ReportFlow]:
@@ -109,14 +128,24 @@ def read_report(run: Store, rows: int) -> RunReport:
     # the dataset's flows come first; the pictures of flows that a selection chose from would only be repeated
     repeated = {name for flow in chosen if "ref_table" in flow.columns for name in flow.upstream}
     order = [*chosen, *sorted((flow for flow in flows if flow not in chosen), key=lambda flow: flow.name in repeated)]
-    tables = build_tables(run, flows, order, rows)
+    verdicts, review = _read_review(run)
+    tables = build_tables(run, flows, order, rows, verdicts)
     by_anchor = {flow.anchor: flow for flow in flows}
     for table in tables:
         flow = by_anchor.get(table.gallery.id)
         if flow is not None and flow.name in repeated and rows:
             table.first, table.gallery.bare = (), True
             table.gallery.note = f"Pictures are in the tables that chose from these rows. {table.gallery.note}".strip()
-    return RunReport(run, flows, chosen, tables, accounting)
+    return RunReport(run, flows, chosen, tables, accounting, review)
+
+
+def _read_review(run: Store) -> "tuple[dict[Place, RowVerdict], ReviewSummary | str | None]":
+    """Read people's verdicts by the place of the pictures that they judged, and their summary or why there is none."""
+    try:
+        verdicts = read_row_verdicts(run)
+        return {row.place: row for row in verdicts.values() if row.place}, summarize_review(run, verdicts)
+    except (ReviewError, StorageError) as error:  # its database may be a link, which is not followed
+        return {}, str(error)
 
 
 def render(
@@ -137,6 +166,8 @@ def render(
         NoRun: there is no run.
     """
     report = read_report(run, rows)
+    if rows:
+        compare_stored_fingerprints(report.tables)
     total, done = sum(len(table.first) for table in report.tables), 0
 
     def advance(count: int) -> None:
@@ -170,6 +201,7 @@ def render_report(report: RunReport, settings: str, served: bool = False) -> str
     rejected = {flow.name: name if (name := f"{flow.anchor}-rejected") in ids else "" for flow in flows}
     funnels = [html.render_funnel(f.accounting, f.adds_up, f.survey.faults, rejected[f.name]) for f in flows]
     bodies = {
+        "review": _render_review(report.review),
         "measures": '<div id="measures-place"><p class="empty">Drawn when it comes into view.</p></div>' + MEASURES_KEY,
         "pairs": _render_pairs(len(pairs), count, served),
         "dataset": render_dataset(run, plan, report.chosen),
@@ -178,9 +210,9 @@ def render_report(report: RunReport, settings: str, served: bool = False) -> str
         "origins": _render_origins(flows),
         "recipe": _render_recipe(run, accounting.recipe, facts),
     }
-    parts = [f'<section id="{id}"><h2>{SECTIONS[id]}</h2>{body}</section>' for id, body in bodies.items()]
+    parts = [f'<section id="{id}"><h2>{SECTIONS[id]}</h2>{body}</section>' for id, body in bodies.items() if body]
     rows = html.render_rows(html.render_legend()) if galleries else ""
-    sections = {id: title for id, title in SECTIONS.items() if id != "rows" or galleries}
+    sections = {id: title for id, title in SECTIONS.items() if (galleries if id == "rows" else bodies[id])}
     data = "\n".join([settings, write_galleries(galleries), write_json("near-duplicates", pairs)])
     subtitle = f"recipe <code>{escape_text(accounting.recipe)}</code>"
     if facts:
@@ -202,10 +234,33 @@ PRICE = (
 )
 
 
+def _render_review(review: "ReviewSummary | str | None") -> str:
+    """Render people's verdicts and the reasons of their rejections; nothing where there are none."""
+    if review is None or isinstance(review, str):
+        return render_note(escape_text(f"The verdicts cannot be read: {review}.")) if review else ""
+    facts = [
+        f"{format_count(review.verdicts.total(), 'row')} {'has' if review.verdicts.total() == 1 else 'have'} a verdict"
+    ]
+    if review.overruled:
+        facts.append(f"{review.overruled:,} by an expert")
+    if review.corrected:
+        facts.append(f"{format_count(review.corrected, 'row')} with a corrected mask")
+    bars = [
+        html.render_bars(title, Counter[str | None](counts), "")
+        for title, counts in (("Verdicts", review.verdicts), ("Reasons of a no", review.reason_texts))
+        if counts
+    ]
+    note = "The columns verdict, verdict_reason and verdict_votes have them for each row."
+    return f'<p>{"; ".join(facts)}. {note}</p><div class="charts">{"".join(bars)}</div>'
+
+
 def _render_pairs(listed: int, count: int, served: bool) -> str:
     if served:
         return render_note("The served page does not look for them: write the page with <code>rasura report</code>.")
-    basis = "Among the rows with pictures; rows of one scene and one split are left out."
+    basis = (
+        "Among all rows of flows with stored fingerprints (stage fingerprint), otherwise among those with pictures; "
+        "rows of one scene and one split are left out."
+    )
     if not count:
         return render_note(f"None. {basis}")
     part = f"the first {listed:,} of {format_count(count, 'pair')}" if listed < count else format_count(count, "pair")
@@ -236,7 +291,7 @@ def _render_totals(accounting: RunAccounting, flows: Sequence[ReportFlow], chose
         "rejected in all flows": f"{sum(stage.rejected.total() for stage in stages):,}",
         "failed in all flows": f"{sum(stage.failed.total() for stage in stages):,}",
         "triplets in the dataset" if exported else "triplets": f"{triplets:,}",
-        "of pictures in the run": html.format_bytes(
+        "of pictures in the run": format_bytes(
             sum(flow.survey.bytes for flow in flows if "ref_table" not in flow.columns)
         ),
     }

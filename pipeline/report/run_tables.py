@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
 
 from rasura.manifests.fingerprints import find_near_duplicates
 from rasura.manifests.schemas import PICTURES, Kind
 from rasura.manifests.storage import Store
-from rasura.manifests.tables import RUN_REFERENCE
+from rasura.manifests.tables import REFERENCE, RUN_REFERENCE
 from rasura.pipeline.report import thumbnails
 from rasura.pipeline.report.flows import ReportFlow, iterate_light, iterate_rejections
 from rasura.pipeline.report.galleries import Gallery, convert_values
@@ -31,6 +33,9 @@ from rasura.pipeline.report.pictures import PictureFiles, describe_example
 from rasura.pipeline.report.survey import choose_places
 from rasura.pipeline.report.thumbnails import Place
 
+if TYPE_CHECKING:
+    from rasura.annotator.exchange.verdicts import RowVerdict
+
 MOST_ROWS = 50_000
 """Rows of a table that are in a page, at most."""
 MOST_VALUES, MOST_TABLE_VALUES = 6_000_000, 2_000_000
@@ -45,7 +50,11 @@ NEAR_DUPLICATE_OF = re.compile(r"of (\S+) \(")
 MOST_PAIRS = 40
 """Pairs of near-duplicates that are shown."""
 MOST_COMPARED = 5_000
-"""Pictures of a table that are compared with each other, at most: some seconds."""
+"""Pictures of a table that are compared with each other, at most: some seconds. Stored fingerprints all are."""
+FINGERPRINTS = ("fingerprint", "inspect_fingerprint")
+"""Columns with fingerprints that stages have stored, in hex digits; the first that is there is compared."""
+MOST_OF_SCENE = 20
+"""Rows of one scene and split that are compared with others, at most: its pictures are alike."""
 REJECTION = ("outcome", "stage", "reason", "detail", "origin")
 ROW_OF = "row of"
 """Column of rejected inputs: the flow that has each as a row, and its pictures."""
@@ -62,20 +71,31 @@ class PageTable:
         places: row of the gallery -> place of the row that has its pictures.
         first: rows of the gallery that get pictures, the most important first.
         fingerprints: of those that have pictures, by row.
+        stored: fingerprints that a stage has stored, by row.
+        near: near pairs among the stored ones; None where they were not compared.
     """
 
     gallery: Gallery
     places: dict[int, Place] = field(default_factory=dict)
     first: Sequence[int] = ()
     fingerprints: dict[int, bytes] = field(default_factory=dict)
+    stored: dict[int, bytes] = field(default_factory=dict)
+    near: list[tuple[int, int]] | None = None
 
 
-def build_tables(run: Store, flows: Sequence[ReportFlow], order: Sequence[ReportFlow], rows: int) -> list[PageTable]:
+def build_tables(
+    run: Store,
+    flows: Sequence[ReportFlow],
+    order: Sequence[ReportFlow],
+    rows: int,
+    verdicts: "Mapping[Place, RowVerdict]",
+) -> list[PageTable]:
     """Build the tables of a run: each flow's rows, and after all of them the rejected inputs of each.
 
     Args:
         flows: of the run. order: the same in the order of the page.
         rows: of each table that get pictures.
+        verdicts: of people, by the place of the pictures that they judged.
     """
     by_name = {flow.name: flow for flow in flows}
     most_values = min(MOST_TABLE_VALUES, MOST_VALUES // max(1, len(order)))
@@ -83,7 +103,7 @@ def build_tables(run: Store, flows: Sequence[ReportFlow], order: Sequence[Report
     for flow in order:
         upstream = [by_name[name] for name in flow.upstream if name in by_name]
         measures = sample_measures(run, flow, upstream, list(flow.limits)) if flow.limits else {}
-        kept.append(_build_kept(run, flow, measures, rows, most_values))
+        kept.append(_build_kept(run, flow, measures, rows, most_values, verdicts))
         if (table := _build_rejected(run, flow, upstream, rows, most_values)) is not None:
             rejected.append(table)
     return kept + rejected
@@ -96,7 +116,12 @@ def _choose_step(total: int, columns: int, most_values: int) -> int:
 
 
 def _build_kept(
-    run: Store, flow: ReportFlow, measures: Mapping[str, Measure], rows: int, most_values: int
+    run: Store,
+    flow: ReportFlow,
+    measures: Mapping[str, Measure],
+    rows: int,
+    most_values: int,
+    verdicts: "Mapping[Place, RowVerdict]",
 ) -> PageTable:
     nearest = find_nearest(run, flow, flow.limits, measures, -(-rows // 2)) if flow.limits and rows else []
     pictured = list(dict.fromkeys([*nearest, *choose_places(flow.name, flow.survey, rows)]))[:rows]
@@ -107,16 +132,26 @@ def _build_kept(
     for _, shard, row in pictured:
         always[shard].add(row)
     places: list[Place] = []
+    judged: list[RowVerdict | None] = []
     columns: dict[str, list[Any]] = {name: [] for name in kinds}
+    stored = next((name for name in FINGERPRINTS if kinds.get(name) is Kind.STRING), None)
+    fingerprints: list[str | None] = []
     start = 0
-    for shard, table in iterate_light(run, flow.name, flow.commits, list(kinds)):
+    for shard, table in iterate_light(run, flow.name, flow.commits, [*kinds, *RUN_REFERENCE]):
         chosen = sorted({*range(-start % step, table.num_rows, step), *always[shard]})
         start += table.num_rows
         part = table.take(chosen)
-        places += [(flow.name, shard, row) for row in chosen]
+        here: list[Place] = [(flow.name, shard, row) for row in chosen]
+        places += here
+        if verdicts:
+            judged += [verdicts.get(place) for place in _find_pictures(part, here)]
+        if stored is not None:
+            present = stored in part.column_names
+            fingerprints += part[stored].to_pylist() if present else [None] * len(chosen)
         for name, kind in kinds.items():
             present = name in part.column_names
             columns[name] += convert_values(kind, part[name].to_pylist()) if present else [None] * len(chosen)
+    _add_verdicts(columns, judged)
     limits = {name: (limit, measures[name].typical) for name, limit in flow.limits.items() if name in measures}
     note = f"Of this long table, one row in {step} is in the page." if step > 1 else ""
     if not flow.accounting.complete:
@@ -128,7 +163,30 @@ def _build_kept(
         gallery,
         dict(enumerate(places)) if has_pictures else {},
         [by_place[place] for place in pictured if place in by_place],
+        stored={row: bytes.fromhex(text) for row, text in enumerate(fingerprints) if text},
     )
+
+
+def _find_pictures(part: pa.Table, places: Sequence[Place]) -> list[Place]:
+    """Find where the pictures of rows are, which may refer to those of another flow of the run."""
+    if "ref_shard" not in part.column_names:
+        return list(places)
+    references = part.select([name for name in RUN_REFERENCE if name in part.column_names]).to_pylist()
+    return [
+        place if row["ref_shard"] is None or row.get("ref_run") is not None else tuple(row[name] for name in REFERENCE)
+        for row, place in zip(references, places, strict=True)
+    ]
+
+
+def _add_verdicts(columns: dict[str, list[Any]], judged: "Sequence[RowVerdict | None]") -> None:
+    """Add people's verdicts on the rows, in place of those that the rows came with."""
+    if not any(judged):
+        return
+    former = columns.get("verdict", [None] * len(judged))
+    pairs = zip(judged, former, strict=True)
+    columns["verdict"] = [before if row is None else row.verdict or "tie" for row, before in pairs]
+    columns["verdict_reason"] = convert_values(Kind.STRING, [row and row.reason for row in judged])
+    columns["verdict_votes"] = [row and row.votes for row in judged]
 
 
 def _build_rejected(
@@ -230,9 +288,27 @@ def _iterate_chunks(table: PageTable) -> Iterator[list[tuple[int, Place]]]:
         yield chunk
 
 
+def compare_stored_fingerprints(tables: Sequence[PageTable]) -> None:
+    """Find near-duplicates among all rows whose fingerprints are stored, and let the first of them have pictures.
+
+    Of a table without stored ones, or without pictures, the rows with pictures are compared later (`find_pairs`).
+    """
+    for table in tables:
+        if not table.stored or table.gallery.bare:
+            continue
+        scenes, splits = _list_scenes(table)
+        groups: dict[tuple[Any, Any], list[int]] = defaultdict(list)
+        for row in table.stored:
+            groups[scenes[row] if scenes[row] is not None else row, splits[row]].append(row)
+        rows = sorted(row for group in groups.values() for row in group[:: -(-len(group) // MOST_OF_SCENE)])
+        table.near = _find_near(table, table.stored, rows)
+        shown = sorted(table.near, key=lambda pair: splits[pair[0]] == splits[pair[1]])[:MOST_PAIRS]
+        table.first = list(dict.fromkeys([*table.first, *(row for pair in shown for row in pair)]))
+
+
 def find_pairs(tables: Sequence[PageTable]) -> tuple[list[dict[str, Any]], int]:
-    """Find near-duplicates among the rows with pictures: those in two splits first, then those that a stage rejected as
-    duplicates beside the rows that stayed.
+    """Find near-duplicates: those in two splits first, then those that a stage rejected as duplicates beside the rows
+    that stayed.
 
     Returns:
         The first pairs, as the page reads them, and how many there are in all.
@@ -250,16 +326,32 @@ def find_pairs(tables: Sequence[PageTable]) -> tuple[list[dict[str, Any]], int]:
 
 
 def _find_similar(table: PageTable) -> Iterator[dict[str, Any]]:
-    """Yield pairs of rows whose first pictures are nearly the same, and that are of two scenes or splits."""
-    rows, columns = sorted(table.fingerprints)[:MOST_COMPARED], table.gallery.columns
-    scenes, splits = (columns.get(name) or [None] * table.gallery.count for name in ("scene_id", "split"))
-    for i, j in find_near_duplicates([table.fingerprints[row] for row in rows]):
-        first, second = rows[i], rows[j]
+    """Yield the pairs of a table's rows whose pictures are nearly the same."""
+    near = table.near
+    if near is None:
+        near = _find_near(table, table.fingerprints, sorted(table.fingerprints)[:MOST_COMPARED])
+    _, splits = _list_scenes(table)
+    for first, second in near:
         is_leak = splits[first] != splits[second]
-        if scenes[first] is not None and scenes[first] == scenes[second] and not is_leak:
-            continue  # candidates of one scene show the same picture
         note = f"{LEAK}: {splits[first]} and {splits[second]}"[:200] if is_leak else ""
         yield {"rows": [[table.gallery.id, first], [table.gallery.id, second]], "note": note}
+
+
+def _list_scenes(table: PageTable) -> tuple[Sequence[Any], Sequence[Any]]:
+    """Return the scene and the split of each row of a table."""
+    columns, nothing = table.gallery.columns, [None] * table.gallery.count
+    return columns.get("scene_id") or nothing, columns.get("split") or nothing
+
+
+def _find_near(table: PageTable, fingerprints: Mapping[int, bytes], rows: Sequence[int]) -> list[tuple[int, int]]:
+    """Find the pairs of rows whose fingerprints are near each other, and that are of two scenes or splits."""
+    scenes, splits = _list_scenes(table)
+    pairs = ((rows[i], rows[j]) for i, j in find_near_duplicates([fingerprints[row] for row in rows]))
+    return [
+        (first, second)
+        for first, second in pairs  # candidates of one scene show the same picture
+        if scenes[first] is None or scenes[first] != scenes[second] or splits[first] != splits[second]
+    ]
 
 
 def _find_rejected_duplicates(rejected: PageTable, kept: PageTable) -> Iterator[dict[str, Any]]:

@@ -95,7 +95,7 @@ def create_report_app(report: ServedReport, hosts: Collection[str], public_url: 
     script = re.search(r"<script>(.*?)</script>", sign_in_page, re.DOTALL)
     assert policy is not None
     assert script is not None
-    sign_in_policy = html.POLICY.format(images="'none'", requests="'self'", scripts=html.hash_script(script[1]))
+    sign_in_policy = html.POLICY.format(images="", requests="'self'", scripts=html.hash_script(script[1]))
 
     @app.get("/")
     def get_page(request: Request) -> HTMLResponse:
@@ -104,7 +104,9 @@ def create_report_app(report: ServedReport, hosts: Collection[str], public_url: 
             headers = {"content-security-policy": f"{policy[1]}; frame-ancestors 'none'"}
             return HTMLResponse(report.page, headers=headers)
         headers = {"content-security-policy": f"{sign_in_policy}; frame-ancestors 'none'"}
-        return HTMLResponse(sign_in_page, 401, headers)
+        return HTMLResponse(
+            sign_in_page, headers=headers
+        )  # it has nothing of the run; a browser logs a 401 as an error
 
     @app.post("/session")
     def sign_in(body: SignIn, request: Request) -> Response:

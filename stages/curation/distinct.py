@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from rasura.manifests.schemas import PICTURES, Kind, Schema
 from rasura.manifests.tables import REFERENCE, RUN_REFERENCE
 from rasura.stages import stage
+from rasura.stages.curation.crops import find_crops
 from rasura.stages.curation.duplicates import (
     MIN_COSINE,
     choose_kept,
@@ -41,8 +42,22 @@ class DistinctParams(stage.Params):
         description="column such as `split`: only rows with different values there exclude each other; those of the "
         "rarer value stay",
     )
+    crops: bool = Field(
+        False, description="also pictures that are cut out of others: for tables of `fingerprint` with crops: true"
+    )
     cosine: float = Field(MIN_COSINE, gt=0, le=1, description="of two embeddings, from which they are near each other")
     pictures: bool = Field(True, description="load the pictures; the planner turns this off where no stage uses them")
+
+    @model_validator(mode="after")
+    def _check_crops(self) -> "DistinctParams":
+        if self.crops and self.by != "fingerprint":
+            raise ValueError(f"crops are found by fingerprints, not by '{self.by}'")
+        return self
+
+    @property
+    def windows(self) -> str | None:
+        """The column of the windows' hashes; None where they are not compared."""
+        return "fingerprint_windows" if self.crops else None
 
 
 class Distinct(Source):
@@ -61,12 +76,13 @@ class Distinct(Source):
         return list(self.params.of)
 
     def required_columns(self) -> Mapping[str, Sequence[str]]:
-        columns = [name for name in (self.params.by, self.params.best, self.params.across) if name]
+        columns = [name for name in (self.params.by, self.params.windows, self.params.best, self.params.across) if name]
         return dict.fromkeys(self.params.of, columns)
 
     def schema(self, columns: Schema) -> Schema:
         params = self.params
-        kinds = {params.by: (Kind.STRING, Kind.FLOATS), params.best: (Kind.FLOAT, Kind.INT)}
+        kinds = {params.by: (Kind.STRING, Kind.FLOATS), params.windows: (Kind.STRING,)}
+        kinds |= {params.best: (Kind.FLOAT, Kind.INT)}
         for name, allowed in kinds.items():
             if name is not None and columns.get(name) not in allowed:
                 words = " or ".join(str(kind) for kind in allowed)
@@ -82,7 +98,8 @@ class Distinct(Source):
 
     def items(self, run: RunContext) -> list[Record]:
         params = self.params
-        columns = list(dict.fromkeys(name for name in ("id", "origin", params.by, params.best, params.across) if name))
+        names = ("id", "origin", params.by, params.windows, params.best, params.across)
+        columns = list(dict.fromkeys(name for name in names if name))
         rows: list[Record] = []
         for flow in params.of:
             light = run.tables.table(flow).read_light(columns)
@@ -98,7 +115,10 @@ class Distinct(Source):
     def _find_duplicates(self, rows: Sequence[Record]) -> dict[int, int]:
         """Return the index of each row that goes, with that of the one that stays."""
         params, names = self.params, [row["id"] for row in rows]
-        pairs = find_near_rows([row[params.by] for row in rows], params.cosine)
+        compared = [row[params.by] for row in rows]
+        pairs = find_near_rows(compared, params.cosine)
+        if params.windows:
+            pairs = sorted({*pairs, *find_crops(compared, [row[params.windows] for row in rows])})
         if params.across:
             leaks = find_split_leaks(pairs, [row[params.across] for row in rows], names)
             return {leak.row: leak.kept for leak in leaks}

@@ -1,51 +1,90 @@
 """Whether the gain of a pair is a change of exposure or white balance, or light that the object keeps off or throws.
 
 A gain is the same all over the picture. What an object does to the light of its room differs from place to place, so
-that the ratio of the two pictures spreads, towards none where the object does nothing.
+that the ratio of the two pictures spreads, towards none where the object does nothing. Levels that were rounded to 8
+bits spread it, too, in dark places above all: by 1 % at level 29. So places count as much as they are bright.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from rasura.manifests.images import RGB
 from rasura.stages.imaging.comparison import find_unchanged_pixels
-from rasura.stages.imaging.filters import box_mean, channel_max, channel_mean, convert_to_grey
+from rasura.stages.imaging.filters import Floats, box_mean, channel_max, channel_mean, convert_to_grey
+from rasura.stages.registration.exposure import IDENTITY, Gains, estimate_modal_gain
 
 LEVELS = (12.0, 247.0)  # means of all channels, and of the largest one, between which a ratio is read
-LEAST_PIXELS = 200
+STEP = 4  # px: every fourth pixel in both directions is used, of means over wider windows
+LEAST_PIXELS = 40
 MOST_LIGHT = 0.015  # of a gain: no object in the rendered rooms changed a whole picture's light by more than 0.011
-CERTAIN = 1.2  # times the spread of the ratio towards none: a smaller gain may be the object's light
+CERTAIN_DARKER = 1.5  # times the spread of the ratio towards none: a smaller gain may be the object's light
+CERTAIN_BRIGHTER = 2.0  # times the spread beyond the 80th percentile: no shade brightens, but thrown light fades
 
 
-def measure_exposure_change(source: RGB, clean: RGB, gains: Sequence[float]) -> float:
-    """Measure the largest gain of a channel that is certain to be the camera's.
+class ExposureChange(NamedTuple):
+    """A change of exposure or white balance.
+
+    Attributes:
+        size: |gain - 1| of the channel that changed most, as far as no object explains it.
+        gains: a channel, source over clean; all 1 where the size is 0.
+    """
+
+    size: float
+    gains: Gains
+
+
+NO_CHANGE = ExposureChange(0.0, IDENTITY)
+
+
+def compute_weighted_percentiles(values: Floats, weights: Floats, percentages: Sequence[float]) -> list[float]:
+    """Compute percentiles of values (n,) that count as much as their weights (n,) say.
+
+    Examples:
+        >>> compute_weighted_percentiles(np.array([3.0, 1.0, 2.0]), np.array([1.0, 1.0, 8.0]), (5, 50, 95))
+        [1.0, 2.0, 3.0]
+    """
+    order = np.argsort(values, kind="stable")
+    sums = np.cumsum(weights[order], dtype=np.float64)
+    places = np.searchsorted(sums, np.array(percentages) / 100 * sums[-1])
+    return [float(values[order[min(place, len(order) - 1)]]) for place in places]
+
+
+def measure_exposure_change(source: RGB, clean: RGB, gains: Sequence[float]) -> ExposureChange:
+    """Measure the gain of the channels that is certain to be the camera's.
+
+    It is read from log(source / clean) over wide means of unchanged pixels, weighted by their levels. A gain below 1
+    is the median, and certain where it is `CERTAIN_DARKER` times the distance to the 95th percentile, towards none. One
+    above 1 is the 80th percentile, which no shade has pulled down, and certain where more than half of the pixels are
+    brighter and it is `CERTAIN_BRIGHTER` times the distance to the 95th.
 
     Args:
         source, clean: (h, w, 3) uint8, registered, before exposures are matched.
-        gains: a channel, as `estimate_tone` estimated them.
+        gains: a channel, as `estimate_tone` estimated them: from `MOST_LIGHT` on, these are certain, too.
 
     Returns:
-        |gain - 1|; 0 where no channel's gain is `CERTAIN` times its spread, or `MOST_LIGHT`. The spread is that of
-        log(source / clean) over wide means of unchanged pixels: from its median to its 95th percentile, and for a gain
-        above 1, which no shade explains, to its 5th where that is more.
+        The change; none where no channel's is certain.
     """
-    if all(gain == 1 for gain in gains):
-        return 0.0
-    grey = convert_to_grey(clean) * float(np.mean(gains))
+    ample = [abs(gain - 1) for gain in gains if abs(gain - 1) >= MOST_LIGHT]
+    rough = estimate_modal_gain(box_mean(convert_to_grey(source), 5), box_mean(convert_to_grey(clean), 5))
     reach = min(20, max(1, min(source.shape[:2]) // 16))
     side = max(5, min(source.shape[:2]) // 15 | 1)
-    first, second = box_mean(source, side), box_mean(clean, side)
-    usable = find_unchanged_pixels(convert_to_grey(source), grey, reach)
+    first, second = (box_mean(picture, side)[STEP // 2 :: STEP, STEP // 2 :: STEP] for picture in (source, clean))
+    usable = find_unchanged_pixels(convert_to_grey(source), convert_to_grey(clean) * rough, reach)
+    usable = usable[STEP // 2 :: STEP, STEP // 2 :: STEP]
     usable &= (channel_mean(second) > LEVELS[0]) & (channel_max(second) < LEVELS[1]) & (channel_max(first) < LEVELS[1])
     usable &= channel_mean(first) > LEVELS[0] / 3
     if usable.sum() < LEAST_PIXELS:
-        return max(abs(gain - 1) for gain in gains)
-    change = 0.0
-    for channel, gain in enumerate(gains):
-        ratio = np.log((first[usable][:, channel] + 1) / (second[usable][:, channel] + 1))
-        low, middle, high = (float(value) for value in np.percentile(ratio, (5, 50, 95)))
-        spread = high - middle if gain < 1 else max(high - middle, middle - low)
-        if abs(gain - 1) >= min(CERTAIN * spread, MOST_LIGHT):
-            change = max(change, abs(gain - 1))
-    return change
+        size = max(abs(gain - 1) for gain in gains)
+        return ExposureChange(size, (gains[0], gains[1], gains[2])) if size else NO_CHANGE
+    estimates, sizes = [], ample
+    for channel in range(3):
+        before, after = (np.maximum(means[usable][:, channel], 1) for means in (second, first))
+        middle, upper, top = compute_weighted_percentiles(np.log(after / before), before, (50, 80, 95))
+        level = middle if middle < 0 else upper
+        spread = CERTAIN_DARKER * (top - middle) if middle < 0 else CERTAIN_BRIGHTER * (top - upper)
+        estimates.append(float(np.exp(level)))
+        if abs(level) >= spread:
+            sizes.append(abs(estimates[-1] - 1))
+    return ExposureChange(max(sizes), (estimates[0], estimates[1], estimates[2])) if sizes else NO_CHANGE

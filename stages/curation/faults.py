@@ -51,7 +51,7 @@ LIMITS: Sequence[Limit] = (
     Limit("inspect_shift", "shifted", "{0:.2f} px", most=0.12, repair="registration"),
     Limit("inspect_zoom", "zoomed", "{0:.2%}", most=0.0012, repair="registration"),
     Limit("inspect_turn", "turned", "{0:.2f}°", most=0.06, repair="registration"),
-    Limit("inspect_gain", "exposure or white balance", "{0:.1%}", most=0.008, repair="exposure"),
+    Limit("inspect_gain", "exposure or white balance", "{0:.2%}", most=0.0075, repair="exposure"),
     Limit("pair_tone", "developed differently", "{0:.1f} levels", most=2.0, repair="exposure"),
     Limit("inspect_outside", "change outside", "{0:.2%} of the picture", most=0.003, repair="outside"),
     Limit("pair_motion", "moved beyond repair", "{0:.2f} px are left", most=1.0),

@@ -28,6 +28,7 @@ from rasura.stages.imaging.filters import Floats
 from rasura.stages.imaging.mask_change import compare_outlines, measure_mask_change
 from rasura.stages.imaging.morphology import compute_distance_to, dilate
 from rasura.stages.pair import Pair, PairParams
+from rasura.stages.registration.exposure import IDENTITY, apply_gain
 from rasura.stages.registration.motion import MIN_TILED_SIDE
 from rasura.stages.registration.resampling import translate_and_fill
 from rasura.stages.registration.similarity import NO_MOTION, Similarity, estimate_similarity, warp_and_fill
@@ -153,6 +154,7 @@ class Inspect(Stage):
     """
 
     name = "inspect"
+    version = "2"
     time_limit_s = 300.0
     Params = InspectParams
     params: InspectParams
@@ -228,10 +230,9 @@ class Inspect(Stage):
                 verdict = f"{outcome.reason}: {outcome.detail}" if outcome.detail else outcome.reason
                 break
             record = dict(outcome.records[0])
+            if stage is self.pair:
+                record |= _measure_exposure(view.source, clean, record)
         record |= _measure_motion(similarity if wide else NO_MOTION, record)
-        if record.get("pair_gain"):
-            moved = translate_and_fill(clean, record["pair_shift_x"], record["pair_shift_y"], view.source)
-            record["inspect_gain"] = measure_exposure_change(view.source, moved, record["pair_gain"])
         record |= self._measure_masks(view, record)
         if record["inspect_exact"]:
             record["pair_motion"] = 0.0  # tiles that the object fills seem to move
@@ -275,6 +276,18 @@ class Inspect(Stage):
         result["foreground_mask"] = whole & ~dilate(outside, RIM) | result["object_mask"]
         result["inspect_exact"] = is_exact(view, record["gt"], result["foreground_mask"])
         return result
+
+
+def _measure_exposure(source: RGB, clean: RGB, record: Record) -> Record:
+    """Return the change of exposure of a pair that `pair` registered; matched here where `pair` took it for light."""
+    dx, dy = record["pair_shift_x"], record["pair_shift_y"]
+    change = measure_exposure_change(source, translate_and_fill(clean, dx, dy, source), record["pair_gain"])
+    columns: Record = {"inspect_gain": change.size}
+    if change.size and tuple(record["pair_gain"]) == IDENTITY and not record["pair_tone"]:
+        columns["gt"] = translate_and_fill(apply_gain(clean, change.gains), dx, dy, source)
+        columns["pair_gain"] = list(change.gains)
+        columns["pair_gain_max"] = max(max(gain, 1 / gain) for gain in change.gains)
+    return columns
 
 
 def _measure_motion(similarity: Similarity, record: Record) -> Record:

@@ -30,6 +30,7 @@ class Repair(Stage):
     """
 
     name = "repair"
+    version = "2"
     needs = {**PAIR_PICTURES, "inspect_exact": Kind.BOOL, "inspect_verdict": Kind.STRING}
     gives = {
         "kind": Kind.STRING,
@@ -56,14 +57,14 @@ class Repair(Stage):
         for fault in faults:
             if fault.limit.repair is None and (fault.limit.level == "fault" or not self.params.doubts):
                 return Rejected(fault.limit.reason, fault.describe_value())
-        repairs = sorted({fault.limit.repair for fault in faults if fault.limit.repair})
+        repairs = {fault.limit.repair for fault in faults if fault.limit.repair}
         triplet: Record = {"kind": record["given_kind"] or "captured", "repair_done": UNTOUCHED}
         if repairs or not record["inspect_exact"]:
             outcome = self.capture.process_one(record)
             if isinstance(outcome, Rejected):
                 return outcome
             made = outcome.records[0]
-            triplet["repair_done"] = ", ".join(dict.fromkeys([*repairs, "outside"]))
+            triplet["repair_done"] = ", ".join(dict.fromkeys([*sorted(repairs | _list_matched(record)), "outside"]))
         else:
             made = {
                 "source": record["input"],
@@ -74,3 +75,10 @@ class Repair(Stage):
         triplet |= {name: made[name] for name in ("source", "target", "mask", "foreground_mask")}
         kept = {name: value for name, value in record.items() if name in PROVENANCE or name not in self.drops}
         return Kept([kept | triplet])
+
+
+def _list_matched(record: Record) -> set[str]:
+    """List what the inspection has already matched in the target that it gives, within the limits, too."""
+    moved = any(record.get(name) for name in ("inspect_shift", "inspect_zoom", "inspect_turn"))
+    toned = any(gain != 1 for gain in record.get("pair_gain") or ()) or bool(record.get("pair_tone"))
+    return {name for name, applies in (("registration", moved), ("exposure", toned)) if applies}

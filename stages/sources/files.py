@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import starmap
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -20,6 +21,7 @@ from pydantic import AfterValidator, Field
 from rasura.manifests.checks.sealed_json import parse_sealed, seal
 from rasura.manifests.errors import RunError
 from rasura.manifests.ids import compute_content_id, compute_file_content_id, hash_json
+from rasura.manifests.parallel.jobs import MapJobs
 from rasura.manifests.run_layout import LISTINGS, passed_over_path
 from rasura.manifests.storage import Store, is_remote
 from rasura.manifests.tables import Tables
@@ -56,6 +58,7 @@ class RunContext:
         passed_over: files that lie where the source looked and are no items, by the reason.
         has_unreadable: a file could not be read: it may be readable the next time.
         map_files: has files read and hashed.
+        map_jobs: has other work done in parts.
         earlier: flows of the run that were listed before, whose scenes this flow's pictures may belong to.
     """
 
@@ -66,6 +69,7 @@ class RunContext:
     passed_over: Counter[str] = field(default_factory=Counter)
     has_unreadable: bool = False
     map_files: MapFiles = map_in_threads
+    map_jobs: MapJobs = starmap
     earlier: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -192,7 +196,8 @@ def remember(
 
     def look_up(file: SourceFile) -> tuple[str | None, ...] | None:
         entries = [listing.get(file.path) for listing in listings]
-        if file.stamp and all(entry and list(entry[:2]) == [str(file.size), file.stamp] for entry in entries):
+        stamps = {file.stamp, file.stamp.partition(" ")[0]}  # earlier versions remembered the mtime alone
+        if file.stamp and all(entry and entry[0] == str(file.size) and entry[1] in stamps for entry in entries):
             return tuple(entry[2] for entry in entries if entry)
         return None
 

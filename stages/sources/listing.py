@@ -19,13 +19,16 @@ MAGIC = frozenset("*?[")
 WEB = ("http", "https")  # whose addresses have question marks of their own
 
 
-class MissingInput(InputError, FileNotFoundError):
+class MissingInput(InputError):
     """A source's folder or file is missing, empty, or cannot be used."""
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file with its size and a stamp (mtime in ns, or an ETag), by which a change is detected."""
+    """A file with its size and a stamp, by which a change is detected: mtime and ctime in ns, or an ETag.
+
+    The ctime notices what was written in place of a file with the same size and mtime: no program can set it.
+    """
 
     path: str
     size: int
@@ -103,7 +106,7 @@ def find_files(path: str, pattern: str = "*", passed_over: Counter[str] | None =
         _walk_folder(root, depth, _identify(root), walk)
     elif Path(root).is_file():
         entry = Path(root).stat()
-        walk.files.append(SourceFile(root, entry.st_size, str(entry.st_mtime_ns)))
+        walk.files.append(SourceFile(root, entry.st_size, _make_stamp(entry)))
     if glob is not None:
         walk.files = [file for file in walk.files if match_path(_cut_root(file.path, root), glob)]
     files = [file for file in walk.files if match_path(file.path.rpartition("/")[2], pattern)]
@@ -175,6 +178,10 @@ def _walk_store(root: str, depth: int | None, walk: _Walk) -> None:
         walk.files.append(SourceFile(path, int(entry["size"] or 0), stamp))
 
 
+def _make_stamp(status: os.stat_result) -> str:
+    return f"{status.st_mtime_ns} {status.st_ctime_ns}"
+
+
 def _identify(path: str) -> frozenset[tuple[int, int]]:
     entry = Path(path).stat()
     return frozenset({(entry.st_dev, entry.st_ino)})
@@ -204,7 +211,7 @@ def _walk_folder(folder: str, depth: int | None, above: frozenset[tuple[int, int
             elif depth is None or depth > 0:
                 _walk_folder(entry.path, None if depth is None else depth - 1, above | {key}, walk)
         elif stat.S_ISREG(status.st_mode):
-            walk.files.append(SourceFile(entry.path.removeprefix("./"), status.st_size, str(status.st_mtime_ns)))
+            walk.files.append(SourceFile(entry.path.removeprefix("./"), status.st_size, _make_stamp(status)))
         else:
             walk.passed_over["no regular file"] += 1
 

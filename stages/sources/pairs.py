@@ -162,7 +162,7 @@ def group_by_ending(
                 break
         else:
             if passed_over is not None:
-                passed_over["name has none of the endings"] += 1
+                passed_over[f"name has none of the endings {', '.join(by_ending.values())}"] += 1
     if not by_part["input"] and not by_part["gt"]:
         endings_text = f"{by_ending['input']} or {by_ending['gt']}"
         raise MissingInput(f"'{root}' has no file whose name ends in {endings_text} before its suffix")

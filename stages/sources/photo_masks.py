@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from pydantic import Field, model_validator
 
 from rasura.manifests.formats.coco import (
+    BadEntry,
     BadSegmentation,
     CocoObject,
     CocoPicture,
@@ -160,19 +161,37 @@ def match_annotations(
         files: the photographs.
         root: path of the source.
         masks: with COCO's file.
-        passed_over: to which the number of annotations of no photograph is added.
+        passed_over: to which the numbers of annotations of no photograph, and of bad entries, are added.
 
     Raises:
         MissingInput: the file is not in COCO's form, or names none of the photographs.
     """
     place = expand_path(masks.coco or "")
     try:
-        contents = parse_coco(read_file(place), place)
+        pictures, contents = parse_coco(read_file(place), place)
     except NotCoco as error:
         raise MissingInput(str(error)) from None
     except FileNotFoundError:
         raise MissingInput(f"there is no file '{place}'") from None
-    return match_pictures(files, root, contents.pictures, contents.orphans, place, passed_over)
+    count_bad_entries(contents.bad_entries, passed_over)
+    return match_pictures(files, root, pictures, contents.orphans, place, passed_over)
+
+
+def count_bad_entries(entries: Sequence[BadEntry], passed_over: Counter[str]) -> None:
+    """Count entries that are not in COCO's form, by their list and reason, with the place of the first.
+
+    Examples:
+        >>> passed_over = Counter()
+        >>> bad = [BadEntry(f"annotations[{number}]", "has no 'image_id'") for number in (17, 21)]
+        >>> count_bad_entries(bad, passed_over)
+        >>> passed_over
+        Counter({"entry that has no 'image_id' (first: annotations[17])": 2})
+    """
+    groups: dict[tuple[str, str], list[str]] = {}
+    for entry in entries:
+        groups.setdefault((entry.place.partition("[")[0], entry.reason), []).append(entry.place)
+    for (_, reason), places in groups.items():
+        passed_over[f"entry that {reason} (first: {places[0]})"] += len(places)
 
 
 def match_pictures(

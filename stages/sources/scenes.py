@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Mapping, Sequence
+from itertools import starmap
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ from PIL import Image, ImageOps
 from rasura.manifests.fingerprints import compute_fingerprint, find_near_duplicates
 from rasura.manifests.ids import compute_content_id
 from rasura.manifests.images import BadImage, decode_image, open_image
+from rasura.manifests.parallel.jobs import MapJobs
 from rasura.manifests.parquet import encode_parquet, read_parquet
 from rasura.manifests.run_layout import scenes_path
 from rasura.manifests.shards import DamagedFile, explain_damage
@@ -93,13 +95,16 @@ ScenePicture = tuple[bytes, str]
 """The fingerprint of a clean picture, and its scene."""
 
 
-def join_scenes(items: Sequence[Record], known: Sequence[ScenePicture] = ()) -> list[ScenePicture]:
+def join_scenes(
+    items: Sequence[Record], known: Sequence[ScenePicture] = (), map_jobs: MapJobs = starmap
+) -> list[ScenePicture]:
     """Give the items of nearly equal clean pictures one scene: a known one, or the first of theirs, by name.
 
     Args:
         items: with the keys `scene_id`, which is changed, and `fingerprint`; `joined` is set where a scene was changed.
             Items that lack one of them, and pictures that cannot be read, stay as they are.
         known: pictures of scenes that keep their names; a picture that is near to several of them gets one.
+        map_jobs: has parts of the pictures compared with all.
 
     Returns:
         The items' pictures with their scenes.
@@ -115,7 +120,7 @@ def join_scenes(items: Sequence[Record], known: Sequence[ScenePicture] = ()) -> 
             scene = parent
         return scene
 
-    for i, j in find_near_duplicates([fingerprint for fingerprint, _ in pictures], len(known)):
+    for i, j in find_near_duplicates([fingerprint for fingerprint, _ in pictures], len(known), map_jobs):
         first, second = sorted(
             (find_first(pictures[i][1]), find_first(pictures[j][1])), key=lambda scene: (scene not in fixed, scene)
         )

@@ -71,12 +71,15 @@ def test_the_wheel_runs_without_the_checkout(wheel: Path, tmp_path: Path) -> Non
 @pytest.mark.ray
 @pytest.mark.parametrize("place", ["working folder", "PYTHONPATH"])
 def test_packages_of_a_users_own_do_no_harm(tmp_path: Path, place: str) -> None:
-    """With packages called pipeline, stages, manifests, models … that raise when they are imported, a recipe runs with
-    the console command, workers included, and finds a stage of one's own in the working folder."""
+    """With packages called pipeline, stages, manifests, models … that raise when they are imported, and files in the
+    working folder by the names of libraries, a recipe runs with the console command, workers included, and finds a
+    stage of one's own in the working folder."""
     home = tmp_path if place == "working folder" else tmp_path / "elsewhere"
     for name in (*FOLDERS, "models", "utils"):
         (home / name).mkdir(parents=True)
         (home / name / "__init__.py").write_text(f"raise RuntimeError('{name} of the user was imported')\n")
+    for name in ("cv2", "fsspec", "numpy", "pyarrow", "pydantic", "yaml"):
+        (tmp_path / f"{name}.py").write_text(f"raise RuntimeError('{name} of the working folder was imported')\n")
     shutil.copy(ROOT / "examples" / "sharpness.py", tmp_path)
     shutil.copytree(DATA / "pictures" / "photos", tmp_path / "photos")
     flows = "{photos: {source: {photos: {path: photos}}, stages: [sharpness:Sharpness]}}"

@@ -27,6 +27,7 @@ def rows() -> list[dict[str, Any]]:
     samples = []
     for n in range(COUNT):
         row = make_row(n, side=24 + 4 * (n % 3), id=f"r{n:02d}", scene_id=f"{n}", split="test" if n == 5 else "train")
+        row["label"] = None if n == 3 else row["label"]
         samples.append(row | {"effects_area": None if n == 7 else n / 100, "verdict": None, "score": n / COUNT})
     return samples
 
@@ -158,6 +159,27 @@ def test_nulls_and_unknowns_are_refused(places: Sequence[str], tmp_path: Path) -
         rasura.torch_dataset(tmp_path / "ober")
     with pytest.raises(InputError, match="too few for 9 ranks"):
         dataset.loader(8, ranks=9)
+
+
+def test_an_error_says_what_to_change(places: Sequence[str]) -> None:
+    """Which splits there are and why rows are left out, a place beyond the end, a null text, sizes."""
+    with pytest.raises(InputError, match=r"fits split='nope' .*its splits: 12 train, 1 test"):
+        rasura.torch_dataset(places[0], split="nope")
+    with pytest.raises(InputError, match=r"'train', where=\"id = 'x'\" \(12 not true of it.*1 another split"):
+        rasura.torch_dataset(places[1], where="id = 'x'")
+    with pytest.raises(RasuraError, match=r"column 'label' is null in 1 of 12 rows"):
+        rasura.torch_dataset(places[0], columns=["label"])
+    dataset = rasura.torch_dataset(places[0])
+    assert dataset[-1]["id"] == "r12"
+    for index in (12, -13):
+        with pytest.raises(IndexError, match=rf"row {index} of a dataset of 12 rows"):
+            dataset[index]
+    assert len([sample["id"] for sample in dataset]) == 12, "Python's own iteration ends there"
+    with pytest.raises(InputError, match=r"32 x 24 and of 36 x 28 px.*size=512"):
+        list(dataset.loader(4))
+    square = rasura.torch_dataset(places[0], 16)
+    ranks = [list_ids(square.stream(5, rank=rank, ranks=2)) for rank in range(2)]
+    assert [[len(batch) for batch in batches] for batches in ranks] == [[5], [5]], "the last two rows are left over"
 
 
 def test_what_does_not_fit_is_in_it_all_the_same(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 /** The rows of a table: which table, search, filters, order, pages, as cards with pictures or as a list. */
 
 const PAGE_ROWS = 24;
-const CHIPS = ["label", "kind", "remover", "verdict", "split", "joined", "true verdict", "outcome", "reason", "detail"];
+const CHIPS = ["label", "kind", "remover", "verdict", "verdict_reason", "split", "joined", "true verdict", "outcome", "reason", "detail"];
 const LIST_COLUMNS = 30;
 
 class Rows {
@@ -124,10 +124,12 @@ class Rows {
       chip.addEventListener("click", () => { query.filters = query.filters.filter((other) => other !== filter); this.refresh(); });
       nodes.push(chip);
     }
-    if (gallery.isRejected && !query.filters.some((filter) => filter.column === "reason")) {
-      for (const [reason, count] of gallery.words("reason").slice(0, 40)) {
-        const chip = make("button", { type: "button", class: "chip" }, make("b", {}, count.toLocaleString("en-US")), " ", make("bdi", {}, reason));
-        chip.addEventListener("click", () => { query.filters = [...query.filters, { column: "reason", condition: "is", value: reason }]; this.refresh(); });
+    const column = gallery.isRejected ? "reason" : "verdict";
+    if (gallery.columns.has(column) && !query.filters.some((filter) => filter.column === column)) {
+      const label = gallery.isRejected ? [] : ["verdict "];
+      for (const [word, count] of gallery.words(column).slice(0, 40)) {
+        const chip = make("button", { type: "button", class: "chip" }, make("b", {}, count.toLocaleString("en-US")), " ", ...label, make("bdi", {}, word));
+        chip.addEventListener("click", () => { query.filters = [...query.filters, { column, condition: "is", value: word }]; this.refresh(); });
         nodes.push(chip);
       }
     }

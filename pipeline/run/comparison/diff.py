@@ -16,19 +16,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rasura.manifests.errors import InputError
+from rasura.manifests.formats.target import LEFT_OUT
+from rasura.manifests.json_lines import parse_json_lines
 from rasura.manifests.parquet import RowReader, open_parquet
 from rasura.manifests.run_layout import DATASET, PLAN
 from rasura.manifests.schemas import PICTURES
 from rasura.manifests.shards import REJECTED_SCHEMA
-from rasura.manifests.spelling import suggest
+from rasura.manifests.spelling import format_count, suggest
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import RUN_REFERENCE, Tables
+from rasura.stages.sources.files import read_file
 from rasura.stages.sources.listing import MissingInput, find_files
 
 PLACES = frozenset({"shard", "row", "path", *RUN_REFERENCE})
 """Columns that say where a row is, and nothing of what it is."""
 VERSIONS = "stages"
 SHOWN = 6
+UNRECORDED = "not in the dataset, which does not say why (compare the runs; an export of other flows has other rows)"
 
 
 class NotComparable(InputError):
@@ -43,13 +47,15 @@ class Side:
         rows: without pictures, by id.
         pictures: names of the columns of pictures.
         read_picture: returns the encoded picture of a row in a column, from its line in `rows`; None where it has none.
-        rejections: of the whole run, with the columns of `RejectedRow`.
+        rejections: of the whole run, or what the dataset's export left out, with the columns of `RejectedRow`.
+        has_inputs: whether it is of a run, which accounts for all of its inputs.
     """
 
     rows: pa.Table
     pictures: Sequence[str]
     read_picture: Callable[[Mapping[str, Any], str], bytes | None]
     rejections: pa.Table
+    has_inputs: bool = True
 
 
 @dataclass
@@ -81,14 +87,15 @@ class TableDiff:
         """Yield the lines of the difference."""
         counts = f"{self.added.total()} added, {self.gone.total()} gone, {self.changed} changed"
         yield f"{self.name}: {self.before} rows before, {self.after} after: {counts}"
-        for title, names in (("only before", self.columns_gone), ("only after", self.columns_added)):
-            if names:
-                yield f"  columns {title}: {', '.join(names)}"
         for title, reasons in (("added", self.added), ("gone", self.gone), ("changed", self.columns)):
             if reasons:
                 yield f"  {title}, such as {', '.join(id[:12] for id in self.examples.get(title, ()))}"
             for reason, count in sorted(reasons.items(), key=lambda entry: (-entry[1], entry[0])):
                 yield f"    {count} {reason}"
+        for title, names in (("before", self.columns_gone), ("after", self.columns_added)):
+            if names:
+                more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+                yield f"  {format_count(len(names), 'column')} only {title}: {', '.join(names[:SHOWN])}{more}"
 
     def to_json_values(self) -> dict[str, Any]:
         """Return its values as JSON has them."""
@@ -146,7 +153,7 @@ def open_place(place: str) -> Mapping[str, Callable[[], Side]]:
         files = [file.path for file in find_files(place, "*.parquet")]
     except MissingInput as error:
         raise NotComparable(f"'{place}' is no run, and no dataset: {error}") from None
-    return {DATASET: partial(_read_dataset, files)}
+    return {DATASET: partial(_read_dataset, place, files)}
 
 
 def _read_run_table(tables: Tables, name: str) -> Side:
@@ -162,7 +169,7 @@ def _read_run_table(tables: Tables, name: str) -> Side:
     return Side(table.read_light(), pictures, read_picture, pa.concat_tables(rejections))
 
 
-def _read_dataset(files: Sequence[str]) -> Side:
+def _read_dataset(place: str, files: Sequence[str]) -> Side:
     """Read the rows of a dataset's files.
 
     Raises:
@@ -185,7 +192,27 @@ def _read_dataset(files: Sequence[str]) -> Side:
         return ((cells or {}).get(column) or {}).get("bytes")
 
     rows = pa.concat_tables(parts, promote_options="default").sort_by("id")
-    return Side(rows, pictures, read_picture, REJECTED_SCHEMA.empty_table())
+    return Side(rows, pictures, read_picture, _read_left_out(place), has_inputs=False)
+
+
+def _read_left_out(place: str) -> pa.Table:
+    """Read what the export of a dataset left out, with the columns of `RejectedRow`.
+
+    Raises:
+        NotComparable: a list of it cannot be read.
+    """
+    try:
+        files = [file.path for file in find_files(place, LEFT_OUT)]
+    except MissingInput:
+        return REJECTED_SCHEMA.empty_table()
+    rows = []
+    for path in files:
+        try:
+            entries = [(str(entry["id"]), str(entry["reason"])) for entry in parse_json_lines(read_file(path))]
+        except (ValueError, KeyError, TypeError) as error:
+            raise NotComparable(f"'{path}' is no list of what an export left out: {error!r}") from None
+        rows += [{"id": id, "stage": "export", "outcome": "left out", "reason": reason} for id, reason in entries]
+    return pa.Table.from_pylist(rows, schema=REJECTED_SCHEMA)
 
 
 def _holds_pictures(kind: pa.DataType) -> bool:
@@ -205,8 +232,10 @@ def compare_sides(name: str, before: Side, after: Side, pictures: bool = False) 
     places = [{id: index for index, id in enumerate(column)} for column in ids]
     gone = [index for id, index in places[0].items() if id not in places[1]]
     added = [index for id, index in places[1].items() if id not in places[0]]
-    found.gone = _count_reasons(before.rows.take(pa.array(gone, pa.int64())), after, "its input is not there")
-    found.added = _count_reasons(after.rows.take(pa.array(added, pa.int64())), before, "its input was not there")
+    only_before = before.rows.take(pa.array(gone, pa.int64()))
+    only_after = after.rows.take(pa.array(added, pa.int64()))
+    found.gone = _count_reasons(only_before, only_after, after, "its input is not there")
+    found.added = _count_reasons(only_after, only_before, before, "its input was not there")
     shared = [id for id in places[0] if id in places[1]]
     pairs = [
         side.rows.take(pa.array([place[id] for id in shared], pa.int64()))
@@ -238,23 +267,30 @@ def compare_sides(name: str, before: Side, after: Side, pictures: bool = False) 
     return found
 
 
-def _count_reasons(rows: pa.Table, other: Side, otherwise: str) -> Counter[str]:
-    """Count why rows are not among those of the other side: what it rejected them or their inputs for."""
+def _count_reasons(rows: pa.Table, others: pa.Table, side: Side, otherwise: str) -> Counter[str]:
+    """Count why rows are not among those of the other side: what it rejected them or their inputs for.
+
+    Args:
+        rows: without partner.
+        others: the rows without partner of the other side, among which are those of the same input made otherwise.
+        side: the other one.
+        otherwise: the reason where the other side has not had the input.
+    """
     reasons: dict[str, str] = {}
-    for rejection in other.rejections.to_pylist():
+    for rejection in side.rejections.to_pylist():
         text = f"{rejection['outcome']} by {rejection['stage']}: {rejection['reason']}"
         for key in (rejection["id"], rejection["input_id"], rejection["origin"]):
             if key:
                 reasons.setdefault(key, text)
-    origins = set(other.rows["origin"].to_pylist()) if "origin" in other.rows.column_names else set()
+    origins = set(others["origin"].to_pylist()) if "origin" in others.column_names else set()
     counts: Counter[str] = Counter()
     columns = [name for name in ("id", "origin", "parents") if name in rows.column_names]
     for row in rows.select(columns).to_pylist():
         keys = [row["id"], *(row.get("parents") or ()), row.get("origin")]
         reason = next((reasons[key] for key in keys if key in reasons), None)
-        if reason is None:
-            reason = "made of other inputs or by other steps" if row.get("origin") in origins else otherwise
-        counts[reason] += 1
+        if reason is None and row.get("origin") in origins:
+            reason = "made of other inputs or by other steps"
+        counts[reason or (otherwise if side.has_inputs else UNRECORDED)] += 1
     return counts
 
 

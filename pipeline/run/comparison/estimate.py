@@ -14,7 +14,7 @@ from rasura.manifests.compacted.listing import read_listing_index
 from rasura.manifests.compacted.manifest import read_manifest
 from rasura.manifests.errors import RunError
 from rasura.manifests.run_layout import PLAN, FolderInUse, read_plan, table_path
-from rasura.manifests.spelling import format_count
+from rasura.manifests.spelling import format_bytes, format_count, format_seconds
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
 from rasura.pipeline.recipe.overrides import Overrides
@@ -121,24 +121,24 @@ class Estimate:
     def describe(self) -> list[str]:
         """Return its lines."""
         width = max(len(f"{stage.flow} {stage.stage}") for stage in self.stages) + 2
-        lines = [f"{'':<{width}}{'sample':>8}{'kept':>8}{'95 %':>16}{'s an input':>12}{'inputs':>12}{'hours':>9}"]
+        lines = [f"{'':<{width}}{'sample':>8}{'kept':>8}{'95 %':>16}{'s an input':>12}{'inputs':>12}{'worker':>13}"]
         for stage in self.stages:
             seconds = "-" if stage.seconds is None else f"{stage.seconds:.3g}"
             bounds = " to ".join(f"{bound:.0%}" for bound in stage.interval)
             lines.append(
                 f"{f'{stage.flow} {stage.stage}':<{width}}{stage.sample:>8}{stage.survival:>8.0%}{bounds:>16}"
-                f"{seconds:>12}{stage.inputs:>12,.0f}{stage.hours:>9.2f}"
+                f"{seconds:>12}{stage.inputs:>12,.0f}{format_seconds(3600 * stage.hours):>13}"
             )
         for flow, (needed, present) in self.inputs.items():
             rest = f"there are {present:,}" if needed <= present else f"there are only {present:,}"
             if flow in self.drawn:
                 rest = f"its source draws {present:,}, which `count` changes"
             lines.append(f"{flow}: needs {format_count(math.ceil(needed), 'input')}; {rest}")
-        low, high = self.interval
+        hours = (self.hours, *(self.hours * bound for bound in self.interval), self.gpu_hours, self.elapsed)
+        worker, low, high, gpu, here = (format_seconds(3600 * value) for value in hours)
         lines += [
-            f"{self.count:,} rows: {self.hours:.2f} hours of a worker ({self.hours * low:.2f} to "
-            f"{self.hours * high:.2f}), {self.gpu_hours:.2f} GPU-hours; {self.elapsed:.2f} hours here",
-            f"{self.dataset_bytes / 1e9:.2f} GB of dataset, {self.run_bytes / 1e9:.2f} GB with the run's own tables",
+            f"{self.count:,} rows: {worker} of a worker ({low} to {high}), {gpu} of a GPU; {here} here",
+            f"{format_bytes(self.dataset_bytes)} of dataset, {format_bytes(self.run_bytes)} with the run's own tables",
         ]
         return lines
 

@@ -7,14 +7,23 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import fsspec
 import numpy as np
 from pydantic import Field
 
-from rasura.manifests.foreign.long_json import NotLongJson, iterate_entries, parse_entry
-from rasura.manifests.formats.coco import BadSegmentation, CocoPicture, draw_segmentation, parse_flag, parse_size
+from rasura.manifests.foreign.long_json import parse_entry
+from rasura.manifests.formats.coco import (
+    BadSegmentation,
+    CocoFile,
+    CocoImage,
+    CocoPicture,
+    NotCoco,
+    draw_segmentation,
+    look_up,
+    parse_flag,
+    read_coco,
+)
 from rasura.manifests.ids import compute_content_id
 from rasura.manifests.images import Mask, decode_image, load_upright, open_image
 from rasura.stages.sources.files import ChangedInput, RunContext, survey_files
@@ -31,7 +40,7 @@ from rasura.stages.sources.foreign.rows import (
     read_range,
 )
 from rasura.stages.sources.listing import MissingInput, SourceFile, expand_path, find_files
-from rasura.stages.sources.photo_masks import match_pictures
+from rasura.stages.sources.photo_masks import count_bad_entries, match_pictures
 from rasura.stages.sources.provided_masks import NO_MASK
 from rasura.stages.stage import Record, Rejected
 
@@ -50,78 +59,36 @@ class CocoParams(ForeignParams, ClassParams):
 
 
 class Annotation(NamedTuple):
-    """An object as it is listed: of instances, the bytes of its entry; of a panoptic map, its file and number."""
+    """An object as it is listed: of instances, the bytes of its entry; of a panoptic map, its file and number.
+
+    Attributes:
+        digest: of its entry; None of a segment.
+    """
 
     id: str
     category: Any
     crowd: bool
     area: float
     place: Sequence[Any]
-    digest: str
+    digest: str | None
 
 
-class Contents(NamedTuple):
-    """What a file of annotations lists, without outlines."""
-
-    images: Mapping[Any, Mapping[str, Any]]
-    objects: Mapping[Any, Sequence[Annotation]]
-    categories: Mapping[Any, Mapping[str, Any]]
-    licences: Mapping[Any, str]
-    is_panoptic: bool
-
-
-def read_contents(path: str) -> Contents:
-    """List the contents of a file of annotations, in pieces.
+def read_contents(path: str) -> CocoFile:
+    """List the contents of a file of annotations, in pieces: of an outline stays its place.
 
     Raises:
         MissingInput: it is not there, or not in COCO's form.
     """
-    images: dict[Any, Mapping[str, Any]] = {}
-    objects: dict[Any, list[Annotation]] = {}
-    categories: dict[Any, Mapping[str, Any]] = {}
-    licences: dict[Any, str] = {}
-    is_panoptic, keys = False, set()
     try:
         with fsspec.open(path, "rb") as source:
-            for entry in iterate_entries(source, path):
-                keys.add(entry.key)
-                value = entry.value
-                if entry.key == "images":
-                    _check_twice(images.setdefault(value["id"], _cut_image(value)), _cut_image(value), path)
-                elif entry.key == "categories":
-                    categories[value["id"]] = {
-                        "name": str(value["name"])[:LONGEST_TEXT],
-                        "isthing": value.get("isthing", 1),
-                    }
-                elif entry.key == "licenses":
-                    licences[value["id"]] = str(value.get("url") or value.get("name") or "")
-                elif entry.key == "annotations":
-                    is_panoptic |= "segments_info" in value
-                    objects.setdefault(value["image_id"], []).extend(_list_annotations(value, entry.start, entry.end))
+            return read_coco(source, path, _list_annotations)
     except FileNotFoundError:
         raise MissingInput(f"there is no file '{path}'") from None
-    except NotLongJson as error:
+    except NotCoco as error:
         raise MissingInput(str(error)) from None
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise MissingInput(f"'{path}' is not in COCO's form: {error!r}") from None
-    if missing := {"images", "annotations"} - keys:
-        raise MissingInput(f"'{path}' has no entries in `{min(missing)}`, as COCO's files do")
-    return Contents(images, objects, categories, licences, is_panoptic)
 
 
-def _cut_image(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what is needed of a photograph's entry; LVIS names it by its address only."""
-    name = value.get("file_name") or urlsplit(str(value["coco_url"])).path.lstrip("/")
-    return {"name": str(name), "size": parse_size(value), "licence": value.get("license")}
-
-
-def _check_twice(first: Mapping[str, Any], image: Mapping[str, Any], path: str) -> None:
-    if first["name"] != image["name"]:
-        names = f"'{first['name']}' and '{image['name']}'"
-        raise MissingInput(f"'{path}': {names} have one id, so their annotations cannot be told apart")
-
-
-def _list_annotations(value: Mapping[str, Any], start: int, end: int) -> Iterable[Annotation]:
+def _list_annotations(value: Mapping[str, Any], _: int, start: int, end: int) -> Iterable[Annotation]:
     """Yield the objects of an entry."""
     if "segments_info" not in value:
         text = json.dumps([value.get("category_id"), value.get("segmentation"), value.get("iscrowd")], sort_keys=True)
@@ -131,16 +98,11 @@ def _list_annotations(value: Mapping[str, Any], start: int, end: int) -> Iterabl
         yield Annotation(id, value.get("category_id"), parse_flag(value.get("iscrowd")), area, [start, end], digest)
         return
     for segment in value["segments_info"]:
-        number = segment["id"] if isinstance(segment["id"], int) else -1  # which no pixel has
+        number = segment["id"] if isinstance(segment.get("id"), int) else -1  # which no pixel has
         place = [str(value["file_name"]), number]
         area = _parse_area(segment.get("area"))
         crowd = parse_flag(segment.get("iscrowd"))
-        yield Annotation(str(number), segment.get("category_id"), crowd, area, place, str(number))
-
-
-def look_up(values: Mapping[Any, Any], key: Any) -> Any:
-    """Return the value of a key that others wrote; None where there is none, or it cannot be one."""
-    return values.get(key) if isinstance(key, str | int | float) else None
+        yield Annotation(str(number), segment.get("category_id"), crowd, area, place, None)
 
 
 def _parse_area(value: Any) -> float:
@@ -189,16 +151,23 @@ class Coco(ForeignSource):
         files = self._find_photos(passed_over)
         place = expand_path(params.annotations)
         contents = read_contents(place)
+        others = []
+        for bad in contents.bad_entries:
+            if bad.place.startswith("annotations"):  # which would have been a row
+                fault = ("annotation not in COCO's form", bad.describe())
+                yield ForeignRow(locate(place, bad.place), {}, {}, fault=fault)
+            else:
+                others.append(bad)
+        count_bad_entries(others, passed_over)
         maps = {}
-        if contents.is_panoptic:
+        if any(entry.digest is None for entries in contents.objects.values() for entry in entries):
             folder = self._panoptic_folder()
             maps = {file.path.rpartition("/")[2]: file for file in find_files(folder, "*.png", passed_over)}
-        orphans = sum(len(found) for id, found in contents.objects.items() if id not in contents.images)
         pictures = [
-            CocoPicture(image["name"], image["size"], [(id, entry) for entry in contents.objects.get(id, ())])
+            CocoPicture(image.name, image.size, [(id, entry) for entry in contents.objects.get(id, ())])
             for id, image in contents.images.items()
         ]
-        annotations = match_pictures(files, expand_path(params.path), pictures, orphans, place, passed_over)
+        annotations = match_pictures(files, expand_path(params.path), pictures, contents.orphans, place, passed_over)
         for file in files:
             entries = [entry for picture in annotations.pictures.get(file.path, ()) for entry in picture.objects]
             if reason := annotations.ambiguous.get(file.path):
@@ -213,8 +182,8 @@ class Coco(ForeignSource):
     def _make_row(
         self,
         file: SourceFile,
-        contents: Contents,
-        image: Mapping[str, Any],
+        contents: CocoFile,
+        image: CocoImage,
         entry: Annotation,
         maps: Mapping[str, SourceFile],
         passed_over: Counter[str],
@@ -229,12 +198,13 @@ class Coco(ForeignSource):
         if reason := next((reason for reason, applies in left_out.items() if applies), None):
             passed_over[reason] += 1
             return None
-        details: Record = {"label": category.get("name"), "size": image["size"], "annotation": entry.id}
-        details["licence"] = look_up(contents.licences, image["licence"]) or None
-        origin, key = locate(file.path, entry.id), entry.digest
-        if not contents.is_panoptic:
+        label = category["name"][:LONGEST_TEXT] if category else None
+        details: Record = {"label": label, "size": image.size, "annotation": entry.id}
+        details["licence"] = look_up(contents.licences, image.licence) or None
+        origin, key = locate(file.path, entry.id), entry.digest or entry.id
+        if entry.digest is not None:
             details["place"] = list(entry.place)
-            return ForeignRow(origin, {"source": file}, details, f"{category.get('name')}.{key}")
+            return ForeignRow(origin, {"source": file}, details, f"{label}.{key}")
         name, number = entry.place
         details["number"] = number
         if name not in maps:
@@ -260,7 +230,7 @@ class Coco(ForeignSource):
         path, (start, end) = expand_path(self.params.annotations), item["details"]["place"]
         try:
             value = parse_entry(read_range(path, start, end))
-            (entry,) = _list_annotations(value, start, end)
+            (entry,) = _list_annotations(value, 0, start, end)
         except (ValueError, TypeError, KeyError, AttributeError):
             value, entry = None, None
         if entry is None or entry.id != item["details"]["annotation"] or not item["key"].endswith(f".{entry.digest}"):

@@ -79,7 +79,8 @@ class TableRows(MappedSource):
         except (OSError, NotATable):
             return  # a row of its own will say so
         if missing := [name for name in needed if present and name not in present]:
-            raise MissingInput(f"'{path}' has no column {missing[0]}; it has {list_nearest(missing[0], present)}")
+            names = f"column{'s' if len(missing) > 1 else ''} {', '.join(dict.fromkeys(missing))}"
+            raise MissingInput(f"'{path}' has no {names}; it has {list_nearest(missing[0], present)}")
 
     def survey_inputs(self, run: RunContext) -> tuple[str, int]:
         identity, count = super().survey_inputs(run)

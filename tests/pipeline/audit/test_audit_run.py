@@ -83,6 +83,10 @@ def test_masks_of_a_pair_are_files(tmp_path: Path) -> None:
     assert not (objects & effects).any()
     outside = ~(objects | effects)
     assert (decode_image(made["target.png"]) == truth.source)[outside].all()
+    for paths in (pair, pair[::-1]):
+        source, clean = (tmp_path / path for path in paths)
+        _, lines = write_masks(source, clean, tmp_path / "swapped", None, ())
+        assert any("warning: source and target swapped" in line for line in lines) == (paths != pair), lines
     for paths, mask, settings, text in (
         (pair, "mask/foreign.png", (), "mask explains no change"),
         (("input/=broken.png", pair[1]), None, (), "'.*=broken.png': "),

@@ -12,6 +12,7 @@ import pytest
 from support.run_tables import write_table
 
 from rasura.manifests.errors import InputError
+from rasura.manifests.run_layout import passed_over_path
 from rasura.manifests.schemas import Kind
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
@@ -103,6 +104,17 @@ def test_nothing_in_table_or_page_is_obeyed(tmp_path: Path) -> None:
     assert "4 better ones are in the table only" in short
 
 
+def test_what_is_in_no_row_is_counted_in_summary_and_page(tmp_path: Path) -> None:
+    """A folder whose files have endings of two kinds: those of one are read, and the others are not forgotten."""
+    store, table = make_table(tmp_path)
+    assert not any("passed over" in line for line in table.describe())
+    store.write(passed_over_path("inspected_train"), b'{"name has none of the endings _start, _end": 9, "hidden": 1}')
+    table = read_table(store, ["inspected_train", "inspected_test"], None, LIMITS)
+    (line,) = [line for line in table.describe() if "passed over" in line]
+    assert line.startswith("10 files passed over, in no row: 9 name has none of the endings _start, _end, 1 hidden")
+    assert line in render_page("x", table, Tables(store), 10, LIMITS)
+
+
 def test_layouts_are_found_by_what_is_there(tmp_path: Path) -> None:
     """Folders, endings, lists; an empty or a foreign folder is refused with what was looked for."""
     for name in ("both/input/a.png", "both/gt/a.png", "ends/a_before.png", "ends/a_after.png", "ends/a_mask.png"):
@@ -118,6 +130,10 @@ def test_layouts_are_found_by_what_is_there(tmp_path: Path) -> None:
         "gt": "_after",
         "mask": "_mask",
     }
+    for name in ("y_input.png", "y_target.png", *(f"{n}_{part}.png" for n in "uvw" for part in ("start", "end"))):
+        (tmp_path / "mixed" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "mixed" / name).write_bytes(b"x")
+    assert find_layout(str(tmp_path / "mixed")).params["endings"] == {"input": "_start", "gt": "_end"}, "three of four"
     with pytest.raises(UnknownLayout, match="has no layout that is known"):
         find_layout(str(tmp_path / "other"))
     with pytest.raises(UnknownLayout, match=r"x\.parquet' cannot be read"):

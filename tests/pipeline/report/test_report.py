@@ -7,14 +7,20 @@ import json
 import math
 import re
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from support.annotator.queue import ONE, lease
+from support.annotator.runs import people
 from support.report_pages import PHOTOS, TRIPLETS, Page, ReportRun, count_panels, triplet
 
+from rasura.annotator.store.database import Database, items
+from rasura.annotator.store.items import load_queue
+from rasura.annotator.store.vote_log import Submission, cast_vote
 from rasura.manifests.images import encode_image
 from rasura.manifests.run_layout import NoRun
 from rasura.manifests.schemas import PICTURES, Kind
@@ -23,6 +29,7 @@ from rasura.manifests.storage import Store
 from rasura.manifests.tables import REFERENCE
 from rasura.pipeline.report import charts, run_page, run_tables, thumbnails
 from rasura.pipeline.report.run_page import write
+from rasura.pipeline.run.review import read_row_verdicts, summarize_review
 
 
 @pytest.fixture
@@ -405,3 +412,41 @@ def test_outline_follows_the_mask() -> None:
     small = cv2.resize(mask.astype(np.uint8), (160, 120), interpolation=cv2.INTER_AREA) > 0
     assert (filled & small).sum() / (filled | small).sum() > 0.95
     assert thumbnails.trace_outline(np.zeros((10, 10), bool), (10, 10)) == ""
+
+
+def test_people_s_verdicts_are_columns(run: ReportRun) -> None:
+    """What people said of the pictures of a row is in each table that shows them, its own flow's and a selection's;
+    the numbers are those of `status`; a review that cannot be read costs the section and not the page."""
+    assert not run.page().all("section", id="review")
+    run.flow("cars", [triplet(n, kind="edited") for n in range(4)], TRIPLETS)
+    light = {name: kind for name, kind in TRIPLETS.items() if kind not in PICTURES}
+    chosen = [{name: value for name, value in triplet(n, kind="edited").items() if name in light} for n in range(3)]
+    references = [{"ref_table": "cars", "ref_shard": f"cars{n - n % 2}", "ref_row": n % 2} for n in range(3)]
+    run.flow("good", [a | b for a, b in zip(chosen, references, strict=True)], light | REFERENCE, upstream=["cars"])
+    file = Path(run.store.uri) / "review" / "review.sqlite"
+    database = Database(file)
+    load_queue(run.store, database, ONE)
+    (ann,) = people(database, ["Ann"])
+    with database.read() as connection:
+        rows = {row.id: row.row_id for row in connection.execute(items.select())}
+    expected: dict[str, tuple[str | None, str | None]] = {}
+    said = [("yes", None), ("no", "mask"), ("unsure", None)]
+    for item, (verdict, reason) in zip(lease(database, ONE, ann, 3), said, strict=True):
+        entry = Submission(item, f"{item}-nonce", verdict, reason=reason)
+        database.write(partial(cast_vote, policy=ONE, reviewer=ann, submission=entry, now=0.0))
+        expected[rows[item]] = (verdict, reason)
+    database.close()
+    page = run.page()
+    for title, count in (("cars", 4), ("good", 3)):
+        values = zip(*(page.column(title, name) for name in ("id", "verdict", "verdict_reason")), strict=True)
+        assert {id: (verdict, reason) for id, verdict, reason in values} == {
+            f"{n:08x}" * 4: expected.get(f"{n:08x}" * 4, (None, None)) for n in range(count)
+        }
+    assert sum(filter(None, page.column("cars", "verdict_votes"))) == 3
+    for words in ("3 rows have a verdict", "mask wrong"):
+        assert words in page.words
+    assert str(summarize_review(run.store, read_row_verdicts(run.store))) == "1 yes, 1 no, 1 unsure (no: mask wrong 1)"
+    file.write_bytes(b"no database" * 99)
+    damaged = run.page()
+    assert "The verdicts cannot be read: " in damaged.words
+    assert set(damaged.column("cars", "verdict")) == {None}

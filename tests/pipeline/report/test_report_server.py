@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,8 +68,12 @@ def test_who_has_the_token_sees_every_picture(report: ServedReport, client: Test
 
 def test_without_the_token_there_is_nothing(report: ServedReport, client: TestClient) -> None:
     """Neither page nor picture is shown without a session; wrong tokens, foreign hosts and foreign pages get none."""
-    assert client.get("/").status_code == 401
-    assert "cars" not in client.get("/").text
+    sign_in_page = client.get("/")
+    assert sign_in_page.status_code == 200, "a browser would log the page on which a session begins as a failed request"
+    assert "cars" not in sign_in_page.text
+    for page in (sign_in_page.headers["content-security-policy"], report.page):
+        assert "'none'" not in re.search(r"img-src ([^;]*);", page)[1], "beside a source, it is an error"
+    assert all('<link rel="icon" href="data:,">' in text for text in (sign_in_page.text, report.page)), "no favicon.ico"
     assert client.get(f"{ROW}/small").status_code == 401
     assert client.get(f"{ROW}/small", headers={"cookie": f"{report.cookie}=ääää".encode()}).status_code == 401
     assert client.get("/openapi.json").status_code == 404

@@ -1,13 +1,16 @@
 """Near-duplicates: what goes is near to what stays, what stays is near to nothing that stays, and splits are apart."""
 
+import cv2
 import numpy as np
 import pytest
+from support.pair_scenes import make_floor
 from support.run_tables import write_table
 
 from rasura.manifests.fingerprints import compute_fingerprint
 from rasura.manifests.schemas import Kind
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
+from rasura.stages.curation.crops import compute_windows, find_crops
 from rasura.stages.curation.distinct import Distinct, DistinctParams, find_near_rows
 from rasura.stages.curation.duplicates import (
     choose_kept,
@@ -16,7 +19,7 @@ from rasura.stages.curation.duplicates import (
     find_split_leaks,
 )
 from rasura.stages.sources.files import RunContext
-from rasura.stages.stage import MissingColumns, Rejected
+from rasura.stages.stage import InvalidValues, MissingColumns, Rejected
 
 
 def test_kept_rows_are_apart_and_the_best() -> None:
@@ -79,6 +82,39 @@ def test_equal_fingerprints_are_all_near() -> None:
     assert not any({1, 5} & group for group in groups)
 
 
+def test_crops_are_near_to_what_they_were_cut_from() -> None:
+    """Wherever they were cut, at another size, mirrored, compressed: each by its picture, and by no other one."""
+    rng = np.random.default_rng(21)
+    pictures = [make_picture(seed) for seed in range(6)]
+    crops = []
+    for picture in pictures:
+        part = rng.uniform(0.8, 0.97)
+        high, wide = (round(side * part) for side in picture.shape[:2])
+        top, left = (int(rng.integers(0, side + 1)) for side in (picture.shape[0] - high, picture.shape[1] - wide))
+        crop = cv2.resize(picture[top : top + high, left : left + wide], (160, 120), interpolation=cv2.INTER_AREA)
+        crop = crop[:, ::-1] if len(crops) % 2 else crop
+        crops.append(np.asarray(cv2.imdecode(cv2.imencode(".jpg", crop)[1], cv2.IMREAD_COLOR), np.uint8))
+    both = [*pictures, *crops]
+    prints = [compute_fingerprint(picture).hex() for picture in both]
+    windows = [compute_windows(picture).hex() for picture in both]
+    pairs = set(find_crops(prints, windows))
+    assert {(i, i + 6) for i in range(6)} <= pairs
+    assert all(j - i == 6 for i, j in pairs)
+    assert not pairs <= set(find_near_fingerprints(prints)), "windows find what fingerprints do not"
+    assert list(find_crops([None, *prints[:2]], [windows[0], None, windows[1]])) == []
+    assert list(find_crops([], [])) == []
+
+
+def make_picture(seed: int) -> np.ndarray:
+    """A picture of rectangles on a floor."""
+    rng = np.random.default_rng(700 + seed)
+    picture = make_floor(180, 240, 700 + seed)
+    for _ in range(25):
+        x, y, wide, high = (int(value) for value in rng.integers(0, (200, 150, 90, 70)))
+        picture[y : y + high, x : x + wide] = rng.uniform(0, 255, 3)
+    return np.rint(picture).clip(0, 255).astype(np.uint8)
+
+
 def test_distinct_rows_of_tables(tmp_path) -> None:  # type: ignore[no-untyped-def]
     """Of two tables the best of each cluster stays; every other row says which one, and nothing is lost."""
     store = Store(tmp_path)
@@ -110,3 +146,7 @@ def test_distinct_rows_of_tables(tmp_path) -> None:  # type: ignore[no-untyped-d
     assert run(across="split") == {"a": "of c (c.png) in split 'test'", "b": "of c (c.png) in split 'test'"}
     with pytest.raises(MissingColumns, match="embedding"):
         Distinct(DistinctParams(of="first", by="embedding")).schema({"id": Kind.STRING})
+    with pytest.raises(MissingColumns, match="fingerprint_windows"):
+        Distinct(DistinctParams(of="first", crops=True)).schema({"id": Kind.STRING, "fingerprint": Kind.STRING})
+    with pytest.raises(InvalidValues, match="by fingerprints, not by 'embedding'"):
+        DistinctParams(of="first", by="embedding", crops=True)

@@ -8,9 +8,11 @@ import pytest
 from support.pair_scenes import Scene, capture, freeze, make_floor, make_scene, move_camera
 
 from rasura.manifests.errors import InputError
+from rasura.stages.curation.exposure_change import measure_exposure_change
 from rasura.stages.curation.faults import change_limits, find_faults
 from rasura.stages.curation.inspection import Inspect, InspectParams, find_change_outside
 from rasura.stages.curation.repair import UNTOUCHED, Repair, RepairParams
+from rasura.stages.registration.exposure import IDENTITY
 from rasura.stages.registration.similarity import (
     NO_MOTION,
     Similarity,
@@ -71,6 +73,27 @@ def test_faults_are_named_and_clean_pairs_have_none(scene: Scene) -> None:
         row = inspect(scene.source, scene.clean, mask)
         assert row["inspect_verdict"] is None
         assert list_reasons(row) == []
+
+
+@pytest.mark.parametrize("gain", [1.01, 0.99])
+def test_one_per_cent_on_stored_levels_is_a_change_of_exposure(scene: Scene, gain: float) -> None:
+    """Rounding to 8 bits changes nothing below level 50 and one whole level above: its steps are no object's light.
+    What was matched is said, and is matched."""
+    changed = np.clip(np.rint(scene.clean * gain), 0, 255).astype(np.uint8)
+    dark = np.rint(scene.clean * 0.35).astype(np.uint8)  # half of its levels are rounded to what they were
+    for source, target in ((scene.source, changed), (np.rint(scene.source * 0.35).astype(np.uint8), dark)):
+        found = measure_exposure_change(source, target, IDENTITY)
+        assert (found.size > 0.0075) == (target is changed), "of 1 %; and of none"
+    row = inspect(scene.source, changed, scene.object_mask)
+    assert list_reasons(row) == ["exposure or white balance"]
+    outcome = Repair(RepairParams()).process_one(row)
+    assert isinstance(outcome, Kept)
+    assert outcome.records[0]["repair_done"] == "exposure, outside"
+    before, after = (
+        abs((picture.astype(np.float32) - scene.clean)[scene.foreground_mask].mean())
+        for picture in (changed, outcome.records[0]["target"])
+    )
+    assert after < 0.4 * before
 
 
 def test_repaired_rows_are_exact_and_others_stay(scene: Scene) -> None:

@@ -9,7 +9,7 @@ from rasura.manifests.schemas import Kind
 from rasura.stages.curation.licences import parse_licence
 from rasura.stages.curation.measuring import Fingerprint, MeasureQuality, ReadLicence
 from rasura.stages.curation.quality import find_borders, measure_quality, score_quality
-from rasura.stages.stage import Kept, MissingColumns, Params
+from rasura.stages.stage import Kept, MissingColumns
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_odd_pictures_are_measured_too() -> None:
 def test_stages_need_a_picture(picture: np.ndarray) -> None:
     """Of a photo or of a pair; the declared columns are those that come."""
     for cls in (MeasureQuality, Fingerprint):
-        stage = cls(Params())
+        stage = cls(cls.Params())
         outcome = stage.process_one({"id": "a", "input": picture, "gt": None})
         assert isinstance(outcome, Kept)
         assert set(outcome.records[0]) == {"id", "input", "gt", *cls.gives}
@@ -90,5 +90,5 @@ def test_licences_are_understood_or_null() -> None:
     }
     for text, values in expected.items():
         assert tuple(parse_licence(text)) == values, text
-    stage = ReadLicence(Params())
+    stage = ReadLicence(ReadLicence.Params())
     assert stage.process_one({"id": "a", "licence": None}).records[0]["licence_id"] is None  # type: ignore[union-attr]

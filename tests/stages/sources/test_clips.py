@@ -16,6 +16,7 @@ from rasura.stages.sources.clip.plate import (
     fit_tone,
     measure_tile_shifts,
 )
+from rasura.stages.sources.listing import MissingInput
 from rasura.stages.stage import Kept, Rejected
 
 cv2.setNumThreads(1)
@@ -224,7 +225,7 @@ def test_broken_files_say_what_is_wrong(tmp_path):
     (tmp_path / "cut.avi").write_bytes(data[: len(data) // 2])
     with pytest.raises(BadClip, match=r"cut off: its container says \d+ bytes more"):
         find_pairs(tmp_path / "cut.avi")
-    with pytest.raises(FileNotFoundError, match="no video at"):
+    with pytest.raises(MissingInput, match="no video at"):
         Clip(ClipParams(path=str(tmp_path / "nowhere"))).items(None)
 
 

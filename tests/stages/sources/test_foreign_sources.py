@@ -1,13 +1,18 @@
 """Datasets in other people's layouts: every row comes out as it was put in, every file is accounted for, a damaged one
 costs its own row, and nothing in them is run or leaves its place."""
 
+import copy
+import csv
 import json
+import pickle
 import tarfile
 import tracemalloc
+import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,7 +20,7 @@ from support import foreign_sets
 from support.dataset_runs import make_finished_run, make_row
 from support.foreign_sets import COLUMNS, SCENES, encode_png, list_members, write, write_csv, write_tar
 
-from rasura.manifests.foreign import long_json
+from rasura.manifests.foreign import long_json, plain_pickles
 from rasura.manifests.foreign.long_json import NotLongJson, iterate_entries
 from rasura.manifests.images import BadImage, encode_mask
 from rasura.manifests.storage import Store
@@ -61,6 +66,8 @@ PHOTOS = {
 }
 PAIRS = {
     "rord": foreign_sets.write_rord,
+    "rord, clips": foreign_sets.write_rord_clips,
+    "rord, jpg and M": lambda folder: foreign_sets.write_rord_clips(folder, "M"),
     "smarteraser": foreign_sets.write_smarteraser,
     "webdataset": foreign_sets.write_webdataset,
     "table": lambda folder: foreign_sets.write_table(folder),
@@ -98,15 +105,40 @@ def test_pairs_and_triplets_are_what_was_put_in(name: str, give: str, tmp_path: 
     source_column, target_column, mask_column = (
         ("input", "gt", "given_mask") if give == "pairs" else ("source", "target", "mask")
     )
-    scenes = SCENES if name != "rord" else [SCENES[2], *SCENES[:2]]  # test/ before train/
+    scenes = SCENES if name != "rord" else [SCENES[2], *SCENES[:2]]  # test/ before train/, but train/ before val/
     for row, (source, clean, mask) in zip(rows, scenes, strict=True):
         assert (row[source_column] == source).all()
         assert (row[target_column] == clean).all()
         assert row[mask_column] is None if "table" in name else (row[mask_column] == mask).all()
-    if name == "rord":
-        assert [row["split"] for row in rows] == ["test", "train", "train"]
+    if name.startswith("rord"):
+        splits = ["test", "train", "train"] if name == "rord" else ["train", "train", "val"]
+        assert [row["split"] for row in rows] == splits
+        assert {row["scene_id"] for row in rows} == {f"I-210614_O0{number}019_W01" for number in range(3)}
     else:
         assert [row["label"] for row in rows] == list(foreign_sets.LABELS)
+
+
+def test_clips_without_an_empty_frame_or_with_wrong_outlines_cost_their_rows(tmp_path: Path) -> None:
+    params = foreign_sets.write_rord_clips(tmp_path / "set", "M")
+    clips = [tmp_path / "set" / "train" / part / "I-210614_O00019_W01" for part in ("jpg", "M")]
+    rows, passed_over, others = load(tmp_path / "set", "rord", params)
+    assert (len(rows), passed_over, others) == (3, {"mask or outlines of an empty frame": 1}, [])
+    still = json.loads(next(clips[1].iterdir()).read_text())
+    still["Learning_Data_Info."]["Annotation"] = still["Learning_Data_Info."]["Annotation"][1:]
+    contents = {
+        "mask explains no change": json.dumps(still),
+        "no mask in its file": '{"Learning_Data_Info.": {"Annotation": [{"segmentation": "none"}]}}',
+    }
+    for reason, text in contents.items():
+        next(clips[1].iterdir()).write_text(text)
+        rows, _, others = load(tmp_path / "set", "rord", params)
+        assert (len(rows), [reason for _, reason in others]) == (2, [reason])
+    (clips[0] / "I-210614_O00019_W01_G0001.png").rename(clips[0] / "I-210614_O00019_W01_F0200.png")
+    write(clips[0].with_name("I-210614_O01019_W01") / "b_G0002.png", encode_png(SCENES[1][1]))
+    rows, passed_over, others = load(tmp_path / "set", "rord", params)
+    assert len(rows) == 2
+    assert passed_over == {"another empty frame of its clip": 1, "mask or outlines of an empty frame": 1}
+    assert [reason for _, reason in others] == ["no partner", "no partner"]
 
 
 def test_what_a_model_made_is_a_candidate_until_the_recipe_says_it_was_accepted(tmp_path: Path) -> None:
@@ -118,13 +150,13 @@ def test_what_a_model_made_is_a_candidate_until_the_recipe_says_it_was_accepted(
         assert source(source.Params(**params | {"accepted": accepted})).list_candidate_kinds() == kinds
 
 
-def test_layers_are_composed_and_no_pickle_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_are_composed_and_no_pickle_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The target lacks one layer and nothing else: outside of it, source and target are equal."""
     monkeypatch.chdir(tmp_path)
     params = foreign_sets.write_mulan(tmp_path / "set") | {"give": "triplets"}
     rows, passed_over, others = load(tmp_path / "set", "mulan", params)
-    assert not others
-    assert passed_over == {"pickle, which is never opened": 1}
+    assert others == [("000000000140.p.zl", "damaged annotation")]
+    assert not passed_over
     assert not (tmp_path / "opened").exists()
     (first, second), under = rows, SCENES[0][2] & ~SCENES[1][2]
     assert (first["mask"] == under).all(), "what the layer in front hides is no part of the mask"
@@ -134,7 +166,53 @@ def test_layers_are_composed_and_no_pickle_is_opened(tmp_path: Path, monkeypatch
     assert len({row["scene_id"] for row in rows}) == 1
     (tmp_path / "set" / "000000000139-layer_1.png").unlink()
     _, _, others = load(tmp_path / "set", "mulan", params)
-    assert [reason for _, reason in others] == ["missing layer"]
+    assert sorted(reason for _, reason in others) == ["damaged annotation", "missing layer"]
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_annotations_give_the_rows_of_the_layers_that_are_made_of_them(protocol: int, tmp_path: Path) -> None:
+    layers, _, _ = load(tmp_path / "layers", "mulan", foreign_sets.write_mulan(tmp_path / "layers"))
+    params = foreign_sets.write_mulan_annotations(tmp_path / "set", protocol)
+    rows, passed_over, others = load(tmp_path / "set", "mulan", params)
+    assert not others
+    assert not passed_over
+    for row, layer in zip(rows, layers, strict=True):
+        for column in ("input", "gt", "given_mask", "given_foreground_mask"):
+            assert (row[column] == layer[column]).all(), column
+        assert row["given_kind"] == "edited"
+
+
+def test_a_damaged_annotation_costs_one_row_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = foreign_sets.write_mulan_annotations(tmp_path / "set")
+    whole = (tmp_path / "set" / "annotations" / "000000000139.p.zl").read_bytes()
+    value = pickle.loads(zlib.decompress(whole))
+    small = copy.deepcopy(value)
+    small["background"]["inpainted_delta"] = np.zeros((4, 4, 3), np.int16)
+    contents = {
+        "bomb": zlib.compress(bytes(200_000)),
+        "call": zlib.compress(pickle.dumps({"background": print})),
+        "cut": whole[:-200],
+        "empty": b"",
+        "objects": zlib.compress(pickle.dumps({"background": {"inpainted_delta": np.array([{}])}})),
+        "orphan": whole,
+        "small": zlib.compress(pickle.dumps(small)),
+        "zz-list": zlib.compress(pickle.dumps([1, 2])),
+    }
+    for name, data in contents.items():
+        write(tmp_path / "set" / "annotations" / f"{name}.p.zl", data)
+    picture = next((tmp_path / "set" / "images").rglob("*.png")).read_bytes()
+    for name in ("small", "spare", "twice", "a/twice"):
+        write(tmp_path / "set" / "images" / f"{name}.png", picture)
+    write(tmp_path / "set" / "annotations" / "twice.p.zl", whole)
+    monkeypatch.setattr(plain_pickles.decompress, "__defaults__", (150_000,))
+    rows, passed_over, others = load(tmp_path / "set", "mulan", params)
+    assert len(rows) == 2
+    assert passed_over == {"photograph without an annotation": 1}
+    damaged = dict.fromkeys(("bomb", "call", "cut", "empty", "objects", "zz-list"), "damaged annotation")
+    other = {"orphan": "no photograph", "twice": "ambiguous photograph"}
+    expected = {f"{name}.p.zl": reason for name, reason in (damaged | other).items()}
+    both = {f"small.p.zl#instance_{number}": "damaged annotation" for number in (1, 2)}
+    assert dict(others) == expected | both, "the size of a layer is compared where its photograph is read"
 
 
 def truncate(path: Path, share: float = 0.6) -> None:
@@ -383,6 +461,34 @@ def test_what_a_row_says_of_itself_is_checked(tmp_path: Path) -> None:
     assert [reason for _, reason in others] == []
     with pytest.raises(MissingInput, match="no column objekt"):
         load(tmp_path / "set", "table", params | {"columns": COLUMNS | {"label": "objekt"}})
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_a_csv_may_be_separated_by_something_else(tmp_path: Path, delimiter: str) -> None:
+    """As spreadsheets of many countries write it; columns that are missing are all named."""
+    params = foreign_sets.write_table(tmp_path / "set", "csv")
+    (path,) = (tmp_path / "set").rglob("*.csv")
+    expected, _, _ = load(tmp_path / "set", "table", params)
+    with path.open(newline="", encoding="utf-8") as source:
+        rows = list(csv.reader(source))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, delimiter=delimiter).writerows(rows)
+    found, _, others = load(tmp_path / "set", "table", params)
+    assert [row["id"] for row in found] == [row["id"] for row in expected]
+    assert len(found) > 1
+    assert not others
+    with pytest.raises(MissingInput, match="no columns nope, none; it has"):
+        load(tmp_path / "set", "table", params | {"columns": {"source": "nope", "target": "none"}})
+
+
+def test_smarterasers_list_in_another_form_is_counted(tmp_path: Path) -> None:
+    params = foreign_sets.write_smarteraser(tmp_path / "set")
+    path = tmp_path / "set" / "result.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({name: value[0] for name, value in values.items()}))
+    rows, passed_over, _ = load(tmp_path / "set", "smarteraser", params)
+    assert {row["label"] for row in rows} == {None}
+    assert passed_over == {"entry of result.json in another form than [class, box, size], so no label": len(values)}
 
 
 def test_smarterasers_folders_come_back(tmp_path: Path) -> None:

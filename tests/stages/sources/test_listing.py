@@ -126,4 +126,4 @@ def test_endings_ignore_case(tmp_path: Path) -> None:
     assert match_partners(groups) == [
         {"input": f"{tmp_path}/1_INPUT.png", "gt": f"{tmp_path}/1_clean.PNG", "mask": None}
     ]
-    assert passed == {"name has none of the endings": 1}
+    assert passed == {"name has none of the endings _input, _clean": 1}

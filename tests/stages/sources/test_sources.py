@@ -1,7 +1,11 @@
 """Sources: hostile input costs one row and gives its reason; equal content is one row; nothing vanishes."""
 
 import io
+import json
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,11 +15,12 @@ from conftest import rasura, write_recipe
 from PIL import Image
 from support.broken_pictures import make_bomb
 
+from rasura.manifests.checks.sealed_json import parse_sealed, seal
 from rasura.manifests.images import decode_image
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
 from rasura.stages.sources.files import ChangedInput, RunContext
-from rasura.stages.sources.listing import MissingInput, find_files
+from rasura.stages.sources.listing import MissingInput, SourceFile, find_files
 from rasura.stages.sources.pairs import Pairs
 from rasura.stages.sources.photos import Photos
 from rasura.stages.stage import Kept, Rejected
@@ -118,21 +123,28 @@ def test_photos_and_pairs_in_parquet(tmp_path: Path) -> None:
 
 
 def test_files_are_read_once_while_they_stay(tmp_path: Path) -> None:
-    """Listing again reads no file whose size and time have stayed, and notices one that changed."""
+    """Listing again reads no file whose size and times have stayed, also where an earlier version remembered fewer of
+    them, and notices one that was written anew with the size and the mtime that it had."""
     (tmp_path / "in").mkdir()
     for n in range(3):
         (tmp_path / "in" / f"{n}.png").write_bytes(_png(n))
     run = Store(tmp_path / "run")
     source = Photos(Photos.Params(path=str(tmp_path / "in")))
     first = source.items(RunContext(run, "photos"))
-    stat = (tmp_path / "in" / "1.png").stat()
-    import os
 
+    def read_nothing(function: Any, files: Sequence[SourceFile]) -> Iterator[tuple[str | None, ...]]:
+        assert not files
+        return iter(())
+
+    assert source.items(RunContext(run, "photos", map_files=read_nothing)) == first
+    for name in ("photos.json", "photos.fingerprints.json"):
+        entries = parse_sealed(run.read(f"listings/{name}"))
+        earlier = {path: [size, stamp.split()[0], text] for path, (size, stamp, text) in entries.items()}
+        run.write(f"listings/{name}", json.dumps(seal(earlier)).encode())
+    assert source.items(RunContext(run, "photos", map_files=read_nothing)) == first
+    stat = (tmp_path / "in" / "1.png").stat()
     (tmp_path / "in" / "1.png").write_bytes(bytes(stat.st_size))
     os.utime(tmp_path / "in" / "1.png", ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    unchanged = source.items(RunContext(run, "photos"))
-    assert unchanged == first
-    os.utime(tmp_path / "in" / "1.png")
     changed = source.items(RunContext(run, "photos"))
     assert [a["id"] == b["id"] for a, b in zip(first, changed, strict=True)] == [True, False, True]
 

@@ -13,6 +13,7 @@ from conftest import ROOT
 from PIL import Image
 
 from rasura.manifests.schemas import PROVENANCE, encode_records
+from rasura.stages.sources.listing import MissingInput
 from rasura.stages.sources.studio import develop as studio_develop
 from rasura.stages.sources.studio import scene as studio_scene
 from rasura.stages.sources.studio.render import render
@@ -266,7 +267,7 @@ def test_photographs_are_known_by_content(tmp_path, cache):
     assert ids[0] == ids[1]
     assert not set(ids[0]) & set(ids[2])
     assert only(here, here.items(None)[0])["input"].std() > 5
-    with pytest.raises(FileNotFoundError, match="no photographs"):
+    with pytest.raises(MissingInput, match="no photographs"):
         studio(cache, textures=str(tmp_path / "nowhere")).items(None)
 
 
