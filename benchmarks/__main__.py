@@ -1,11 +1,16 @@
 """`python -m benchmarks [NAME …]`: run the measurements; without a name all that take minutes.
 
-Those that take longer run by name alone, and one of them takes options: `python -m benchmarks loop_study --minutes 30`.
+Those that take longer run by name alone, and some of them take options: `python -m benchmarks loop_study --minutes 30`.
+`python -m benchmarks --help` lists all of them, `python -m benchmarks NAME --help` says what one measures.
 """
 
+import ast
 import importlib
+import importlib.util
 import pkgutil
 import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import benchmarks
 
@@ -21,6 +26,8 @@ NOT_MEASUREMENTS = {
     "common",
     "discriminator_kinds",
     "discriminator_tiny",
+    "experts",
+    "label_studio_page",
     "label_studio_peer",
     "loop_arms",
     "loop_removers",
@@ -28,6 +35,7 @@ NOT_MEASUREMENTS = {
     "loop_start",
     "loop_units",
     "peer_jobs",
+    "planted",
 }
 LONG = {"chaos", "fit_likelihood", "loop_study", "peers", "spot_check"}
 """Measurements that take more than ten minutes, and run only where they are named."""
@@ -40,13 +48,35 @@ def list_measurements() -> dict[str, str]:
     return {name: module for name, module in names.items() if name not in NOT_MEASUREMENTS}
 
 
+def read_description(module: str) -> str:
+    """Read what a measurement says of itself, without importing it."""
+    spec = importlib.util.find_spec(module)
+    assert spec
+    assert spec.origin
+    return ast.get_docstring(ast.parse(Path(spec.origin).read_text())) or ""
+
+
+def describe(names: Sequence[str], measurements: Mapping[str, str]) -> str:
+    """Describe the named measurements in full, or all of them in a line each."""
+    if names:
+        return "\n\n".join(read_description(measurements[name]) for name in names)
+    lines = [f"  {name:22}{read_description(module).splitlines()[0]}" for name, module in sorted(measurements.items())]
+    return "\n".join([__doc__ or "", *lines, "", f"By name alone, over ten minutes: {', '.join(sorted(LONG))}"])
+
+
 def main() -> None:
     """Run the measurements that the command line names."""
     measurements, arguments = list_measurements(), sys.argv[1:]
     options = next((index for index, word in enumerate(arguments) if word.startswith("-")), len(arguments))
-    for name in arguments[:options] or sorted(set(measurements) - LONG):
-        if name not in measurements:
-            sys.exit(f"no benchmark is called '{name}'; choose from {', '.join(sorted(measurements))}")
+    named = arguments[:options]
+    if unknown := [name for name in named if name not in measurements]:
+        sys.exit(f"no benchmark is called '{unknown[0]}'; choose from {', '.join(sorted(measurements))}")
+    if {"-h", "--help"} & set(arguments):
+        print(describe(named, measurements))
+        return
+    if options < len(arguments) and not named:
+        sys.exit(f"'{arguments[options]}' is an option of one measurement: name it first")
+    for name in named or sorted(set(measurements) - LONG):
         sys.argv = [name, *arguments[options:]]  # most take theirs from the environment
         importlib.import_module(measurements[name]).main()
 

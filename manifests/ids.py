@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 ID_LENGTH = 32  # hex digits: 128 bits of a sha256
+LONGEST_ROW_ID = 200  # bytes: exports have files by the names of rows
 
 
 def compute_content_id(*parts: bytes | None) -> str:
@@ -88,6 +89,18 @@ def compute_seed(recipe_seed: int, stage: str, record_id: str) -> int:
     """
     digest = hashlib.sha256(f"{recipe_seed}\0{stage}\0{record_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+def is_row_id(value: object) -> bool:
+    """Return whether a value may be the id of a row: a text that can be written anywhere and leads to no other folder.
+
+    Examples:
+        >>> is_row_id("7fa4.mask_1"), is_row_id("../x"), is_row_id("a\\nb"), is_row_id(""), is_row_id(7)
+        (True, False, False, False, False)
+    """
+    if not isinstance(value, str) or value in ("", ".", "..") or {*"/\\"} & {*value}:
+        return False
+    return value.isprintable() and len(value.encode()) <= LONGEST_ROW_ID  # nothing printable is half a surrogate
 
 
 def is_split_name(name: object) -> bool:

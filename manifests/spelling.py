@@ -1,4 +1,4 @@
-"""Hints for misspelt names, and counted nouns in messages."""
+"""Hints for misspelt names; counted nouns, durations and amounts of bytes in messages."""
 
 import difflib
 from collections.abc import Iterable
@@ -55,3 +55,31 @@ def format_count(count: int, noun: str) -> str:
         head, space, rest = noun.partition(" ")
         noun = (f"{head[:-1]}ies" if head.endswith("ry") else f"{head}s") + space + rest
     return f"{count} {noun}"
+
+
+def format_seconds(seconds: float) -> str:
+    """Format a duration.
+
+    Examples:
+        >>> format_seconds(0.068), format_seconds(75), format_seconds(7260)
+        ('0.068 s', '1 min 15 s', '2 h 1 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.2g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def format_bytes(count: float) -> str:
+    """Format bytes in the unit that needs the fewest digits.
+
+    Examples:
+        >>> format_bytes(999), format_bytes(21_600_000)
+        ('999 bytes', '21.6 MB')
+    """
+    amount, unit = float(count), "bytes"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if amount < 1000:
+            break
+        amount, unit = amount / 1000, larger
+    return f"{amount:.3g} {unit}" if amount < 1000 else f"{amount:,.0f} {unit}"

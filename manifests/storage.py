@@ -9,6 +9,7 @@ import fcntl
 import os
 import re
 import socket
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
@@ -19,10 +20,13 @@ from rasura.manifests.remote_files import RangedFile, RemoteFile, check_name, tr
 from rasura.manifests.remote_files import StoreError as StoreError
 from rasura.manifests.stores.lease import Lease
 from rasura.manifests.stores.lease import RunLocked as RunLocked
-from rasura.manifests.stores.local_files import NO_LOCKS, Root, create_file, replace_file, write_temporary
+from rasura.manifests.stores.local_files import NO_LOCKS, Root, create_file, open_file, replace_file, write_temporary
 from rasura.manifests.uris import check_uri
 
 _TEMPORARY = re.compile(r"\.tmp-.+-[0-9a-f]{8}")
+S3_TRIES = 3
+"""Times that Amazon's client tries a request (`AWS_MAX_ATTEMPTS` changes it). s3fs above it tries five times, and five
+times more to read an answer: with the client's own 5, a read from a store that is away takes minutes to fail."""
 
 
 def describe_write_error(place: str, error: OSError) -> str:
@@ -73,7 +77,9 @@ class Store:
     def fs(self) -> Any:
         """The fsspec file system of a remote store (never cached listings: other processes write too)."""
         if self._fs is None:
-            self._fs, _ = fsspec.core.url_to_fs(self.uri, use_listings_cache=False)
+            is_default_s3 = self.uri.startswith("s3://") and "AWS_MAX_ATTEMPTS" not in os.environ
+            options = {"config_kwargs": {"retries": {"total_max_attempts": S3_TRIES}}} if is_default_s3 else {}
+            self._fs, _ = fsspec.core.url_to_fs(self.uri, use_listings_cache=False, **options)
         return self._fs
 
     def _key(self, path: str) -> str:
@@ -188,13 +194,14 @@ class Store:
 
         Raises:
             FileNotFoundError: there is none.
-            StoreError: the store cannot be reached.
+            StoreError: the store cannot be reached, or what has that name is no file.
         """
         if self.local is None:
             with translate_client_errors("read", self._key(path)):
                 options = {"max_concurrency": 1} if is_small and self.uri.startswith("s3://") else {}
                 return cast(bytes, self.fs.cat_file(self._key(path), **options))
-        data = self._file(path).read_bytes()
+        with open_file(self._file(path)) as file:
+            data = file.read()
         self._root.note()
         return data
 
@@ -214,7 +221,7 @@ class Store:
                 return cast(IO[bytes], RangedFile(self.fs, self._key(path), size))
             with translate_client_errors("read", self._key(path)):
                 return cast(IO[bytes], RemoteFile(self.fs.open(self._key(path), "rb"), self._key(path)))
-        return self._file(path).open("rb")
+        return open_file(self._file(path))
 
     def exists(self, path: str) -> bool:
         """Return True for a file, or a folder that is not empty."""
@@ -320,6 +327,8 @@ class Store:
         except StoreError:
             raise
         except OSError as error:
+            if os.path.lexists(folder / ".lock") and not stat.S_ISREG((folder / ".lock").lstat().st_mode):
+                raise StoreError(f"{self.uri}/.lock is no file (a link, a folder, a pipe?); remove it") from None
             raise StoreError(describe_write_error(self.uri, error)) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

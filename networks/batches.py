@@ -4,18 +4,33 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from rasura.manifests.safety.text import read_text
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+NO_MEMORY_TEXTS = (
+    *("CUDA out of memory", "CUDA error: out of memory", "DefaultCPUAllocator: can't allocate memory"),  # torch
+    *("std::bad_alloc", "bad allocation"),
+    "(-4:Insufficient memory)",  # OpenCV
+)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return True for a GPU's out-of-memory error of torch or ONNX Runtime."""
-    name, text = type(error).__name__, str(error)
-    return (
-        name == "OutOfMemoryError"
-        or "CUDA out of memory" in text
-        or "CUDA error: out of memory" in text
-        or ("onnxruntime" in type(error).__module__ and "Failed to allocate memory" in text)
+    """Return True for an error for lack of memory: Python's, torch's, OpenCV's, ONNX Runtime's.
+
+    Examples:
+        >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate"))
+        (True, True)
+        >>> is_out_of_memory(ValueError("no picture"))
+        False
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = read_text(error)
+    return any(part in text for part in NO_MEMORY_TEXTS) or (
+        "onnxruntime" in type(error).__module__ and "Failed to allocate memory" in text
     )
 
 

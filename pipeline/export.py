@@ -11,7 +11,7 @@ import yaml
 
 from rasura.manifests.errors import InputError
 from rasura.manifests.formats import brushdata, lcg, powerpaint, rorem, smarteraser
-from rasura.manifests.formats.dataset_rows import JUDGEMENT, DatasetRow, find_repeats, list_rows
+from rasura.manifests.formats.dataset_rows import JUDGEMENT, DatasetRow, find_repeats, find_superseded, list_rows
 from rasura.manifests.formats.dataset_rows import NothingToExport as NothingToExport
 from rasura.manifests.formats.filters import crops, rows
 from rasura.manifests.formats.filters.expressions import parse_condition
@@ -19,7 +19,7 @@ from rasura.manifests.formats.filters.layouts import ChangedRows
 from rasura.manifests.formats.folder_export import export_folder
 from rasura.manifests.formats.huggingface import HuggingFaceLayout
 from rasura.manifests.formats.lcg import LcgLayout
-from rasura.manifests.formats.parquet_export import compute_export_key, export_dataset
+from rasura.manifests.formats.parquet_export import COPIES, compute_export_key, export_dataset
 from rasura.manifests.formats.powerpaint import PowerPaintLayout
 from rasura.manifests.formats.registry import PAIR_FORMATS, PARQUET_LAYOUTS, PICTURE_MEMBERS, check_format
 from rasura.manifests.formats.rorem_export import RoremLayout
@@ -30,16 +30,18 @@ from rasura.manifests.formats.trainers.croissant import render_croissant
 from rasura.manifests.formats.trainers.instructions import DIRECTIONS, check_language
 from rasura.manifests.formats.trainers.pair_folders import PairFolderLayout
 from rasura.manifests.formats.trainers.pairs import PairSettings, explain_no_pair
-from rasura.manifests.formats.trainers.tars import export_tars
+from rasura.manifests.formats.trainers.tars import TAR_BYTES, export_tars
 from rasura.manifests.ids import hash_json
+from rasura.manifests.parallel.jobs import MapJobs
 from rasura.manifests.run_layout import LOOP, RECIPE, NoRun, RunPlan, read_plan
 from rasura.manifests.schemas import VERDICTS, Kind, Schema
 from rasura.manifests.shards import explain_damage
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import NoTable, Table, Tables
-from rasura.pipeline.recipe.schema import DatasetSettings
+from rasura.pipeline.recipe.schema import DatasetSettings, EngineSettings
 from rasura.pipeline.run.accounting import list_commits
 from rasura.pipeline.run.review import read_review_verdicts
+from rasura.pipeline.run.starter import EngineStarter
 
 OnProgress = Callable[[float, float, str], None]
 
@@ -165,8 +167,19 @@ def export_run(
     recipe = _read_recipe(store) if store.exists(RECIPE) else {}
     tables = Tables(store)
     key = _compute_key(tables, names, plan)
-    job = _Job(tables, names, out, layout, plan.name, plan.recipe, recipe, on_progress, key, options, verdicts)
-    return job.write()
+    job = _Job(tables, names, out, layout, plan.name, plan.recipe, recipe, key, options, verdicts)
+    return _carry_out(job, on_progress)
+
+
+def _carry_out(job: "_Job", on_progress: OnProgress) -> dict[str, Any]:
+    """Carry out an export: on workers where there are many rows."""
+    rows = sum(job.tables.table(flow).rows for flow in job.flows)
+    if not rows:
+        raise NothingToExport(
+            f"{job.tables.run.uri} has nothing to export: no row in {', '.join(job.flows)} (`rasura status` shows why)"
+        )
+    with EngineStarter(EngineSettings()) as engine:
+        return dict(engine.run_jobs(job.write, rows, on_progress, job.memory, job.out.local is not None))
 
 
 def choose_flows(store: Store, plan: RunPlan, flows: Sequence[str], verdicts: Verdicts) -> list[str]:
@@ -260,7 +273,7 @@ def _export_loop(
     tables = open_flow(loop, flows[0] if flows else next(iter(FLOWS)))
     name = loop.recipe.name + (", verdicts by the oracle" if loop.recipe.reviewers == "oracle" else "")
     recipe_hash = hash_json(loop.recipe.dump_former())
-    return _Job(tables, tables.names(), out, layout, name, recipe_hash, {}, on_progress, "", options, {}).write()
+    return _carry_out(_Job(tables, tables.names(), out, layout, name, recipe_hash, {}, "", options, {}), on_progress)
 
 
 @dataclass(frozen=True)
@@ -274,30 +287,38 @@ class _Job:
     name: str
     recipe_hash: str
     recipe: Mapping[str, Any]
-    on_progress: OnProgress
     key: str
     options: ExportOptions
     verdicts: Verdicts
 
-    def write(self) -> dict[str, Any]:
+    @property
+    def shard_bytes(self) -> int:
+        """Size of a data file."""
+        default = DatasetSettings.model_fields["shard_bytes"].default
+        return int((self.recipe.get("dataset") or {}).get("shard_bytes", default))
+
+    @property
+    def memory(self) -> int:
+        """Bytes that a job needs for the file that it writes; those of folders have a few rows."""
+        if self.layout in PARQUET_LAYOUTS:
+            return COPIES * self.shard_bytes
+        return COPIES * TAR_BYTES if self.layout in PICTURE_MEMBERS else 0
+
+    def write(self, map_jobs: MapJobs, on_progress: OnProgress) -> dict[str, Any]:
         """Write the export and its Croissant metadata, and return its manifest."""
         parts = [self.tables.table(flow) for flow in self.flows]
         done, total = 0, sum(part.rows for part in parts)
-        if not total:
-            raise NothingToExport(
-                f"{self.tables.run.uri} has nothing to export: no row in {', '.join(self.flows)} "
-                "(`rasura status` shows why)"
-            )
 
         def advance(count: int) -> None:
             nonlocal done
             done += count
-            self.on_progress(done, total, "")
+            on_progress(done, total, "")
 
         listed = list_rows(parts)
         change = rows.replace_verdicts(self.verdicts)
-        excluded = rows.find_excluded(self.tables, listed, self._list_checks(parts), change)
-        manifest = self._write_files(parts, listed, excluded, advance)
+        excluded = rows.find_excluded(self.tables, listed, self._list_checks(parts), change, map_jobs)
+        excluded |= find_superseded(parts)
+        manifest = self._write_files(parts, listed, excluded, advance, map_jobs)
         licences = sorted({row.licence for row in listed if row.licence and row.id not in excluded})
         description = f"{manifest['rows']} rows for the removal of objects, as '{self.layout}'."
         self.out.write(CROISSANT, render_croissant(self.out, manifest, description, licences))
@@ -322,14 +343,10 @@ class _Job:
 
     def _change_rows(self, layout: Any) -> Any:
         """Have a layout see its rows with the review's verdicts, and cut."""
-        crop, columns = self.options.crop, list[str]()
+        crop, columns = self.options.crop, ["verdict"] if self.verdicts else []
         change = rows.replace_verdicts(self.verdicts)
-        if crop is None and not self.verdicts:
-            return layout
-        if self.verdicts:
-            columns.append("verdict")
         if crop is None:
-            return ChangedRows(layout, change, columns)
+            return ChangedRows(layout, change, columns) if self.verdicts else layout
         return ChangedRows(layout, lambda row, raw: crops.cut_row(change(row, raw), crop), [*columns, *crops.COLUMNS])
 
     def _write_files(
@@ -338,26 +355,24 @@ class _Job:
         listed: Sequence[DatasetRow],
         excluded: Mapping[str, str],
         advance: Callable[[int], None],
+        map_jobs: MapJobs,
     ) -> dict[str, Any]:
-        default = DatasetSettings.model_fields["shard_bytes"].default
-        limit = (self.recipe.get("dataset") or {}).get("shard_bytes", default)
-        place = (self.out, self.name, self.recipe_hash)
+        limit, to = self.shard_bytes, (self.out, self.name, self.recipe_hash)
         if self.layout in PARQUET_LAYOUTS:
-            splits = list(self.recipe.get("splits") or [])
-            options = self.options
+            splits, options = list(self.recipe.get("splits") or []), self.options
             settings = [options.pairs, options.crop, sorted(self.verdicts.items()), sorted(excluded.items())]
-            is_plain = settings == [PairSettings(), None, [], []]
-            key = self.key if is_plain or not self.key else hash_json([self.key, repr(settings)])
+            is_plain = not self.key or settings == [PairSettings(), None, [], []]
+            key = self.key if is_plain else hash_json([self.key, repr(settings)])
 
             def make(parts: Sequence[Table]) -> Any:
                 pairs = [options.pairs] if self.layout in PAIR_FORMATS else []
                 return self._change_rows(PARQUET_LAYOUTS[self.layout](parts, *pairs))
 
-            return export_dataset(self.tables, self.flows, *place, splits, limit, advance, make, key, excluded=excluded)
+            return export_dataset(self.tables, self.flows, *to, splits, limit, advance, make, key, map_jobs, excluded)
         layout = self._change_rows(_make_layout(self.layout, self.tables, parts, listed, self.options.pairs))
         if self.layout in PICTURE_MEMBERS:
-            return export_tars(self.tables, listed, *place, layout, limit, advance, excluded)
-        return export_folder(self.tables, listed, *place, layout, advance, excluded)
+            return export_tars(self.tables, listed, *to, layout, limit, advance, excluded, map_jobs)
+        return export_folder(self.tables, listed, *to, layout, advance, excluded, map_jobs)
 
 
 def _make_layout(

@@ -208,7 +208,7 @@ def _make_kind(fault: str, **more: Any) -> Kind:
 STORE: Mapping[str, Kind] = {
     "S3 500": _make_kind("500"),
     "S3 503 for 3 s": _make_kind("503", passes_after_s=3),
-    "S3 away": _make_kind("away", limit_s=900),  # the client tries each request for 40 s
+    "S3 away": _make_kind("away", limit_s=900),  # the client tries each request for 10 to 50 s
     "S3 slow": _make_kind("slow", must_finish=True),
     "S3 cuts replies": _make_kind("cut"),
     "S3 loses replies": _make_kind("reply lost"),

@@ -1,7 +1,7 @@
 """What every row on disk has: an id that no other row has, the pictures of its kind, a reason where it was dropped."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +12,26 @@ from rasura.manifests.errors import RunError
 from rasura.manifests.schemas import list_required
 
 OUTCOMES = ("rejected", "failed")
+
+
+def find_size_fault(record: Mapping[str, Any]) -> str | None:
+    """Find pictures of a triplet that have another size than the others.
+
+    Examples:
+        >>> find_size_fault({"source": np.zeros((4, 6, 3)), "target": np.zeros((8, 8, 3)), "mask": np.ones((8, 8))})
+        'its pictures differ in size: source 6 × 4, target 8 × 8, mask 8 × 8'
+    """
+    sizes = list_sizes(record)
+    if len(set(sizes.values())) < 2:
+        return None
+    texts = (f"{name} {width} × {height}" for name, (height, width) in sizes.items())
+    return f"its pictures differ in size: {', '.join(texts)}"
+
+
+def list_sizes(record: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """List height and width of those pictures of a triplet that a record has."""
+    pictures = ((name, record.get(name)) for name in ("source", "target", "mask", "foreground_mask"))
+    return {name: picture.shape[:2] for name, picture in pictures if isinstance(picture, np.ndarray)}
 
 
 class Dropped(Protocol):

@@ -58,10 +58,12 @@ class CommitLog(Mapping[str, CommitRecord]):
         self._entries[record.shard] = zlib.compress(record.to_json(), 1)
         self._pending[record.shard] = record
         if len(self._pending) >= CHUNK_RECORDS:
-            self._write_part()
+            self.write_part()
 
-    def _write_part(self) -> None:
+    def write_part(self) -> None:
         """Write the records that are in no part yet."""
+        if not self._pending:
+            return
         out = io.BytesIO()
         with contextlib.suppress(StoreError, DamagedFile):  # their files say the same; it is tried again
             pq.write_table(make_manifest_rows(self._store, self._pending.values()), out, compression="zstd")
@@ -77,7 +79,7 @@ class CommitLog(Mapping[str, CommitRecord]):
             self._pending.pop(shard, None)
         for shard in self._entries:
             self.add(replace(self[shard], names=names.find(shard)))
-        self._write_part()
+        self.write_part()
         for part in earlier:
             self._store.delete(part)
 

@@ -233,7 +233,7 @@ def find_commit(lines: pa.Table, shard: str) -> CommitRecord | None:
         return None
 
 
-NO_RECORDS = CommitRecords(pa.array([], pa.string()))
+NO_RECORDS = CommitRecords(pa.nulls(0, pa.string()))
 
 
 def read_lines(store: Store, name: str) -> CommitRecords:

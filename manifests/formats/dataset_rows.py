@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from rasura.manifests.errors import InputError
+from rasura.manifests.formats.target import CORRECTED
 from rasura.manifests.ids import find_equal_splits, is_split_name
 from rasura.manifests.schemas import CANDIDATE_KINDS
 from rasura.manifests.tables import RUN_REFERENCE, Table, Tables
@@ -36,6 +37,10 @@ LEAST_SCORE = 0.5
 """A candidate without a verdict counts as accepted from this score on: people would rather say yes than no."""
 JUDGEMENT = ("kind", "verdict", "score")
 """Columns that `explain_unfit` reads."""
+
+
+CORRECTED_ROW, CORRECTED_LABEL = "corrected_row", "corrected"
+"""Column with the id of the row that somebody corrected, and what the id of the row in its place ends with."""
 
 
 class NotTriplets(InputError):
@@ -237,6 +242,36 @@ def read_raw_rows(tables: Tables, rows: Sequence[DatasetRow], columns: Sequence[
     for row in sorted(rows, key=lambda row: row.place):
         raws[order[row.id]] = read_raw_row(tables, row, columns)
     return raws
+
+
+def find_superseded(tables: Sequence[Table]) -> dict[str, str]:
+    """Find the rows that a row of these tables corrects: the one that somebody corrected, and what that was made from.
+
+    Returns:
+        Id of a row -> the reason to leave it out, `corrected by ID`.
+    """
+    superseded: dict[str, str] = {}
+    for table in (table for table in tables if CORRECTED_ROW in table.schema):
+        for row in table.read_light([CORRECTED_ROW]).to_pylist():
+            if row[CORRECTED_ROW] is not None:
+                reason = f"{CORRECTED}{row['id']}"
+                superseded |= dict.fromkeys(list_corrected_ids(row["id"], row[CORRECTED_ROW]), reason)
+    if not superseded:
+        return {}
+    ids = {id for table in tables for id in table.read_light(["id"])["id"].to_pylist()}
+    return {id: reason for id, reason in superseded.items() if id in ids}
+
+
+def list_corrected_ids(id: str, corrected: str) -> list[str]:
+    """List the ids of the rows in whose place a row is, by its id and the id of the row that somebody corrected.
+
+    Examples:
+        >>> list_corrected_ids("7fa4.corrected", "7fa4"), list_corrected_ids("7fa4.corrected.telea", "7fa4.ns")
+        (['7fa4'], ['7fa4', '7fa4.ns'])
+    """
+    mark = f".{CORRECTED_LABEL}"
+    parts = f"{id}.".split(f"{mark}.")[:-1]
+    return sorted({mark.join(parts[:end]) for end in range(1, len(parts) + 1)} | {corrected})
 
 
 def find_repeats(tables: Sequence[Table]) -> dict[str, str]:

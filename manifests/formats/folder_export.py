@@ -1,32 +1,33 @@
 """A run's rows as folders of picture files with lists, one folder for each split: RORem's, SmartEraser's and others.
 
-A layout converts one row at a time. Its pictures are written at once, its lines of the lists go into a temporary file
-and are written in the order of the rows' ids, so that memory holds the pictures of one row. `rows.jsonl` has what a
-layout's own lists cannot hold, and the sha256 of each file.
+A layout converts one row at a time. Its pictures are written at once, by workers where there are many rows; its lines
+of the lists go into a temporary file and are written in the order of the rows' ids, so that memory holds the pictures
+of one row. `rows.jsonl` has what a layout's own lists cannot hold, and the sha256 of each file.
 """
 
 import contextlib
 import hashlib
 import io
-import json
-import mmap
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import IO, Any, Protocol
+from functools import partial
+from itertools import starmap
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote, unquote
 
 import numpy as np
 from PIL import Image
 
 from rasura.manifests.formats.dataset_rows import DatasetRow, NotTriplets, explain_nothing, read_raw_row, render_kinds
+from rasura.manifests.formats.sorted_lists import ListFile, SortedLists, render_line
 from rasura.manifests.formats.target import LEFT_OUT as LEFT_OUT
 from rasura.manifests.formats.target import ROWS as ROWS
-from rasura.manifests.formats.target import ExportTarget, check_target, list_row_files
+from rasura.manifests.formats.target import ExportTarget, check_target, generalize_reason, list_row_files
 from rasura.manifests.images import RGB, Mask
 from rasura.manifests.json_lines import parse_json_lines
+from rasura.manifests.parallel.jobs import MapJobs, cut_into_parts
 from rasura.manifests.run_layout import DATASET_CARD
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
@@ -38,6 +39,8 @@ CLEAN_FOLDERS = ("GT", "gt", "target")
 DEFAULT_SPLIT = "train"
 WRITERS = 8
 """Files of a row that are written side by side: each waits for the disk, or for an object store."""
+JOB_ROWS = 16
+"""Rows that are written by one job."""
 
 _CARD = """# {name}
 
@@ -56,21 +59,6 @@ Left out: {left_out}.
 
 Licences of the pictures in it: {licences}.
 """
-
-
-@dataclass(frozen=True)
-class ListFile:
-    """A text file of a split that has an entry, or several, for each row.
-
-    Attributes:
-        name: of the file.
-        before, between, after: texts around the entries; a file without entries has `before` and `after` alone.
-    """
-
-    name: str
-    before: str = ""
-    between: str = ""
-    after: str = ""
 
 
 @dataclass(frozen=True)
@@ -178,52 +166,6 @@ class Tally:
         return manifest | {"left_out": dict(sorted(self.left_out.items()))}
 
 
-class SortedLists:
-    """Text files whose entries wait in temporary files until they are written in the order of their keys."""
-
-    def __init__(self) -> None:
-        self._stack = contextlib.ExitStack()
-        self._files: dict[str, IO[bytes]] = {}
-        self._places: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
-
-    def __enter__(self) -> "SortedLists":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stack.close()
-
-    def __contains__(self, path: object) -> bool:
-        return path in self._files
-
-    def add(self, path: str, key: str, text: str) -> None:
-        """Add an entry to the file at a path; entries of one key stay in the order in which they were added."""
-        if path not in self._files:
-            self._files[path] = self._stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - closed by the stack
-        data = text.encode()
-        self._places[path].append((key, self._files[path].tell(), len(data)))
-        self._files[path].write(data)
-
-    def write(self, target: ExportTarget, path: str, list_file: ListFile) -> dict[str, Any]:
-        """Write the file at a path, and return its entry in the manifest."""
-        with tempfile.TemporaryFile() as out:
-            out.write(list_file.before.encode())
-            for number, (_, start, size) in enumerate(sorted(self._places[path])):
-                out.write(list_file.between.encode() if number else b"")
-                self._files[path].seek(start)
-                out.write(self._files[path].read(size))
-            out.write(list_file.after.encode())
-            out.flush()
-            if not out.tell():
-                return target.write_data_file(path, b"", 0)
-            with mmap.mmap(out.fileno(), 0, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
-                return target.write_data_file(path, view, len(self._places[path]))
-
-
-def render_line(value: Any) -> str:
-    """Render a value as one line of JSON."""
-    return json.dumps(value, ensure_ascii=False) + "\n"
-
-
 def name_row(id: str) -> str:
     """Name a row's files: percent-encoded, dots too, because some loaders cut a name at its first dot.
 
@@ -259,6 +201,15 @@ def read_parts(raw: Mapping[str, Any], row: DatasetRow, columns: Sequence[str]) 
     return [raw[column]["bytes"] for column in columns]
 
 
+class WrittenRow(NamedTuple):
+    """What was written of a row: its files and entries, from the export's folder, or the reason to leave it out."""
+
+    reason: str = ""
+    files: Sequence[str] = ()
+    entries: Sequence[tuple[str, str]] = ()
+    types: Sequence[str] = ()
+
+
 def export_folder(
     tables: Tables,
     rows: Sequence[DatasetRow],
@@ -268,6 +219,7 @@ def export_folder(
     layout: FolderLayout,
     progress: Callable[[int], None] = lambda rows: None,
     excluded: Mapping[str, str] | None = None,
+    map_jobs: MapJobs = starmap,
 ) -> dict[str, Any]:
     """Write the folders and return the manifest.
 
@@ -280,6 +232,7 @@ def export_folder(
         layout: of the files.
         progress: called with the number of rows that were read.
         excluded: id of a row -> the reason to leave it out.
+        map_jobs: has rows written, by workers for example.
 
     Raises:
         NotTriplets: a row has no source, mask or target.
@@ -287,32 +240,24 @@ def export_folder(
         ForeignFolder: the target has files that no export wrote.
         StoreError: the target cannot be written.
     """
-    names, excluded = _list_names(layout, rows), excluded or {}
+    names = _list_names(layout, rows)
     check_target(out, names)
-    target: ExportTarget | None = None
-    tally = Tally()
-    with SortedLists() as lists, ThreadPoolExecutor(WRITERS) as pool:
-        for row in sorted(rows, key=lambda row: row.place):  # each shard is read once
-            row_name, split = layout.name_row(row.id), quote(row.split or DEFAULT_SPLIT)
-            raw = {} if row.id in excluded else read_raw_row(tables, row, [*layout.columns, *PROVENANCE])
-            converted = layout.convert(row, raw, row_name) if raw else LeftOut(excluded[row.id])
-            if isinstance(converted, LeftOut):
-                tally.left_out[converted.reason] += 1
-                lists.add(f"{split}/{LEFT_OUT}", row.id, render_line({"id": row.id, "reason": converted.reason}))
-            else:
-                target = target or ExportTarget(out, names)
-                paths = [f"{split}/{path}" for path in converted.files]
-                list(pool.map(target.write, paths, converted.files.values()))
-                hashes = _hash_files(converted.files, layout.names_by_folder)
-                about = {"name": row_name} | {key: raw.get(key) for key in PROVENANCE} | {"sha256": hashes}
-                about |= {"clean": converted.clean} if converted.clean else {}
-                for list_name, entries in {**converted.entries, ROWS: [render_line(about)]}.items():
-                    for entry in entries:
-                        lists.add(f"{split}/{list_name}", row.id, entry)
-                tally.add(row, converted.types)
-            progress(1)
-        if target is None:
-            raise explain_nothing(layout.name, tally.left_out)
+    convert = partial(_convert_row, tables, layout, excluded or {})
+    ordered = sorted(rows, key=lambda row: row.place)  # each shard is read once
+    check_any_fits(layout.name, (convert(row)[1] for row in ordered))
+    target, tally = ExportTarget(out, names), Tally()
+    parts = list(cut_into_parts(ordered, JOB_ROWS))
+    with SortedLists() as lists:
+        for (part,), written in zip(parts, map_jobs(partial(_write_rows, convert, out, layout), parts), strict=True):
+            for row, result in zip(part, written, strict=True):
+                for path, entry in result.entries:
+                    lists.add(path, row.id, entry)
+                if result.reason:
+                    tally.left_out[generalize_reason(result.reason)] += 1
+                else:
+                    target.note_files(result.files)
+                    tally.add(row, result.types)
+            progress(len(part))
         files: list[dict[str, Any]] = []
         for split in sorted({row.split or DEFAULT_SPLIT for row in rows}):
             files += _write_lists(lists, target, split, layout.lists if split in tally.rows else ())
@@ -320,6 +265,61 @@ def export_folder(
     manifest = tally.make_manifest(name, recipe_hash, layout.name, files)
     target.finish(manifest)
     return manifest
+
+
+def check_any_fits(layout: str, results: Iterable[Any]) -> None:
+    """Check that a layout takes a row, before anything is written.
+
+    Args:
+        layout: its name.
+        results: what it makes of the rows; they are looked at up to the first one that it takes.
+
+    Raises:
+        NothingToExport: it takes none.
+    """
+    reasons = Counter[str]()
+    for result in results:
+        if not isinstance(result, LeftOut):
+            return
+        reasons[result.reason] += 1
+    raise explain_nothing(layout, reasons)
+
+
+def _convert_row(
+    tables: Tables, layout: FolderLayout, excluded: Mapping[str, str], row: DatasetRow
+) -> tuple[Mapping[str, Any], ConvertedRow | LeftOut]:
+    """Return what a row is in the run, and what the layout makes of it."""
+    if row.id in excluded:
+        return {}, LeftOut(excluded[row.id])
+    raw = read_raw_row(tables, row, [*layout.columns, *PROVENANCE])
+    return raw, layout.convert(row, raw, layout.name_row(row.id))
+
+
+def _write_rows(
+    convert: Callable[[DatasetRow], tuple[Mapping[str, Any], ConvertedRow | LeftOut]],
+    out: Store,
+    layout: FolderLayout,
+    rows: Sequence[DatasetRow],
+) -> list[WrittenRow]:
+    """Write the files of some rows; a job."""
+    written = []
+    with ThreadPoolExecutor(WRITERS) as pool:
+        for row in rows:
+            split = quote(row.split or DEFAULT_SPLIT)
+            raw, converted = convert(row)
+            if isinstance(converted, LeftOut):
+                line = render_line({"id": row.id, "reason": converted.reason})
+                written.append(WrittenRow(converted.reason, entries=[(f"{split}/{LEFT_OUT}", line)]))
+                continue
+            paths = [f"{split}/{path}" for path in converted.files]
+            list(pool.map(out.write, paths, converted.files.values()))
+            hashes = _hash_files(converted.files, layout.names_by_folder)
+            about = {"name": layout.name_row(row.id)} | {key: raw.get(key) for key in PROVENANCE} | {"sha256": hashes}
+            about |= {"clean": converted.clean} if converted.clean else {}
+            lists = {**converted.entries, ROWS: [render_line(about)]}
+            entries = [(f"{split}/{name}", entry) for name, texts in lists.items() for entry in texts]
+            written.append(WrittenRow("", paths, entries, converted.types))
+    return written
 
 
 def _write_lists(

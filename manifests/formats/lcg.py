@@ -19,15 +19,14 @@ from rasura.manifests.formats.folder_export import (
     DEFAULT_SPLIT,
     ConvertedRow,
     LeftOut,
-    ListFile,
     Tally,
     encode_png,
     name_row,
     read_parts,
-    render_line,
 )
 from rasura.manifests.formats.ober import get_picture_suffix
 from rasura.manifests.formats.random_masks import draw_brush, resize_mask
+from rasura.manifests.formats.sorted_lists import ListFile, render_line
 from rasura.manifests.ids import compute_seed
 from rasura.manifests.images import Mask, decode_mask
 from rasura.manifests.tables import Tables

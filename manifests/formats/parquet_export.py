@@ -16,8 +16,9 @@ import pyarrow as pa
 from rasura.manifests.compacted.manifest import read_manifest
 from rasura.manifests.formats.dataset_rows import DatasetRow, DatasetSummary, explain_nothing, list_rows, read_raw_rows
 from rasura.manifests.formats.huggingface import HuggingFaceLayout
-from rasura.manifests.formats.target import DATA, LEFT_OUT, ExportTarget, write_data_file
+from rasura.manifests.formats.target import DATA, LEFT_OUT, ExportTarget, generalize_reason, write_data_file
 from rasura.manifests.ids import hash_json
+from rasura.manifests.parallel.jobs import MapJobs
 from rasura.manifests.parquet import PUBLISHED_GROUP_BYTES, encode_parquet
 from rasura.manifests.run_layout import DATASET_CARD, table_path
 from rasura.manifests.storage import Store
@@ -25,10 +26,8 @@ from rasura.manifests.tables import Table, Tables
 
 FORMAT = 2
 """Of the data files and of the key: since 2, row groups are small, and the key covers all that was read."""
-
-
-MapJobs = Callable[[Callable[..., Any], Iterable[Any]], Iterable[Any]]
-"""Calls a function with the arguments of each job, and returns what it returned in their order."""
+COPIES = 4
+"""Sizes of a data file that are in memory while it is written: as it was read, as a table, and encoded."""
 
 
 class Layout(Protocol):
@@ -132,7 +131,7 @@ def export_dataset(
     parts = [tables.table(flow) for flow in flows]
     writer, excluded = layout(parts), excluded or {}
     rows = writer.order_rows([row for row in list_rows(parts) if row.id not in excluded])
-    left_out = Counter(excluded.values())
+    left_out = Counter(map(generalize_reason, excluded.values()))
     if excluded and not rows:
         raise explain_nothing(writer.name, left_out)
     planned = list(_plan_files(rows, splits, shard_bytes))

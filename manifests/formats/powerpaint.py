@@ -13,18 +13,10 @@ from typing import Any
 import numpy as np
 
 from rasura.manifests.formats.dataset_rows import JUDGEMENT, DatasetRow, explain_unfit
-from rasura.manifests.formats.folder_export import (
-    ConvertedRow,
-    LeftOut,
-    ListFile,
-    Tally,
-    encode_png,
-    name_row,
-    read_parts,
-    render_line,
-)
+from rasura.manifests.formats.folder_export import ConvertedRow, LeftOut, Tally, encode_png, name_row, read_parts
 from rasura.manifests.formats.ober import get_picture_suffix
 from rasura.manifests.formats.random_masks import draw_brush
+from rasura.manifests.formats.sorted_lists import ListFile, render_line
 from rasura.manifests.ids import compute_seed
 from rasura.manifests.images import Mask, decode_mask
 

@@ -9,8 +9,9 @@ from typing import Any
 from urllib.parse import quote
 
 from rasura.manifests.formats.dataset_rows import DatasetRow
-from rasura.manifests.formats.folder_export import ConvertedRow, ListFile, Tally, encode_png, read_parts
+from rasura.manifests.formats.folder_export import ConvertedRow, Tally, encode_png, read_parts
 from rasura.manifests.formats.rorem import META, NAME, PARTS, get_score
+from rasura.manifests.formats.sorted_lists import ListFile
 from rasura.manifests.images import decode_image, decode_mask
 
 

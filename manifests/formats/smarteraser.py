@@ -11,15 +11,8 @@ import numpy as np
 
 from rasura.manifests.boxes import compute_bounds
 from rasura.manifests.formats.dataset_rows import JUDGEMENT, DatasetRow, explain_unfit
-from rasura.manifests.formats.folder_export import (
-    ConvertedRow,
-    LeftOut,
-    ListFile,
-    Tally,
-    encode_png,
-    name_row,
-    read_parts,
-)
+from rasura.manifests.formats.folder_export import ConvertedRow, LeftOut, Tally, encode_png, name_row, read_parts
+from rasura.manifests.formats.sorted_lists import ListFile
 from rasura.manifests.images import RGB, Mask, decode_image, decode_mask
 
 NAME = "smarteraser"

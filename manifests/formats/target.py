@@ -28,6 +28,20 @@ _SIGNATURE = "Made by Rasura"
 _ENTRY_KEYS = {"name", "sha256", "bytes", "rows"}
 
 
+CORRECTED = "corrected by "
+"""How the reason begins for which a row is left out, in whose place another one is; the id of that follows."""
+
+
+def generalize_reason(reason: str) -> str:
+    """Return the reason why a row is left out without another row's id, so that rows can be counted by it.
+
+    Examples:
+        >>> generalize_reason("corrected by 7fa4.corrected")
+        'corrected by another row'
+    """
+    return f"{CORRECTED}another row" if reason.startswith(CORRECTED) else reason
+
+
 class ForeignFolder(InputError):
     """The target has files that no export wrote."""
 
@@ -123,8 +137,14 @@ class ExportTarget:
         return entry
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file that the manifest does not list. Several threads may."""
-        self._write(name, data)
+        """Write a file that the manifest does not list."""
+        self._out.write(name, data)
+        self._note_file(name)
+
+    def note_files(self, names: Iterable[str]) -> None:
+        """Note files that the manifest does not list, which were written by a job."""
+        for name in names:
+            self._note_file(name)
 
     def write_data_file(self, name: str, data: bytes | memoryview, rows: int) -> dict[str, Any]:
         """Write a file of the dataset, and return its entry in the manifest."""
@@ -133,15 +153,11 @@ class ExportTarget:
         return entry
 
     def note_data_file(self, entry: dict[str, Any]) -> None:
-        """Note a file of the dataset that was written, perhaps by another process."""
+        """Note a file of the dataset that was written by a job."""
         self._note_file(entry["name"])
         if self._key:
             self._written[entry["name"]] = entry
             self._write_journal()
-
-    def _write(self, name: str, data: bytes | memoryview) -> None:
-        self._out.write(name, data)
-        self._note_file(name)
 
     def _note_file(self, name: str) -> None:
         self._stale.discard(name)

@@ -6,6 +6,7 @@ passes it through `escape_controls`: the command line, the progress, logs, and t
 
 import logging
 import unicodedata
+from collections.abc import Callable
 
 ESCAPED_CATEGORIES = ("Cc", "Cs", "Zl", "Zp")
 """Of Unicode: control characters, lone surrogates, separators of lines and of paragraphs."""
@@ -14,13 +15,47 @@ DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u
 INVISIBLE = frozenset({"\ufeff", "\u2060", "\u180e", "\u00ad", *map(chr, range(0xE0000, 0xE0080))})
 LINES = "\n\t"
 """What a text of several lines keeps."""
+LONGEST_ERROR = 300
+
+
+def read_text(value: object, convert: Callable[[object], str] = str) -> str:
+    """Return a value as text; where that raises, as an error of somebody's own may, the text says so.
+
+    Examples:
+        >>> read_text(ValueError("no picture")), read_text("two\\nlines", repr)
+        ('no picture', "'two\\\\nlines'")
+    """
+    try:
+        return convert(value)
+    except Exception as error:
+        return f"<{type(value).__name__} without text: {type(error).__name__}>"
+
+
+def make_text(value: object) -> str:
+    """Return what a stage says as text on one line that can be written anywhere, whatever it is.
+
+    Examples:
+        >>> make_text("no\\npicture \\udce9"), make_text(["list"])
+        ('no picture \\\\udce9', "['list']")
+    """
+    return " ".join(read_text(value).encode("utf-8", "backslashreplace").decode().split())
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the class and the text of an error, on one line.
+
+    Examples:
+        >>> describe_error(ValueError("no\\npicture"))
+        'ValueError: no picture'
+    """
+    return f"{type(error).__name__}: {make_text(error)}"[:LONGEST_ERROR]
 
 
 def escape_controls(value: object, keep: str = "") -> str:
     """Write a value as text in which a terminal obeys nothing, and which any terminal can print.
 
     Args:
-        value: converted by `str`; where that raises, the text says so.
+        value: converted by `read_text`.
         keep: characters that stay all the same: `LINES` for a text of several lines.
 
     Examples:
@@ -29,10 +64,7 @@ def escape_controls(value: object, keep: str = "") -> str:
         >>> escape_controls("Größe 10 × 5\\nnext", keep=LINES)
         'Größe 10 × 5\\nnext'
     """
-    try:
-        text = str(value)
-    except Exception as error:  # an error of a library whose text cannot be made
-        text = f"<{type(value).__name__} without text: {type(error).__name__}>"
+    text = read_text(value)
     if text.isprintable():
         return text
     return "".join(char if char in keep else _escape(char) for char in text)

@@ -8,9 +8,11 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from rasura.manifests.remote_files import StoreError
 
@@ -19,8 +21,34 @@ UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENO
 NO_LINKS = UNSUPPORTED | {errno.EPERM, errno.EACCES, errno.EMLINK, errno.EXDEV}
 """Errors of `os.link` beside a file that was just written: what hinders it is not the folder's permissions."""
 NO_LOCKS = UNSUPPORTED | {errno.ENOLCK}
+MOVE_AWAY = "move it away; what a run needs, the next `rasura run` makes again"
 CLAIM_S = 10.0
 """Age of a claim whose owner is believed dead: it holds one for the time of a rename."""
+
+
+def open_file(path: Path) -> IO[bytes]:
+    """Open a file for reading. What is no file is refused: a pipe would be waited for, a device may have no end.
+
+    Raises:
+        FileNotFoundError: there is none.
+        StoreError: there is a folder, a pipe, a device or a socket by its name.
+    """
+    try:
+        file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - a path's own `open` takes no opener
+    except IsADirectoryError:
+        raise StoreError(f"{path} is a folder where a file belongs; {MOVE_AWAY}") from None
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise StoreError(f"{path} is a socket or a device where a file belongs; {MOVE_AWAY}") from None
+        raise
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise StoreError(f"{path} is a pipe or a device where a file belongs; {MOVE_AWAY}")
+    return file
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 @dataclass

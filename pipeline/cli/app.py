@@ -146,13 +146,13 @@ def status(
         show_accounting(run, json)
         return
     from rasura.pipeline.run.accounting import compute_accounting, to_json_values
-    from rasura.pipeline.run.review import read_review_accounting, summarize_review
+    from rasura.pipeline.run.review import read_review_accounting, read_row_verdicts, summarize_review
 
     accounting, review, fault = compute_accounting(Store(run)), None, None
     verdicts = None
     try:
         review = read_review_accounting(Store(run))
-        verdicts = summarize_review(Store(run))
+        verdicts = summarize_review(Store(run), read_row_verdicts(Store(run)))
     except ReviewError as error:
         fault = str(error)
     if json:
@@ -253,7 +253,7 @@ def verify(
     if faults:
         echo(f"{format_count(len(faults), 'fault')} in {where}")
         if store.exists(PLAN):
-            report_mending(where, mend_run(store) if mend else None)
+            report_mending(where, faults, mend_run(store) if mend else None)
         raise typer.Exit(1)
     echo(f"{where}: all is well ({', '.join(checked)})")
 

@@ -127,15 +127,15 @@ def verify_loop(place: str, mend: bool) -> None:
     from rasura.pipeline.loop.state import Loop
     from rasura.pipeline.run.verify import verify
 
-    wrong, names, loop = 0, list[str](), Loop.open(place)
+    wrong, names, loop = list[str](), list[str](), Loop.open(place)
     for name, run in runs.list_runs(loop):
         faults, _ = verify(run, lambda rows: None)
         names.append(name)
         for fault in faults:
             echo_line(f"{name}: {fault}")
-        wrong += len(faults)
+        wrong += faults
     if wrong:
-        echo(f"{format_count(wrong, 'fault')} in {place}")
-        report_mending(place, runs.mend_loop(loop) if mend else None)
+        echo(f"{format_count(len(wrong), 'fault')} in {place}")
+        report_mending(place, wrong, runs.mend_loop(loop) if mend else None)
         raise typer.Exit(1)
     echo(f"{place}: all is well ({', '.join(names)})")

@@ -135,12 +135,18 @@ REMEDIES = {
 """Reason and remedy of an error of the file system, by its number."""
 
 
+OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""Errors that no program makes."""
+
+
 def explain(error: BaseException) -> str | None:
     """Return the sentence for an error that the user can mend; None for one that is a fault of Rasura's own."""
     if isinstance(error, RasuraError):
         return str(error)
     if isinstance(error, OSError) and error.errno in REMEDIES and error.filename is not None:
         return f"cannot read or write '{os.fsdecode(error.filename)}': {REMEDIES[error.errno]}"
+    if isinstance(error, OSError) and error.errno in OF_DISKS:  # what was printed, or a file that is open already
+        return f"cannot write the output: {REMEDIES[error.errno]}"
     if isinstance(error, FileNotFoundError | PermissionError | ConnectionError):
         return str(error)
     if isinstance(error, ModuleNotFoundError):

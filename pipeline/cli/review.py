@@ -15,6 +15,7 @@ from rasura.pipeline.cli.options import APP_SETTINGS, DefaultCommandGroup, RunAr
 from rasura.pipeline.cli.output import echo, echo_line
 
 if TYPE_CHECKING:
+    from rasura.annotator.server.review import Review
     from rasura.annotator.store.database import Database
     from rasura.annotator.store.policy import Policy
 
@@ -34,7 +35,12 @@ votes = typer.Typer(help="Export the votes of a review, or import votes into one
 
 DatabaseOption = Annotated[
     str | None,
-    typer.Option("--database", metavar="URL|FILE", help="postgresql://… or an SQLite file; RUN/review/review.sqlite."),
+    typer.Option(
+        "--database",
+        metavar="URL|FILE",
+        help="postgresql://… or an SQLite file, in place of RUN/review/review.sqlite. The server writes verdicts and "
+        "corrections into RUN/review all the same, unless the run has a review of its own there.",
+    ),
 ]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The reviewer's name.")]
 UrlOption = Annotated[
@@ -179,13 +185,11 @@ def serve(
     segmenter: SegmenterOption = None,
 ) -> None:
     """Serve the page on which people judge a run's candidates or triplets, and correct masks."""
-    from rasura.annotator.exchange.publish import fetch_votes
+    from rasura.annotator.exchange.publish import fetch_reviews
     from rasura.annotator.server.address import EVERY_ADDRESS, bind_socket, format_url
     from rasura.annotator.server.app import create_app, serve_app
     from rasura.annotator.server.middleware import LOOPBACK, parse_host
     from rasura.annotator.server.review import Review
-    from rasura.annotator.stats.accounting import read_accounting
-    from rasura.annotator.store import reviewers as people
     from rasura.annotator.store.items import refresh_queue
     from rasura.annotator.store.server_lock import lock_server, store_address
     from rasura.manifests.storage import Store
@@ -201,24 +205,42 @@ def serve(
     ):
         refresh_queue(Store(run), review_database, policy, flow or [])
         if Store(run).local is None:
-            fetch_votes(Store(run), review_database, policy)
+            fetch_reviews(Store(run), review_database, policy, check_drawing)
         own_url = format_url(host, bound.getsockname()[1])
         note_address(own_url)
         review_database.write(lambda connection: store_address(connection, public_url or own_url))
-        with review_database.read() as connection:
-            reviewers, counts = people.count_active(connection), read_accounting(connection)
         names = [url.partition("://")[2] for url in (own_url, public_url) if url]
         hosts = (*LOOPBACK, *map(parse_host, names))
         state = Review(Store(run), review_database, policy, flow or [], hosts, public_url)
         app = create_app(replace(state, repairer=open_repair(segmenter), check_drawing=check_drawing))
-        echo(f"{format_count(counts.candidates, 'item')}, {counts.voted} of them voted")
-        echo(f"review: {public_url or own_url}/")
-        if host in EVERY_ADDRESS and not public_url:
-            echo("only this machine can open it: name with --public-url the address that reviewers type")
-        if not reviewers:
-            echo(f"nobody can sign in yet: {_make_hint(run, database)}")
+        _print_start(state, public_url or own_url, host in EVERY_ADDRESS and not public_url, _make_hint(run, database))
         if not serve_app(app, bound, proxies):
             raise typer.Exit(1)
+
+
+def _print_start(state: "Review", url: str, is_hidden: bool, hint: str) -> None:
+    """Print what is served, and what keeps people or verdicts from where they are to get.
+
+    Args:
+        state: of the server.
+        url: that reviewers type.
+        is_hidden: no other machine can open this address.
+        hint: the command that adds the first reviewer.
+    """
+    from rasura.annotator.exchange.publish import find_other_review
+    from rasura.annotator.stats.accounting import read_accounting
+    from rasura.annotator.store.reviewers import count_active
+
+    with state.database.read() as connection:
+        reviewers, counts = count_active(connection), read_accounting(connection)
+    echo(f"{format_count(counts.candidates, 'item')}, {counts.voted} of them voted")
+    echo(f"review: {url}/")
+    if other := find_other_review(state.run, state.database):
+        echo(other)
+    if is_hidden:
+        echo("only this machine can open it: name with --public-url the address that reviewers type")
+    if not reviewers:
+        echo(f"nobody can sign in yet: {hint}")
 
 
 @review.command()
@@ -315,7 +337,7 @@ def export_votes(
             count = export_label_studio(connection, Path(out), PictureReader(Store(run)))
             echo(f"{out}/label-studio.json: {format_count(count, 'task')}")
     entries, items = format_count(result.entries, "entry of the log"), format_count(result.verdicts, "item")
-    masks = f", {format_count(corrected, 'corrected mask')}" if corrected else ""
+    masks = f", {format_count(corrected, 'mask')} corrected" if corrected else ""
     grounds = f", {format_count(drawings, 'drawing')} of the ground" if drawings else ""
     echo(f"{out}: {entries}, {items} with a verdict{masks}{grounds}")
     for origin in unnamed:

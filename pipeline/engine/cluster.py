@@ -9,7 +9,7 @@ import stat
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -97,29 +97,44 @@ def cluster(engine: EngineSettings) -> Iterator[None]:
         # nobody looks at its metrics here, and on two cores collecting them is felt
         os.environ.setdefault("RAY_enable_metrics_collection", "0")
     os.environ["PYTHONPATH"] = os.pathsep.join(list_import_paths())
-    if find_address() is None and "ray" not in sys.modules:
-        # the ports of a Ray on this machine are open to whoever reaches it: a random token, read at import, keeps them
-        # out; a mode that the user has set stays
+    if find_address() is None:
+        # the ports of a Ray on this machine are open to whoever reaches it: a random token keeps them out; a mode that
+        # the user has set stays
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         # and its servers listen to this machine alone: Ray's switch for systems where it starts no clusters
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         # Ray's processes that outlive it give up after this time, and not after a minute
         os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "20")
+    was_imported = "ray" in sys.modules
     import ray
 
-    try:
-        with _keep_sigterm_handler():
+    if was_imported and find_address() is None:
+        _read_environment_again()
+    with _keep_sigterm_handler() as take_back:
+        try:
             start_ray(engine, ray)
-        with contextlib.redirect_stdout(_WithoutRaylet(sys.stdout)):
-            yield
-    finally:
-        if _started and _started[-1].find_ended_server():  # Ray waits for it, and may end this process meanwhile
-            _started[-1].kill()
-        with contextlib.suppress(Exception):  # what ended the run is not hidden by an end that fails
-            ray.shutdown()
-        while _started:
-            _started.pop().kill()
+            take_back()
+            with contextlib.redirect_stdout(_WithoutRaylet(sys.stdout)):
+                yield
+        finally:
+            if _started and _started[-1].find_ended_server():  # Ray waits for it, and may end this process meanwhile
+                _started[-1].kill()
+            with contextlib.suppress(Exception):  # what ended the run is not hidden by an end that fails
+                ray.shutdown()
+            while _started:
+                _started.pop().kill()
+
+
+def _read_environment_again() -> None:
+    """Have a Ray that was imported before read what it reads from the environment when it is imported."""
+    from ray._private import ray_constants
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+    switch = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    ray_constants.ENABLE_RAY_CLUSTER = ray_constants.env_bool(switch, ray_constants.ENABLE_RAY_CLUSTER)
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 def start_ray(engine: EngineSettings, ray: Any) -> None:
@@ -135,6 +150,9 @@ def start_ray(engine: EngineSettings, ray: Any) -> None:
         gpus = custom.pop(GPU, None)
         settings |= {
             "address": "local",
+            # Ray would have workers import from the working folder before all others, where a file may hide a package;
+            # they import from it last, as this process does (PYTHONPATH)
+            "job_config": ray.job_config.JobConfig(_client_job=True),
             "num_cpus": engine.workers or os.cpu_count() or 1,
             "num_gpus": None if gpus is None else int(gpus),
             "resources": custom,
@@ -218,20 +236,34 @@ def check_servers() -> None:
 
 
 @contextlib.contextmanager
-def _keep_sigterm_handler() -> Iterator[None]:
-    """Keep the process's handler of SIGTERM, where it has one: Ray sets its own, which ends without a word."""
-    handler = signal.getsignal(signal.SIGTERM)
-    is_ours = callable(handler) and threading.current_thread() is threading.main_thread()
-    try:
-        yield
-    except SystemExit:
-        if not is_ours:
-            raise
-        signal.signal(signal.SIGTERM, handler)
-        signal.raise_signal(signal.SIGTERM)
-    finally:
+def _keep_sigterm_handler() -> Iterator[Callable[[], None]]:
+    """Keep the process's way to end by SIGTERM: Ray sets its own, which prints a stack and may end in an abort.
+
+    Yields:
+        A function that takes the signal back from Ray, once that is started. By default, what cleans up is then run.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    is_ours = before is not None and threading.current_thread() is threading.main_thread()
+    handler = _exit_in_order if before == signal.SIG_DFL else before
+
+    def take_back() -> None:
         if is_ours:
             signal.signal(signal.SIGTERM, handler)
+
+    try:
+        yield take_back
+    except SystemExit:
+        if is_ours and signal.getsignal(signal.SIGTERM) != handler:  # it is Ray's own that ended it, at the start
+            take_back()
+            signal.raise_signal(signal.SIGTERM)
+        raise
+    finally:
+        if is_ours:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _exit_in_order(number: int, frame: object) -> None:
+    sys.exit(128 + number)
 
 
 def is_started() -> bool:

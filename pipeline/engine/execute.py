@@ -5,24 +5,24 @@ that runs out of GPU memory is halved. A fault of the surroundings costs none: t
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from rasura.manifests.checks.rows import find_size_fault, list_sizes
 from rasura.manifests.ids import assign_split, is_split_name
+from rasura.manifests.safety.text import describe_error, make_text
 from rasura.manifests.schemas import Kind, encode_records
 from rasura.manifests.shards import RejectedRow, StageCount
-from rasura.networks.batches import free_gpu_memory, is_out_of_memory
+from rasura.networks.batches import free_gpu_memory
 from rasura.pipeline.engine.faults import (
     SurroundingsFault,
-    describe_error,
     find_damaged_place,
     is_fault_of_surroundings,
     is_short_of_memory,
-    make_text,
 )
-from rasura.pipeline.engine.outputs import find_output_fault
+from rasura.pipeline.engine.outputs import describe_value, find_change_fault, find_output_fault
 from rasura.pipeline.recipe.specs import Group, StageSpec
 from rasura.stages.stage import Kept, Outcome, Record, Rejected, Stage
 
@@ -30,6 +30,9 @@ DETAIL_LENGTH = 500
 WRITE = "write"  # name of the last step in counts and marks: a shard's rows are encoded
 WRITE_LIMIT_S = 120.0  # to encode one record's pictures
 INPUT = "_input"  # the flow's input that a record descends from; the engine's own, never on disk
+SIZED = "_sized"  # the stage that last changed the size of one of its pictures; the same
+NO_OUTPUT = "no output"
+"""Reason of inputs of which a stage kept no record."""
 
 
 @dataclass
@@ -112,8 +115,6 @@ def run_batch(
     """
     try:
         return _check_outputs(_attempt(name, stage, batch, limit_s, monitor), reads_inputs)
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:  # a library that calls sys.exit(), a panic in native code: a record's fault too
         ids = [str(record["id"]) for record in batch]
         if is_fault_of_surroundings(error, reads_inputs):
@@ -121,8 +122,8 @@ def run_batch(
         if len(batch) == 1:
             if is_short_of_memory(error):
                 raise SurroundingsFault(name, ids, describe_error(error), memory=True) from error
-            return [error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")]
-        if is_out_of_memory(error):
+            return [error if isinstance(error, Exception) else RuntimeError(describe_error(error))]
+        if is_short_of_memory(error):
             free_gpu_memory()
             half = len(batch) // 2
             parts = (batch[:half], batch[half:])
@@ -163,7 +164,7 @@ def run_batches(
     batches = split_batches([records[k] for k in order], size, quarantine.isolated)
     outcomes: list[Outcome | Exception] = []
     alone = [quarantine.one_by_one or batch[0]["id"] in quarantine.isolated for batch in batches]
-    for batch, *neighbours in zip(batches, alone, [*alone[1:], False], strict=True):
+    for batch, *neighbours in zip(batches, alone, [*alone, False][1:], strict=True):
         monitor.lingers = any(neighbours)  # a death between two records is the earlier one's
         stripped = [_strip_input(record) for record in batch]
         try:
@@ -196,25 +197,32 @@ def split_batches(records: Sequence[Record], size: int, isolated: frozenset[str]
     return batches
 
 
-def complete_record(spec: StageSpec, record: Record, output: Record, weights: Mapping[str, str]) -> Record:
+def complete_record(
+    spec: StageSpec, record: Record, output: Record, weights: Mapping[str, str], splits: Collection[str] = ()
+) -> Record:
     """Add to a stage's output the columns that every row carries, and keep only those that it may have.
 
     Columns that a stage does not mention are passed on from its input.
 
     Raises:
-        ValueError: a column of the stage is not declared, is left out or has a value of another kind; or a split's name
-            is no word.
+        ValueError: a column of the stage is not declared, is left out or has a value of another kind; a split's name
+            is no word, or none of the recipe's, where a stage changed it; or the stage took away what every row has.
     """
     if fault := find_output_fault(spec.columns, record, output):
         raise ValueError(f"stage '{spec.name}': {fault}")
     row = record | output
     if row.get("split") is not None and not is_split_name(row["split"]):  # it becomes a part of file names
         raise ValueError(f"split {row['split']!r} is no word of at most 64 letters, digits and underscores")
+    stored = {name: row.get(name) for name in spec.columns}
+    if not spec.is_source and (fault := find_change_fault(record, stored, splits, spec.params.values())):
+        raise ValueError(f"stage '{spec.name}': {fault}")
     if row["id"] != record["id"] and row.get("parents") == record.get("parents"):
         row["parents"] = [record["id"]]
     row["stages"] = {**(row.get("stages") or {}), spec.name: spec.version}
     row["weights"] = {**(row.get("weights") or {}), **weights}
-    return {name: row.get(name) for name in spec.columns} | {INPUT: record.get(INPUT, record["id"])}
+    sized = record.get(SIZED) if list_sizes(row) == list_sizes(record) else spec.name
+    hidden = {INPUT: record.get(INPUT, record["id"]), SIZED: sized}
+    return {name: row.get(name) for name in spec.columns} | hidden
 
 
 def add_provenance(record: Record, seed: int, splits: Mapping[str, float]) -> Record:
@@ -241,7 +249,7 @@ def _check_new_ids(spec: StageSpec, outputs: Sequence[Record], ids: set[str]) ->
 
 
 def _strip_input(record: Record) -> Record:
-    return {key: value for key, value in record.items() if key != INPUT}
+    return {key: value for key, value in record.items() if key not in (INPUT, SIZED)}
 
 
 def _describe_drop(record: Record, stage: str, outcome: str, reason: str, detail: object) -> RejectedRow:
@@ -285,11 +293,14 @@ def run_stage(
     for record, outcome in zip(alive, run_batches(spec, stage, alive, quarantine, monitor), strict=True):
         if isinstance(outcome, Kept):
             try:
-                outputs = [complete_record(spec, record, dict(new), weights) for new in outcome.records]
+                outputs = [complete_record(spec, record, dict(new), weights, splits) for new in outcome.records]
                 _check_new_ids(spec, outputs, ids)
             except Exception as error:
                 outcome = error
             else:
+                if not outputs:
+                    drop(record, "rejected", NO_OUTPUT, "the stage kept no record of it")
+                    continue
                 count.kept += 1
                 for name in (type(error).__name__ for error in outcome.errors):
                     count.failed_outputs[name] = count.failed_outputs.get(name, 0) + 1
@@ -299,7 +310,7 @@ def run_stage(
         elif isinstance(outcome, Exception):
             drop(record, "failed", type(outcome).__name__, outcome)
         elif not isinstance(outcome, Kept):
-            drop(record, "failed", "TypeError", f"the stage returned {outcome!r:.60}, no Kept or Rejected")
+            drop(record, "failed", "TypeError", f"the stage returned {describe_value(outcome)}, no Kept or Rejected")
     count.out = len(kept)
     return kept, dropped, count
 
@@ -347,6 +358,7 @@ def encode_shard(
     """
     count = StageCount(WRITE, inputs=len(shard.records))
     parts, failed = [encode_records([], columns)], []
+    is_triplet = {"source", "target", "mask"} <= set(columns)
     monitor.lingers = quarantine.one_by_one
     for record in sorted(shard.records, key=lambda record: str(record["id"])):
         id = str(record["id"])
@@ -355,6 +367,8 @@ def encode_shard(
         monitor.start(count.stage, [id], WRITE_LIMIT_S)
         try:
             if not reason:
+                if is_triplet and (fault := find_size_fault(record)):
+                    raise ValueError(f"stage '{record.get(SIZED)}': {fault}")
                 parts.append(encode_records([_strip_input(record)], columns))
         except Exception as error:
             if is_fault_of_surroundings(error, False) or is_short_of_memory(error):

@@ -5,9 +5,13 @@ never keeps a run from its end; what a disk, a network, a node or a neighbour do
 """
 
 import errno
+import os
+import socket
+import ssl
 from collections.abc import Iterable, Iterator, Sequence
 
 from rasura.manifests.errors import RunError, StorageError
+from rasura.manifests.safety.text import read_text
 from rasura.manifests.shards import DamagedFile, MissingFile
 from rasura.networks.batches import is_out_of_memory
 
@@ -22,8 +26,13 @@ CLIENT_PACKAGES = frozenset(
     ["botocore", "aiobotocore", "aiohttp", "s3fs", "gcsfs", "adlfs", "requests", "urllib3", "httpx", "httpcore"]
 )
 """Clients of object stores and servers: what they raise is about the connection, not about a row."""
+SURROUNDINGS_TEXTS = (
+    *(os.strerror(getattr(errno, name)) for name in ("EIO", "ENOSPC", "EDQUOT", "EROFS", "ESTALE", "EMFILE", "ENFILE")),
+    *(os.strerror(errno.ENOMEM), "can't start new thread"),
+    *("database or disk is full", "disk I/O error", "database is locked"),  # SQLite's
+)
+"""Texts of errors without a number: of Python, SQLite, and libraries in C++ and Rust, which pass on the system's."""
 FIRST_PAUSE_S = 1.0
-LONGEST_TEXT = 300
 
 
 class SurroundingsFault(RuntimeError):
@@ -65,27 +74,35 @@ class BackOff:
     """How long shards wait before they are tried again: 1 s, then twice as long each time.
 
     Args:
-        patience_s: seconds that a shard waits in all; after them it is set aside.
+        patience_s: seconds after its first fault for which a shard is tried again; after them it is set aside. The
+            tries count: a server that is away may have each of them wait for most of a minute.
 
     Examples:
-        >>> waits = BackOff(5)
-        >>> [waits.lengthen(0) for _ in range(4)]
+        >>> waits = BackOff(5.0)
+        >>> [waits.lengthen(0, now) for now in (0, 1, 3, 5)]
         [1.0, 2.0, 2.0, None]
+        >>> waits.lengthen(1, 0), waits.lengthen(1, 40)
+        (1.0, None)
     """
 
     def __init__(self, patience_s: float) -> None:
         self.patience_s = patience_s
         self._next: dict[int, float] = {}
-        self._left: dict[int, float] = {}
+        self._first: dict[int, float] = {}
 
-    def lengthen(self, shard: int) -> float | None:
+    def lengthen(self, shard: int, now: float) -> float | None:
         """Return the seconds that a shard waits after one more fault; None where its patience has ended."""
-        left = self._left.setdefault(shard, self.patience_s)
+        left = self.patience_s - (now - self._first.setdefault(shard, now))
         if left <= 0:
             return None
         wait = min(left, self._next.get(shard, FIRST_PAUSE_S))
-        self._left[shard], self._next[shard] = left - wait, 2 * self._next.get(shard, FIRST_PAUSE_S)
+        self._next[shard] = 2 * self._next.get(shard, FIRST_PAUSE_S)
         return wait
+
+    def forget(self, shard: int) -> None:
+        """Forget the faults of a shard: it has got further."""
+        self._first.pop(shard, None)
+        self._next.pop(shard, None)
 
 
 def is_fault_of_surroundings(error: BaseException, reads_inputs: bool) -> bool:
@@ -99,20 +116,26 @@ def is_fault_of_surroundings(error: BaseException, reads_inputs: bool) -> bool:
         True
         >>> is_fault_of_surroundings(OSError("image file is truncated"), True)
         False
+        >>> is_fault_of_surroundings(RuntimeError("I/O error: No space left on device (os error 28)"), False)
+        True
         >>> missing = FileNotFoundError(errno.ENOENT, "No such file or directory")
         >>> is_fault_of_surroundings(missing, True), is_fault_of_surroundings(missing, False)
         (True, False)
     """
-    if isinstance(error, (RunError, StorageError, ImportError)):
-        return True
-    if reads_inputs and isinstance(error, (FileNotFoundError, NotADirectoryError)):
+    kinds = (RunError, StorageError, ImportError, *((FileNotFoundError, NotADirectoryError) if reads_inputs else ()))
+    if any(isinstance(member, kinds) for member in _list_members(error)):
         return True
     return any(_is_of_surroundings(link) for link in _follow_causes(error))
 
 
 def is_short_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that there was not enough memory, of the machine or of a card."""
-    return isinstance(error, MemoryError) or is_out_of_memory(error)
+    """Return whether an error says that there was not enough memory, of the machine or of a card.
+
+    Examples:
+        >>> is_short_of_memory(ExceptionGroup("two views", [MemoryError(), ValueError("no horizon")]))
+        True
+    """
+    return any(is_out_of_memory(link) for link in _follow_causes(error))
 
 
 def find_damaged_place(error: BaseException) -> str:
@@ -124,44 +147,36 @@ def find_damaged_place(error: BaseException) -> str:
     return next((link.place for link in damaged if not isinstance(link, MissingFile)), "")
 
 
-def make_text(value: object) -> str:
-    """Return what a stage says as text on one line that can be written anywhere, whatever it is.
-
-    Examples:
-        >>> make_text("no\\npicture \\udce9"), make_text(["list"])
-        ('no picture \\\\udce9', "['list']")
-    """
-    try:
-        text = str(value)
-    except Exception as error:
-        text = f"(its text cannot be read: {type(error).__name__})"
-    return " ".join(text.encode("utf-8", "backslashreplace").decode().split())
-
-
-def describe_error(error: BaseException) -> str:
-    """Return the class and the text of an error, on one line.
-
-    Examples:
-        >>> describe_error(ValueError("no\\npicture"))
-        'ValueError: no picture'
-    """
-    return f"{type(error).__name__}: {make_text(error)}"[:LONGEST_TEXT]
-
-
 def _is_of_surroundings(error: BaseException) -> bool:
-    if isinstance(error, (ConnectionError, TimeoutError)):
+    if isinstance(error, (ConnectionError, TimeoutError, socket.gaierror, socket.herror, ssl.SSLError)):
         return True
-    if isinstance(error, OSError) and error.errno in SURROUNDINGS_ERRNOS:
-        return True
-    package = type(error).__module__.split(".")[0]
-    return package in CLIENT_PACKAGES or type(error).__module__ in ("urllib.error", "http.client")
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in SURROUNDINGS_ERRNOS or _is_of_client(error)
+    return _is_of_client(error) or any(text in read_text(error) for text in SURROUNDINGS_TEXTS)
+
+
+def _is_of_client(error: BaseException) -> bool:
+    module = type(error).__module__
+    return module.split(".")[0] in CLIENT_PACKAGES or module in ("urllib.error", "http.client")
+
+
+def _list_members(error: BaseException) -> list[BaseException]:
+    """List the errors of a group, of groups in it, too; an error that is no group alone."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [member for part in error.exceptions for member in _list_members(part)]
 
 
 def _follow_causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and those from which it was raised: a decoder may have wrapped that of a disk."""
+    """Yield an error, the members of a group, and those from which each was raised: a decoder may have wrapped that of
+    a disk."""
     followed: set[int] = set()
-    link: BaseException | None = error
-    while link is not None and id(link) not in followed:
+    waiting = [error]
+    while waiting:
+        link = waiting.pop()
+        if id(link) in followed:
+            continue
         followed.add(id(link))
         yield link
-        link = link.__cause__ or link.__context__
+        waiting += _list_members(link)
+        waiting += [cause for cause in (link.__cause__ or link.__context__,) if cause is not None]

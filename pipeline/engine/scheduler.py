@@ -15,6 +15,7 @@ from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, Ray
 
 from rasura.manifests.errors import RunError
 from rasura.manifests.run_layout import RunPlace, read_place
+from rasura.manifests.safety.text import describe_error
 from rasura.manifests.storage import Store
 from rasura.pipeline.engine.cluster import check_servers
 from rasura.pipeline.engine.execution import (
@@ -29,7 +30,7 @@ from rasura.pipeline.engine.execution import (
     describe_delays,
     make_failure,
 )
-from rasura.pipeline.engine.faults import BackOff, SurroundingsFault, describe_error, is_fault_of_surroundings
+from rasura.pipeline.engine.faults import BackOff, SurroundingsFault, is_fault_of_surroundings
 from rasura.pipeline.engine.measured import Figures, apply_figures, find_file, read_figures, write_figures
 from rasura.pipeline.engine.nodes import Node, NotEnoughResources
 from rasura.pipeline.engine.placement import FlowPlacement, place_flow, place_workers
@@ -238,6 +239,7 @@ class Engine:
     def _finish_task(self, state: FlowExecution, handle: WorkerHandle, report: Any, value: dict[str, Any]) -> None:
         running = handle.take(report)
         shard, group = running.task.shard, running.task.group
+        state.back_off.forget(shard)
         if size := value.pop("card_bytes", 0):
             cards = self._measured.setdefault(state.groups[group].demand.key, {})
             cards[value["card"]] = max(size, cards.get(value["card"], 0))
@@ -259,7 +261,7 @@ class Engine:
         task = handle.take(report).task
         if fault.memory:
             state.crashes.count_lack_of_memory(fault)
-        wait = None if fault.damaged else state.back_off.lengthen(task.shard)
+        wait = None if fault.damaged else state.back_off.lengthen(task.shard, time.monotonic())
         if wait is not None:
             state.delayed.append(DelayedTask(task, time.monotonic() + wait, handle, fault))
             return
@@ -321,7 +323,7 @@ def _describe_task_error(error: RayTaskError) -> str:
     is_plain = isinstance(cause, RunError) or type(cause).__name__ == "SetupFailed"
     if is_fault_of_surroundings(cause, reads_inputs=False) and not is_plain:
         return f"a worker cannot go on: {describe_error(cause)}"
-    return str(cause) if is_plain else f"{cause!r}\n{error}"
+    return str(cause) if is_plain else f"{describe_error(cause)}\n{error}"
 
 
 def _check_cluster() -> None:

@@ -1,19 +1,21 @@
 """The actor: one process that runs groups of stages on shards and commits them."""
 
 import contextlib
+import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rasura.manifests.run_layout import RunPlace, check_place, table_path
+from rasura.manifests.safety.text import describe_error
 from rasura.manifests.shards import commit
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
 from rasura.networks.cards import hide_cards
 from rasura.pipeline.engine.crash_marks import MarkFile
 from rasura.pipeline.engine.execute import PartialShard, Quarantine, encode_shard, run_group
-from rasura.pipeline.engine.faults import SurroundingsFault, describe_error
+from rasura.pipeline.engine.faults import SurroundingsFault
 from rasura.pipeline.recipe.specs import FlowPlan, Group
 from rasura.stages.stage import Record, Source, Stage
 
@@ -56,6 +58,8 @@ class Worker:
         self.marks = MarkFile()
         self.tables = Tables(self.run)
         self._groups: dict[str, list[Stage]] = {}
+        # who stops a run stops its driver, which ends its workers: a KeyboardInterrupt here is a stage's own
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         with contextlib.suppress(ImportError):
             import cv2
 
@@ -101,10 +105,8 @@ class Worker:
                         stage.tables, stage.columns = self.tables, tuple(spec.columns)
                     stage.on_progress = self.marks.report
                     stage.setup()
-                except Exception as error:
-                    raise SetupFailed(
-                        f"stage '{spec.name}' cannot be set up: {type(error).__name__}: {error}"
-                    ) from error
+                except BaseException as error:  # also a library that calls sys.exit()
+                    raise SetupFailed(f"stage '{spec.name}' cannot be set up: {describe_error(error)}") from error
                 self.marks.stop()
                 stages.append(stage)
             self._groups[key] = stages

@@ -46,6 +46,10 @@ class LoopTables(Tables):
         for ref in refs:
             self._ids[ref.run, ref.table].add(ref.id)
         self._names = {f"{run} {table}": (run, table) for run, table in self._ids}
+        self._refs = refs
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.run, self._refs, self._annotations)
 
     def names(self) -> list[str]:
         return list(self._names)

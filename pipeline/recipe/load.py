@@ -221,6 +221,8 @@ def read_text(file: str | Path) -> str:
     near = [str(other) for other in (path if path.is_dir() else path.parent).glob("*.yaml")]
     if path.is_dir():
         raise RecipeError(f"'{file}' is a folder; name the recipe in it ({list_nearest(str(file), near)})")
+    if path.is_symlink() and not path.exists():
+        raise RecipeError(f"'{file}' is a link that leads to no file; name the recipe itself")
     if not path.exists():
         raise RecipeError(f"there is no recipe '{file}'" + (f"; {suggest(str(file), near)}" if near else ""))
     if not path.is_file():

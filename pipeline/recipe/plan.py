@@ -22,6 +22,7 @@ from rasura.pipeline.recipe.load import Fault, FaultyRecipe, describe_faults, lo
 from rasura.pipeline.recipe.missing import count_inputs, find_givers, find_missing, find_value
 from rasura.pipeline.recipe.overrides import Overrides
 from rasura.pipeline.recipe.positions import KeyPath, Positions
+from rasura.pipeline.recipe.repeats import find_repeat
 from rasura.pipeline.recipe.resolve import (
     ResolvedStage,
     ask_for_pictures,
@@ -229,6 +230,9 @@ class _Planner:
             elif name in self.plans:
                 if origins := [other for other in self._list_origins(name) if other in names]:
                     message = f"the rows of flow '{name}' are rows of '{origins[0]}', and would be there twice"
+                    self.add_fault(("dataset", "flows", index), f"{message}; keep one of the two flows")
+                elif other := find_repeat(self.plans, name, names[:index]):
+                    message = f"the rows of flow '{name}' have the ids of those of '{other}': they are made of the same"
                     self.add_fault(("dataset", "flows", index), f"{message}; keep one of the two flows")
                 columns = self.plans[name].full_columns
                 if missing := [column for column in TRIPLET_COLUMNS if column not in columns]:

@@ -49,7 +49,7 @@ def cut_into_shards(flow: FlowPlan, source: Source, context: RunContext) -> List
     """
     items = source.items(context)
     context.write_passed_over()
-    scenes = join_scenes(items, read_scenes(context.run, context.earlier))
+    scenes = join_scenes(items, read_scenes(context.run, context.earlier), context.map_jobs)
     if not flow.upstream:
         write_scenes(context.run, flow.name, scenes)
     warning = describe_divided_scenes(items, str(getattr(source.params, "path", flow.name)))

@@ -9,21 +9,22 @@ from itertools import takewhile
 from typing import Any
 
 from rasura.manifests.compacted.commit_log import CommitLog, read_commit_log
-from rasura.manifests.compacted.manifest import NO_RECORDS, CommitRecords, read_manifest, write_manifest
+from rasura.manifests.compacted.manifest import read_manifest, write_manifest
 from rasura.manifests.run_layout import MANIFEST, WORK, NoRun, commit_path, read_plan, table_path
-from rasura.manifests.shards import CommitRecord, DamagedFile
+from rasura.manifests.shards import CommitRecord
 from rasura.manifests.storage import Store
 from rasura.pipeline.engine.metrics import export_commit
 from rasura.pipeline.recipe.plan import Plan
 from rasura.pipeline.recipe.shards import StoredShards
 from rasura.pipeline.recipe.specs import FlowPlan
 from rasura.pipeline.run.accounting import count_flow
-from rasura.pipeline.run.commits import check_commits, list_failed_shards
+from rasura.pipeline.run.commits import check_commits, compact_records, list_failed_shards, read_table_manifest
 from rasura.pipeline.run.events import EventLog
 from rasura.pipeline.run.listing import list_stored_shards
 from rasura.pipeline.run.outcome import FlowOutcome, check_failures, count_failures, summarize_flow
 from rasura.pipeline.run.progress import Progress
 from rasura.pipeline.run.starter import EngineStarter
+from rasura.pipeline.run.workers import MANY_ITEMS
 from rasura.stages.sources.listing import MissingInput
 
 
@@ -73,7 +74,7 @@ def _make_table(attempt: _Attempt, flow: FlowPlan) -> FlowOutcome:
     if attempt.sample is not None:
         shards = shards.draw_sample(attempt.sample)
     table = attempt.store.sub(table_path(flow.name))
-    before, columns, full_columns = _read_manifest(table)
+    before, columns, full_columns = read_table_manifest(table)
     ids = shards.ids
     commits, damaged = read_commit_log(table, ids, before)
     again: list[str] = []
@@ -93,19 +94,15 @@ def _make_table(attempt: _Attempt, flow: FlowPlan) -> FlowOutcome:
         attempt.progress.print(f"{flow.name}: all {shards.inputs} inputs are done")
     is_current = not todo and before.shards == ids
     if not is_current or columns != flow.columns or full_columns != flow.full_columns:
-        write_manifest(table, commits.iterate(ids), flow.columns, flow.full_columns)
+        if shards.inputs > MANY_ITEMS:
+            commits.write_part()
+            attempt.engine.run_task(compact_records, table, ids, flow.columns, flow.full_columns)
+        else:
+            write_manifest(table, commits.iterate(ids), flow.columns, flow.full_columns)
         before, *_ = read_manifest(table)
     commits.delete_parts()
     accounting = count_flow(flow.name, [spec.name for spec in flow.stages], before)
     return summarize_flow(attempt.store, accounting, before, flow.upstream)
-
-
-def _read_manifest(table: Store) -> tuple[CommitRecords, Mapping[str, str], Mapping[str, str]]:
-    """Read the manifest of a table; a damaged one is as good as none, since the commit records say the same."""
-    try:
-        return read_manifest(table)
-    except DamagedFile:
-        return NO_RECORDS, {}, {}
 
 
 def _list_inputs(attempt: _Attempt, flow: FlowPlan) -> StoredShards:

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from itertools import starmap
 from typing import Any
 
 from rasura.manifests.compacted.listing import Listing, ListingIndex, open_listing, read_listing_index, write_listing
@@ -12,16 +13,13 @@ from rasura.manifests.run_layout import scenes_path
 from rasura.manifests.storage import Store
 from rasura.pipeline.recipe.shards import StoredShards, cut_into_shards
 from rasura.pipeline.recipe.specs import FlowPlan
-from rasura.pipeline.run.workers import map_on_workers
+from rasura.pipeline.run.workers import MANY_ITEMS, map_on_workers
 from rasura.stages.sources.files import RunContext, map_in_threads
 from rasura.stages.sources.listing import SourceFile
 from rasura.stages.stage import Source
 
 FORMAT = 1
 """Version of how items are listed and cut into shards: another one lists the inputs of a run anew."""
-MANY_ITEMS = 20_000
-"""Inputs from which on a flow is listed on a worker, so that the driver's memory does not grow with them."""
-
 PART_BYTES = 256 * 2**20
 PART_FILES = 1000
 
@@ -131,8 +129,8 @@ def write_shards(
         made = flow.stages[0].make()
         assert isinstance(made, Source)
         source = made
-    map_files = map_in_threads if is_driver else map_files_on_workers
-    context = RunContext(run, flow.name, source.seed, map_files=map_files, earlier=earlier)
+    map_files, map_jobs = (map_in_threads, starmap) if is_driver else (map_files_on_workers, map_on_workers)
+    context = RunContext(run, flow.name, source.seed, map_files=map_files, map_jobs=map_jobs, earlier=earlier)
     shards, warning = cut_into_shards(flow, source, context)
     pairs = ((shard.id, shard.items) for shard in shards)
     try:

@@ -1,5 +1,6 @@
 """A run's review in the run's accounting: rows that people have judged, are judging, and still have to; verdicts."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rasura.manifests.errors import ReviewError
@@ -9,6 +10,7 @@ from rasura.stages.correction.source import BadCorrections, read_corrections
 
 if TYPE_CHECKING:
     from rasura.annotator.exchange.summary import ReviewSummary
+    from rasura.annotator.exchange.verdicts import RowVerdict
     from rasura.annotator.stats.accounting import ReviewAccounting
 
 
@@ -44,35 +46,46 @@ def read_review_verdicts(run: Store, database: str | None = None) -> dict[tuple[
     Raises:
         ReviewError: it cannot be read.
     """
-    if database is None and not _has_review(run):
-        return {}
-    from rasura.annotator.exchange.verdicts import read_verdicts
-
-    return {(row.flow, id): row.verdict or "unsure" for id, row in read_verdicts(run, database).items()}
+    return {(row.flow, id): row.verdict or "unsure" for id, row in read_row_verdicts(run, database).items()}
 
 
-def _has_review(run: Store) -> bool:
-    """Return True where a run has a review, or the verdicts of one that is kept elsewhere."""
-    place = run.find(REVIEW_DATABASE)
-    return (place is not None and place.is_file()) or run.exists(PUBLISHED_VERDICTS)
+def read_row_verdicts(run: Store, database: str | None = None) -> "dict[str, RowVerdict]":
+    """Read people's verdicts on the rows of a run by row id; none where it has no review.
 
-
-def summarize_review(run: Store) -> "ReviewSummary | None":
-    """Summarize people's verdicts on the rows of a run, and the corrected masks; None where there are none.
-
-    A review that is kept elsewhere counts with what its server has published into the run.
+    Args:
+        run: the run.
+        database: as of `read_review_verdicts`.
 
     Raises:
-        ReviewError: its database, or what its server has published, cannot be read.
+        ReviewError: it cannot be read.
     """
-    if not _has_review(run):
-        return None
-    from rasura.annotator.exchange.summary import summarize_verdicts
-    from rasura.annotator.exchange.verdicts import read_verdicts
+    if database is None:
+        place = run.find(REVIEW_DATABASE)
+        if not (place is not None and place.is_file()) and not run.exists(PUBLISHED_VERDICTS):
+            return {}
+    try:
+        from rasura.annotator.exchange.verdicts import read_verdicts
+    except ImportError as error:
+        raise ReviewError(f"the run's review cannot be read without {error.name}: install rasura[review]") from None
+    return read_verdicts(run, database)
 
-    verdicts = read_verdicts(run)
+
+def summarize_review(run: Store, verdicts: "Mapping[str, RowVerdict]") -> "ReviewSummary | None":
+    """Summarize people's verdicts on the rows of a run, and the corrected masks; None where there are none.
+
+    Args:
+        run: the run.
+        verdicts: on its rows (`read_row_verdicts`).
+
+    Raises:
+        ReviewError: what its server has published of the masks cannot be read.
+    """
     try:
         corrected = {row["row_id"] for row in read_corrections(run)} if run.exists(CORRECTIONS) else set[str]()
     except BadCorrections as error:
         raise ReviewError(str(error)) from None
-    return summarize_verdicts(verdicts, len(corrected)) if verdicts or corrected else None
+    if not verdicts and not corrected:
+        return None
+    from rasura.annotator.exchange.summary import summarize_verdicts
+
+    return summarize_verdicts(verdicts, len(corrected))

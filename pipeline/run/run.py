@@ -3,13 +3,15 @@
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import starmap
 from pathlib import Path
 
 import yaml
 
-from rasura.manifests.formats.parquet_export import compute_export_key, export_dataset
-from rasura.manifests.formats.target import check_target
+from rasura.manifests.formats.dataset_rows import find_superseded
+from rasura.manifests.formats.parquet_export import COPIES, compute_export_key, export_dataset
+from rasura.manifests.formats.target import LEFT_OUT, check_target
+from rasura.manifests.ids import hash_json
+from rasura.manifests.parallel.jobs import MapJobs
 from rasura.manifests.run_layout import (
     DATASET,
     EXPORT,
@@ -41,12 +43,10 @@ from rasura.pipeline.run.dataset import (
 )
 from rasura.pipeline.run.events import EventLog
 from rasura.pipeline.run.flow_tables import make_tables
-from rasura.pipeline.run.listing import MANY_ITEMS
 from rasura.pipeline.run.mending import repeat_after_mending
 from rasura.pipeline.run.outcome import FlowOutcome, check_flows, list_warnings
 from rasura.pipeline.run.progress import Progress
 from rasura.pipeline.run.starter import EngineStarter
-from rasura.pipeline.run.workers import map_on_workers
 
 SAMPLE_SHARDS = 8  # parts in which a sample is taken
 
@@ -205,20 +205,20 @@ def _write_dataset(resolved: Plan, store: Store, progress: Progress, engine: Eng
         progress.print(f"warning: {describe_left_out(resolved)}")
     limit = recipe.dataset.shard_bytes
     key = compute_export_key(store, flows, _list_read_flows(resolved, flows), resolved.hash, limit)
+    if superseded := find_superseded([tables.table(flow) for flow in flows]):
+        key = hash_json([key, sorted(superseded)])
     before = read_export_record(store)
     if before is not None and before.key == key and find_missing_file(store) is None:
         progress.print(f"dataset: all {before.rows} rows are there")
         return out.uri, before.rows
     store.delete(EXPORT)
-    engine.release()
     rows = sum(tables.table(flow).rows for flow in flows)
     progress.start(DATASET, rows)
-    export = partial(_export, store, flows, recipe.name, resolved.hash, list(recipe.splits), limit, key)
-    if rows > MANY_ITEMS:
-        written = engine.run_task(export, True, on_progress=lambda rows, total, note: progress.advance(rows))
-    else:
-        written = export(False, lambda rows, total, note: progress.advance(rows))
+    export = partial(_export, store, flows, recipe.name, resolved.hash, list(recipe.splits), limit, key, superseded)
+    written = engine.run_jobs(export, rows, lambda rows, total, note: progress.advance(rows), COPIES * limit)
     write_export_record(store, ExportRecord(key, written))
+    if superseded:
+        progress.print(f"dataset: {format_count(len(superseded), 'row')} left out, corrected by others ({LEFT_OUT})")
     return out.uri, written
 
 
@@ -230,18 +230,27 @@ def _export(
     splits: Sequence[str],
     shard_bytes: int,
     key: str,
-    is_on_worker: bool,
+    superseded: Mapping[str, str],
+    map_jobs: MapJobs,
     on_progress: Callable[[float, float, str], object],
 ) -> int:
-    """Write a run's dataset, on a worker by others, and return its number of rows."""
+    """Write a run's dataset, and return its number of rows."""
 
     def advance(rows: int) -> None:
         on_progress(rows, 0, "")
 
-    map_jobs = map_on_workers if is_on_worker else starmap
-    out = run.sub(DATASET)
     manifest = export_dataset(
-        Tables(run), flows, out, name, recipe_hash, splits, shard_bytes, advance, key=key, map_jobs=map_jobs
+        Tables(run),
+        flows,
+        run.sub(DATASET),
+        name,
+        recipe_hash,
+        splits,
+        shard_bytes,
+        advance,
+        key=key,
+        map_jobs=map_jobs,
+        excluded=superseded,
     )
     return int(manifest["rows"])
 

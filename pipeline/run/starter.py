@@ -3,13 +3,16 @@
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import starmap
 from typing import TYPE_CHECKING, Any
 
 from rasura.manifests.storage import Store
 from rasura.pipeline.recipe.schema import EngineSettings
 from rasura.pipeline.recipe.specs import FlowPlan
 from rasura.pipeline.run.events import EventLog
+from rasura.pipeline.run.workers import MANY_ROWS, map_on_workers
 
 if TYPE_CHECKING:
     from rasura.networks.trainer import OnProgress
@@ -71,7 +74,7 @@ class EngineStarter:
         *arguments: Any,
         on_progress: "OnProgress | None" = None,
     ) -> Any:
-        """Call a function on a worker, beside those of flows, and return what it returns.
+        """Call a function on a worker of this node, beside those of flows, and return what it returns.
 
         Args:
             function: with its arguments; can be pickled.
@@ -81,10 +84,40 @@ class EngineStarter:
         Raises:
             Exception: what the function raises.
         """
-        from rasura.pipeline.training.tasks import run_task
+        from rasura.pipeline.training.tasks import NOWHERE, run_task
 
         self.start_ray()
-        return run_task(partial(function, *arguments), on_progress=on_progress)
+        import ray
+
+        here = replace(NOWHERE, node=ray.get_runtime_context().get_node_id())  # local files are on this node
+        return run_task(partial(function, *arguments), here, on_progress)
+
+    def run_jobs(
+        self,
+        function: Callable[..., Any],
+        rows: int,
+        on_progress: "OnProgress",
+        memory: float = 0,
+        is_here: bool = False,
+    ) -> Any:
+        """Call a function that divides its work into jobs, and return what it returns.
+
+        Args:
+            function: takes `map_jobs` (`manifests.parallel.jobs`) and `on_progress`. Where there are many rows, it is
+                called on a worker, and others do its jobs; else it is called here, and Ray is not needed.
+            rows: that it works on.
+            on_progress: what is called with the progress.
+            memory, is_here: as of `map_on_workers`.
+
+        Raises:
+            WorkersLost: a job has ended every worker that tried it.
+            Exception: what the function raises.
+        """
+        if rows <= MANY_ROWS:
+            return function(starmap, on_progress=on_progress)
+        self.release()  # the workers of flows, whose cores and memory the jobs use
+        map_jobs = partial(map_on_workers, memory=memory, is_here=is_here)
+        return self.run_task(function, map_jobs, on_progress=on_progress)
 
     @property
     def has_workers(self) -> bool:

@@ -3,7 +3,8 @@
 import contextlib
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import cv2
@@ -11,12 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rasura.manifests.checks.rows import find_size_fault
 from rasura.manifests.compacted.manifest import read_manifest, read_names
 from rasura.manifests.errors import StorageError
 from rasura.manifests.fingerprints import compute_fingerprint
 from rasura.manifests.formats import folder_export
 from rasura.manifests.formats.registry import FORMATS, PARQUET_LAYOUTS, PICTURE_MEMBERS, TRIPLET_COLUMNS
 from rasura.manifests.formats.trainers import tars
+from rasura.manifests.ids import is_split_name
 from rasura.manifests.images import RGB, BadImage, Mask, decode_image
 from rasura.manifests.json_lines import parse_json
 from rasura.manifests.run_layout import (
@@ -45,8 +48,14 @@ class NothingToVerify(StorageError):
     """A folder that has neither a run nor a dataset."""
 
 
+class StageFault(str):
+    """A fault that no disk has made: the file is as it was committed, and a stage made what is in it."""
+
+    __slots__ = ()
+
+
 class Verification(NamedTuple):
-    """The result of a check: the faults, a sentence each, and what was checked."""
+    """The result of a check: the faults, a sentence each, and what was checked. Some faults are `StageFault`s."""
 
     faults: list[str]
     checked: Sequence[str]
@@ -95,10 +104,8 @@ def find_triplet_faults(record: Mapping[str, Any]) -> Iterator[str]:
     if absent := [name for name, picture in pictures.items() if picture is None]:
         yield f"has no {', '.join(absent)}"
         return
-    pictures |= {"foreground_mask": record.get("foreground_mask")}
-    shapes = {name: picture.shape[:2] for name, picture in pictures.items() if picture is not None}
-    if len(set(shapes.values())) > 1:
-        yield f"its pictures differ in size: {shapes}"
+    if fault := find_size_fault(record):
+        yield fault
         return
     if not record["mask"].any():
         yield "its mask is empty"
@@ -118,12 +125,23 @@ def _read_file(store: Store, file: Mapping[str, Any]) -> tuple[bytes | None, lis
     return data, []
 
 
+def _find_place_faults(record: Mapping[str, Any], split: str | None) -> Iterator[str]:
+    """Yield what is wrong with a row's scene and split; `split` is that of its file, where a file has one."""
+    if "scene_id" in record and not record["scene_id"]:
+        yield "has no scene_id"
+    if "split" in record and not is_split_name(record["split"]):
+        yield f"its split is {record['split']!r}, no word"
+    elif split is not None and record.get("split") != split:
+        yield f"its split is {record.get('split')}, but the file is of {split}"
+
+
 def _find_row_faults(
     raw: Mapping[str, Any],
     schema: Mapping[str, Kind],
     triplet: bool,
     names: Mapping[str, str],
     pictures: list[SplitPicture] | None,
+    split: str | None,
 ) -> Iterator[str]:
     record: dict[str, Any] = {}
     for name, kind in schema.items():
@@ -134,6 +152,8 @@ def _find_row_faults(
             return
     if triplet:
         yield from find_triplet_faults(record)
+        if not names:
+            yield from _find_place_faults(record, split)
     if pictures is not None and record.get("target") is not None:
         row = str(raw.get("id") or (raw.get("gt") or {}).get("path"))
         pictures.append(SplitPicture(record["split"], row, compute_fingerprint(record["target"])))
@@ -147,8 +167,9 @@ def _find_parquet_faults(
     on_rows: OnRows,
     names: Mapping[str, str] | None = None,
     pictures: list[SplitPicture] | None = None,
-) -> Iterator[str]:
-    """Yield the faults of a data file.
+    split: str | None = None,
+) -> Iterator[StageFault]:
+    """Yield the faults of a data file that is as it was committed.
 
     Args:
         rows: the number of rows that its manifest states.
@@ -156,20 +177,21 @@ def _find_parquet_faults(
         triplet: the rows are triplets; None where their columns decide.
         names: of another layout's columns, to ours; its rows have no ids, and no columns but those.
         pictures: collects the clean pictures, to find those that are in two splits.
+        split: of its rows, where that is known.
     """
     with pq.ParquetFile(io.BytesIO(data), pre_buffer=False) as source:
         if source.metadata.num_rows != rows:
-            yield f"has {source.metadata.num_rows} rows, its manifest says {rows}"
+            yield StageFault(f"has {source.metadata.num_rows} rows, its manifest says {rows}")
         try:
             schema = read_schema(source.schema_arrow)
         except ValueError as error:
-            yield str(error)
+            yield StageFault(error)
             return
         if b"huggingface" not in (source.schema_arrow.metadata or {}):
-            yield "has no 'huggingface' key in its schema"
+            yield StageFault("has no 'huggingface' key in its schema")
         is_triplet = triplet if triplet is not None else {"source", "target", "mask"} <= set(schema)
         if triplet and (missing := [name for name in names or TRIPLET if name not in schema]):
-            yield f"has no column {', '.join(missing)}"
+            yield StageFault(f"has no column {', '.join(missing)}")
             return
         number = 0
         for batch in source.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
@@ -178,10 +200,10 @@ def _find_parquet_faults(
                 row = str(number) if names else raw["id"]
                 number += 1
                 if not names and row in ids:
-                    yield f"row {row}: is there twice"
+                    yield StageFault(f"row {row}: is there twice")
                 ids.add(row)
-                for fault in _find_row_faults(raw, schema, is_triplet, names or {}, pictures):
-                    yield f"row {row}: {fault}"
+                for fault in _find_row_faults(raw, schema, is_triplet, names or {}, pictures, split):
+                    yield StageFault(f"row {row}: {fault}")
 
 
 def _find_record_faults(table: Store, record: CommitRecord, part: str | None) -> Iterator[str]:
@@ -219,7 +241,12 @@ def verify_table(run: Store, flow: str, part: str | None, on_rows: OnRows = lamb
             if data is not None and file is record.data:
                 faults += _find_parquet_faults(data, file.rows, ids, None, on_rows)
                 faults += _find_reference_faults(run, data)
-            yield from (f"{place}/{file.name}: {fault}" for fault in faults)
+            yield from _add_place(f"{place}/{file.name}: ", faults)
+
+
+def _add_place(place: str, faults: Iterable[str]) -> Iterator[str]:
+    """Yield faults with their place before them; what no disk has made stays that."""
+    yield from ((StageFault if isinstance(fault, StageFault) else str)(f"{place}{fault}") for fault in faults)
 
 
 def _find_reference_faults(run: Store, data: bytes) -> Iterator[str]:
@@ -294,8 +321,9 @@ def verify_dataset(dataset: Store, on_rows: OnRows = lambda rows: None) -> Itera
     for file in files:
         data, faults = _read_file(dataset, file)
         if data is not None:
-            faults += _find_parquet_faults(data, file["rows"], ids, True, on_rows, names, pictures)
-        yield from (f"{file['name']}: {fault}" for fault in faults)
+            split = None if names else PurePosixPath(file["name"]).name.partition("-")[0]
+            faults += _find_parquet_faults(data, file["rows"], ids, True, on_rows, names, pictures, split)
+        yield from _add_place(f"{file['name']}: ", faults)
     yield from find_leaks(pictures)
     if (total := sum(file["rows"] for file in files)) != rows:
         yield f"{DATASET_MANIFEST}: its files have {total} rows, it says {rows}"
@@ -341,6 +369,6 @@ def verify(store: Store, on_rows: OnRows = lambda rows: None) -> Verification:
         faults += verify_table(store, name, flow.part, on_rows)
         checked.append(table_path(name))
     if plan.dataset:
-        faults += [f"{DATASET}/{fault}" for fault in verify_dataset(store.sub(DATASET), on_rows)]
+        faults += _add_place(f"{DATASET}/", verify_dataset(store.sub(DATASET), on_rows))
         checked.append(DATASET)
     return Verification(faults, checked)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, TypeVar, cast
 
+from rasura.manifests.safety.text import describe_error
 from rasura.networks.checkpoint import TrainingFailed
 from rasura.networks.trainer import OnProgress
 from rasura.pipeline.engine.tasks import TaskPlacement
@@ -65,7 +66,7 @@ def run_task(
             if attempt + 1 == TRIES:
                 raise TrainingFailed(
                     f"the worker of a task died {TRIES} times ({' '.join(str(error).split())[:200]}); the same command "
-                    "goes on from the last checkpoint"
+                    "goes on from what it has written"
                 ) from None
     raise AssertionError("a task ends with a result or an error")
 
@@ -109,4 +110,4 @@ def _make_picklable(error: BaseException) -> BaseException:
         pickle.loads(pickle.dumps(error))
         return error
     except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
+        return RuntimeError(describe_error(error))

@@ -19,7 +19,7 @@ from rasura.manifests.storage import Store, is_remote
 from rasura.networks.checkpoint import TrainingFailed
 from rasura.networks.memory import NetworkMemory
 from rasura.networks.trainer import OnProgress
-from rasura.pipeline.engine.cluster import cluster
+from rasura.pipeline.engine.cluster import cluster, is_started
 from rasura.pipeline.engine.nodes import CannotPlace
 from rasura.pipeline.engine.tasks import TaskPlacement
 from rasura.pipeline.recipe.schema import EngineSettings
@@ -101,10 +101,8 @@ def run_training(
     if not workers:
         (partial(work, on_progress=on_progress) if on_progress else work)()
         return
-    import ray
-
     with contextlib.ExitStack() as stack:
-        if not ray.is_initialized():
+        if not is_started():
             stack.enter_context(cluster(EngineSettings(workers=workers)))
         try:
             placement = place_training(memory, workers)

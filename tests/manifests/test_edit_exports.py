@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from glob import escape, glob
@@ -33,6 +34,7 @@ from rasura.manifests.formats.trainers.tars import read_tar
 from rasura.manifests.storage import Store
 from rasura.pipeline.export import ExportOptions, export_run
 from rasura.pipeline.run.verify import verify
+from rasura.stages.sources.studio.objects import PROPS
 
 IDS = ("../../out", "7fa4.mask_1", ".hidden", "a,b c%d", "x-masklabel", "x", "x_1", "[glob]*?", "日本/x")
 LABELS = ("dog", None, "a{place}\nlabel\x00", "apple", "bus", "dog", "x" * 300, "{a_object}", "日本")
@@ -298,6 +300,9 @@ def test_instructions() -> None:
             mask[2 + 10 * y : 8 + 10 * y, 3 + 20 * x : 17 + 20 * x] = True
             places.add(locate_object(mask))
     assert places == set(read_language("en").places) == set(read_language("zh").places)
+    for label in (*PROPS, "Traffic_light"):  # what the studio renders, and how LVIS writes names
+        text = render_instruction({"id": "1", "label": label}, mask, "insertion", "zh")
+        assert not re.search("[A-Za-z]", text), text
     own = render_instruction({"id": "1", "instruction": "Away with\nit"}, mask, "removal")
     assert own == "Away with it"
 

@@ -102,8 +102,8 @@ def test_scores_and_conditions(run: Store, tmp_path: Path) -> None:
     manifest = export(run, tmp_path / "where", where="label = 'person' and effects_area < 0.2")
     assert [row["id"] for row in read_rows(tmp_path / "where")] == ["c0"]
     reasons = sorted(manifest["left_out"])
-    assert "cannot be told: no label" in reasons[1]
-    assert list(manifest["left_out"].values()) == [2, 1]
+    assert reasons[0].startswith("it has no label and no effects_area, so that")
+    assert list(manifest["left_out"].values()) == [1, 2]
     with pytest.raises(NothingToExport, match="4: it has no verdict"):
         export(run, tmp_path / "none", flows=["captured"], verdict="yes")
     assert not (tmp_path / "none").exists()

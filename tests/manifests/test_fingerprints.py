@@ -1,12 +1,13 @@
 """Nearly equal pictures are recognized, different ones are not."""
 
-from itertools import combinations
+from itertools import combinations, starmap
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from rasura.manifests import fingerprints as fingerprints_module
 from rasura.manifests.fingerprints import compute_fingerprint, find_near_duplicates
 from rasura.manifests.images import decode_image
 from rasura.stages.sources.scenes import join_scenes
@@ -80,6 +81,31 @@ def test_different_pictures_are_far_apart_also_in_large_sets():
     assert list(find_near_duplicates(fingerprints, known=578)) == []
 
 
+def test_pairs_are_the_same_however_the_work_is_divided(monkeypatch):
+    """Some hundred fingerprints with near ones across jobs, blocks and tiles, against all pairs one by one."""
+    rng = np.random.default_rng(12)
+    table = rng.integers(0, 256, (700, 72), np.uint8)
+    table[:, 18:24] = 0
+    for first, second in ((3, 690), (255, 256), (256, 511), (10, 11)):
+        table[second] = table[first]
+        table[second, :2] ^= 0b101
+    fingerprints = [row.tobytes() for row in table]
+    signs = np.unpackbits(table[:, :24], axis=1).astype(np.int64)
+    near = signs @ (1 - signs.T) + (1 - signs) @ signs.T <= fingerprints_module.MAX_SIGNS
+    expected = [(i, j) for i, j in np.argwhere(near).tolist() if i < j]
+    assert len(expected) == 5
+    monkeypatch.setattr(fingerprints_module, "_TILE", 100)
+    monkeypatch.setattr(fingerprints_module, "JOB_COMPARISONS", 1)
+    jobs = []
+
+    def map_jobs(function, arguments):
+        jobs.extend(arguments)
+        return starmap(function, jobs)
+
+    assert list(find_near_duplicates(fingerprints, map_jobs=map_jobs)) == expected
+    assert jobs == [(0, 256), (256, 512), (512, 700)]
+
+
 def test_the_order_changes_no_group(photos):
     pictures = photos + [CHANGES["noise"](photo) for photo in photos]
     fingerprints = [compute_fingerprint(picture) for picture in pictures]
@@ -87,3 +113,10 @@ def test_the_order_changes_no_group(photos):
     straight, mixed = _group(fingerprints), _group([fingerprints[k] for k in order])
     for i, j in combinations(range(len(pictures)), 2):
         assert (straight[order[i]] == straight[order[j]]) == (mixed[i] == mixed[j])
+
+
+def test_pictures_of_one_colour_are_near_those_of_the_same_colour_only():
+    """Without any detail, signs that agree say nothing: grey is no copy of black or of white."""
+    levels = [127, 200, 0, 255, 127]
+    fingerprints = [compute_fingerprint(np.full((40, 60, 3), level, np.uint8)) for level in levels]
+    assert list(find_near_duplicates(fingerprints)) == [(0, 4)]

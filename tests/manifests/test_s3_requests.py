@@ -1,5 +1,9 @@
 """A shard costs few requests of an object store, and what is not what was committed is noticed all the same."""
 
+import asyncio
+import contextlib
+import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +15,7 @@ from rasura.manifests.compacted.manifest import write_manifest
 from rasura.manifests.run_layout import check_place, read_place
 from rasura.manifests.schemas import PROVENANCE, Kind, encode_records
 from rasura.manifests.shards import CommitRecord, DamagedFile, RejectedRow, StageCount, commit, read_committed
-from rasura.manifests.storage import Store
+from rasura.manifests.storage import Store, StoreError
 from rasura.manifests.tables import Tables
 
 COLUMNS = {**PROVENANCE, "source": Kind.RGB}
@@ -88,3 +92,37 @@ def test_an_object_that_is_not_what_was_committed_is_damaged(bucket: None, damag
         table.write(record.data.name, data[: len(data) // 2] if damage == "cut" else data[::-1])
     with pytest.raises(DamagedFile, match=rf"{damage}\.parquet' is (missing|damaged)"):
         read_committed(table, record.data)
+
+
+def test_a_store_that_is_away_is_noticed_after_few_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It closes every connection. Reads and writes have two layers of tries below them, which multiply."""
+    import s3fs
+
+    sleep = asyncio.sleep
+
+    async def hurry(seconds: float, *more: Any) -> None:
+        await sleep(0, *more)
+
+    connections = 0
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+
+        def close_all() -> None:
+            nonlocal connections
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    connection.close()
+                    connections += 1
+
+        threading.Thread(target=close_all, daemon=True).start()
+        monkeypatch.setattr(asyncio, "sleep", hurry)
+        monkeypatch.setattr(s3fs.S3FileSystem, "cachable", False)
+        keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+        for name, value in {**keys, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.getsockname()[1]}"}.items():
+            monkeypatch.setenv(name, value)
+        run = Store("s3://away/run")
+        for use, most in ((lambda: run.write("x", b"x"), 30), (lambda: run.read("x", is_small=True), 150)):
+            connections = 0
+            with pytest.raises(StoreError, match="s3://away/run/x"):
+                use()
+            assert 2 <= connections <= most

@@ -3,13 +3,16 @@
 import csv
 import io
 import json
+import pickle
 import tarfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 from support.pair_scenes import make_floor
 
 from rasura.manifests.images import encode_image, encode_mask
@@ -97,8 +100,6 @@ def write_coco(folder: Path, kind: str = "instances") -> dict[str, Any]:
 
 def encode_png(pixels: Any) -> bytes:
     """A PNG file of the pixels as they are."""
-    from PIL import Image
-
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "PNG")
     return out.getvalue()
@@ -152,6 +153,29 @@ def write_rord(folder: Path) -> dict[str, Any]:
     return {"path": str(folder)}
 
 
+def write_rord_clips(folder: Path, labels: str = "label") -> dict[str, Any]:
+    """RORD as it is published: clips in folders with an empty frame each, and outlines at twice the pictures' size."""
+    names = {"label": ("img", "label", ""), "M": ("jpg", "M", "_M")}[labels]
+    for number, (source, clean, mask) in enumerate(SCENES):
+        above = folder / ("val" if number == 2 else "train")
+        clip = f"I-210614_O0{number}019_W01"
+        write(above / names[0] / clip / f"{clip}_F0109.png", encode_png(source))
+        write(above / names[0] / clip / f"{clip}_G0001.png", encode_png(clean))
+        still = ~mask & np.roll(mask, 32, axis=1)
+        shapes = [("F38", outline(mask)), ("BO30", outline(still)), ("F38", [1, 1])]
+        entries = [{"Class_ID": kind, "segmentation": [2 * value for value in shape]} for kind, shape in shapes]
+        value = {
+            "Raw_Data_Info.": {"Resolution": f"{2 * WIDTH}, {2 * HEIGHT}"},
+            "Learning_Data_Info.": {"Annotation": entries},
+        }
+        write(above / names[1] / clip / f"{clip}_F0109{names[2]}.json", json.dumps(value))
+        if labels == "M" and number == 2:
+            write(above / "M" / clip / f"{clip}_G0001_M.json", "{}")
+        if labels == "label" and number == 0:
+            write(above / "mask" / clip / f"{clip}_F0109_M.png", encode_png(np.where(mask, np.uint8(0), np.uint8(255))))
+    return {"path": str(folder)}
+
+
 def write_smarteraser(folder: Path) -> dict[str, Any]:
     """Syn4Removal's folders and `result.json`."""
     result = {}
@@ -165,7 +189,7 @@ def write_smarteraser(folder: Path) -> dict[str, Any]:
 
 
 def write_mulan(folder: Path) -> dict[str, Any]:
-    """MuLAn's layers of one picture as its script writes them, and a pickle beside them that must not be opened."""
+    """MuLAn's layers of one picture as its script writes them, and a hostile pickle beside them."""
     background = np.dstack([SCENES[0][1], np.full((HEIGHT, WIDTH), 255, np.uint8)])
     write(folder / "000000000139-layer_0.png", encode_png(background[..., :3]))
     for layer, (source, _, mask) in enumerate(SCENES[:2], 1):
@@ -173,8 +197,39 @@ def write_mulan(folder: Path) -> dict[str, Any]:
             folder / f"000000000139-layer_{layer}.png",
             encode_png(np.dstack([source, np.where(mask, 255, 0)]).astype(np.uint8)),
         )
-    write(folder / "000000000139.p.zl", b"cos\nsystem\n(S'touch opened'\ntR.")
+    write(folder / "000000000140.p.zl", zlib.compress(b"cos\nsystem\n(S'touch opened'\ntR."))
     return {"path": str(folder)}
+
+
+def write_mulan_annotations(folder: Path, protocol: int = 4) -> dict[str, Any]:
+    """MuLAn's release: a photograph of COCO's, and zlib's pickle with the layers that two instances are cut from.
+
+    Layers are the photograph where it shows them, and what was painted where it does not; the instance behind is
+    hidden by the one in front, as in `write_mulan`'s layers, which are the same.
+    """
+    (first, clean, first_mask), (second, _, second_mask) = SCENES[:2]
+    photograph = np.where(second_mask[..., None], second, np.where(first_mask[..., None], first, clean))
+    shown = {"background": ~first_mask & ~second_mask, 0: first_mask & ~second_mask, 1: second_mask}
+    layers = {}
+    for key, colours, mask in (("background", clean, None), (0, first, first_mask), (1, second, second_mask)):
+        seen = shown[key].astype(np.uint8)[..., None]
+        layers[key] = {
+            "blip2": "a caption",
+            "original_image_mask": seen,
+            "inpainted_delta": colours.astype(np.int16) - photograph * seen.astype(np.int16),
+        }
+        if mask is not None:
+            alpha = np.where(mask, np.uint8(255), np.uint8(0))
+            layers[key]["instance_alpha"] = Image.fromarray(alpha) if key else alpha
+    value = {
+        "captioning": {"blip2": "a model", "score": np.float32(0.25)},
+        "image": {"blip2": "a caption"},
+        "background": layers["background"],
+        "instances": {1: layers[1], 0: layers[0]},
+    }
+    write(folder / "images" / "val2017" / "000000000139.png", encode_png(photograph))
+    write(folder / "annotations" / "000000000139.p.zl", zlib.compress(pickle.dumps(value, protocol)))
+    return {"path": str(folder / "annotations"), "images": str(folder / "images")}
 
 
 def write_tar(path: Path, members: list[tuple[str, bytes]]) -> Path:

@@ -21,7 +21,7 @@ from rasura.pipeline.report.run_page import render
 
 TRIPLETS = {**PROVENANCE, **TRIPLET, "alpha_psnr": Kind.FLOAT, "foreground": Kind.RGBA}
 PHOTOS = {**PROVENANCE, "source": Kind.RGB, "ground_mask": Kind.MASK, "box": Kind.FLOATS, "label": Kind.STRING}
-VOID = {"meta", "img", "br", "col", "input"}
+VOID = {"meta", "img", "br", "col", "input", "link"}
 
 
 def triplet(number: int, **fields: Any) -> dict[str, Any]:

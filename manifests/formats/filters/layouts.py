@@ -23,6 +23,8 @@ class ChangedRows:
         self.columns = list(dict.fromkeys((*layout.columns, *columns)))
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # it is being unpickled, and has nothing yet
+            raise AttributeError(name)
         return getattr(self._layout, name)
 
     def convert(self, row: DatasetRow, raw: Mapping[str, Any], name: str) -> Any:

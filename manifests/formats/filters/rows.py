@@ -3,13 +3,15 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import starmap
 from typing import Any
 
 from rasura.manifests.formats.dataset_rows import DatasetRow, read_raw_rows
 from rasura.manifests.formats.filters.expressions import Condition
+from rasura.manifests.parallel.jobs import MapJobs, cut_into_parts
 from rasura.manifests.tables import Tables
 
-BATCH_ROWS = 256
+JOB_ROWS = 256
 Explain = Callable[[Mapping[str, Any]], str | None]
 """Explains why a row is left out; None where it is kept."""
 
@@ -66,8 +68,8 @@ def check_condition(condition: Condition) -> Check:
     def explain(row: Mapping[str, Any]) -> str | None:
         value = condition.evaluate(row)
         if value is None:
-            absent = ", ".join(name for name in condition.columns if row.get(name) is None)
-            return f"whether {condition.text} cannot be told: no {absent}"
+            absent = " and no ".join(name for name in condition.columns if row.get(name) is None)
+            return f"it has no {absent}, so that {condition.text} is neither true nor false"
         return None if value else f"not true of it: {condition.text}"
 
     return Check(condition.columns, explain)
@@ -78,7 +80,7 @@ def find_excluded(
     rows: Sequence[DatasetRow],
     checks: Sequence[Check],
     change: Callable[[DatasetRow, Mapping[str, Any]], Mapping[str, Any]] = lambda row, raw: raw,
-    progress: Callable[[int], None] = lambda rows: None,
+    map_jobs: MapJobs = starmap,
 ) -> dict[str, str]:
     """Find the rows that are left out, with the first reason of each.
 
@@ -87,19 +89,30 @@ def find_excluded(
         rows: of the dataset.
         checks: in the order in which they count.
         change: what is changed in a row before it is checked: a verdict that is kept elsewhere, say.
-        progress: called with the number of rows that were checked.
+        map_jobs: has rows checked, by workers for example.
     """
+    if not checks:
+        return {}
+    parts = cut_into_parts(sorted(rows, key=lambda row: row.place), JOB_ROWS)
+    excluded: dict[str, str] = {}
+    for reasons in map_jobs(partial(_explain_rows, tables, checks, change), parts):
+        excluded |= reasons
+    return excluded
+
+
+def _explain_rows(
+    tables: Tables,
+    checks: Sequence[Check],
+    change: Callable[[DatasetRow, Mapping[str, Any]], Mapping[str, Any]],
+    rows: Sequence[DatasetRow],
+) -> dict[str, str]:
+    """Return the reasons to leave some of the rows out; a job."""
     columns = list(dict.fromkeys(name for check in checks for name in check.columns))
     excluded: dict[str, str] = {}
-    ordered = sorted(rows, key=lambda row: row.place)
-    for start in range(0, len(ordered) if checks else 0, BATCH_ROWS):
-        part = ordered[start : start + BATCH_ROWS]
-        for row, raw in zip(part, read_raw_rows(tables, part, columns), strict=True):
-            values = change(row, raw)
-            reasons = (check.explain(values) for check in checks)
-            if reason := next(filter(None, reasons), None):
-                excluded[row.id] = reason
-        progress(len(part))
+    for row, raw in zip(rows, read_raw_rows(tables, rows, columns), strict=True):
+        values = change(row, raw)
+        if reason := next(filter(None, (check.explain(values) for check in checks)), None):
+            excluded[row.id] = reason
     return excluded
 
 

@@ -130,9 +130,8 @@ def render_instruction(row: Mapping[str, Any], mask: Mask, direction: str, langu
     templates = texts.templates[direction]
     template = templates[compute_seed(0, f"instruction.{direction}", str(row["id"])) % len(templates)]
     label = clean_text(row.get("label"))
-    label = clean_text(row.get("label"))
     is_name = 0 < len(label) <= LONGEST_LABEL
-    name = texts.labels.get(label.lower(), label) if is_name else texts.words["object"]
+    name = texts.labels.get(label.lower().replace("_", " "), label) if is_name else texts.words["object"]
     values = {"object": name, "a_object": _add_article(name, texts.words), "place": texts.places[locate_object(mask)]}
     return re.sub(r"\{(\w+)\}", lambda match: values[match.group(1)], template)
 

@@ -18,7 +18,8 @@ from typing import Any
 from urllib.parse import quote
 
 from rasura.manifests.formats.dataset_rows import DatasetRow
-from rasura.manifests.formats.folder_export import ConvertedRow, LeftOut, ListFile, Tally, encode_png, name_row
+from rasura.manifests.formats.folder_export import ConvertedRow, LeftOut, Tally, encode_png, name_row
+from rasura.manifests.formats.sorted_lists import ListFile
 from rasura.manifests.formats.trainers.pairs import COLUMNS, PairSettings, make_pair
 from rasura.manifests.images import decode_image
 

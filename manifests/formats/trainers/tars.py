@@ -1,30 +1,34 @@
 """A run's rows as WebDataset tars, a folder for each split: a sample is a row, its members are named by the layout.
 
-Tars are written whole, so that one is in memory while it is written. `rows.jsonl` has what the members cannot hold.
+Tars are written whole, so that one is in memory while it is written, by workers where there are many rows. `rows.jsonl`
+has what the members cannot hold.
 """
 
 import hashlib
 import io
+import itertools
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import starmap
 from typing import Any, Protocol
 from urllib.parse import quote, unquote
 
-from rasura.manifests.formats.dataset_rows import DatasetRow, explain_nothing, read_raw_rows
+from rasura.manifests.formats.dataset_rows import DatasetRow, read_raw_row, read_raw_rows
 from rasura.manifests.formats.folder_export import (
     DEFAULT_SPLIT,
     LEFT_OUT,
     PROVENANCE,
     ROWS,
     LeftOut,
-    ListFile,
-    SortedLists,
     Tally,
+    check_any_fits,
     name_row,
-    render_line,
 )
 from rasura.manifests.formats.parquet_export import pack_rows
-from rasura.manifests.formats.target import ExportTarget, check_target
+from rasura.manifests.formats.sorted_lists import ListFile, SortedLists, render_line
+from rasura.manifests.formats.target import ExportTarget, check_target, generalize_reason, write_data_file
+from rasura.manifests.parallel.jobs import MapJobs
 from rasura.manifests.run_layout import DATASET_CARD
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
@@ -76,6 +80,7 @@ def export_tars(
     shard_bytes: int,
     progress: Callable[[int], None] = lambda rows: None,
     excluded: Mapping[str, str] | None = None,
+    map_jobs: MapJobs = starmap,
 ) -> dict[str, Any]:
     """Write the tars and return the manifest.
 
@@ -89,6 +94,7 @@ def export_tars(
         shard_bytes: most bytes of pictures in a tar, if less than `TAR_BYTES`.
         progress: called with the number of rows that were read.
         excluded: id of a row -> the reason to leave it out.
+        map_jobs: has tars written, by workers for example.
 
     Raises:
         NotTriplets: a row has no source or mask.
@@ -100,40 +106,60 @@ def export_tars(
     planned = list(_plan_tars([row for row in rows if row.id not in excluded], min(shard_bytes, TAR_BYTES)))
     names = [*(file for file, _ in planned), ROWS, LEFT_OUT]
     check_target(out, names)
-    target: ExportTarget | None = None
-    tally, files = Tally(), list[dict[str, Any]]()
+    columns = [*layout.columns, *PROVENANCE]
+    samples = (layout.make_sample(row, read_raw_row(tables, row, columns)) for _, part in planned for row in part)
+    check_any_fits(layout.name, itertools.chain(samples, map(LeftOut, excluded.values())))
+    target, tally, files = ExportTarget(out, names), Tally(), list[dict[str, Any]]()
     with SortedLists() as lists:
 
         def leave_out(row: DatasetRow, reason: str) -> None:
-            tally.left_out[reason] += 1
+            tally.left_out[generalize_reason(reason)] += 1
             lists.add(LEFT_OUT, row.id, render_line({"id": row.id, "reason": reason}))
 
         for row in rows:
             if row.id in excluded:
                 leave_out(row, excluded[row.id])
                 progress(1)
-        for file, part in planned:
-            samples: list[tuple[str, Sample]] = []
-            for row, raw in zip(part, read_raw_rows(tables, part, [*layout.columns, *PROVENANCE]), strict=True):
-                result = layout.make_sample(row, raw)
-                if isinstance(result, LeftOut):
-                    leave_out(row, result.reason)
-                    continue
-                samples.append((name_row(row.id), result[0]))
-                about = {"name": name_row(row.id), "tar": file} | {key: raw.get(key) for key in PROVENANCE}
-                lists.add(ROWS, row.id, render_line(about))
-                tally.add(row, result[1])
-            if samples:
-                target = target or ExportTarget(out, names)
-                files.append(target.write_data_file(file, build_tar(samples), len(samples)))
+        written = map_jobs(partial(_write_tar, tables, out, layout), planned)
+        for (_, part), (entry, results) in zip(planned, written, strict=True):
+            for row, (reason, line, types) in zip(part, results, strict=True):
+                if reason:
+                    leave_out(row, reason)
+                else:
+                    lists.add(ROWS, row.id, line)
+                    tally.add(row, types)
+            if entry is not None:
+                target.note_data_file(entry)
+                files.append(entry)
             progress(len(part))
-        if target is None:
-            raise explain_nothing(layout.name, tally.left_out)
         files += [lists.write(target, path, ListFile(path)) for path in (ROWS, LEFT_OUT) if path in lists]
     target.write(DATASET_CARD, tally.render_card(name, recipe_hash, layout.types, layout.describe(tally)))
     manifest = tally.make_manifest(name, recipe_hash, layout.name, files)
     target.finish(manifest)
     return manifest
+
+
+def _write_tar(
+    tables: Tables, out: Store, layout: TarLayout, file: str, rows: Sequence[DatasetRow]
+) -> tuple[dict[str, Any] | None, list[tuple[str, str, Sequence[str]]]]:
+    """Write one tar; a job.
+
+    Returns:
+        Its entry in the manifest, None where the layout takes none of the rows; and of each row the reason to leave it
+        out, its line of `rows.jsonl` and its types.
+    """
+    samples: list[tuple[str, Sample]] = []
+    results: list[tuple[str, str, Sequence[str]]] = []
+    for row, raw in zip(rows, read_raw_rows(tables, rows, [*layout.columns, *PROVENANCE]), strict=True):
+        result = layout.make_sample(row, raw)
+        if isinstance(result, LeftOut):
+            results.append((result.reason, "", ()))
+            continue
+        samples.append((name_row(row.id), result[0]))
+        about = {"name": name_row(row.id), "tar": file} | {key: raw.get(key) for key in PROVENANCE}
+        results.append(("", render_line(about), result[1]))
+    entry = write_data_file(out, file, build_tar(samples), len(samples)) if samples else None
+    return entry, results
 
 
 def _plan_tars(rows: Sequence[DatasetRow], limit: int) -> Iterator[tuple[str, list[DatasetRow]]]:

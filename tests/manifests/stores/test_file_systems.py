@@ -107,6 +107,17 @@ def test_a_folder_that_cannot_be_synced_is_written(tmp_path: Path, monkeypatch: 
     assert len(synced) == 2
 
 
+def test_a_lock_that_is_no_file_is_named(tmp_path: Path) -> None:
+    """A link is not followed."""
+    store = Store(tmp_path)
+    lock = tmp_path / ".lock"
+    for number, make in enumerate((lambda: lock.symlink_to("/etc/passwd"), lock.mkdir, lambda: os.mkfifo(lock))):
+        make()
+        with pytest.raises(StoreError, match=r"\.lock is no file .*; remove it"), store.lock():
+            pass
+        lock.rename(tmp_path / str(number))
+
+
 def test_nothing_is_made_above_a_run_that_is_gone(tmp_path: Path) -> None:
     """A store whose folder was there and is not any more writes nothing, and says so; so do those below it."""
     run = Store(tmp_path / "disk" / "run")

@@ -244,6 +244,17 @@ def test_ctrl_c_always_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.Mon
     assert (done.returncode, done.stderr) == (130, "stopped; the same command continues from there\n")
 
 
+def test_a_full_disk_behind_the_output_is_one_sentence() -> None:
+    """Whether the output is kept back until the end or not."""
+    for unbuffered in ("", "1"):
+        with Path("/dev/full").open("w") as full:
+            command = [sys.executable, "-m", "rasura", "--version"]
+            env = environment(PYTHONUNBUFFERED=unbuffered)
+            done = subprocess.run(command, env=env, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert done.stderr.startswith("error: cannot write the output: ")
+
+
 def test_a_former_name_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line that begins with `warning:`, and names the place and the present name."""
     monkeypatch.chdir(tmp_path)
@@ -272,6 +283,23 @@ def test_set_has_one_syntax_everywhere() -> None:
     assert settings == {"steps": 3, "distill": {"rank": 4}}
     with pytest.raises(errors.RecipeError, match="--set steps: expected KEY=VALUE, for example --set steps=3000"):
         read_changes(["steps"])
+
+
+def test_verify_tells_what_a_stage_made_from_damage(tmp_path: Path) -> None:
+    """A triplet of several sizes and a row without a scene, committed by an earlier version: no disk has made them, and
+    dropping files would not help."""
+    small, plain = make_row(0)["source"][:8], dict.fromkeys(("foreground_mask", "mask_box"))
+    run = make_finished_run(tmp_path, [make_row(0, source=small, **plain), make_row(1, scene_id=None), make_row(2)])
+    done = CliRunner().invoke(app, ["verify", run.uri])
+    assert done.exit_code == 1
+    assert "its pictures differ in size: source 32 × 8, target 32 × 24, mask 32 × 24" in done.output
+    assert "has no scene_id" in done.output
+    assert "no disk has damaged them, a stage made them so" in done.output
+    (shard,) = (tmp_path / "tables" / "made" / "shards").iterdir()
+    shard.write_bytes(shard.read_bytes()[:-9])
+    done = CliRunner().invoke(app, ["verify", run.uri])
+    assert "`rasura verify --mend" in done.output
+    assert "a stage made" not in done.output
 
 
 def test_verify_and_export_show_what_is_left(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -10,8 +11,8 @@ from conftest import environment
 
 pytestmark = pytest.mark.ray
 
-LIST_LISTENERS = """
-import json, os, subprocess, sys, psutil
+START = """
+import json, os, signal, subprocess, sys, psutil
 from rasura.pipeline.engine.cluster import cluster
 from rasura.pipeline.recipe.schema import EngineSettings
 with cluster(EngineSettings(workers=1)):
@@ -24,28 +25,56 @@ with cluster(EngineSettings(workers=1)):
         for connection in process.net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
     ]
+"""
+LIST_LISTENERS = f"""{START}
     address = ray.get_runtime_context().gcs_address
-    join = f"import ray; ray.init(address={address!r}, log_to_driver=False, logging_level='ERROR'); print('in')"
-    keys = {"own": os.environ["RAY_AUTH_TOKEN"], "other": "0" * 64}
+    join = f"import ray; ray.init(address={{address!r}}, log_to_driver=False, logging_level='ERROR'); print('in')"
+    keys = {{"own": os.environ["RAY_AUTH_TOKEN"], "other": "0" * 64}}
     def ask(token):
-        env = {**os.environ, "RAY_AUTH_TOKEN": token, "RAY_ADDRESS": ""}
+        env = {{**os.environ, "RAY_AUTH_TOKEN": token, "RAY_ADDRESS": ""}}
         done = subprocess.run([sys.executable, "-c", join], env=env, capture_output=True, text=True, timeout=300)
         return done.stdout.strip()
-    answers = {name: ask(token) for name, token in keys.items()}
-print(json.dumps({"listeners": listeners, "answers": answers}))
+    answers = {{name: ask(token) for name, token in keys.items()}}
+print(json.dumps({{"listeners": listeners, "answers": answers}}))
 """
+IMPORTED_BEFORE = f"""
+import ray
+{START}
+    from ray._private.authentication.authentication_utils import is_token_auth_enabled
+    facts = {{"listeners": listeners, "wants token": is_token_auth_enabled(), "token": os.environ["RAY_AUTH_TOKEN"]}}
+    print(json.dumps(facts), flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def start(script: str) -> "subprocess.CompletedProcess[str]":
+    env = {name: value for name, value in environment().items() if not name.startswith("RAY_A")}
+    return subprocess.run(
+        [sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=900, cwd=os.sep
+    )
+
+
+def check_listeners(listeners: "list[list[str]]") -> None:
+    assert {"gcs_server", "raylet"} <= {name for name, _ in listeners}
+    assert {address.removeprefix("::ffff:") for _, address in listeners} <= {"127.0.0.1", "::1"}
 
 
 def test_it_listens_to_this_machine_and_wants_its_token() -> None:
     """Every socket of its servers and workers is bound to the loopback interface; a process without the random token
     cannot join, one with it can."""
-    env = {name: value for name, value in environment().items() if not name.startswith("RAY_A")}
-    done = subprocess.run(
-        [sys.executable, "-c", LIST_LISTENERS], env=env, capture_output=True, text=True, timeout=900, cwd=os.sep
-    )
+    done = start(LIST_LISTENERS)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
-    names = {name for name, _ in result["listeners"]}
-    assert {"gcs_server", "raylet"} <= names
-    assert {address.removeprefix("::ffff:") for _, address in result["listeners"]} <= {"127.0.0.1", "::1"}
+    check_listeners(result["listeners"])
     assert result["answers"] == {"own": "in", "other": ""}
+
+
+def test_a_ray_that_was_imported_before_is_no_more_open() -> None:
+    """Ray reads its settings at import: a program that imported it first gets a Ray of the same kind. Ended by SIGTERM,
+    such a program ends in order, without a stack, though it has no handler of its own."""
+    done = start(IMPORTED_BEFORE)
+    result = json.loads(done.stdout.splitlines()[-1])
+    check_listeners(result["listeners"])
+    assert result["wants token"]
+    assert len(result["token"]) == 64
+    assert (done.returncode, "SIGTERM" in done.stderr) == (128 + signal.SIGTERM, False), done.stderr

@@ -22,6 +22,9 @@ COLUMNS: Schema = {
     "source": Kind.RGB,
     "target": Kind.RGB,
     "mask": Kind.MASK,
+    "label": Kind.STRING,
+    "scene_id": Kind.STRING,
+    "split": Kind.STRING,
     "cut_out": Kind.RGBA,
     "depth": Kind.DEPTH,
 }
@@ -41,14 +44,18 @@ class Faulty(Stage):
 
     def process_one(self, record: Record) -> Outcome:
         outcome: Outcome = record["outcome"]
+        if isinstance(outcome, BaseException):
+            raise outcome
         return outcome
 
 
 def run(outcomes: dict[str, Any], columns: Schema = COLUMNS) -> tuple[dict[str, str], list[str]]:
     """Run a stage with these outcomes: the details of failed rows by their ids, and the ids of all that came out."""
     spec = StageSpec("faulty", {}, 0, "1", 4, 10.0, Resources(), columns)
-    records = [{"id": id, "outcome": outcome} for id, outcome in outcomes.items()]
-    kept, dropped, count = run_stage(spec, Faulty(Params()), records, Quarantine(), ActivityMonitor(), {})
+    known = {"source": GOOD["source"], "scene_id": "room", "split": "train"}
+    records = [{"id": id, **known, "outcome": outcome} for id, outcome in outcomes.items()]
+    splits = {"train": 0.9, "test": 0.1}
+    kept, dropped, count = run_stage(spec, Faulty(Params()), records, Quarantine(), ActivityMonitor(), splits)
     assert count.balances()
     assert {row.outcome for row in dropped} <= {"failed"}
     return {row.id: row.detail for row in dropped}, [row["id"] for row in kept]
@@ -67,6 +74,15 @@ def run(outcomes: dict[str, Any], columns: Schema = COLUMNS) -> tuple[dict[str, 
         ("id", None, "its row has id None"),
         ("id", "", "its row has id ''"),
         ("id", 7, "its row has id 7"),
+        ("id", "../../x", "its row has id '../../x'; every row needs a text of its own, without control characters"),
+        ("id", "a\x1b[31m", r"its row has id 'a\x1b[31m'"),
+        ("id", "a\0b", "its row has id"),
+        ("id", "é" * 101, "of at most 200 bytes"),
+        ("label", "a\udcff", r"stage 'faulty': column 'label' is 'a\udcff', which no UTF-8 can have"),
+        ("split", "tran", "stage 'faulty': column 'split' is 'tran'; the recipe's splits are train, test"),
+        ("split", None, "stage 'faulty': column 'split' is None, but the row came with a value"),
+        ("scene_id", None, "stage 'faulty': column 'scene_id' is None, but the row came with a value"),
+        ("source", None, "stage 'faulty': column 'source' is None, but the row came with a value"),
     ],
 )
 def test_a_bad_value_costs_its_row_where_it_was_made(column: str, value: Any, text: str) -> None:
@@ -75,6 +91,53 @@ def test_a_bad_value_costs_its_row_where_it_was_made(column: str, value: Any, te
     assert list(failed) == ["b"]
     assert text in failed["b"]
     assert kept == ["a", "c"]
+
+
+def test_an_interruption_that_a_stage_raises_costs_its_row() -> None:
+    """As an exit does; an error without a text is told as such."""
+
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+        __repr__ = __str__
+
+    outcomes = {"a": KeyboardInterrupt(), "b": SystemExit(0), "c": Mute(), "d": [Mute()], "e": Kept([GOOD])}
+    failed, kept = run(outcomes)
+    assert failed == {
+        "a": "KeyboardInterrupt:",
+        "b": "SystemExit: 0",
+        "c": "<Mute without text: RuntimeError>",
+        "d": "the stage returned <list without text: RuntimeError>, no Kept or Rejected",
+    }
+    assert kept == ["e"]
+
+
+def test_no_input_leaves_the_accounts() -> None:
+    """One of which a stage keeps no record is rejected; a shard of which all rows have failed is counted, too."""
+    spec = StageSpec("faulty", {}, 0, "1", 4, 10.0, Resources(), COLUMNS)
+    records = [{"id": "a", "outcome": Kept([])}, {"id": "b", "outcome": Kept([GOOD])}]
+    kept, dropped, count = run_stage(spec, Faulty(Params()), records, Quarantine(), ActivityMonitor(), {})
+    assert [row["id"] for row in kept] == ["b"]
+    assert [(row.id, row.outcome, row.reason) for row in dropped] == [("a", "rejected", "no output")]
+    assert (count.inputs, count.kept, count.rejected) == (2, 1, {"no output": 1})
+    lost = Quarantine({("faulty", "a"): "WorkerDied", ("faulty", "b"): "WorkerDied"})
+    kept, dropped, count = run_stage(spec, Faulty(Params()), records, lost, ActivityMonitor(), {})
+    assert (kept, count.failed) == ([], {"WorkerDied": 2})
+
+
+def test_a_triplet_of_several_sizes_fails_with_the_stage_that_made_it() -> None:
+    """What a stage may change for a later one to follow is checked where the row is written."""
+    spec = StageSpec("faulty", {}, 0, "1", 4, 10.0, Resources(), COLUMNS)
+    small = Kept([{**GOOD, "source": GOOD["source"][:2]}])
+    records = [{"id": "a", **GOOD, "outcome": small}, {"id": "b", **GOOD, "outcome": Kept([{**GOOD, "depth": None}])}]
+    records = [{**record, "label": None} for record in records]
+    kept, _, _ = run_stage(spec, Faulty(Params()), records, Quarantine(), ActivityMonitor(), {})
+    table, failed, count = encode_shard(PartialShard(kept, 2), COLUMNS)
+    assert table["id"].to_pylist() == ["b"]
+    text = "stage 'faulty': its pictures differ in size: source 6 × 2, target 6 × 4, mask 6 × 4"
+    assert [(row.id, row.detail) for row in failed] == [("a", text)]
+    assert count.balances()
 
 
 def test_doubled_ids_cost_the_later_row() -> None:

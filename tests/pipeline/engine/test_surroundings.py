@@ -2,6 +2,9 @@
 
 import errno
 import http.client
+import socket
+import sqlite3
+import ssl
 import subprocess
 import sys
 import time
@@ -10,15 +13,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 from conftest import digest, environment, rasura, write_recipe
 
 from rasura.manifests.images import BadImage
+from rasura.manifests.safety.text import make_text
 from rasura.manifests.shards import DamagedFile
 from rasura.manifests.storage import Store, StoreError
 from rasura.networks.web_client import ServerUnavailable
 from rasura.pipeline.engine.execute import NO_MONITOR, Quarantine, run_batch
-from rasura.pipeline.engine.faults import SurroundingsFault, is_fault_of_surroundings, make_text
+from rasura.pipeline.engine.faults import SurroundingsFault, is_fault_of_surroundings, is_short_of_memory
 from rasura.pipeline.run.accounting import compute_accounting
 from rasura.stages.sources.files import ChangedInput
 from rasura.stages.stage import Kept, Params, Stage
@@ -47,6 +52,14 @@ SURROUNDINGS = [
     ChangedInput("it was changed"),
     ModuleNotFoundError("No module named 'torch'"),
     chain(BadImage("it cannot be decoded"), OSError(errno.EIO, "Input/output error")),
+    socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"),
+    ssl.SSLError(1, "record layer failure"),
+    ssl.SSLCertVerificationError(1, "certificate has expired"),
+    RuntimeError("can't start new thread"),
+    sqlite3.OperationalError("database or disk is full"),
+    RuntimeError("I/O error: No space left on device (os error 28)"),  # of a library in Rust
+    ExceptionGroup("two files", [ValueError("no picture"), OSError(errno.EIO, "Input/output error")]),
+    ExceptionGroup("nested", [ExceptionGroup("files", [ModuleNotFoundError("No module named 'torch'")])]),
 ]
 ROWS = [
     ValueError("no picture"),
@@ -55,15 +68,27 @@ ROWS = [
     PermissionError(errno.EACCES, "Permission denied"),
     IsADirectoryError(errno.EISDIR, "Is a directory"),
     ZeroDivisionError("division by zero"),
+    ExceptionGroup("two files", [ValueError("no picture"), PermissionError(errno.EACCES, "Permission denied")]),
+    sqlite3.OperationalError("no such table: rows"),
+]
+LACKS_OF_MEMORY = [
+    MemoryError("Unable to allocate 3.2 GiB"),
+    RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried to"),
+    cv2.error("OpenCV(4.11.0) error: (-4:Insufficient memory) Failed to allocate 123 bytes"),
+    chain(RuntimeError("the view cannot be drawn"), MemoryError()),
+    ExceptionGroup("two views", [MemoryError()]),
 ]
 
 
 def test_errors_are_told_apart() -> None:
     """What disks, networks and nodes raise is no row's fault; what decoders, stages and names raise is."""
+    assert [error for error in LACKS_OF_MEMORY if not is_short_of_memory(error)] == []
+    assert [error for error in (*SURROUNDINGS, *ROWS) if is_short_of_memory(error)] == []
     for reads_inputs in (True, False):
         assert [error for error in SURROUNDINGS if not is_fault_of_surroundings(error, reads_inputs)] == []
         assert [error for error in ROWS if is_fault_of_surroundings(error, reads_inputs)] == []
-    missing = FileNotFoundError(errno.ENOENT, "No such file or directory")
+    missing = FileNotFoundError(errno.ENOENT, "No such file or directory", "/Input/output error.png")
     assert is_fault_of_surroundings(missing, reads_inputs=True)
     assert not is_fault_of_surroundings(missing, reads_inputs=False)
 
@@ -73,7 +98,9 @@ def test_texts_of_errors_can_always_be_written() -> None:
         def __str__(self) -> str:
             raise RuntimeError("no")
 
-    assert make_text(Silent()) == "(its text cannot be read: RuntimeError)"
+    assert not is_fault_of_surroundings(Silent(), reads_inputs=True)
+    assert not is_short_of_memory(Silent())
+    assert make_text(Silent()) == "<Silent without text: RuntimeError>"
     assert make_text(ValueError("a\nb \udcff")).encode() == b"a b \\udcff"
 
 

@@ -14,6 +14,7 @@ from rasura.pipeline.recipe.describe import describe_plan
 from rasura.pipeline.recipe.load import load, parse
 from rasura.pipeline.recipe.plan import plan
 
+KEEP = {"select": {"keep": {"mask_changed": {"min": 0.6}}}}
 FLOWS = {
     "scenes": {"source": {"studio": {"count": 2}}},
     "pairs": {
@@ -48,6 +49,23 @@ def test_candidates_are_taken_in_where_the_recipe_says_so():
     assert resolved.dataset == ["captured", "chosen"]
     assert "warning" not in describe_plan(resolved)
     assert resolved.to_recipe()["dataset"]["candidates"] is True
+
+
+def test_flows_of_the_same_ids_are_refused_before_anything_runs():
+    """Two flows that make rows anew of the same rows would give each id twice; one beside its corrections would not."""
+    corrected = {
+        name: {"source": {"corrections": {"of": of}}, "stages": ["correct", *rest]}
+        for name, of, rest in (("two", "pairs", []), ("good", "captured", [KEEP]))
+    }
+
+    def check(*flows):
+        recipe = {"name": "x", "flows": FLOWS | corrected, "dataset": {"flows": list(flows)}}
+        plan(*parse(json.dumps(recipe), "r.yaml"))
+
+    check("captured", "two")
+    for flows in (("two", "good"), ("pairs", "captured")):
+        with pytest.raises(RecipeError, match="keep one of the two flows"):
+            check(*flows)
 
 
 @pytest.mark.parametrize(

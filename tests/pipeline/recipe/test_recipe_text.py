@@ -43,15 +43,18 @@ def test_what_is_no_recipe_is_refused_with_its_place(text: str, message: str) ->
 
 
 def test_what_is_no_file_of_text_is_refused(tmp_path: Path) -> None:
-    """A folder names the recipes in it; a device, an empty, a binary and a very large file are told apart."""
+    """A folder names the recipes in it; a device, a circle of links, an empty, a binary and a very large file are told
+    apart."""
     (tmp_path / "mine.yaml").write_text("")
     (tmp_path / "binary.yaml").write_bytes(b"name: \xff")
     (tmp_path / "large.yaml").write_text("#" * (MAX_BYTES + 1))
+    (tmp_path / "circle.yaml").symlink_to("circle.yaml")
     for name, message in (
         ("", "is a folder; name the recipe in it ("),
         ("binary.yaml", "is no text file: byte 6 is not UTF-8"),
         ("large.yaml", "has 1.0 MB; a recipe is a text of at most 1 MB"),
         ("mine.yaml", "nothing is in it"),
+        ("circle.yaml", "circle.yaml' is a link that leads to no file; name the recipe itself"),
     ):
         with pytest.raises(RecipeError) as caught:
             load(tmp_path / name)

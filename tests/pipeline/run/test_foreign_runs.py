@@ -1,5 +1,7 @@
 """Runs, datasets and files of others: their links are not followed, their names are no paths, their depth is told."""
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,25 @@ def test_links_of_a_run_lead_nowhere(tmp_path: Path) -> None:
     assert REVIEW_DATABASE.startswith("review/")
 
 
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_what_is_no_file_is_neither_waited_for_nor_read(tmp_path: Path, kind: str) -> None:
+    """A pipe, a folder or a device in the place of a file of a run: one sentence, at once."""
+    run = make_finished_run(tmp_path / "run", [make_row(number) for number in range(3)])
+    shard = next((tmp_path / "run" / "tables" / "made" / "shards").iterdir())
+    for place, read in ((shard, verify), (tmp_path / "run" / PLAN, compute_accounting)):
+        place.unlink()
+        if kind == "pipe":
+            os.mkfifo(place)
+        elif kind == "folder":
+            place.mkdir()
+        elif os.getuid():
+            pytest.skip("only root makes devices")
+        else:
+            os.mknod(place, stat.S_IFCHR | 0o600, os.makedev(1, 5))  # /dev/zero, which has no end
+        with pytest.raises(StoreError, match="where a file belongs; move it away"):
+            read(run)
+
+
 def test_names_of_columns_are_no_paths(tmp_path: Path) -> None:
     """The pictures of a row are written into the folder that the user names, whatever its columns are called."""
     rows = [make_row(0) | {"../../evil": make_noise(1), "/tmp/evil": make_noise(2)}]
@@ -78,7 +99,7 @@ def test_deep_json_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(NotRorem, match="nested too deeply"):
         parse_entries(DEEP, "meta.json", True)
     with pytest.raises(NotCoco, match="nested too deeply"):
-        parse_coco(DEEP, "masks.json")
+        parse_coco(b'{"images": ' + DEEP, "masks.json")
     run = Store(tmp_path / "run")
     run.write(PLAN, DEEP)
     with pytest.raises(RasuraError, match="nested too deeply"):

@@ -1,5 +1,6 @@
 """What differs between two runs or datasets is found row by row, with the reason; what is equal is not reported."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from conftest import DATA
 
 from rasura.manifests.shards import REJECTED_SCHEMA
-from rasura.pipeline.run.comparison.diff import NotComparable, Side, compare_sides, diff
+from rasura.pipeline.run.comparison.diff import UNRECORDED, NotComparable, Side, compare_sides, diff
 
 RUN = DATA / "written_by_0_1_0" / "demo_run"
 
@@ -56,6 +57,33 @@ def test_each_difference_of_two_datasets_is_found(tmp_path: Path) -> None:
     assert entry.columns == {"label": 1, "mask": 1}
     (back,) = diff(place, str(RUN / "dataset"))
     assert (back.added.total(), back.gone.total(), back.changed) == (1, 1, 1)
+
+
+def test_what_an_export_left_out_has_the_exports_reason(tmp_path: Path) -> None:
+    """The list beside the dataset says why; a row that no list has is not called one without an input."""
+    place = rewrite_dataset(tmp_path / "filtered", lambda rows: rows[:-2])
+    gone = sorted(diff(str(RUN), place)[0].examples["gone"])
+    assert set(diff(str(RUN), place)[0].gone) == {UNRECORDED}
+    lines = [json.dumps({"id": id, "reason": "not true of it: label = 'cup'"}) for id in gone[:-1]]
+    (Path(place) / "left_out.jsonl").write_text("\n".join(lines))
+    (entry,) = diff(str(RUN), place)
+    assert entry.gone == {"left out by export: not true of it: label = 'cup'": len(gone) - 1, UNRECORDED: 1}
+    (back,) = diff(place, str(RUN))
+    assert back.added == entry.gone
+    (Path(place) / "left_out.jsonl").write_text("[1]")
+    with pytest.raises(NotComparable, match=r"left_out\.jsonl' is no list"):
+        diff(str(RUN), place)
+
+
+def test_reasons_come_before_the_names_of_many_columns() -> None:
+    row = {"id": "a", "origin": "1.png"}
+    entry = compare_sides(
+        "t", make_side([row | {f"c{number}": 1 for number in range(40)}]), make_side([{"id": "b", "origin": "2.png"}])
+    )
+    *_, reason, columns = entry.describe()
+    assert "1 its input is not there" in reason
+    assert columns.startswith("  40 columns only before: c0,")
+    assert columns.endswith("c5 and 34 more")
 
 
 def make_side(rows: list[dict[str, Any]], rejections: list[dict[str, str]] | None = None) -> Side:

@@ -56,7 +56,12 @@ def test_a_chain_of_flows_is_scaled_by_what_survives() -> None:
     assert found.run_bytes == pytest.approx(50 * 100 + 1000 * 250 / 20 + 1000 * 125 / 10)
     low, high = found.interval
     assert low < 1 < high
-    assert "there are 1,000" in "\n".join(found.describe())
+    text = "\n".join(found.describe())
+    assert "there are 1,000" in text
+    assert "18 min 45 s" in text, "of `inpaint`: short times are no hours with zeros"
+    assert "9 min 22 s of a GPU" in text
+    assert "5 kB of dataset" in text
+    assert "0.00" not in text
     assert scale(samples, ["removed"], 100).hours == pytest.approx(2 * found.hours)
     assert "there are only 1,000" in "\n".join(scale(samples, ["removed"], 500).describe())
 

@@ -194,8 +194,8 @@ def test_a_shard_is_read_from_any_part_of_a_long_listing(tmp_path: Path, monkeyp
 
 DRIVER = """
 import sys
-from rasura.pipeline.run import listing, run
-listing.MANY_ITEMS = run.MANY_ITEMS = int(sys.argv[3])
+from rasura.pipeline.run import flow_tables, listing, run, starter
+flow_tables.MANY_ITEMS = listing.MANY_ITEMS = starter.MANY_ROWS = int(sys.argv[3])
 run.run(sys.argv[1], sys.argv[2], quiet=True)
 """
 
