@@ -21,7 +21,7 @@ from rasura.annotator.store import known_answers, leases, reviewers, vote_log
 from rasura.annotator.store.database import items
 from rasura.annotator.store.enums import MISTAKES, ItemKind, Task, Variant, Verdict
 from rasura.annotator.store.reviewers import Reviewer
-from rasura.annotator.store.team.rankings import may_view_scene
+from rasura.annotator.store.team.rankings import check_task, may_view_scene
 from rasura.annotator.store.team.rulings import is_expert
 from rasura.annotator.store.team.search import read_tasks
 from rasura.annotator.store.team.settings import ReviewSettings
@@ -120,6 +120,7 @@ def open_items(body: schemas.NextRequest, review: CurrentReview, reviewer: Signe
     """Return the items that are open for the reviewer, in order, with new ones up to the number requested."""
 
     def lease(connection: Connection) -> list[schemas.Item]:
+        check_task(connection, review.policy, reviewer, ranks=False)
         rows = leases.lease_items(connection, review.policy, reviewer, body.want, time.time())
         return [schemas.Item(**item) for item in _describe(connection, rows, reviewer)]
 

@@ -114,9 +114,8 @@ def test_any_row_can_be_reviewed(tmp_path: Path, database: Database) -> None:
 def test_an_item_asks_what_its_row_is(tmp_path: Path) -> None:
     """The reasons of a triplet are its own, and known answers among them ask the same; a foreign reason is refused."""
     run = make_run(tmp_path / "run", 2, truth=4)
-    with serving(run.store, tmp_path / "r.sqlite", NO_KNOWN) as served:
+    with serving(run.store, tmp_path / "r.sqlite", NO_KNOWN, flows=["captured"]) as served:
         load_queue(run.store, served.database, NO_KNOWN, ["captured"])
-        served.review.flows = ["captured"]
         with served.client("Ann") as ann:
             tasks = ann.get("/api/me").json()["wording"]["tasks"]
             assert {"mask", "effects", "seam"} <= set(tasks["pair"]["reasons"])
@@ -304,6 +303,28 @@ def test_candidates_are_ranked(tmp_path: Path) -> None:
     assert ratings[0]["name"] == "lama"
     assert [one["comparisons"] for one in ratings] == [6, 3, 3]
     assert all(one["low"] < one["rating"] < one["high"] for one in ratings)
+
+
+def test_who_judges_does_not_rank(tmp_path: Path) -> None:
+    """Rankings show candidates alone: where there are known answers, nobody but an admin both judges and ranks."""
+    policy = NO_KNOWN.model_copy(update={"honeypots": 0.2})
+    with (
+        serving(make_scenes(tmp_path / "run", 4).store, tmp_path / "r.sqlite", policy) as served,
+        served.client("Ann") as ann,
+        served.client("Bob") as bob,
+        served.client("Eve", admin=True) as eve,
+    ):
+        for path, body, other, word in (("next", {}, "scenes/next", "judges"), ("scenes/next", {}, "next", "ranks")):
+            one = ann if word == "judges" else bob
+            opened = one.post(f"/api/{path}", json=body).json()
+            if word == "ranks":
+                ranking = {"scene": opened["scene"], "nonce": nonce(), "ranking": [opened["items"]]}
+                assert one.post("/api/rankings", json=ranking).status_code == 200
+            refused = one.post(f"/api/{other}", json={})
+            assert refused.status_code == 409
+            assert word in refused.text
+            assert one.post(f"/api/{path}", json=body).status_code == 200
+            assert eve.post(f"/api/{path}", json=body).status_code == 200
 
 
 def test_ratings_find_the_strengths() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select
 
-from rasura.annotator.store.database import items
+from rasura.annotator.store.database import items, leases
 from rasura.annotator.store.enums import ItemKind
 from rasura.annotator.store.policy import Policy, draw_uniform
 from rasura.annotator.store.reviewers import Reviewer
@@ -21,6 +21,33 @@ class BadRanking(VoteError):
     """A ranking of items that were not shown together, or with one twice."""
 
 
+class OtherTask(VoteError):
+    """Who has judged items with known answers among them ranks none, and who has ranked judges none."""
+
+
+def check_task(connection: Connection, policy: Policy, reviewer: Reviewer, ranks: bool) -> None:
+    """Check that a reviewer who is no admin does one of both, where there are known answers.
+
+    What is ranked are candidates alone, so that whoever has seen them side by side could tell them from known answers.
+
+    Args:
+        ranks: whether the reviewer wants to rank; to judge otherwise.
+
+    Raises:
+        OtherTask: the reviewer has done the other.
+    """
+    if not policy.honeypots or reviewer.admin:
+        return
+    other = leases if ranks else rankings
+    if connection.execute(select(other.c.reviewer).where(other.c.reviewer == reviewer.id).limit(1)).first() is None:
+        return
+    done, wanted = ("judges", "ranking") if ranks else ("ranks", "judging")
+    raise OtherTask(
+        f"{reviewer.name} {done} in this review, and some of its items have known answers, which {wanted} would tell "
+        "apart: ask an admin for a link under another name"
+    )
+
+
 def lease_scene(connection: Connection, policy: Policy, reviewer: Reviewer, now: float) -> dict[str, Any] | None:
     """Lease the next scene with two candidates or more: the one with the fewest rankings that nobody else has open.
 
@@ -28,7 +55,11 @@ def lease_scene(connection: Connection, policy: Policy, reviewer: Reviewer, now:
 
     Returns:
         The scene, ids of its items in an order drawn for this reviewer, and how many scenes wait; None where none does.
+
+    Raises:
+        OtherTask: the reviewer judges.
     """
+    check_task(connection, policy, reviewer, ranks=True)
     connection.execute(delete(scene_leases).where(scene_leases.c.expires < now))
     connection.execute(delete(scene_leases).where(scene_leases.c.reviewer == reviewer.id))
     done: dict[str, set[int]] = {}
