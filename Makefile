@@ -16,8 +16,8 @@ define install
 endef
 PIP := $(BIN)/python -m pip install --quiet $(if $(filter constraints.txt,$(CONSTRAINTS)),,--require-hashes)
 # Three processes side by side, since half of the time they wait for others; a test file stays in one of them, so that
-# what its tests share is made once.
-PYTEST := $(ENV) $(BIN)/python -m pytest --numprocesses 3 --dist loadfile
+# what its tests share is made once. Files come in the order of tests/conftest.py, the longest first.
+PYTEST := $(ENV) $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo setup format lint typecheck test-fast test test-agpl docs docs-check bench loop-demo clean
 

@@ -5,6 +5,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -24,6 +25,13 @@ ASSETS = Path(os.environ.get("RASURA_ASSETS", ROOT.parent / "shared" / "assets")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option with which every command of README and docs is run."""
     parser.addoption("--run-docs", action="store_true", help="run every command of README and docs (minutes)")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Take the files with the most tests that start Ray first: a file stays in one process, and the longest should not
+    be begun when all others have ended."""
+    starts = Counter(item.path for item in items if item.get_closest_marker("ray"))
+    items.sort(key=lambda item: -starts[item.path])
 
 
 @pytest.hookimpl(wrapper=True)
