@@ -3,7 +3,6 @@
 from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page
 from sqlalchemy import select
@@ -12,7 +11,6 @@ from support.annotator.browser import (
     open_page,
     press,
     read_canvas,
-    time_paint,
     wait_for_answers,
     wait_for_item,
     wait_for_paint,
@@ -33,9 +31,8 @@ pytestmark = pytest.mark.browser
 
 def test_thirty_items_by_keyboard(served: Served, page: Page, tmp_path: Path) -> None:
     """A reviewer judges thirty items without a mouse, with reasons, a skip and an undo; each key has its effect on the
-    screen within 100 ms (p95, at 512 px); what was said comes out of the export, and every candidate is accounted
-    for."""
-    told, idle = [], []
+    screen; what was said comes out of the export, and every candidate is accounted for."""
+    told = []
     for number in range(30):
         if number % 5 == 4:
             page.keyboard.press("n")
@@ -48,15 +45,12 @@ def test_thirty_items_by_keyboard(served: Served, page: Page, tmp_path: Path) ->
         page.wait_for_timeout(250)  # nobody judges faster; the next ones are loaded meanwhile
         wait_for_answers(page, "/api/pictures/", 3 * (number + 2))
         wait_for_paint(page)
-        idle.append(time_paint(page))
     wait_for_votes(page)
-    times = page.evaluate("performance.getEntriesByName('judge').map((entry) => entry.duration)")
-    assert len(times) == 30
-    p95 = float(np.quantile(times, 0.95))
-    print(f"key to paint at 513 x 342 px: median {np.median(times):.0f} ms, p95 {p95:.0f} ms, most {max(times):.0f} ms")
-    assert p95 <= 100 * max(1, float(np.quantile(idle, 0.95)) / 33)  # two frames where the machine is not busy
+    assert page.evaluate("performance.getEntriesByName('judge').length") == 30  # how long: benchmarks review_pages
     assert [verdict for _, verdict, _ in list_votes(served)] == told
     page.keyboard.press("z")
+    wait_for_votes(page)
+    wait_for_paint(page)  # a key before that is not taken
     page.keyboard.press("s")
     wait_for_votes(page)
     assert [action for action, *_ in list_votes(served)[-2:]] == ["undo", "skip"]

@@ -94,19 +94,6 @@ def wait_for_paint(page: Page) -> None:
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done())))")
 
 
-def time_paint(page: Page) -> float:
-    """Milliseconds until an empty change is painted: what the machine itself takes at the moment."""
-    return float(
-        page.evaluate(
-            """() => new Promise((done) => {
-            const start = performance.now(), channel = new MessageChannel();
-            channel.port1.onmessage = () => done(performance.now() - start);
-            requestAnimationFrame(() => channel.port2.postMessage(null));
-            })"""
-        )
-    )
-
-
 def wait_for_animations(page: Page) -> None:
     """Wait until nothing on the page moves."""
     page.wait_for_function("() => document.getAnimations().every((animation) => animation.playState !== 'running')")
