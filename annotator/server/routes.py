@@ -149,6 +149,7 @@ def cast_vote(body: schemas.VoteRequest, review: CurrentReview, reviewer: Signed
     )
 
     def cast(connection: Connection) -> schemas.VoteResult:
+        check_task(connection, review.policy, reviewer, ranks=False)
         item = vote_log.cast_vote(connection, review.policy, reviewer, submission, time.time() - (body.age or 0.0))
         check_reason(connection, review, body.item, submission.reason)
         if skip:

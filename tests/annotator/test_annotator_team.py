@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -306,25 +307,30 @@ def test_candidates_are_ranked(tmp_path: Path) -> None:
 
 
 def test_who_judges_does_not_rank(tmp_path: Path) -> None:
-    """Rankings show candidates alone: where there are known answers, nobody but an admin both judges and ranks."""
+    """Rankings show candidates alone: where there are known answers, nobody but an admin both judges and ranks. Items
+    that were dealt and not judged bind nobody, since the page opens some at the start."""
     policy = NO_KNOWN.model_copy(update={"honeypots": 0.2})
+
+    def judge(client: httpx.Client, item: str) -> httpx.Response:
+        return client.post("/api/votes", json={"item": item, "verdict": "yes", "nonce": nonce()})
+
     with (
         serving(make_scenes(tmp_path / "run", 4).store, tmp_path / "r.sqlite", policy) as served,
         served.client("Ann") as ann,
         served.client("Bob") as bob,
         served.client("Eve", admin=True) as eve,
     ):
-        for path, body, other, word in (("next", {}, "scenes/next", "judges"), ("scenes/next", {}, "next", "ranks")):
-            one = ann if word == "judges" else bob
-            opened = one.post(f"/api/{path}", json=body).json()
-            if word == "ranks":
-                ranking = {"scene": opened["scene"], "nonce": nonce(), "ranking": [opened["items"]]}
-                assert one.post("/api/rankings", json=ranking).status_code == 200
-            refused = one.post(f"/api/{other}", json={})
+        dealt = {client: lease_item(client) for client in (ann, bob, eve)}
+        assert judge(ann, dealt[ann]).status_code == 200
+        for client in (bob, eve):
+            opened = client.post("/api/scenes/next").json()
+            ranking = {"scene": opened["scene"], "nonce": nonce(), "ranking": [opened["items"]]}
+            assert client.post("/api/rankings", json=ranking).status_code == 200
+        for refused in (ann.post("/api/scenes/next"), bob.post("/api/next", json={}), judge(bob, dealt[bob])):
             assert refused.status_code == 409
-            assert word in refused.text
-            assert one.post(f"/api/{path}", json=body).status_code == 200
-            assert eve.post(f"/api/{path}", json=body).status_code == 200
+            assert "ask an admin for a link under another name" in refused.text
+        assert judge(eve, dealt[eve]).status_code == 200
+        assert eve.post("/api/scenes/next").status_code == 200
 
 
 def test_ratings_find_the_strengths() -> None:

@@ -29,7 +29,7 @@ async function open() {
       scene = await call("scenes/next", {});
       break;
     } catch (error) {
-      fail(error);
+      fail(error, "rank.closed");
       if (!(error instanceof Problem) || !error.isTemporary || error.status === 401) return;
       await new Promise((done) => setTimeout(done, RETRY_MS));
     }
@@ -40,10 +40,10 @@ async function open() {
   show();
 }
 
-/** @param {any} error */
-function fail(error) {
+/** @param {any} error @param {string} text */
+function fail(error, text = "rank.failed") {
   if (error instanceof Problem && error.status === 401) location.replace("/");
-  else byId("message").textContent = t("rank.failed", { why: error.message ?? String(error) });
+  else byId("message").textContent = t(text, { why: error.message ?? String(error) });
 }
 
 /** Returns the number of columns that shows the pictures largest. @param {number} count @param {number} shape width over height */

@@ -73,6 +73,7 @@ export default {
   "rank.nothing": "No scene is waiting for you",
   "rank.nothingWhy": "Every scene with two candidates or more has been compared, or others have it open.",
   "rank.unsent": "{why}: the comparison waits to be sent, and is sent again by itself.",
+  "rank.closed": "No scene can be opened: {why}.",
   "rank.failed": "Not stored: {why}.",
   "team.parts": "Parts of the page",
   "team.queue": "Expert queue",

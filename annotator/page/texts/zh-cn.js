@@ -73,6 +73,7 @@ export default {
   "rank.nothing": "没有等待您对比的场景",
   "rank.nothingWhy": "所有包含两个及以上候选结果的场景都已对比完，或正由他人处理。",
   "rank.unsent": "{why}：此次对比等待发送，会自动重新发送。",
+  "rank.closed": "无法打开场景：{why}。",
   "rank.failed": "未保存：{why}。",
   "team.parts": "页面各部分",
   "team.queue": "专家队列",

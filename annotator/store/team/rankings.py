@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select
 
-from rasura.annotator.store.database import items, leases
+from rasura.annotator.store.database import items, standing
 from rasura.annotator.store.enums import ItemKind
 from rasura.annotator.store.policy import Policy, draw_uniform
 from rasura.annotator.store.reviewers import Reviewer
@@ -38,7 +38,7 @@ def check_task(connection: Connection, policy: Policy, reviewer: Reviewer, ranks
     """
     if not policy.honeypots or reviewer.admin:
         return
-    other = leases if ranks else rankings
+    other = standing if ranks else rankings  # items that were dealt and not judged bind nobody: the page opens some
     if connection.execute(select(other.c.reviewer).where(other.c.reviewer == reviewer.id).limit(1)).first() is None:
         return
     done, wanted = ("judges", "ranking") if ranks else ("ranks", "judging")
