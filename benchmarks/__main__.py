@@ -14,46 +14,30 @@ from pathlib import Path
 
 import benchmarks
 
-# Benchmarks that take a folder and run for hours are started by themselves: `python -m benchmarks.loop_arms FOLDER`.
-NOT_MEASUREMENTS = {
-    "__main__",
-    "chaos_damage",
-    "chaos_job",
-    "chaos_kinds",
-    "chaos_nodes",
-    "chaos_stage",
-    "chaos_store",
-    "common",
-    "discriminator_kinds",
-    "discriminator_tiny",
-    "experts",
-    "label_studio_page",
-    "label_studio_peer",
-    "loop_arms",
-    "loop_removers",
-    "loop_scenes",
-    "loop_start",
-    "loop_units",
-    "peer_jobs",
-    "planted",
-}
+NOT_MEASUREMENTS = {"__main__", "discriminator_tiny", "loop_arms", "loop_scenes", "loop_start", "loop_units"}
+"""Modules that are started by themselves; most take a folder and hours: `python -m benchmarks.loop_arms FOLDER`."""
 LONG = {"chaos", "fit_likelihood", "loop_study", "peers", "spot_check"}
 """Measurements that take more than ten minutes, and run only where they are named."""
 
 
 def list_measurements() -> dict[str, str]:
     """Return the measurements, as a mapping from name to module."""
-    modules = [info for info in pkgutil.walk_packages(benchmarks.__path__, "benchmarks.") if not info.ispkg]
-    names = {info.name.rpartition(".")[2]: info.name for info in modules}
+    modules = [info.name for info in pkgutil.walk_packages(benchmarks.__path__, "benchmarks.") if not info.ispkg]
+    names = {module.rpartition(".")[2]: module for module in modules if "\ndef main(" in read_source(module)}
     return {name: module for name, module in names.items() if name not in NOT_MEASUREMENTS}
 
 
-def read_description(module: str) -> str:
-    """Read what a measurement says of itself, without importing it."""
+def read_source(module: str) -> str:
+    """Read a module's source, without importing it."""
     spec = importlib.util.find_spec(module)
     assert spec
     assert spec.origin
-    return ast.get_docstring(ast.parse(Path(spec.origin).read_text())) or ""
+    return Path(spec.origin).read_text()
+
+
+def read_description(module: str) -> str:
+    """Read what a measurement says of itself."""
+    return ast.get_docstring(ast.parse(read_source(module))) or ""
 
 
 def describe(names: Sequence[str], measurements: Mapping[str, str]) -> str:

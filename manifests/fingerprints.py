@@ -20,9 +20,11 @@ THUMBNAIL = 4  # pixels in both directions
 # off by at most 26; two different photographs by at least 48.
 MAX_SIGNS = 24
 MAX_LEVELS = 10.0
-_WORDS = 3  # 64-bit words that hold the signs
+SIGNS_BYTES = 24
+"""Bytes of the signs, in 64-bit words; the thumbnail follows."""
 _ODD = np.tile(np.arange(FREQUENCIES) % 2 == 1, FREQUENCIES)[1:]  # frequencies whose sign mirroring turns
-_MIRROR = np.frombuffer(np.packbits(_ODD).tobytes().ljust(_WORDS * 8, b"\0"), np.uint64)
+MIRROR = np.frombuffer(np.packbits(_ODD).tobytes().ljust(SIGNS_BYTES, b"\0"), np.uint64)
+"""What turns the signs of a picture into those of the picture mirrored, by exclusive or."""
 _BLOCK = 256  # pictures that are compared with others at a time
 _TILE = 4096  # of those others: what is computed stays in the processor's cache
 JOB_COMPARISONS = 2**26
@@ -46,7 +48,7 @@ def compute_fingerprint(picture: RGB) -> bytes:
     """
     grey = cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (64, 64), interpolation=cv2.INTER_AREA)
     lowest = cv2.dct(grey.astype(np.float32))[:FREQUENCIES, :FREQUENCIES].ravel()[1:]
-    signs = np.packbits(lowest > np.median(lowest)).tobytes().ljust(_WORDS * 8, b"\0")
+    signs = np.packbits(lowest > np.median(lowest)).tobytes().ljust(SIGNS_BYTES, b"\0")
     thumbnail = cv2.resize(picture, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
     return signs + np.asarray(thumbnail, np.uint8).tobytes()
 
@@ -79,7 +81,7 @@ def find_near_duplicates(
     if count < 2:
         return
     table = np.frombuffer(b"".join(fingerprints), np.uint8).reshape(count, -1)
-    size = -(-JOB_COMPARISONS // count // _BLOCK) * _BLOCK
+    size = -(-JOB_COMPARISONS // max(1, count - known) // _BLOCK) * _BLOCK
     jobs = ((start, min(start + size, count)) for start in range(0, count, size))
     for pairs in map_jobs(partial(_compare_part, table, known), jobs):
         yield from pairs
@@ -87,33 +89,45 @@ def find_near_duplicates(
 
 def _compare_part(table: np.ndarray[Any, Any], known: int, start: int, stop: int) -> list[tuple[int, int]]:
     """Compare the pictures from `start` to `stop` with all later ones; the pairs are in order."""
-    signs = np.ascontiguousarray(table[:, : _WORDS * 8]).view(np.uint64)
-    thumbnails = table[:, _WORDS * 8 :].reshape(len(table), -1, 3)
+    signs = np.ascontiguousarray(table[:, :SIGNS_BYTES]).view(np.uint64)
+    thumbnails = table[:, SIGNS_BYTES:].reshape(len(table), -1, 3)
     near: set[tuple[int, int]] = set()
     for top in range(start, stop, _BLOCK):
         block = signs[top : min(top + _BLOCK, stop)]
         for left in range(max(top, known), len(table), _TILE):
             others = signs[left : left + _TILE]
             for is_mirrored in (False, True):
-                rows, columns = _find_near_signs(block ^ _MIRROR if is_mirrored else block, others)
+                rows, columns = find_near_signs(block ^ MIRROR if is_mirrored else block, others, MAX_SIGNS, MAX_SIGNS)
                 for i, j in zip((rows + top).tolist(), (columns + left).tolist(), strict=True):
                     if i >= j:
                         continue
-                    levels = _compare_thumbnails(_mirror(thumbnails[i], is_mirrored), thumbnails[j])
-                    # of one colour each: that their signs agree says nothing
-                    is_alike = levels <= MAX_LEVELS if signs[i].any() else bool((thumbnails[i] == thumbnails[j]).all())
+                    if signs[i].any() and signs[j].any():
+                        first = _mirror(thumbnails[i], is_mirrored)
+                        is_alike = _compare_thumbnails(first, thumbnails[j]) <= MAX_LEVELS
+                    else:  # one of them is of one colour: that their signs agree says nothing
+                        is_alike = bool((thumbnails[i] == thumbnails[j]).all())
                     if is_alike:
                         near.add((i, j))
     return sorted(near)
 
 
-def _find_near_signs(
-    block: np.ndarray[Any, Any], others: np.ndarray[Any, Any]
+def find_near_signs(
+    block: np.ndarray[Any, Any], others: np.ndarray[Any, Any], most: int, most_first: int
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Find where at most `MAX_SIGNS` of the signs differ, as indices of rows: most pairs differ in the first word."""
-    rows, columns = np.nonzero(np.bitwise_count(block[:, None, 0] ^ others[None, :, 0]) <= MAX_SIGNS)
+    """Find the pairs of which few signs differ.
+
+    Args:
+        block: signs of pictures (n, 3), uint64.
+        others: those of others.
+        most: signs that differ.
+        most_first: of the first 64 signs, in which most pairs differ already.
+
+    Returns:
+        Indices of rows of both.
+    """
+    rows, columns = np.nonzero(np.bitwise_count(block[:, None, 0] ^ others[None, :, 0]) <= most_first)
     different = np.bitwise_count(block[rows] ^ others[columns]).sum(axis=1, dtype=np.int64)
-    is_near = different <= MAX_SIGNS
+    is_near = different <= most
     return rows[is_near], columns[is_near]
 
 

@@ -21,6 +21,9 @@ _CLIENT_ERRORS = {
     "gcsfs.retry": ("HttpError",),
 }
 """Errors of object stores' clients that are no OSError, by the modules that define them."""
+S3_TRIES = 3
+"""Times that Amazon's client tries a request (`AWS_MAX_ATTEMPTS` changes it). s3fs above it tries five times, and five
+times more to read an answer: with the client's own 5, a read from a store that is away takes minutes to fail."""
 
 
 class StoreError(StorageError):
@@ -53,6 +56,18 @@ def translate_client_errors(action: str, where: str) -> Iterator[None]:
             raise
         reason = str(error) or "this kind of store cannot do it"
         raise StoreError(f"cannot {action} {where}: {reason}") from error
+
+
+def open_file_system(uri: str) -> tuple[Any, str]:
+    """Open the file system of a URI; its listings are never cached, since other processes write, too.
+
+    Returns:
+        fsspec's file system, and the path of the URI in it.
+    """
+    is_default_s3 = uri.startswith("s3://") and "AWS_MAX_ATTEMPTS" not in os.environ
+    options = {"config_kwargs": {"retries": {"total_max_attempts": S3_TRIES}}} if is_default_s3 else {}
+    fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False, **options)
+    return fs, str(path)
 
 
 class RemoteFile:
@@ -178,7 +193,7 @@ def fetch(uri: str) -> Path:
         StoreError: the store cannot be reached.
     """
     uri = uri.rstrip("/")
-    fs, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+    fs, root = open_file_system(uri)
     with translate_client_errors("list", uri):
         entries: dict[str, Any] = fs.find(root, detail=True)
     if not entries:

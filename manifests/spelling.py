@@ -1,6 +1,7 @@
 """Hints for misspelt names; counted nouns, durations and amounts of bytes in messages."""
 
 import difflib
+import math
 from collections.abc import Iterable
 
 MOST_WORDS = 8
@@ -61,10 +62,10 @@ def format_seconds(seconds: float) -> str:
     """Format a duration.
 
     Examples:
-        >>> format_seconds(0.068), format_seconds(75), format_seconds(7260)
-        ('0.068 s', '1 min 15 s', '2 h 1 min')
+        >>> format_seconds(0.068), format_seconds(75), format_seconds(7260), format_seconds(math.inf)
+        ('0.068 s', '1 min 15 s', '2 h 1 min', 'inf s')
     """
-    if seconds < 60:
+    if not 60 <= seconds < math.inf:
         return f"{seconds:.2g} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
@@ -74,12 +75,12 @@ def format_bytes(count: float) -> str:
     """Format bytes in the unit that needs the fewest digits.
 
     Examples:
-        >>> format_bytes(999), format_bytes(21_600_000)
-        ('999 bytes', '21.6 MB')
+        >>> format_bytes(999), format_bytes(999_600), format_bytes(21_600_000)
+        ('999 bytes', '1 MB', '21.6 MB')
     """
     amount, unit = float(count), "bytes"
     for larger in ("kB", "MB", "GB", "TB"):
-        if amount < 1000:
+        if amount < 999.5:  # more has four digits
             break
         amount, unit = amount / 1000, larger
-    return f"{amount:.3g} {unit}" if amount < 1000 else f"{amount:,.0f} {unit}"
+    return f"{amount:.3g} {unit}" if amount < 999.5 else f"{amount:,.0f} {unit}"

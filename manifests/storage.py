@@ -14,9 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
-import fsspec
-
-from rasura.manifests.remote_files import RangedFile, RemoteFile, check_name, translate_client_errors
+from rasura.manifests.remote_files import RangedFile, RemoteFile, check_name, open_file_system, translate_client_errors
 from rasura.manifests.remote_files import StoreError as StoreError
 from rasura.manifests.stores.lease import Lease
 from rasura.manifests.stores.lease import RunLocked as RunLocked
@@ -24,9 +22,6 @@ from rasura.manifests.stores.local_files import NO_LOCKS, Root, create_file, ope
 from rasura.manifests.uris import check_uri
 
 _TEMPORARY = re.compile(r"\.tmp-.+-[0-9a-f]{8}")
-S3_TRIES = 3
-"""Times that Amazon's client tries a request (`AWS_MAX_ATTEMPTS` changes it). s3fs above it tries five times, and five
-times more to read an answer: with the client's own 5, a read from a store that is away takes minutes to fail."""
 
 
 def describe_write_error(place: str, error: OSError) -> str:
@@ -75,11 +70,9 @@ class Store:
 
     @property
     def fs(self) -> Any:
-        """The fsspec file system of a remote store (never cached listings: other processes write too)."""
+        """The fsspec file system of a remote store."""
         if self._fs is None:
-            is_default_s3 = self.uri.startswith("s3://") and "AWS_MAX_ATTEMPTS" not in os.environ
-            options = {"config_kwargs": {"retries": {"total_max_attempts": S3_TRIES}}} if is_default_s3 else {}
-            self._fs, _ = fsspec.core.url_to_fs(self.uri, use_listings_cache=False, **options)
+            self._fs, _ = open_file_system(self.uri)
         return self._fs
 
     def _key(self, path: str) -> str:

@@ -6,7 +6,7 @@ rows of another table (`ref_table`, `ref_shard`, `ref_row`), and reading them fo
 
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import accumulate
@@ -50,6 +50,18 @@ REMOTE_READERS = 16
 
 class NoTable(StorageError):
     """A run has no such table, or not yet."""
+
+
+def find_pictures(row: Mapping[str, Any], place: tuple[str, str, int]) -> tuple[str, str, int]:
+    """Return the place in its run by which the pictures of a row are known: table, shard and row.
+
+    Args:
+        row: its columns of `RUN_REFERENCE`, as far as it has them.
+        place: of the row itself, which counts where it refers to no other row, or to one of another run.
+    """
+    if row.get("ref_shard") is None or row.get("ref_run") is not None:
+        return place
+    return row["ref_table"], row["ref_shard"], row["ref_row"]
 
 
 class ShardFooter(NamedTuple):
@@ -169,10 +181,9 @@ class Tables:
 
     def locate(self, name: str, shard: str, row: int) -> dict[str, Any]:
         """Return the place in this run from which the pictures of a row are read, as the columns of a reference."""
-        raw = self.read_raw(name, shard, row, tuple(RUN_REFERENCE)).to_pylist()
-        if raw and raw[0].get("ref_shard") is not None and raw[0].get("ref_run") is None:
-            return {column: raw[0][column] for column in REFERENCE}
-        return {"ref_table": name, "ref_shard": shard, "ref_row": row}
+        raw = self.read_raw(name, shard, row, tuple(RUN_REFERENCE)).to_pylist()  # empty without these columns
+        place = find_pictures(raw[0] if raw else {}, (name, shard, row))
+        return dict(zip(REFERENCE, place, strict=True))
 
     def row(self, name: str, shard: str, row: int, columns: Sequence[str] | None = None) -> dict[str, Any]:
         """Read one complete row, pictures decoded, references followed.

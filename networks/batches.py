@@ -11,8 +11,11 @@ Result = TypeVar("Result")
 
 
 NO_MEMORY_TEXTS = (
-    *("CUDA out of memory", "CUDA error: out of memory", "DefaultCPUAllocator: can't allocate memory"),  # torch
-    *("std::bad_alloc", "bad allocation"),
+    "CUDA out of memory",  # torch
+    "CUDA error: out of memory",
+    "DefaultCPUAllocator: can't allocate memory",
+    "std::bad_alloc",
+    "bad allocation",
     "(-4:Insufficient memory)",  # OpenCV
 )
 

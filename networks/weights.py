@@ -18,6 +18,7 @@ from pydantic import BeforeValidator, Field
 
 from rasura.manifests.errors import StorageError, WeightsError
 from rasura.manifests.remote_files import fetch
+from rasura.manifests.safety.text import make_text
 from rasura.manifests.storage import is_remote
 
 PATTERNS = ("*.safetensors", "*.json", "*.txt")
@@ -120,7 +121,7 @@ def shorten(error: BaseException | None, most: int = 300) -> str:
         >>> shorten(ValueError("two\\n  lines"))
         'two lines'
     """
-    return " ".join(str(error).split())[:most]
+    return make_text(error)[:most]
 
 
 def list_files(

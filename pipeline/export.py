@@ -173,13 +173,13 @@ def export_run(
 
 def _carry_out(job: "_Job", on_progress: OnProgress) -> dict[str, Any]:
     """Carry out an export: on workers where there are many rows."""
-    rows = sum(job.tables.table(flow).rows for flow in job.flows)
-    if not rows:
+    count = sum(job.tables.table(flow).rows for flow in job.flows)
+    if not count:
         raise NothingToExport(
             f"{job.tables.run.uri} has nothing to export: no row in {', '.join(job.flows)} (`rasura status` shows why)"
         )
     with EngineStarter(EngineSettings()) as engine:
-        return dict(engine.run_jobs(job.write, rows, on_progress, job.memory, job.out.local is not None))
+        return dict(engine.run_jobs(job.write, count, on_progress, job.memory, job.out.local is not None))
 
 
 def choose_flows(store: Store, plan: RunPlan, flows: Sequence[str], verdicts: Verdicts) -> list[str]:

@@ -15,17 +15,17 @@ def main() -> None:
     raise_on_signals()
     with explain_interrupt():  # before a command has begun, or while its error is explained
         from rasura.pipeline.cli.app import app, explain
-        from rasura.pipeline.cli.output import find_output_fault
+        from rasura.pipeline.cli.output import find_stdout_fault
 
         try:
             app(prog_name="rasura")
         except SystemExit:
-            if fault := find_output_fault():
+            if fault := find_stdout_fault():
                 print(f"error: {fault}", file=sys.stderr)
                 sys.exit(1)
             raise
         except Exception as error:
-            text = find_output_fault() or explain(error)
+            text = find_stdout_fault() or explain(error)
             text = traceback.format_exc() if text is None else f"error: {text}"  # a traceback: a fault of Rasura's own
             print(escape_controls(text, LINES).rstrip(), file=sys.stderr)
             sys.exit(1)

@@ -90,11 +90,13 @@ def _explain_nothing(rows: "Rows", checks: Sequence[filters.Check], conditions: 
     columns = list(dict.fromkeys(["split", *(name for check in checks for name in check.columns)]))
     splits, reasons = Counter[str](), Counter[str]()
     for row in rows.read_many(columns):
-        splits[str(row.get("split"))] += 1
-        reasons[next(filter(None, (check.explain(row) for check in checks)), "")] += 1
+        splits[row.get("split") or "without one"] += 1
+        reasons[filters.explain_first(checks, row) or ""] += 1
+    if not splits:
+        return "it has no rows"
     return (
-        f"none of {format_count(len(rows), 'row')} fits {asked or 'it'} "
-        f"({describe_counts(reasons) or 'there is none'}); its splits: {describe_counts(splits) or 'none'}"
+        f"none of {format_count(len(rows), 'row')} fits {asked} ({describe_counts(reasons)}); "
+        f"its splits: {describe_counts(splits)}"
     )
 
 

@@ -10,17 +10,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate, get_worker_info
 
 from rasura.manifests.boxes import compute_bounds
+from rasura.manifests.checks.rows import DIFFERENT_SIZES
 from rasura.manifests.errors import InputError
-from rasura.manifests.formats.dataset_rows import (
-    DIFFERENT_SIZES,
-    DatasetRow,
-    find_superseded,
-    list_rows,
-    read_raw_row,
-    read_raw_rows,
-)
+from rasura.manifests.formats.dataset_rows import DatasetRow, find_superseded, list_rows, read_raw_row, read_raw_rows
 from rasura.manifests.formats.filters.crops import Crop, find_box, measure_coverage, scale_picture, scale_size
-from rasura.manifests.formats.filters.rows import Check, replace_verdicts
+from rasura.manifests.formats.filters.rows import Check, explain_first, replace_verdicts
 from rasura.manifests.formats.trainers.instructions import render_instruction
 from rasura.manifests.ids import compute_seed, hash_json
 from rasura.manifests.images import decode_image, decode_mask, read_size
@@ -165,8 +159,7 @@ class TripletDataset(Dataset[Sample]):
     A row is a dict: `source`, `target` (float32, (3, h, w), 0 to 1), `mask` (float32, (1, h, w), 1 is the object),
     `id`, `kind`, `label` ("" where there is none, unless it was asked for as a column), `prompt` (the instruction to
     remove it), and the columns that were asked for. No value is null, and all pictures have one size where a size is
-    given, so that torch's own functions
-    collate them.
+    given, so that torch's own functions collate them.
     """
 
     def __init__(
@@ -183,15 +176,15 @@ class TripletDataset(Dataset[Sample]):
         light = [name for name in self._extra if rows.schema[name] not in PICTURES]
         if lists := [name for name in light if rows.schema[name] in (Kind.STRINGS, Kind.FLOATS, Kind.VERSIONS)]:
             raise InputError(f"columns with lists of several lengths cannot be collated: {', '.join(lists)}")
-        whole = [*light, *(name for name in _TEXTS if name in columns)]
-        needed = list(dict.fromkeys(("id", *whole, *(name for check in checks for name in check.columns))))
+        without_nulls = [*light, *(name for name in _TEXTS if name in columns)]
+        needed = list(dict.fromkeys(("id", *without_nulls, *(name for check in checks for name in check.columns))))
         self._indices, ids, absent = list[int](), list[str](), dict[str, int]()
         for index, raw in enumerate(rows.read_many(needed)):
-            if any(check.explain(raw) for check in checks):
+            if explain_first(checks, raw):
                 continue
             self._indices.append(index)
             ids.append(raw["id"])
-            for name in whole:
+            for name in without_nulls:
                 absent[name] = absent.get(name, 0) + (raw.get(name) is None)
         for name, count in absent.items():
             if count:
@@ -338,7 +331,7 @@ class TripletLoader:
         dataset: the triplets.
         batch_size: rows in a batch.
         workers: processes that read and decode.
-        seed: as of `TripletStream`, as are the next three.
+        seed: of the order.
         shuffle: False for the order of the dataset.
         rank: of the process that trains.
         ranks: number of processes that train.

@@ -136,9 +136,7 @@ class Inpaint(RemoverStage):
         except Exception as error:
             if len(records) == 1:
                 return [error]
-            if isinstance(error, (OSError, RunError, StorageError, ImportError, MemoryError)) or is_out_of_memory(
-                error
-            ):
+            if isinstance(error, (OSError, RunError, StorageError, ImportError)) or is_out_of_memory(error):
                 raise  # most likely no picture is to blame
             return [result for record in records for result in self._fill(remover, [record])]
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from rasura.manifests.schemas import Kind
 from rasura.stages.imaging.detail import measure_pair_detail
-from rasura.stages.registration.exposure import IDENTITY, apply_tone
+from rasura.stages.registration.exposure import IDENTITY, apply_tone, compute_gain_factor
 from rasura.stages.registration.motion import Registration, estimate_registration, measure_residual_motion
 from rasura.stages.registration.noise import estimate_noise, measure_background_psnr
 from rasura.stages.registration.resampling import translate_and_fill
@@ -70,7 +70,7 @@ class Pair(Stage):
             "pair_shift_y": dy,
             "pair_motion": measure_residual_motion(source, registered),
             "pair_gain": list(gains),
-            "pair_gain_max": max(max(gain, 1 / gain) for gain in gains),
+            "pair_gain_max": compute_gain_factor(gains),
             "pair_tone": float(np.abs(curve).max()),
             "pair_noise": estimate_noise(source, registered),
             "pair_psnr": measure_background_psnr(source, registered),

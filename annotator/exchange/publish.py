@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 from rasura.annotator.exchange.corrections_file import export_corrections
 from rasura.annotator.exchange.drawings_file import export_drawings
 from rasura.annotator.exchange.shared_work import CheckDrawing, fetch_work, share_work
-from rasura.annotator.exchange.vote_rows import choose_schema, choose_verdicts_schema
+from rasura.annotator.exchange.vote_rows import tabulate_verdicts, tabulate_votes
 from rasura.annotator.exchange.votes_file import ImportResult, append_votes, compute_verdicts, list_votes, read_votes
 from rasura.annotator.store.database import Database, log
 from rasura.annotator.store.policy import Policy
@@ -75,17 +75,16 @@ def publish_review(run: Store, database: Database, share: bool = False) -> None:
         StoreError: the run cannot be written.
     """
     with database.read() as connection:
-        verdicts = compute_verdicts(connection)
-        schema = choose_verdicts_schema(verdicts).with_metadata({_WRITTEN_BY: database.review_id})
-        run.write(PUBLISHED_VERDICTS, encode_parquet(pa.Table.from_pylist(verdicts, schema)))
+        verdicts = tabulate_verdicts(compute_verdicts(connection))
+        named = verdicts.replace_schema_metadata({_WRITTEN_BY: database.review_id})
+        run.write(PUBLISHED_VERDICTS, encode_parquet(named))
         export_corrections(connection, run.sub(FOLDER))
         export_drawings(connection, run.sub(FOLDER))
         votes = list_votes(connection) if share else []
         if share:
             share_work(connection, run.sub(FOLDER), database.review_id)
     if votes:
-        data = encode_parquet(pa.Table.from_pylist(votes, choose_schema(votes)))
-        run.write(f"{VOTES}/{database.review_id}.parquet", data)
+        run.write(f"{VOTES}/{database.review_id}.parquet", encode_parquet(tabulate_votes(votes)))
 
 
 def fetch_reviews(run: Store, database: Database, policy: Policy, check_drawing: CheckDrawing | None) -> None:

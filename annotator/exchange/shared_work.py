@@ -13,6 +13,7 @@ import pyarrow as pa
 from sqlalchemy import Connection, func, insert, select
 
 from rasura.annotator.exchange.vote_rows import BadVotes
+from rasura.annotator.exchange.votes_file import CHUNK
 from rasura.annotator.store.database import Database, log
 from rasura.annotator.store.enums import Action
 from rasura.annotator.store.reviewers import BadName, get_or_add_id, list_names
@@ -80,7 +81,8 @@ def fetch_work(folder: Store, database: Database, check_drawing: CheckDrawing | 
                     rows = _read_rows(folder, f"{name}/{file}", SCHEMAS[name])
                     for row in rows:
                         _check_row(row, check_drawing)
-                    database.write(partial(add, rows=rows))
+                    for start in range(0, len(rows), CHUNK):  # votes of people wait for one chunk at most
+                        database.write(partial(add, rows=rows[start : start + CHUNK]))
                 except (pa.ArrowException, KeyError, ValueError, BadName) as error:
                     raise BadVotes(f"'{folder.uri}/{name}/{file}' cannot be read: {error}") from None
 
@@ -108,12 +110,17 @@ def _check_row(row: Mapping[str, Any], check_drawing: CheckDrawing | None) -> No
     if "part" in row and row["part"] not in PARTS:
         raise ValueError(f"a mask of '{row['part']!s:.40}'")
     for name in ("shown", "ranking"):
-        items = json.loads(row[name]) if name in row else []
-        groups = items if name == "ranking" else [items]
-        if not all(isinstance(item, str) for group in groups for item in group):
-            raise ValueError(f"a {name} that is no list of items")
+        if name in row:
+            value = json.loads(row[name])
+            groups = value if name == "ranking" else [value]
+            if not isinstance(groups, list) or not all(map(_is_list_of_texts, groups)):
+                raise ValueError(f"a {name} that is no list of items: {row[name]:.40}")
     if row.get("value") is not None and check_drawing is not None:
         check_drawing(row["value"].encode())
+
+
+def _is_list_of_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _add_corrections(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:

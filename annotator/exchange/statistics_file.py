@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.csv as csv
 from sqlalchemy import Connection
 
-from rasura.annotator.exchange.vote_rows import choose_schema, choose_verdicts_schema
+from rasura.annotator.exchange.vote_rows import tabulate_verdicts, tabulate_votes
 from rasura.annotator.exchange.votes_file import compute_verdicts, list_votes
 from rasura.annotator.stats.ratings import rate_removers
 from rasura.annotator.stats.statistics import build_overview
@@ -50,22 +50,12 @@ def _tabulate_removers(connection: Connection) -> pa.Table:
     return pa.Table.from_pylist(filled, _REMOVERS)
 
 
-def _tabulate_votes(connection: Connection) -> pa.Table:
-    votes = list_votes(connection)
-    return pa.Table.from_pylist(votes, choose_schema(votes))
-
-
-def _tabulate_verdicts(connection: Connection) -> pa.Table:
-    verdicts = compute_verdicts(connection)
-    return pa.Table.from_pylist(verdicts, choose_verdicts_schema(verdicts))
-
-
 TABLES: Mapping[str, Callable[[Connection], pa.Table]] = {
     "reviewers": _tabulate_reviewers,
     "pairs": _tabulate_pairs,
-    "items": _tabulate_verdicts,
+    "items": lambda connection: tabulate_verdicts(compute_verdicts(connection)),
     "removers": _tabulate_removers,
-    "votes": _tabulate_votes,
+    "votes": lambda connection: tabulate_votes(list_votes(connection)),
 }
 """Name of a table of statistics -> what builds it."""
 

@@ -86,14 +86,15 @@ class VoteRow(TypedDict):
     complete: NotRequired[bool | None]
 
 
-def choose_schema(rows: Sequence[Mapping[str, Any]]) -> pa.Schema:
-    """Choose the columns of a votes file: with those of a review that asks best first where a row has them."""
-    return _BEST_FIRST_VOTES if any(INCLUSION_COLUMNS[0] in row for row in rows) else VOTES
+def tabulate_votes(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Build the table of a votes file, with the columns of a review that asks best first where a row has them."""
+    schema = _BEST_FIRST_VOTES if any(INCLUSION_COLUMNS[0] in row for row in rows) else VOTES
+    return pa.Table.from_pylist(list(rows), schema)
 
 
-def choose_verdicts_schema(rows: Sequence[Mapping[str, Any]]) -> pa.Schema:
-    """Choose the columns of verdicts: with `by_expert` where an expert overruled votes."""
-    return _RULED_VERDICTS if any(row["by_expert"] for row in rows) else VERDICTS
+def tabulate_verdicts(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Build the table of verdicts, with `by_expert` where an expert overruled votes."""
+    return pa.Table.from_pylist(list(rows), _RULED_VERDICTS if any(row["by_expert"] for row in rows) else VERDICTS)
 
 
 def check_vote_row(row: Any, where: str) -> VoteRow:

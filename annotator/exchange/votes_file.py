@@ -23,8 +23,8 @@ from rasura.annotator.exchange.vote_rows import (
     BadVotes,
     VoteRow,
     check_vote_row,
-    choose_schema,
-    choose_verdicts_schema,
+    tabulate_verdicts,
+    tabulate_votes,
 )
 from rasura.annotator.stats import agreement
 from rasura.annotator.stats.statistics import compute_weights
@@ -163,9 +163,9 @@ def export_votes(connection: Connection, out: Store, weighted: bool = False) -> 
         StoreError: the target cannot be written.
     """
     votes, verdicts = list_votes(connection), compute_verdicts(connection, weighted)
-    out.write("votes.parquet", encode_parquet(pa.Table.from_pylist(votes, choose_schema(votes))))
+    out.write("votes.parquet", encode_parquet(tabulate_votes(votes)))
     out.write("votes.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in votes).encode())
-    out.write("verdicts.parquet", encode_parquet(pa.Table.from_pylist(verdicts, choose_verdicts_schema(verdicts))))
+    out.write("verdicts.parquet", encode_parquet(tabulate_verdicts(verdicts)))
     return ExportResult(len(votes), len(verdicts))
 
 

@@ -64,7 +64,7 @@ export async function call(path, body) {
   }
   if (!answer.ok) {
     const said = typeof result.detail === "string" ? result.detail : t("problem.status", { status: answer.status });
-    const detail = language === "en" ? said : textOr(`problem.${answer.status}`, said);
+    const detail = language === "en" ? said : textOr(`problem.${result.code}`, textOr(`problem.${answer.status}`, said));
     throw new Problem(answer.status, detail);
   }
   return result;

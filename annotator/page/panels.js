@@ -140,7 +140,7 @@ export function showView(view) {
 
 /**
  * Shows a message in place of the picture.
- * @param {"empty" | "unreadable" | null} why null: removes it
+ * @param {"empty" | "refused" | "unreadable" | null} why null: removes it
  * @param {() => void} [then]
  * @param {string} [detail]
  */
@@ -149,9 +149,9 @@ export function showNothing(why, then, detail = "") {
   node.hidden = !why;
   node.dataset.why = why ?? "";
   if (!why) return;
-  const [title, text, button] = why === "empty"
-    ? [t("nothing.title"), t("nothing.again"), t("rank.again")]
-    : [t("unreadable.title"), t("unreadable.text", { detail }), t("unreadable.skip")];
+  const [title, text, button] = why === "unreadable"
+    ? [t("unreadable.title"), t("unreadable.text", { detail }), t("unreadable.skip")]
+    : [t("nothing.title"), detail || t("nothing.again"), t("rank.again")];
   node.children[0].textContent = title;
   node.children[1].textContent = text;
   node.children[2].textContent = button;

@@ -56,6 +56,7 @@ const current = () => editing ?? queue[0] ?? null;
 async function fill() {
   if (filling || !outbox) return;
   filling = true;
+  /** @type {any} */
   let problem = null;
   try {
     const want = Math.min(12, AHEAD + outbox.waiting.length);
@@ -69,12 +70,18 @@ async function fill() {
     }
   } catch (error) {
     problem = error;
-    reportProblem(error);
     setTimeout(fill, RETRY_MS);
   }
   filling = false;
   show();
-  if (problem && !current()) panels.showLoading("away");
+  if (problem && !problem.isTemporary && !current()) panels.showNothing("refused", fill, problem.message);
+  else if (problem) {
+    reportProblem(problem);
+    if (!current()) {
+      panels.showNothing(null);
+      panels.showLoading("away");
+    }
+  }
   preload();
 }
 

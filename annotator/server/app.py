@@ -116,7 +116,7 @@ def serve_app(app: FastAPI, bound: socket.socket, trusted_proxies: Sequence[str]
 
 async def _answer_vote_error(_: Request, error: Exception) -> JSONResponse:
     status = 404 if isinstance(error, UnknownItem) else 410 if isinstance(error, WithdrawnItem) else 409
-    return JSONResponse({"detail": str(error)}, status)
+    return JSONResponse({"detail": str(error), "code": type(error).__name__}, status)
 
 
 async def _answer_invalid_request(_: Request, error: Exception) -> Response:

@@ -23,7 +23,7 @@ from rasura.annotator.store.enums import MISTAKES, ItemKind, Task, Variant, Verd
 from rasura.annotator.store.reviewers import Reviewer
 from rasura.annotator.store.team.rankings import check_task, may_view_scene
 from rasura.annotator.store.team.rulings import is_expert
-from rasura.annotator.store.team.search import read_tasks
+from rasura.annotator.store.team.search import read_task, read_tasks
 from rasura.annotator.store.team.settings import ReviewSettings
 from rasura.annotator.store.vote_log import Submission
 
@@ -172,8 +172,7 @@ def check_reason(connection: Connection, review: Review, item: str, reason: str 
     """
     if reason is None:
         return
-    task = Task(read_tasks(connection, [item]).get(item, Task.REMOVAL))
-    reasons = review.settings.get()[1].list_reasons(task)
+    reasons = review.settings.get()[1].list_reasons(read_task(connection, item))
     if reason not in reasons:
         raise HTTPException(422, f"this item can have no reason '{reason}'; it can have {', '.join(reasons)}")
 

@@ -66,6 +66,7 @@ class FlagRequest(RequestBody):
 
 class Problem(BaseModel):
     detail: str
+    code: str | None = Field(None, description="of a vote that cannot count: the kind of the problem")
 
 
 class SessionInfo(BaseModel):

@@ -80,7 +80,7 @@ class TeamProgress:
 
     Attributes:
         verdicts: by everybody.
-        total: verdicts in all, an estimate from the settings, which no vote changes.
+        total: verdicts in all, an estimate from the settings, which votes change only once there are more of them.
         is_limit: more are not expected, where candidates of a scene are asked in turn; fewer may be.
         finished: every candidate has the votes that it needs.
         alone: nobody else can sign in.

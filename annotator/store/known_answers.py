@@ -10,9 +10,22 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, Connection, Integer, Select, String, Table, bindparam, delete, insert, select
+from sqlalchemy import (
+    Column,
+    Connection,
+    Integer,
+    Select,
+    String,
+    Table,
+    bindparam,
+    delete,
+    exists,
+    insert,
+    or_,
+    select,
+)
 
-from rasura.annotator.store.database import SECRET, items, meta
+from rasura.annotator.store.database import SECRET, items, leases, meta, standing
 from rasura.annotator.store.enums import ItemKind
 from rasura.annotator.store.policy import draw_uniform
 from rasura.annotator.store.team.tables import metadata
@@ -37,6 +50,20 @@ lent = Table(  # the candidate from which a reviewer's item with a known answer 
 
 _LENDER = (
     select(items.c.id, items.c.score, items.c.dilation)
+    .join(lent, lent.c.lender == items.c.id)
+    .where(lent.c.item == bindparam("item"), lent.c.reviewer == bindparam("reviewer"))
+)
+_LENDER_HAS_ROOM = (
+    select(
+        or_(
+            items.c.free > 0,
+            # what the reviewer has, or has given, of the lender takes no room from others
+            *(
+                exists().where(table.c.item == items.c.id, table.c.reviewer == bindparam("reviewer"), counts)
+                for table, counts in ((standing, standing.c.verdict.is_not(None)), (leases, leases.c.live))
+            ),
+        )
+    )
     .join(lent, lent.c.lender == items.c.id)
     .where(lent.c.item == bindparam("item"), lent.c.reviewer == bindparam("reviewer"))
 )
@@ -133,6 +160,19 @@ def _find_lender(connection: Connection, item: Any, reviewer: int) -> Any:
     if item.kind != ItemKind.HONEYPOT:
         return item
     return connection.execute(_LENDER, {"item": item.id, "reviewer": reviewer}).first()
+
+
+def has_room(connection: Connection, item: Any, reviewer: int) -> bool:
+    """Return True where an item that a reviewer has not open needs a vote; one with a known answer as its lender does.
+
+    Args:
+        connection: to the database.
+        item: with id, kind and free.
+        reviewer: who has not judged it.
+    """
+    if item.kind != ItemKind.HONEYPOT:
+        return bool(item.free > 0)
+    return connection.execute(_LENDER_HAS_ROOM, {"item": item.id, "reviewer": reviewer}).scalar() is not False
 
 
 def describe_items(connection: Connection, rows: Sequence[Any], reviewer: int) -> list[dict[str, Any]]:

@@ -7,7 +7,14 @@ from sqlalchemy import Connection, bindparam, delete, exists, func, insert, sele
 
 from rasura.annotator.store.database import items, leases, reviewers, standing
 from rasura.annotator.store.enums import ItemKind
-from rasura.annotator.store.known_answers import LENDERS, choose_known_item, is_known_turn, read_disguise, store_lender
+from rasura.annotator.store.known_answers import (
+    LENDERS,
+    choose_known_item,
+    has_room,
+    is_known_turn,
+    read_disguise,
+    store_lender,
+)
 from rasura.annotator.store.policy import Policy, count_needed_votes
 from rasura.annotator.store.reviewers import Reviewer
 from rasura.annotator.store.team.tables import rulings
@@ -39,6 +46,12 @@ _OPEN_ITEMS = (
     .where(leases.c.reviewer == bindparam("reviewer"), leases.c.live, ~items.c.withdrawn)
     .order_by(leases.c.turn)
 )
+_EXPIRED_ITEMS = (
+    select(items.c.id, items.c.kind, items.c.free, leases.c.turn)
+    .join(leases, leases.c.item == items.c.id)
+    .where(leases.c.reviewer == bindparam("reviewer"), ~leases.c.live, ~items.c.withdrawn, ~_has_verdict)
+    .order_by(leases.c.turn)
+)
 _RENEW = update(leases).where(leases.c.reviewer == bindparam("who"), leases.c.live).values(expires=bindparam("to"))
 _QUEUE = (
     select(items.c.id, items.c.label)
@@ -56,7 +69,7 @@ _DROP_SEVERAL = delete(leases).where(
     leases.c.reviewer == bindparam("reviewer"), leases.c.item.in_(bindparam("several", expanding=True))
 )
 _ADD_LEASES = insert(leases)
-_ROOM = select(items.c.kind, items.c.free).where(items.c.id == bindparam("item"))
+_ROOM = select(items.c.id, items.c.kind, items.c.free).where(items.c.id == bindparam("item"))
 _COUNT_LEASES = (
     update(items)
     .where(items.c.id.in_(bindparam("several", expanding=True)))
@@ -116,6 +129,13 @@ def lease_items(connection: Connection, policy: Policy, reviewer: Reviewer, want
     connection.execute(_RENEW, {"who": reviewer.id, "to": expires})
     open_items = list_open_items(connection, reviewer.id)
     missing = min(want, MAX_OPEN_ITEMS) - len(open_items)
+    expired = connection.execute(_EXPIRED_ITEMS, {"reviewer": reviewer.id}).all() if missing > 0 else []
+    back = [row for row in expired if has_room(connection, row, reviewer.id)][:missing]
+    if back:  # before others: from the queue, items with a known answer would not come back
+        for row in back:
+            grant_lease(connection, policy, row.id, reviewer.id, row.turn, expires)
+        open_items = list_open_items(connection, reviewer.id)
+        missing -= len(back)
     if missing <= 0:
         return open_items
     count = missing + (LENDERS if policy.honeypots else 0)
@@ -158,15 +178,20 @@ def grant_lease(connection: Connection, policy: Policy, item: str, reviewer: int
     recount(connection, policy, item)
 
 
-def return_item(connection: Connection, policy: Policy, item: str, reviewer: int, now: float) -> bool:
+def return_item(
+    connection: Connection, policy: Policy, item: str, reviewer: int, now: float, was_verdict: bool
+) -> bool:
     """Lease an item to a reviewer again, before all others: the vote on it was undone.
+
+    Args:
+        was_verdict: True where that was a verdict, which has left its room; False where it was a skip.
 
     Returns:
         False where the item has, or others have it open for, all the votes that it needs; then it is not leased.
     """
     recount(connection, policy, item)
     row = connection.execute(_ROOM, {"item": item}).one()
-    if row.kind == ItemKind.CANDIDATE and row.free <= 0:
+    if not has_room(connection, row, reviewer) and not (was_verdict and row.kind == ItemKind.HONEYPOT):
         return False
     first = connection.execute(select(func.min(leases.c.turn)).where(leases.c.reviewer == reviewer)).scalar()
     grant_lease(connection, policy, item, reviewer, (first or 0) - 1, now + 60 * policy.lease_minutes)

@@ -7,7 +7,7 @@ from rasura.manifests.errors import ReviewError
 from rasura.manifests.run_layout import read_plan
 from rasura.manifests.schemas import CANDIDATE_KINDS, PICTURES
 from rasura.manifests.storage import Store
-from rasura.manifests.tables import Table, Tables
+from rasura.manifests.tables import Table, Tables, find_pictures
 
 REQUIRED_PICTURES = ("source", "target", "mask")
 LIGHT_COLUMNS = (
@@ -61,13 +61,10 @@ def _iterate_rows(table: Table) -> Iterator[ReviewableRow]:
     nothing = [None] * light.num_rows
     for index, id in enumerate(columns["id"]):
         value = {name: columns.get(name, nothing)[index] for name in LIGHT_COLUMNS}
-        place = (table.name, columns["shard"][index], columns["row"][index])
-        if value["ref_shard"] is not None and value["ref_run"] is None:  # pictures of another run: by its own place
-            place = (value["ref_table"], value["ref_shard"], value["ref_row"])
         yield ReviewableRow(
             id=id,
             flow=table.name,
-            place=place,
+            place=find_pictures(value, (table.name, columns["shard"][index], columns["row"][index])),
             scene=value["scene_id"] or id,
             kind=value["kind"],
             label=value["label"],

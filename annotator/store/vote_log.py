@@ -12,6 +12,7 @@ from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select
 
 from rasura.annotator.store.database import items, leases, log, standing
 from rasura.annotator.store.enums import HISTORY, Action, ItemKind, Verdict
+from rasura.annotator.store.known_answers import has_room
 from rasura.annotator.store.leases import drop_lease, recount, return_item
 from rasura.annotator.store.policy import Policy
 from rasura.annotator.store.reviewers import Reviewer
@@ -228,7 +229,7 @@ def cast_vote(connection: Connection, policy: Policy, reviewer: Reviewer, submis
     if item.old is None and item.live is None:
         raise UnknownItem("this item was not given to you")
     counts = submission.verdict is not None and item.old_verdict is None
-    if counts and not item.live and item.kind == ItemKind.CANDIDATE and item.free <= 0:
+    if counts and not item.live and not has_room(connection, item, reviewer.id):
         raise CompletedItem("this item has all the votes it needs: your lease had expired, and others judged it")
     action = (Action.EDIT if item.old else Action.VOTE) if submission.verdict else Action.SKIP
     seq = append_entry(connection, reviewer.id, submission, action, now, item.old)
@@ -261,7 +262,7 @@ def undo_vote(
         raise NothingToUndo("there is no vote to take back")
     append_entry(connection, reviewer.id, Submission(old.item, nonce), Action.UNDO, now, old.seq)
     connection.execute(delete(standing).where(standing.c.seq == old.seq))
-    is_leased = return_item(connection, policy, old.item, reviewer.id, now)
+    is_leased = return_item(connection, policy, old.item, reviewer.id, now, old.verdict is not None)
     return _get_item(connection, old.item), is_leased
 
 

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.common import print_result
-from benchmarks.review.review_pages import CHROMIUM
 from benchmarks.review_load import compute_quantile_ms
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+CHROMIUM = os.environ.get("RASURA_CHROMIUM", "/usr/bin/chromium")
 OBSERVE = """window.tasks = []; new PerformanceObserver((list) => { for (const entry of list.getEntries())
 tasks.push(entry.duration); }).observe({ entryTypes: ['longtask'] });"""
 TRACED = ["toplevel", "blink.user_timing"]
+START_RECORDS = "() => { tasks.length = 0; performance.setResourceTimingBufferSize(100000); }"
+"""Forgets the long tasks until now, and makes room for the times of all requests."""
 REQUESTS = """(part) => performance.getEntriesByType('resource').filter((entry) => entry.name.includes(part))
 .map((entry) => entry.duration / 1000)"""
 """Seconds that a page waited for the answers from addresses with a part."""
@@ -82,11 +84,13 @@ def print_pace(
 
     Args:
         name: of the measurement.
-        count: of verdicts. seconds: for all. keys: that were pressed.
+        count: of verdicts.
+        seconds: for all of them.
+        keys: that were pressed.
         times: from the last key of each verdict to the painted next item, s.
         blocked: durations of the page's tasks that took more than 50 ms, ms.
-        busy: processor time of the tasks of the page's main thread, ms.
         requests: seconds that the page waited for each answer of the server, by what was asked.
+        busy: processor time of the tasks of the page's main thread, ms.
     """
     print_result(
         name,

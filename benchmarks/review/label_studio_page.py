@@ -3,24 +3,18 @@
 """
 
 import asyncio
-import contextlib
-import os
-import random
 import re
-import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.review.experts import REQUESTS, open_browser, print_pace
-from benchmarks.review.label_studio_peer import call_label_studio, start_label_studio, wait_for_server
-from benchmarks.review_load import Connection
+from benchmarks.review.experts import REQUESTS, START_RECORDS, open_browser, print_pace
+from benchmarks.review.label_studio_peer import PASSWORD, USER, connect, create_project, serve_label_studio
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -75,14 +69,10 @@ def export_tasks(run: Path, out: Path, address: str) -> tuple[list[dict[str, Any
     return tasks, (out / "label-studio.xml").read_text()
 
 
-async def create_project(port: int, token: str, tasks: list[dict[str, Any]], config: str) -> int:
-    """Create a project with tasks, and return its number."""
-    connection = Connection(port, f"Authorization: Token {token}\r\n")
-    await wait_for_server(connection)
-    _, project = await call_label_studio(connection, "POST", "/api/projects", {"title": "page", "label_config": config})
-    await call_label_studio(connection, "POST", f"/api/projects/{project['id']}/import", tasks)
-    connection.close()
-    return int(project["id"])
+async def import_tasks(port: int, token: str, tasks: list[dict[str, Any]], config: str) -> int:
+    """Create a project with tasks over a connection of its own, and return its number."""
+    with closing(connect(port, token)) as connection:
+        return await create_project(connection, config, tasks)
 
 
 def judge_tasks(page: "Page", width: int, count: int, decision_s: float) -> tuple[float, list[float], list[float]]:
@@ -93,7 +83,7 @@ def judge_tasks(page: "Page", width: int, count: int, decision_s: float) -> tupl
     """
     read = "() => [...document.images].map((image) => image.src)"
     times, sources = [], page.evaluate(read)
-    page.evaluate("() => { tasks.length = 0; performance.setResourceTimingBufferSize(100000); }")
+    page.evaluate(START_RECORDS)
     start = time.perf_counter()
     for number in range(count):
         page.wait_for_timeout(1000 * decision_s)
@@ -118,27 +108,19 @@ def measure_page(command: str, run: Path, folder: Path, count: int, width: int, 
         width: of the pictures, px.
         decision_s: seconds before each verdict.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    token, out = f"{random.getrandbits(160):040x}", folder / "exported"
+    out = folder / "exported"
     out.mkdir()
-    process = start_label_studio(command, folder, port, token)
-    try:
-        with contextlib.ExitStack() as stack:
-            address, url = stack.enter_context(serve_folder(out)), f"http://127.0.0.1:{port}"
-            project = asyncio.run(create_project(port, token, *export_tasks(run, out, address)))
-            page = stack.enter_context(open_browser())  # has an event loop of its own
+    with serve_label_studio(command, folder) as (port, token), serve_folder(out) as address:
+        project = asyncio.run(import_tasks(port, token, *export_tasks(run, out, address)))
+        url = f"http://127.0.0.1:{port}"
+        with open_browser() as page:  # has an event loop of its own
             page.goto(f"{url}/user/login/")
-            page.fill("input[name=email]", "a@example.com")
-            page.fill("input[name=password]", "a long password")
+            page.fill("input[name=email]", USER)
+            page.fill("input[name=password]", PASSWORD)
             page.keyboard.press("Enter")
             page.wait_for_url(f"{url}/")
             page.goto(f"{url}/projects/{project}/data?labeling=1")
             page.wait_for_function(SHOWN, arg=[width, []])
             seconds, times, blocked = judge_tasks(page, width, count, decision_s)
             requests = {"next": page.evaluate(REQUESTS, "next_task"), "submit": page.evaluate(REQUESTS, "/annotations")}
-        print_pace("review_pace Label Studio", count, seconds, 2 * count, times, blocked, requests)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    print_pace("review_pace Label Studio", count, seconds, 2 * count, times, blocked, requests)

@@ -7,23 +7,32 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import print_result
 from benchmarks.review_load import Connection, compute_quantile_ms
 
+USER, PASSWORD = "a@example.com", "a long password"
 
-def start_label_studio(command: str, folder: Path, port: int, token: str) -> "subprocess.Popen[bytes]":
-    """Start Label Studio's own server with one user."""
+
+@contextmanager
+def serve_label_studio(command: str, folder: Path) -> Iterator[tuple[int, str]]:
+    """Start Label Studio's own server with one user, and yield its port and the user's token."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    token = f"{random.getrandbits(160):040x}"
     options = {
         "--port": str(port),
         "--data-dir": str(folder / "label-studio"),
-        "--username": "a@example.com",
-        "--password": "a long password",
+        "--username": USER,
+        "--password": PASSWORD,
         "--user-token": token,
     }
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [command, "start", "--no-browser", *(word for option in options.items() for word in option)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -31,6 +40,16 @@ def start_label_studio(command: str, folder: Path, port: int, token: str) -> "su
         | {"LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true", "COLLECT_ANALYTICS": "false", "SENTRY_DSN": ""},
         start_new_session=True,
     )
+    try:
+        yield port, token
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def connect(port: int, token: str) -> Connection:
+    """Return a connection to Label Studio's server as its user."""
+    return Connection(port, f"Authorization: Token {token}\r\n")
 
 
 async def call_label_studio(connection: Connection, method: str, path: str, body: Any = None) -> tuple[float, Any]:
@@ -61,46 +80,35 @@ async def wait_for_server(connection: Connection) -> None:
             await asyncio.sleep(0.5)
 
 
-async def create_project(connection: Connection, count: int) -> str:
-    """Wait for the server, create a project with tasks, and return the project's path."""
+async def create_project(connection: Connection, config: str, tasks: Sequence[Mapping[str, Any]]) -> int:
+    """Wait for the server, create a project with tasks, and return its number."""
     await wait_for_server(connection)
-    choices = '<Choices name="verdict" toName="t"><Choice value="yes"/><Choice value="no"/></Choices>'
-    settings = {"title": "load", "label_config": f'<View><Text name="t" value="$id"/>{choices}</View>'}
+    settings = {"title": "benchmark", "label_config": config}
     _, project = await call_label_studio(connection, "POST", "/api/projects", settings)
-    path = f"/api/projects/{project['id']}"
-    tasks = [{"data": {"id": f"e{n}"}} for n in range(count)]
-    for first in range(0, count, 1000):
-        await call_label_studio(connection, "POST", f"{path}/import", tasks[first : first + 1000])
-    return path
+    for first in range(0, len(tasks), 1000):
+        part = tasks[first : first + 1000]
+        await call_label_studio(connection, "POST", f"/api/projects/{project['id']}/import", part)
+    return int(project["id"])
 
 
 async def measure_label_studio(command: str, folder: Path, seconds: float) -> None:
     """Measure next-task and annotate of Label Studio's server with one user and no other load."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    token = f"{random.getrandbits(160):040x}"
-    process = start_label_studio(command, folder, port, token)
-    connection = Connection(port, f"Authorization: Token {token}\r\n")
-    count = 10_000
+    choices = '<Choices name="verdict" toName="t"><Choice value="yes"/><Choice value="no"/></Choices>'
+    tasks = [{"data": {"id": f"e{n}"}} for n in range(10_000)]
     verdict = [{"from_name": "verdict", "to_name": "t", "type": "choices", "value": {"choices": ["yes"]}}]
-    try:
-        path = await create_project(connection, count)
+    with serve_label_studio(command, folder) as (port, token), closing(connect(port, token)) as connection:
+        project = await create_project(connection, f'<View><Text name="t" value="$id"/>{choices}</View>', tasks)
         next_s, vote_s, until = [], [], time.monotonic() + seconds
         while time.monotonic() < until:
-            took, task = await call_label_studio(connection, "GET", f"{path}/next")
+            took, task = await call_label_studio(connection, "GET", f"/api/projects/{project}/next")
             next_s.append(took)
             annotations = f"/api/tasks/{task['id']}/annotations"
             took, _ = await call_label_studio(connection, "POST", annotations, {"result": verdict})
             vote_s.append(took)
-        print_result(
-            "label_studio one user, no pause",
-            tasks=count,
-            votes_per_s=round(len(vote_s) / seconds, 1),
-            next_ms={share: compute_quantile_ms(next_s, share) for share in (0.5, 0.95)},
-            vote_ms={share: compute_quantile_ms(vote_s, share) for share in (0.5, 0.95)},
-        )
-    finally:
-        connection.close()
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    print_result(
+        "label_studio one user, no pause",
+        tasks=len(tasks),
+        votes_per_s=round(len(vote_s) / seconds, 1),
+        next_ms={share: compute_quantile_ms(next_s, share) for share in (0.5, 0.95)},
+        vote_ms={share: compute_quantile_ms(vote_s, share) for share in (0.5, 0.95)},
+    )

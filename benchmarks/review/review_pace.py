@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.common import make_scratch_folder
-from benchmarks.review.experts import REQUESTS, open_browser, print_pace, trace_main_thread
+from benchmarks.review.experts import REQUESTS, START_RECORDS, open_browser, print_pace, trace_main_thread
 from benchmarks.review.label_studio_page import measure_page
 from benchmarks.review.review_pages import make_large_candidates, serve
 
@@ -61,7 +61,7 @@ def look_closely(page: "Page", number: int) -> None:
 def judge_items(page: "Page", count: int) -> tuple[float, int, list[float]]:
     """Judge items as the expert does, and return the seconds, the keys that were pressed, and the long tasks, ms."""
     keys = 0
-    page.evaluate("() => { tasks.length = 0; performance.setResourceTimingBufferSize(100000); }")
+    page.evaluate(START_RECORDS)
     start = time.perf_counter()
     for number in range(count):
         before = count_judged(page)

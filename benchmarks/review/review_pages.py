@@ -25,12 +25,12 @@ import numpy as np
 import psutil
 
 from benchmarks.common import make_scratch_folder, print_result
+from benchmarks.review.experts import open_browser
 from benchmarks.review_load import Server, compute_quantile_ms, make_candidates
 
 LOG_ENTRIES = int(os.environ.get("REVIEW_LOG", "100000"))
 VIEWS = 12
 KEYS = 10
-CHROMIUM = os.environ.get("RASURA_CHROMIUM", "/usr/bin/chromium")
 
 
 def make_large_candidates(folder: Path, count: int, width: int, height: int) -> None:
@@ -96,16 +96,7 @@ def measure_memory(folder: Path) -> None:
 
 def measure_keys(name: str, run: Path, database: Path, keys: int = KEYS) -> None:
     """Measure the time from a key to the painted next picture, and the longest task of the page's main thread."""
-    from playwright.sync_api import sync_playwright
-
-    with serve(run, database) as (server, _, token), sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_context(viewport={"width": 1366, "height": 768}).new_page()
-        page.set_default_timeout(120_000)
-        page.add_init_script(
-            "window.tasks = []; new PerformanceObserver((list) => { for (const entry of list.getEntries()) "
-            "tasks.push(entry.duration); }).observe({ entryTypes: ['longtask'] });"
-        )
+    with serve(run, database) as (server, _, token), open_browser() as page:
         answers: list[str] = []
         page.on("response", lambda answer: answers.append(answer.url) if "size=view" in answer.url else None)
 
@@ -128,7 +119,6 @@ def measure_keys(name: str, run: Path, database: Path, keys: int = KEYS) -> None
         page.keyboard.press("d")
         page.wait_for_function("() => !document.getElementById('heat-note').hidden")
         blocked = page.evaluate("tasks")
-        browser.close()
     quantiles = {share: compute_quantile_ms(times, share) for share in (0.5, 0.95)}
     print_result(f"review_pages keys {name}", key_to_paint_ms=quantiles, differences_blocked_ms=max(blocked, default=0))
 

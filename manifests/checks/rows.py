@@ -12,6 +12,7 @@ from rasura.manifests.errors import RunError
 from rasura.manifests.schemas import list_required
 
 OUTCOMES = ("rejected", "failed")
+DIFFERENT_SIZES = "its pictures differ in size"
 
 
 def find_size_fault(record: Mapping[str, Any]) -> str | None:
@@ -25,7 +26,7 @@ def find_size_fault(record: Mapping[str, Any]) -> str | None:
     if len(set(sizes.values())) < 2:
         return None
     texts = (f"{name} {width} × {height}" for name, (height, width) in sizes.items())
-    return f"its pictures differ in size: {', '.join(texts)}"
+    return f"{DIFFERENT_SIZES}: {', '.join(texts)}"
 
 
 def list_sizes(record: Mapping[str, Any]) -> dict[str, tuple[int, int]]:

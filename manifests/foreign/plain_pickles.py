@@ -108,9 +108,9 @@ def read_pickle(data: bytes) -> Any:
         >>> import pickle
         >>> read_pickle(pickle.dumps({"size": (2, 3), "pixels": np.arange(3)}))["pixels"].values.tolist()
         [0, 1, 2]
-        >>> read_pickle(pickle.dumps(print))
+        >>> read_pickle(pickle.dumps(eval))
         Traceback (most recent call last):
-        rasura.manifests.foreign.plain_pickles.NotPlain: it calls for 'builtins.print', which is no plain value
+        rasura.manifests.foreign.plain_pickles.NotPlain: it calls for 'builtins.eval', which is no plain value
     """
     stack: list[Any] = []
     memory: dict[int, Any] = {}
@@ -138,7 +138,7 @@ def _follow(name: str, argument: Any, stack: list[Any], memory: dict[int, Any]) 
     elif name == "MARK":
         stack.append(_Mark())
     elif name in TUPLES:
-        stack[-TUPLES[name] :] = [tuple(_take_last(stack, TUPLES[name]))]
+        stack[-TUPLES[name] :] = [tuple(_get_last(stack, TUPLES[name]))]
     elif name == "TUPLE":
         stack.append(tuple(_take_group(stack)))
     elif name in ("APPEND", "APPENDS"):
@@ -173,7 +173,7 @@ def _expect(value: Any, kind: type[Any]) -> Any:
     return value
 
 
-def _take_last(stack: list[Any], count: int) -> list[Any]:
+def _get_last(stack: list[Any], count: int) -> list[Any]:
     if len(stack) < count:
         raise NotPlain("damaged: fewer values than it takes")
     return stack[-count:]

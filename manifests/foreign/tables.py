@@ -66,7 +66,7 @@ def iterate_table(path: str, columns: Sequence[str] | None = None) -> Iterator[d
             for batch in _open_batches(path):
                 yield from _iterate_batch(batch, columns)
         elif suffix in (".csv", ".tsv"):
-            yield from _iterate_csv(path)
+            yield from _iterate_csv(path, "\t" if suffix == ".tsv" else None)
         else:
             yield from _iterate_lines(path)
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
@@ -134,12 +134,13 @@ def find_delimiter(titles: str) -> str:
     return next((delimiter for delimiter, row in rows.items() if len(row) > 1), DELIMITERS[0])
 
 
-def _iterate_csv(path: str) -> Iterator[dict[str, Any] | BadRow]:
+def _iterate_csv(path: str, delimiter: str | None) -> Iterator[dict[str, Any] | BadRow]:
     with fsspec.open(path, "rb") as source:
-        delimiter = find_delimiter(source.readline(LONGEST_LINE).decode("utf-8-sig", "replace"))
-        source.seek(0)
-        lines = (line.decode("utf-8-sig" if number == 0 else "utf-8") for number, line in enumerate(source))
         try:
+            titles = source.readline(LONGEST_LINE).decode("utf-8-sig", "replace")
+            delimiter = delimiter or find_delimiter(titles)
+            source.seek(0)
+            lines = (line.decode("utf-8-sig" if number == 0 else "utf-8") for number, line in enumerate(source))
             for row in csv.DictReader(lines, delimiter=delimiter, strict=True):
                 whole = None not in row and None not in row.values()
                 yield row if whole else BadRow(f"it has {'more' if None in row else 'fewer'} values than columns")

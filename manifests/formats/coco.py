@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from rasura.manifests.errors import InputError
-from rasura.manifests.foreign.long_json import Entry, NotLongJson, iterate_entries
+from rasura.manifests.foreign.long_json import Entry, NotLongJson, ParseFloat, iterate_entries
 from rasura.manifests.images import Mask
 
 
@@ -79,12 +79,19 @@ class BadEntry(NamedTuple):
     """An entry that is not in COCO's form.
 
     Attributes:
-        place: in the file, as annotations[17].
+        key: of its list.
+        number: its place there, from 0.
         reason: what is wrong with it.
     """
 
-    place: str
+    key: str
+    number: int
     reason: str
+
+    @property
+    def place(self) -> str:
+        """Its place in the file, as annotations[17]."""
+        return f"{self.key}[{self.number}]"
 
     def describe(self) -> str:
         """Describe it in a few words."""
@@ -122,7 +129,7 @@ def parse_finite(text: str) -> float | str:
 
 
 def read_coco(
-    source: IO[bytes], where: str, list_objects: ListObjects, parse_float: Callable[[str], Any] | None = None
+    source: IO[bytes], where: str, list_objects: ListObjects, parse_float: ParseFloat | None = None
 ) -> CocoFile:
     """Read a file of annotations, in pieces: of an annotation stays what `list_objects` makes of it.
 
@@ -143,22 +150,23 @@ def read_coco(
     counts: Counter[str] = Counter()
     try:
         for entry in iterate_entries(source, where, parse_float):
-            place = f"{entry.key}[{counts[entry.key]}]"
+            number = counts[entry.key]
             try:
-                _add_entry(file, entry, counts[entry.key], list_objects)
+                _add_entry(file, entry, number, list_objects)
             except KeyError as error:
-                file.bad_entries.append(BadEntry(place, f"has no {error.args[0]!r}"))
+                file.bad_entries.append(BadEntry(entry.key, number, f"has no {error.args[0]!r}"))
             except (TypeError, AttributeError, ValueError) as error:  # such as an id that is a list
-                file.bad_entries.append(BadEntry(place, f"is not in COCO's form: {error}"))
+                file.bad_entries.append(BadEntry(entry.key, number, f"is not in COCO's form: {error}"))
             counts[entry.key] += 1
     except NotLongJson as error:
         raise NotCoco(str(error)) from None
     except _SharedId as error:
         raise NotCoco(f"'{where}': {error}, so their annotations cannot be told apart") from None
-    failures = Counter(bad.place.partition("[")[0] for bad in file.bad_entries)
+    failures = Counter(bad.key for bad in file.bad_entries)
     for bad in file.bad_entries:
-        if failures[key := bad.place.partition("[")[0]] == counts[key]:
-            raise NotCoco(f"'{where}' is not in COCO's form: {bad.describe()}, and no other of its `{key}` can be read")
+        if failures[bad.key] == counts[bad.key]:
+            reason = f"{bad.describe()}, and no other of its `{bad.key}` can be read"
+            raise NotCoco(f"'{where}' is not in COCO's form: {reason}")
     if missing := {"images", "annotations"} - set(counts):
         raise NotCoco(f"'{where}' has no entries in `{min(missing)}`, as COCO's files do")
     orphans = sum(len(objects) for id, objects in file.objects.items() if id not in file.images)

@@ -1,5 +1,6 @@
 """The rows of a dataset: in which tables of a run they are, and what is in them."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -45,9 +46,6 @@ CORRECTED_ROW, CORRECTED_LABEL = "corrected_row", "corrected"
 
 class NotTriplets(InputError):
     """A flow's rows are no triplets, or two flows have rows of one id."""
-
-
-DIFFERENT_SIZES = "its pictures differ in size"
 
 
 class NothingToExport(InputError):
@@ -268,10 +266,11 @@ def list_corrected_ids(id: str, corrected: str) -> list[str]:
     Examples:
         >>> list_corrected_ids("7fa4.corrected", "7fa4"), list_corrected_ids("7fa4.corrected.telea", "7fa4.ns")
         (['7fa4'], ['7fa4', '7fa4.ns'])
+        >>> list_corrected_ids("7fa4.corrected.corrected.telea", "7fa4.corrected.ns")
+        ['7fa4', '7fa4.corrected', '7fa4.corrected.ns']
     """
-    mark = f".{CORRECTED_LABEL}"
-    parts = f"{id}.".split(f"{mark}.")[:-1]
-    return sorted({mark.join(parts[:end]) for end in range(1, len(parts) + 1)} | {corrected})
+    marks = re.finditer(rf"\.{CORRECTED_LABEL}(?=\.|$)", id)
+    return sorted({id[: mark.start()] for mark in marks} | {corrected})
 
 
 def find_repeats(tables: Sequence[Table]) -> dict[str, str]:

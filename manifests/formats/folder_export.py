@@ -128,11 +128,16 @@ class Tally:
     kinds: Counter[str] = field(default_factory=Counter)
     licences: set[str] = field(default_factory=set)
 
-    def add(self, row: DatasetRow, types: Iterable[str]) -> None:
-        """Count a row that was written."""
+    def note(self, row: DatasetRow, written: "WrittenRow", lists: SortedLists) -> None:
+        """Count a row that was written or left out, and add its entries to the lists."""
+        for path, entry in written.entries:
+            lists.add(path, row.id, entry)
+        if written.reason:
+            self.left_out[generalize_reason(written.reason)] += 1
+            return
         split = row.split or DEFAULT_SPLIT
         self.rows[split] += 1
-        self.types[split].update(types)
+        self.types[split].update(written.types)
         self.kinds[row.kind] += 1
         if row.licence:
             self.licences.add(row.licence)
@@ -210,6 +215,11 @@ class WrittenRow(NamedTuple):
     types: Sequence[str] = ()
 
 
+def leave_out(row: DatasetRow, reason: str, path: str) -> WrittenRow:
+    """Return what is written of a row that is left out: a line of the list at a path."""
+    return WrittenRow(reason, entries=[(path, render_line({"id": row.id, "reason": reason}))])
+
+
 def export_folder(
     tables: Tables,
     rows: Sequence[DatasetRow],
@@ -250,13 +260,8 @@ def export_folder(
     with SortedLists() as lists:
         for (part,), written in zip(parts, map_jobs(partial(_write_rows, convert, out, layout), parts), strict=True):
             for row, result in zip(part, written, strict=True):
-                for path, entry in result.entries:
-                    lists.add(path, row.id, entry)
-                if result.reason:
-                    tally.left_out[generalize_reason(result.reason)] += 1
-                else:
-                    target.note_files(result.files)
-                    tally.add(row, result.types)
+                tally.note(row, result, lists)
+                target.note_files(result.files)
             progress(len(part))
         files: list[dict[str, Any]] = []
         for split in sorted({row.split or DEFAULT_SPLIT for row in rows}):
@@ -281,7 +286,7 @@ def check_any_fits(layout: str, results: Iterable[Any]) -> None:
     for result in results:
         if not isinstance(result, LeftOut):
             return
-        reasons[result.reason] += 1
+        reasons[generalize_reason(result.reason)] += 1
     raise explain_nothing(layout, reasons)
 
 
@@ -308,8 +313,7 @@ def _write_rows(
             split = quote(row.split or DEFAULT_SPLIT)
             raw, converted = convert(row)
             if isinstance(converted, LeftOut):
-                line = render_line({"id": row.id, "reason": converted.reason})
-                written.append(WrittenRow(converted.reason, entries=[(f"{split}/{LEFT_OUT}", line)]))
+                written.append(leave_out(row, converted.reason, f"{split}/{LEFT_OUT}"))
                 continue
             paths = [f"{split}/{path}" for path in converted.files]
             list(pool.map(out.write, paths, converted.files.values()))

@@ -136,7 +136,7 @@ REMEDIES = {
 
 
 OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-"""Errors that no program makes."""
+"""Errors of disks and their limits: explained also where they name no file."""
 
 
 def explain(error: BaseException) -> str | None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rasura.pipeline.run.accounting import RunAccounting
 
 
-def find_output_fault() -> str | None:
+def find_stdout_fault() -> str | None:
     """Return why standard output takes no more, such as a full disk; None where it does. What is left is dropped."""
     try:
         if sys.stdout is not None:

@@ -15,6 +15,7 @@ from typing import IO, Any
 
 import rasura
 from rasura.manifests.errors import RunError
+from rasura.manifests.safety.text import make_text
 from rasura.networks.cards import are_cards_hidden
 from rasura.pipeline.engine.nodes import GPU, Node
 from rasura.pipeline.engine.placement import place_flow
@@ -39,7 +40,22 @@ QUIET = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
+    # the process's `print` stays Python's own
+    "RAY_TQDM_PATCH_PRINT": "0",
 }
+"""What is set in the environment of every Ray, and of what joins one, where the user has not set it."""
+
+OWN = {
+    # nobody looks at its metrics here, and on two cores collecting them is felt
+    "RAY_enable_metrics_collection": "0",
+    # its ports are open to whoever reaches them: a random token keeps them out; a mode that the user has set stays
+    "RAY_AUTH_MODE": "token",
+    # and its servers listen to this machine alone: Ray's switch for systems where it starts no clusters
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # Ray's processes that outlive it give up after this time, and not after a minute
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "20",
+}
+"""What is set for a Ray on this machine besides, with a random RAY_AUTH_TOKEN."""
 
 _started: list[RayProcesses] = []
 """The processes of the Ray that this process has started, if any."""
@@ -90,28 +106,13 @@ def list_import_paths() -> list[str]:
 
 @contextlib.contextmanager
 def cluster(engine: EngineSettings) -> Iterator[None]:
-    """Ray while the context lasts: the cluster at RAY_ADDRESS (set inside `ray job submit`), else this machine."""
-    for key, value in QUIET.items():
-        os.environ.setdefault(key, value)
-    if find_address() is None:
-        # nobody looks at its metrics here, and on two cores collecting them is felt
-        os.environ.setdefault("RAY_enable_metrics_collection", "0")
-    os.environ["PYTHONPATH"] = os.pathsep.join(list_import_paths())
-    if find_address() is None:
-        # the ports of a Ray on this machine are open to whoever reaches it: a random token keeps them out; a mode that
-        # the user has set stays
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        # and its servers listen to this machine alone: Ray's switch for systems where it starts no clusters
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        # Ray's processes that outlive it give up after this time, and not after a minute
-        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "20")
-    was_imported = "ray" in sys.modules
-    import ray
+    """Ray while the context lasts: the cluster at RAY_ADDRESS (set inside `ray job submit`), else this machine.
 
-    if was_imported and find_address() is None:
-        _read_environment_again()
-    with _keep_sigterm_handler() as take_back:
+    The process's environment is then what it was, so that it may start or join another Ray by itself.
+    """
+    with _set_environment(), _keep_sigterm_handler() as take_back:
+        import ray
+
         try:
             start_ray(engine, ray)
             take_back()
@@ -126,13 +127,38 @@ def cluster(engine: EngineSettings) -> Iterator[None]:
                 _started.pop().kill()
 
 
+@contextlib.contextmanager
+def _set_environment() -> Iterator[None]:
+    """Set what Ray reads from the environment, but for what the user has set, while the context lasts."""
+    is_own = find_address() is None
+    wanted = {**QUIET, **(OWN | {"RAY_AUTH_TOKEN": secrets.token_hex(32)} if is_own else {})}
+    changed = {name: value for name, value in wanted.items() if name not in os.environ}
+    changed["PYTHONPATH"] = os.pathsep.join(list_import_paths())
+    before = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
+    try:
+        if is_own:
+            _read_environment_again()
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        if is_own:
+            _read_environment_again()
+
+
 def _read_environment_again() -> None:
-    """Have a Ray that was imported before read what it reads from the environment when it is imported."""
+    """Have a Ray that was imported read what it reads from the environment when it is imported."""
+    if "ray" not in sys.modules:
+        return
     from ray._private import ray_constants
     from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
     switch = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
-    ray_constants.ENABLE_RAY_CLUSTER = ray_constants.env_bool(switch, ray_constants.ENABLE_RAY_CLUSTER)
+    ray_constants.ENABLE_RAY_CLUSTER = ray_constants.env_bool(switch, not ray_constants.IS_WINDOWS_OR_OSX)
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
 
@@ -176,7 +202,7 @@ def start_ray(engine: EngineSettings, ray: Any) -> None:
 
 
 def _describe_failed_start(address: str | None, error: Exception) -> str:
-    reason = " ".join(str(error).split())[:LONGEST_REASON]
+    reason = make_text(error)[:LONGEST_REASON]
     if address is not None:
         return (
             f"the Ray cluster at RAY_ADDRESS={address} cannot be joined: {type(error).__name__}: {reason}. Is it up, "

@@ -13,7 +13,7 @@ import pyarrow as pa
 from rasura.manifests.checks.rows import find_size_fault, list_sizes
 from rasura.manifests.ids import assign_split, is_split_name
 from rasura.manifests.safety.text import describe_error, make_text
-from rasura.manifests.schemas import Kind, encode_records
+from rasura.manifests.schemas import Kind, encode_records, list_required
 from rasura.manifests.shards import RejectedRow, StageCount
 from rasura.networks.batches import free_gpu_memory
 from rasura.pipeline.engine.faults import (
@@ -213,16 +213,15 @@ def complete_record(
     row = record | output
     if row.get("split") is not None and not is_split_name(row["split"]):  # it becomes a part of file names
         raise ValueError(f"split {row['split']!r} is no word of at most 64 letters, digits and underscores")
-    stored = {name: row.get(name) for name in spec.columns}
-    if not spec.is_source and (fault := find_change_fault(record, stored, splits, spec.params.values())):
-        raise ValueError(f"stage '{spec.name}': {fault}")
     if row["id"] != record["id"] and row.get("parents") == record.get("parents"):
         row["parents"] = [record["id"]]
     row["stages"] = {**(row.get("stages") or {}), spec.name: spec.version}
     row["weights"] = {**(row.get("weights") or {}), **weights}
+    stored = {name: row.get(name) for name in spec.columns}
+    if not spec.is_source and (fault := find_change_fault(record, stored, splits, spec.params.values())):
+        raise ValueError(f"stage '{spec.name}': {fault}")
     sized = record.get(SIZED) if list_sizes(row) == list_sizes(record) else spec.name
-    hidden = {INPUT: record.get(INPUT, record["id"]), SIZED: sized}
-    return {name: row.get(name) for name in spec.columns} | hidden
+    return stored | {INPUT: record.get(INPUT, record["id"]), SIZED: sized}
 
 
 def add_provenance(record: Record, seed: int, splits: Mapping[str, float]) -> Record:
@@ -358,7 +357,7 @@ def encode_shard(
     """
     count = StageCount(WRITE, inputs=len(shard.records))
     parts, failed = [encode_records([], columns)], []
-    is_triplet = {"source", "target", "mask"} <= set(columns)
+    is_triplet = bool(list_required(columns))
     monitor.lingers = quarantine.one_by_one
     for record in sorted(shard.records, key=lambda record: str(record["id"])):
         id = str(record["id"])

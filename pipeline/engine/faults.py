@@ -27,8 +27,9 @@ CLIENT_PACKAGES = frozenset(
 )
 """Clients of object stores and servers: what they raise is about the connection, not about a row."""
 SURROUNDINGS_TEXTS = (
-    *(os.strerror(getattr(errno, name)) for name in ("EIO", "ENOSPC", "EDQUOT", "EROFS", "ESTALE", "EMFILE", "ENFILE")),
-    *(os.strerror(errno.ENOMEM), "can't start new thread"),
+    *map(os.strerror, (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE)),
+    *map(os.strerror, (errno.EMFILE, errno.ENFILE, errno.ENOMEM)),
+    "can't start new thread",
     *("database or disk is full", "disk I/O error", "database is locked"),  # SQLite's
 )
 """Texts of errors without a number: of Python, SQLite, and libraries in C++ and Rust, which pass on the system's."""
@@ -152,7 +153,8 @@ def _is_of_surroundings(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in SURROUNDINGS_ERRNOS or _is_of_client(error)
-    return _is_of_client(error) or any(text in read_text(error) for text in SURROUNDINGS_TEXTS)
+    text = read_text(error)
+    return _is_of_client(error) or any(part in text for part in SURROUNDINGS_TEXTS)
 
 
 def _is_of_client(error: BaseException) -> bool:

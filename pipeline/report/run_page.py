@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rasura.manifests.errors import ReviewError, StorageError
-from rasura.manifests.run_layout import RECIPE, REPORT, REPORT_FILES, read_plan
+from rasura.manifests.run_layout import LOOP, RECIPE, REPORT, REPORT_FILES, read_plan
 from rasura.manifests.spelling import format_bytes
 from rasura.manifests.storage import Store
 from rasura.pipeline.report import html, thumbnails
@@ -105,7 +105,7 @@ def write(
     place, name = (run, REPORT) if out is None else (Store(out.absolute().parent), out.name)
     folder = REPORT_FILES if out is None else f"{out.stem}_files"
     files = PictureFiles(place, folder, -1 if full else INSIDE_BYTES)
-    if run.exists("loop.json"):
+    if run.exists(LOOP):
         from rasura.pipeline.report import loop_page
 
         page = loop_page.render(run, rows, files)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from rasura.manifests.fingerprints import find_near_duplicates
 from rasura.manifests.schemas import PICTURES, Kind
 from rasura.manifests.storage import Store
-from rasura.manifests.tables import REFERENCE, RUN_REFERENCE
+from rasura.manifests.tables import RUN_REFERENCE, find_pictures
 from rasura.pipeline.report import thumbnails
 from rasura.pipeline.report.flows import ReportFlow, iterate_light, iterate_rejections
 from rasura.pipeline.report.galleries import Gallery, convert_values
@@ -53,6 +53,8 @@ MOST_COMPARED = 5_000
 """Pictures of a table that are compared with each other, at most: some seconds. Stored fingerprints all are."""
 FINGERPRINTS = ("fingerprint", "inspect_fingerprint")
 """Columns with fingerprints that stages have stored, in hex digits; the first that is there is compared."""
+STORED = re.compile("[0-9a-f]{144}")
+"""A fingerprint in hex digits; a text of another kind, in a column of that name, is not compared."""
 MOST_OF_SCENE = 20
 """Rows of one scene and split that are compared with others, at most: its pictures are alike."""
 REJECTION = ("outcome", "stage", "reason", "detail", "origin")
@@ -134,8 +136,7 @@ def _build_kept(
     places: list[Place] = []
     judged: list[RowVerdict | None] = []
     columns: dict[str, list[Any]] = {name: [] for name in kinds}
-    stored = next((name for name in FINGERPRINTS if kinds.get(name) is Kind.STRING), None)
-    fingerprints: list[str | None] = []
+    stored = next((name for name in FINGERPRINTS if kinds.get(name) is Kind.STRING), "")
     start = 0
     for shard, table in iterate_light(run, flow.name, flow.commits, [*kinds, *RUN_REFERENCE]):
         chosen = sorted({*range(-start % step, table.num_rows, step), *always[shard]})
@@ -145,9 +146,6 @@ def _build_kept(
         places += here
         if verdicts:
             judged += [verdicts.get(place) for place in _find_pictures(part, here)]
-        if stored is not None:
-            present = stored in part.column_names
-            fingerprints += part[stored].to_pylist() if present else [None] * len(chosen)
         for name, kind in kinds.items():
             present = name in part.column_names
             columns[name] += convert_values(kind, part[name].to_pylist()) if present else [None] * len(chosen)
@@ -163,7 +161,11 @@ def _build_kept(
         gallery,
         dict(enumerate(places)) if has_pictures else {},
         [by_place[place] for place in pictured if place in by_place],
-        stored={row: bytes.fromhex(text) for row, text in enumerate(fingerprints) if text},
+        stored={
+            row: bytes.fromhex(text)
+            for row, text in enumerate(columns.get(stored, ()))
+            if text and STORED.fullmatch(text)
+        },
     )
 
 
@@ -172,10 +174,7 @@ def _find_pictures(part: pa.Table, places: Sequence[Place]) -> list[Place]:
     if "ref_shard" not in part.column_names:
         return list(places)
     references = part.select([name for name in RUN_REFERENCE if name in part.column_names]).to_pylist()
-    return [
-        place if row["ref_shard"] is None or row.get("ref_run") is not None else tuple(row[name] for name in REFERENCE)
-        for row, place in zip(references, places, strict=True)
-    ]
+    return [find_pictures(row, place) for row, place in zip(references, places, strict=True)]
 
 
 def _add_verdicts(columns: dict[str, list[Any]], judged: "Sequence[RowVerdict | None]") -> None:

@@ -104,9 +104,8 @@ def create_report_app(report: ServedReport, hosts: Collection[str], public_url: 
             headers = {"content-security-policy": f"{policy[1]}; frame-ancestors 'none'"}
             return HTMLResponse(report.page, headers=headers)
         headers = {"content-security-policy": f"{sign_in_policy}; frame-ancestors 'none'"}
-        return HTMLResponse(
-            sign_in_page, headers=headers
-        )  # it has nothing of the run; a browser logs a 401 as an error
+        # it has nothing of the run; a browser logs a 401 as an error
+        return HTMLResponse(sign_in_page, headers=headers)
 
     @app.post("/session")
     def sign_in(body: SignIn, request: Request) -> Response:

@@ -205,14 +205,15 @@ def _write_dataset(resolved: Plan, store: Store, progress: Progress, engine: Eng
         progress.print(f"warning: {describe_left_out(resolved)}")
     limit = recipe.dataset.shard_bytes
     key = compute_export_key(store, flows, _list_read_flows(resolved, flows), resolved.hash, limit)
-    if superseded := find_superseded([tables.table(flow) for flow in flows]):
+    parts = [tables.table(flow) for flow in flows]
+    if superseded := find_superseded(parts):  # a dataset that was written while such rows stayed in it is written anew
         key = hash_json([key, sorted(superseded)])
     before = read_export_record(store)
     if before is not None and before.key == key and find_missing_file(store) is None:
         progress.print(f"dataset: all {before.rows} rows are there")
         return out.uri, before.rows
     store.delete(EXPORT)
-    rows = sum(tables.table(flow).rows for flow in flows)
+    rows = sum(part.rows for part in parts)
     progress.start(DATASET, rows)
     export = partial(_export, store, flows, recipe.name, resolved.hash, list(recipe.splits), limit, key, superseded)
     written = engine.run_jobs(export, rows, lambda rows, total, note: progress.advance(rows), COPIES * limit)

@@ -113,9 +113,9 @@ class EngineStarter:
             WorkersLost: a job has ended every worker that tried it.
             Exception: what the function raises.
         """
+        self.release()  # the workers of flows, whose cores and memory this needs
         if rows <= MANY_ROWS:
             return function(starmap, on_progress=on_progress)
-        self.release()  # the workers of flows, whose cores and memory the jobs use
         map_jobs = partial(map_on_workers, memory=memory, is_here=is_here)
         return self.run_task(function, map_jobs, on_progress=on_progress)
 

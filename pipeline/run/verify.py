@@ -33,7 +33,7 @@ from rasura.manifests.run_layout import (
     read_plan,
     table_path,
 )
-from rasura.manifests.schemas import TRIPLET, Kind, decode_value, read_schema
+from rasura.manifests.schemas import TRIPLET, Kind, decode_value, list_required, read_schema
 from rasura.manifests.shards import CommitRecord, DamagedFile, find_record_fault, read_commit
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import RUN_REFERENCE, NoTable, Tables
@@ -189,7 +189,7 @@ def _find_parquet_faults(
             return
         if b"huggingface" not in (source.schema_arrow.metadata or {}):
             yield StageFault("has no 'huggingface' key in its schema")
-        is_triplet = triplet if triplet is not None else {"source", "target", "mask"} <= set(schema)
+        is_triplet = triplet if triplet is not None else bool(list_required(schema))
         if triplet and (missing := [name for name in names or TRIPLET if name not in schema]):
             yield StageFault(f"has no column {', '.join(missing)}")
             return

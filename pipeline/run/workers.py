@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from rasura.manifests.errors import RunError
+from rasura.manifests.safety.text import make_text
 
 TRIES = 3
 MANY_ITEMS = 20_000
@@ -106,7 +107,7 @@ def _get_result(task: Any) -> Any:
     except RayTaskError as error:
         raise (error.cause if isinstance(error.cause, Exception) else error) from None
     except RayError as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = make_text(error)[:200]
         raise WorkersLost(
             f"a part of the work has ended {TRIES} workers, one after the other (short of memory?): {reason}. What was "
             "written is whole; the same command goes on from there"

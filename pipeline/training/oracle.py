@@ -136,10 +136,8 @@ def write_votes(rows: Sequence[Mapping[str, Any]], out: Store) -> None:
     Raises:
         StoreError: they cannot be written.
     """
-    import pyarrow as pa
-
-    from rasura.annotator.exchange.vote_rows import choose_schema
+    from rasura.annotator.exchange.vote_rows import tabulate_votes
     from rasura.manifests.parquet import encode_parquet
 
     out.write("votes.jsonl", "".join(json.dumps(dict(row)) + "\n" for row in rows).encode())
-    out.write("votes.parquet", encode_parquet(pa.Table.from_pylist([dict(row) for row in rows], choose_schema(rows))))
+    out.write("votes.parquet", encode_parquet(tabulate_votes(rows)))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, TypeVar, cast
 
-from rasura.manifests.safety.text import describe_error
+from rasura.manifests.safety.text import describe_error, make_text
 from rasura.networks.checkpoint import TrainingFailed
 from rasura.networks.trainer import OnProgress
 from rasura.pipeline.engine.tasks import TaskPlacement
@@ -65,8 +65,8 @@ def run_task(
         except RayError as error:
             if attempt + 1 == TRIES:
                 raise TrainingFailed(
-                    f"the worker of a task died {TRIES} times ({' '.join(str(error).split())[:200]}); the same command "
-                    "goes on from what it has written"
+                    f"the worker of a task died {TRIES} times ({make_text(error)[:200]}); the same command goes on "
+                    "from what it has written"
                 ) from None
     raise AssertionError("a task ends with a result or an error")
 

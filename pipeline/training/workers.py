@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
+from rasura.manifests.remote_files import open_file_system
+from rasura.manifests.safety.text import make_text
 from rasura.manifests.storage import Store, is_remote
 from rasura.networks.checkpoint import TrainingFailed
 from rasura.networks.memory import NetworkMemory
@@ -160,7 +162,7 @@ def _run_workers(
     except ControllerError as error:
         raise TrainingFailed(f"Ray Train could not run {workers} workers: {error.controller_failure}") from None
     except TrainingFailedError as error:
-        raise TrainingFailed(" ".join(str(error).split())) from None
+        raise TrainingFailed(make_text(error)) from None
     finally:
         _remove(scratch)
 
@@ -168,9 +170,7 @@ def _run_workers(
 def _remove(folder: str) -> None:
     """Remove the folder of Ray Train's own files, on this machine or in a remote store."""
     if is_remote(folder):
-        import fsspec
-
-        fs, path = fsspec.core.url_to_fs(folder)
+        fs, path = open_file_system(folder)
         with contextlib.suppress(FileNotFoundError):
             fs.rm(path, recursive=True)
     else:

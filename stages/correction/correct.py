@@ -117,15 +117,14 @@ class Correct(Stage):
             "mask_changed": None,
         }
         if (change := find_row_change(record)) is not None:
-            for name, new in (("mask", mask), ("mask with the effects", foreground)):
-                measured = measure_mask_change(new, change)
-                if measured.agreement < MIN_AGREEMENT:
+            measured, whole = (measure_mask_change(new, change) for new in (mask, foreground))
+            for name, new, overlap in (("mask", mask, measured), ("mask with the effects", foreground, whole)):
+                if overlap.agreement < MIN_AGREEMENT:
                     return Rejected(
                         "correction explains no change",
-                        f"{measured.changed:.1%} of the corrected {name} ({new.mean():.0%} of the picture) changed, "
-                        f"{measured.change:.1%} of the change is in it",
+                        f"{overlap.changed:.1%} of the corrected {name} ({new.mean():.0%} of the picture) changed, "
+                        f"{overlap.change:.1%} of the change is in it",
                     )
-            measured = measure_mask_change(mask, change)
             values |= {"mask_change": measured.change, "mask_changed": measured.changed}
         if column == "mask" and record.get("target") is not None:
             pictures = restore_outside(record["kind"], record["source"], record["target"], foreground)

@@ -12,14 +12,21 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from rasura.manifests.fingerprints import FREQUENCIES, THUMBNAIL, compute_fingerprint
+from rasura.manifests.fingerprints import (
+    FREQUENCIES,
+    MIRROR,
+    SIGNS_BYTES,
+    THUMBNAIL,
+    compute_fingerprint,
+    find_near_signs,
+)
 from rasura.manifests.images import RGB
 
 WINDOWS = ((0.95, 2), (0.9, 3), (0.85, 4), (0.8, 5))
 """Parts of the sides, and the number of windows of that size in both directions."""
 COUNT = sum(number**2 for _, number in WINDOWS)
-SIGN_BYTES, THUMBNAIL_PLACE = -(-(FREQUENCIES**2 - 1) // 8), 24
-"""Bytes of a fingerprint's signs, and the place of its thumbnail."""
+SIGN_BYTES = -(-(FREQUENCIES**2 - 1) // 8)
+"""Bytes of a fingerprint's signs, without those that only fill its last word."""
 WINDOW_BYTES = SIGN_BYTES + 3 * THUMBNAIL**2
 SIDE = 384  # px of the longer side at which windows are cut: their fingerprints are made at 64 px
 MAX_SIGNS, MAX_LEVELS = 30, 6.0
@@ -28,7 +35,6 @@ MAX_SIGNS, MAX_LEVELS = 30, 6.0
 white differ in fewer: of 11,175 pairs of drawn ones, 11 are within both, and 132 within the signs alone."""
 MAX_FIRST_SIGNS = 22  # of the first 64: of different pictures 32 are usual, and few get past
 BLOCK = 64  # pictures whose windows are compared with all others at a time
-_IS_ODD = np.tile(np.arange(FREQUENCIES) % 2 == 1, FREQUENCIES)[1:]  # frequencies whose sign mirroring turns
 
 Words = npt.NDArray[np.uint64]
 Thumbnails = npt.NDArray[np.int16]
@@ -62,7 +68,7 @@ def compute_windows(picture: RGB) -> bytes:
 
 def _cut(fingerprint: bytes) -> bytes:
     """Return a fingerprint without the bytes that only fill its last word."""
-    return fingerprint[:SIGN_BYTES] + fingerprint[THUMBNAIL_PLACE:]
+    return fingerprint[:SIGN_BYTES] + fingerprint[SIGNS_BYTES:]
 
 
 def find_crops(fingerprints: Sequence[str | None], windows: Sequence[str | None]) -> Iterator[tuple[int, int]]:
@@ -103,25 +109,27 @@ class _Parts(NamedTuple):
 
 def _read_parts(data: bytes) -> _Parts:
     table = np.frombuffer(data, np.uint8).reshape(-1, WINDOW_BYTES)
-    signs = np.zeros((len(table), THUMBNAIL_PLACE), np.uint8)
+    signs = np.zeros((len(table), SIGNS_BYTES), np.uint8)
     signs[:, :SIGN_BYTES] = table[:, :SIGN_BYTES]
     thumbnails = table[:, SIGN_BYTES:].reshape(-1, THUMBNAIL, THUMBNAIL, 3)
     return _Parts(signs.view(np.uint64), thumbnails.astype(np.int16))
 
 
 def _mirror(pictures: _Parts) -> _Parts:
-    turned = np.frombuffer(np.packbits(_IS_ODD).tobytes().ljust(THUMBNAIL_PLACE, b"\0"), np.uint64)
-    return _Parts(pictures.signs ^ turned, pictures.thumbnails[:, :, ::-1])
+    return _Parts(pictures.signs ^ MIRROR, pictures.thumbnails[:, :, ::-1])
 
 
 def _find_near(pictures: _Parts, parts: _Parts) -> tuple[Indices, Indices]:
-    """Find where at most `MAX_SIGNS` signs and `MAX_LEVELS` levels differ, as indices of both."""
+    """Find where at most `MAX_SIGNS` signs and `MAX_LEVELS` levels differ, as indices of both.
+
+    What is of one colour is left out: it would be a part of everything that has no detail.
+    """
     found: list[tuple[Indices, Indices]] = []
     for start in range(0, len(pictures.signs), BLOCK):
         block = pictures.signs[start : start + BLOCK]
-        rows, columns = np.nonzero(np.bitwise_count(block[:, None, 0] ^ parts.signs[None, :, 0]) <= MAX_FIRST_SIGNS)
-        different = np.bitwise_count(block[rows] ^ parts.signs[columns]).sum(axis=1, dtype=np.int64)
-        rows, columns = rows[different <= MAX_SIGNS] + start, columns[different <= MAX_SIGNS]
+        rows, columns = find_near_signs(block, parts.signs, MAX_SIGNS, MAX_FIRST_SIGNS)
+        has_detail = block[rows].any(axis=1) & parts.signs[columns].any(axis=1)
+        rows, columns = rows[has_detail] + start, columns[has_detail]
         levels = (pictures.thumbnails[rows] - parts.thumbnails[columns]).astype(np.float32)
         levels = np.abs(levels - levels.mean(axis=(1, 2), keepdims=True)).mean(axis=(1, 2, 3))  # apart from exposure
         found.append((rows[levels <= MAX_LEVELS], columns[levels <= MAX_LEVELS]))

@@ -11,12 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from rasura.manifests.images import RGB
-from rasura.stages.imaging.comparison import find_unchanged_pixels
-from rasura.stages.imaging.filters import Floats, box_mean, channel_max, channel_mean, convert_to_grey
-from rasura.stages.registration.exposure import IDENTITY, Gains, estimate_modal_gain
+from rasura.stages.registration.exposure import IDENTITY, Gains, measure_levels
 
-LEVELS = (12.0, 247.0)  # means of all channels, and of the largest one, between which a ratio is read
-STEP = 4  # px: every fourth pixel in both directions is used, of means over wider windows
+GRID = np.s_[2::4, 2::4]  # every fourth pixel in both directions is used, of means over wider windows
 LEAST_PIXELS = 40
 MOST_LIGHT = 0.015  # of a gain: no object in the rendered rooms changed a whole picture's light by more than 0.011
 CERTAIN_DARKER = 1.5  # times the spread of the ratio towards none: a smaller gain may be the object's light
@@ -38,19 +35,6 @@ class ExposureChange(NamedTuple):
 NO_CHANGE = ExposureChange(0.0, IDENTITY)
 
 
-def compute_weighted_percentiles(values: Floats, weights: Floats, percentages: Sequence[float]) -> list[float]:
-    """Compute percentiles of values (n,) that count as much as their weights (n,) say.
-
-    Examples:
-        >>> compute_weighted_percentiles(np.array([3.0, 1.0, 2.0]), np.array([1.0, 1.0, 8.0]), (5, 50, 95))
-        [1.0, 2.0, 3.0]
-    """
-    order = np.argsort(values, kind="stable")
-    sums = np.cumsum(weights[order], dtype=np.float64)
-    places = np.searchsorted(sums, np.array(percentages) / 100 * sums[-1])
-    return [float(values[order[min(place, len(order) - 1)]]) for place in places]
-
-
 def measure_exposure_change(source: RGB, clean: RGB, gains: Sequence[float]) -> ExposureChange:
     """Measure the gain of the channels that is certain to be the camera's.
 
@@ -67,21 +51,16 @@ def measure_exposure_change(source: RGB, clean: RGB, gains: Sequence[float]) -> 
         The change; none where no channel's is certain.
     """
     ample = [abs(gain - 1) for gain in gains if abs(gain - 1) >= MOST_LIGHT]
-    rough = estimate_modal_gain(box_mean(convert_to_grey(source), 5), box_mean(convert_to_grey(clean), 5))
-    reach = min(20, max(1, min(source.shape[:2]) // 16))
-    side = max(5, min(source.shape[:2]) // 15 | 1)
-    first, second = (box_mean(picture, side)[STEP // 2 :: STEP, STEP // 2 :: STEP] for picture in (source, clean))
-    usable = find_unchanged_pixels(convert_to_grey(source), convert_to_grey(clean) * rough, reach)
-    usable = usable[STEP // 2 :: STEP, STEP // 2 :: STEP]
-    usable &= (channel_mean(second) > LEVELS[0]) & (channel_max(second) < LEVELS[1]) & (channel_max(first) < LEVELS[1])
-    usable &= channel_mean(first) > LEVELS[0] / 3
-    if usable.sum() < LEAST_PIXELS:
+    first, second, usable, unchanged = measure_levels(source, clean)
+    pixels = (usable & unchanged)[GRID]
+    if pixels.sum() < LEAST_PIXELS:
         size = max(abs(gain - 1) for gain in gains)
         return ExposureChange(size, (gains[0], gains[1], gains[2])) if size else NO_CHANGE
     estimates, sizes = [], ample
     for channel in range(3):
-        before, after = (np.maximum(means[usable][:, channel], 1) for means in (second, first))
-        middle, upper, top = compute_weighted_percentiles(np.log(after / before), before, (50, 80, 95))
+        before, after = (np.maximum(means[GRID][pixels, channel], 1) for means in (second, first))
+        percentiles = np.percentile(np.log(after / before), (50, 80, 95), weights=before, method="inverted_cdf")
+        middle, upper, top = (float(value) for value in percentiles)
         level = middle if middle < 0 else upper
         spread = CERTAIN_DARKER * (top - middle) if middle < 0 else CERTAIN_BRIGHTER * (top - upper)
         estimates.append(float(np.exp(level)))

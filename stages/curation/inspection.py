@@ -28,7 +28,7 @@ from rasura.stages.imaging.filters import Floats
 from rasura.stages.imaging.mask_change import compare_outlines, measure_mask_change
 from rasura.stages.imaging.morphology import compute_distance_to, dilate
 from rasura.stages.pair import Pair, PairParams
-from rasura.stages.registration.exposure import IDENTITY, apply_gain
+from rasura.stages.registration.exposure import IDENTITY, apply_gain, compute_gain_factor
 from rasura.stages.registration.motion import MIN_TILED_SIDE
 from rasura.stages.registration.resampling import translate_and_fill
 from rasura.stages.registration.similarity import NO_MOTION, Similarity, estimate_similarity, warp_and_fill
@@ -279,14 +279,17 @@ class Inspect(Stage):
 
 
 def _measure_exposure(source: RGB, clean: RGB, record: Record) -> Record:
-    """Return the change of exposure of a pair that `pair` registered; matched here where `pair` took it for light."""
+    """Measure the change of exposure of a registered pair.
+
+    Where `pair` left it as light of the object, also return the matched target.
+    """
     dx, dy = record["pair_shift_x"], record["pair_shift_y"]
     change = measure_exposure_change(source, translate_and_fill(clean, dx, dy, source), record["pair_gain"])
     columns: Record = {"inspect_gain": change.size}
     if change.size and tuple(record["pair_gain"]) == IDENTITY and not record["pair_tone"]:
         columns["gt"] = translate_and_fill(apply_gain(clean, change.gains), dx, dy, source)
         columns["pair_gain"] = list(change.gains)
-        columns["pair_gain_max"] = max(max(gain, 1 / gain) for gain in change.gains)
+        columns["pair_gain_max"] = compute_gain_factor(change.gains)
     return columns
 
 

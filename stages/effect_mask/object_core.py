@@ -46,18 +46,22 @@ def linearize(picture: RGB) -> Floats:
     return np.asarray((blur(picture, 1.0) / 255) ** 2.2, np.float32)
 
 
+def compute_log_ratio(source: RGB, clean: RGB) -> Floats:
+    """Compute log(source / clean) in linear light, after a blur of 1 px: (h, w, 3)."""
+    first, second = linearize(source), linearize(clean)
+    return np.log((first + LOG_OFFSET) / (second + LOG_OFFSET)).astype(np.float32)
+
+
 @remember_last_pair
-def measure_log_ratio(source: RGB, clean: RGB) -> tuple[Floats, Floats, Floats]:
-    """Measure log(source / clean) in linear light, after a blur of 1 px.
+def measure_log_ratio(source: RGB, clean: RGB) -> tuple[Floats, Floats]:
+    """Measure the mean of the log ratio over the channels, and its hue change.
 
     Returns:
-        (h, w, 3) the log ratio; (h, w) its mean over the channels; (h, w) the hue change: the most by which a channel
-        differs from that mean.
+        (h, w) the mean; (h, w) the hue change: the most by which a channel differs from that mean.
     """
-    first, second = linearize(source), linearize(clean)
-    ratio = np.log((first + LOG_OFFSET) / (second + LOG_OFFSET)).astype(np.float32)
+    ratio = compute_log_ratio(source, clean)
     mean = channel_mean(ratio)
-    return ratio, mean, channel_max(np.abs(ratio - mean[..., None]))
+    return mean, channel_max(np.abs(ratio - mean[..., None]))
 
 
 @remember_last_pair
@@ -70,7 +74,7 @@ def find_unshadowlike(source: RGB, clean: RGB, noise: float) -> tuple[Mask, Mask
         (h, w) bool: r differs between channels, rises, or is darker than any shadow; (h, w) bool: r has texture.
         Each beyond what noise of `noise` grey levels would do.
     """
-    _, mean, chroma = measure_log_ratio(source, clean)
+    mean, chroma = measure_log_ratio(source, clean)
     # The same tests on noise alone: sigma of log ratio of a pixel that was blurred by 1 px.
     level = np.maximum(channel_mean(linearize(clean)), 0.004)
     sigma = 2.2 * (noise * 1.6 / 255) / np.maximum(level ** (1 / 2.2), 0.05) * level / (level + LOG_OFFSET)

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from rasura.manifests.images import RGB, Mask
-from rasura.stages.effect_mask.object_core import find_object_core, linearize, measure_log_ratio
+from rasura.stages.effect_mask.object_core import compute_log_ratio, find_object_core, linearize, measure_log_ratio
 from rasura.stages.effect_mask.texture import compare_texture, find_visible_texture, measure_ratio_texture
 from rasura.stages.imaging.comparison import compute_difference, compute_range_distance
 from rasura.stages.imaging.components import label_components
@@ -36,8 +36,8 @@ def compute_local_features(source: RGB, clean: RGB, foreground: Mask, noise: flo
         noise: sigma of the 5 × 5 mean difference, grey levels.
     """
     first, second = linearize(source), linearize(clean)
-    ratio, mean, hue_change = measure_log_ratio(source, clean)
-    red, green, blue = cv2.split(ratio)
+    red, green, blue = cv2.split(compute_log_ratio(source, clean))
+    mean, hue_change = measure_log_ratio(source, clean)
     texture, _ = measure_ratio_texture(source, clean)
     correlation, contrast = compare_texture(source, clean)
     core, tinted, hidden = find_object_core(source, clean, foreground, noise)

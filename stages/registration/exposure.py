@@ -1,9 +1,11 @@
 """Exposure of a pair: the gain a channel between two pictures of one scene."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
-from rasura.manifests.images import RGB
+from rasura.manifests.images import RGB, Mask
 from rasura.stages.imaging.comparison import find_unchanged_pixels
 from rasura.stages.imaging.filters import Floats, box_mean, channel_max, channel_mean, convert_to_grey
 from rasura.stages.imaging.morphology import compute_distance_to
@@ -56,6 +58,27 @@ def _is_uneven(ratio: Floats, distance: Floats, level: float, upper: float, top:
     return level > 0 or bool(top < 0 and far > MAX_FADED * near)
 
 
+def measure_levels(source: RGB, clean: RGB, margin: int = 20) -> tuple[Floats, Floats, Mask, Mask]:
+    """Measure the levels that a pair's gain is read from.
+
+    Args:
+        source, clean: (h, w, 3) uint8, registered.
+        margin: px around large changes where nothing counts as unchanged; fewer in small pictures.
+
+    Returns:
+        (h, w, 3) wide means of source and of clean; (h, w) bool: neither of them is near black or white;
+        (h, w) bool: nothing but the exposure changed.
+    """
+    rough = estimate_modal_gain(box_mean(convert_to_grey(source), 5), box_mean(convert_to_grey(clean), 5))
+    reach = min(margin, max(1, min(source.shape[:2]) // 16))
+    unchanged = find_unchanged_pixels(convert_to_grey(source), convert_to_grey(clean) * rough, reach)
+    side = max(5, min(source.shape[:2]) // 15 | 1)
+    first, second = box_mean(source, side), box_mean(clean, side)
+    usable = (channel_mean(second) > 12) & (channel_max(second) < 247)
+    usable &= (channel_mean(first) > 4) & (channel_max(first) < 247)
+    return first, second, usable, unchanged
+
+
 def estimate_gain(source: RGB, clean: RGB, dead_zone: float = 0.0035, margin: int = 20) -> Gains:
     """Estimate the gain a channel that brings `clean` (registered) to `source`'s exposure: source ≈ gain · clean.
 
@@ -71,13 +94,7 @@ def estimate_gain(source: RGB, clean: RGB, dead_zone: float = 0.0035, margin: in
         dead_zone: gains closer to 1 than this are returned as 1; 0 turns this off.
         margin: px.
     """
-    rough = estimate_modal_gain(box_mean(convert_to_grey(source), 5), box_mean(convert_to_grey(clean), 5))
-    reach = min(margin, max(1, min(source.shape[:2]) // 16))
-    unchanged = find_unchanged_pixels(convert_to_grey(source), convert_to_grey(clean) * rough, reach)
-    side = max(5, min(source.shape[:2]) // 15 | 1)
-    first, second = box_mean(source, side), box_mean(clean, side)
-    usable = (channel_mean(second) > 12) & (channel_max(second) < 247)
-    usable &= (channel_mean(first) > 4) & (channel_max(first) < 247)
+    first, second, usable, unchanged = measure_levels(source, clean, margin)
     pixels = usable & unchanged if (usable & unchanged).mean() > 0.05 else usable
     if pixels.sum() < 200:
         return IDENTITY
@@ -93,6 +110,16 @@ def estimate_gain(source: RGB, clean: RGB, dead_zone: float = 0.0035, margin: in
     if dead_zone and (fits or (np.abs(gains - 1) < dead_zone).all()):
         return IDENTITY
     return float(gains[0]), float(gains[1]), float(gains[2])
+
+
+def compute_gain_factor(gains: Sequence[float]) -> float:
+    """Compute the strongest of the gains, up or down, as a factor of at least 1.
+
+    Examples:
+        >>> compute_gain_factor((1.0, 0.5, 1.25))
+        2.0
+    """
+    return max(max(gain, 1 / gain) for gain in gains)
 
 
 def apply_gain(picture: RGB, gains: Gains) -> RGB:

@@ -392,5 +392,5 @@ def segment_pair(source: RGB, clean: RGB, foreground: Mask, noise: float, sam: P
         by_likelihood, expected = segment_by_likelihood(source, likelihood, foreground)
         if expected > compute_expected_iou(mask, likelihood):
             return by_likelihood, expected
-    hue_change = measure_log_ratio(source, clean)[2]
+    _, hue_change = measure_log_ratio(source, clean)
     return tidy(correct_parts(mask, likelihood, foreground, strength, hue_change)), score

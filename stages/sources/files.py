@@ -220,8 +220,6 @@ def _compute_texts(compute: Texts, count: int, path: str) -> tuple[str | None, .
     """Return the texts of a file; None for each where it cannot be read."""
     try:
         return compute(path)
-    except MissingInput:
-        raise
     except (OSError, pa.ArrowException):
         return (None,) * count
 

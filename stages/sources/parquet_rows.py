@@ -125,8 +125,6 @@ def check_files(files: Sequence[SourceFile], needed: Sequence[str], columns: Seq
                 present = check_columns(file.path, source, needed, columns)
                 if (first := next(iterate_rows(source, present), None)) is not None:
                     CellCheck(file.path, present).check(first, 0)
-        except MissingInput:
-            raise
         except (OSError, pa.ArrowException):
             continue
     return files

@@ -182,14 +182,14 @@ def count_bad_entries(entries: Sequence[BadEntry], passed_over: Counter[str]) ->
 
     Examples:
         >>> passed_over = Counter()
-        >>> bad = [BadEntry(f"annotations[{number}]", "has no 'image_id'") for number in (17, 21)]
+        >>> bad = [BadEntry("annotations", number, "has no 'image_id'") for number in (17, 21)]
         >>> count_bad_entries(bad, passed_over)
         >>> passed_over
         Counter({"entry that has no 'image_id' (first: annotations[17])": 2})
     """
     groups: dict[tuple[str, str], list[str]] = {}
     for entry in entries:
-        groups.setdefault((entry.place.partition("[")[0], entry.reason), []).append(entry.place)
+        groups.setdefault((entry.key, entry.reason), []).append(entry.place)
     for (_, reason), places in groups.items():
         passed_over[f"entry that {reason} (first: {places[0]})"] += len(places)
 

@@ -11,8 +11,8 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
-from sqlalchemy import select
-from support.annotator.queue import lease, vote
+from sqlalchemy import select, update
+from support.annotator.queue import check_queue, lease, vote
 from support.annotator.runs import CANDIDATES, CAPTURED, Run, make_run, people, row
 from support.annotator.server import Served, nonce, serving
 
@@ -222,6 +222,51 @@ def test_no_record_is_mended(tmp_path: Path) -> None:
     assert people_["sly"]["wrong"] > 3
     assert weights[honest.id] > 1
     assert weights[sly.id] == 0
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("route", "outcome"),
+    [("pause", True), ("late", False), ("skip", False), ("undone skip", False), ("undone vote", True)],
+)
+def test_a_late_vote_tells_no_known_answer(tmp_path: Path, route: str, outcome: bool) -> None:
+    """After a pause a reviewer's items come back; where others judged all meanwhile, a vote on an item whose lease had
+    expired, or that was skipped, is refused; a skip that is undone brings no item back, a verdict does: all of it the
+    same for candidates and for items with a known answer. No candidate has more votes than it needs."""
+    policy = Policy(votes=1, near_votes=1, most_votes=1, honeypots=0.3)
+    database = Database(tmp_path / "r.sqlite")
+    fixed = update(meta).where(meta.c.key == "secret").values(value="8" * 64)  # the same turns in every run of the test
+    database.write(lambda connection: connection.execute(fixed))
+    load_queue(make_run(tmp_path / "run", 40, truth=24, side=16).store, database, policy)
+    ann, bob = people(database, ["Ann", "Bob"])
+    dealt = lease(database, policy, ann, 12)
+    for item in dealt if route in ("skip", "undone skip", "undone vote") else []:
+        vote(database, policy, ann, item, "yes" if route == "undone vote" else None)
+    back = set(lease(database, policy, ann, 12, now=1000.0)) if route == "pause" else set()
+    while route != "pause" and (others := lease(database, policy, bob, 6, now=1000.0)):
+        for item in others:
+            vote(database, policy, bob, item, "yes")
+
+    def act(item: str) -> bool:
+        if route == "pause":
+            return item in back
+        if route.startswith("undone"):
+            undo = partial(vote_log.undo_vote, policy=policy, reviewer=ann, nonce=nonce(), now=2000.0, item=item)
+            return database.write(undo)[1]
+        try:
+            vote(database, policy, ann, item, "yes")
+        except vote_log.CompletedItem:
+            return False
+        return True
+
+    outcomes = {item: act(item) for item in dealt}
+    with database.read() as connection:
+        known = set(connection.execute(select(items.c.id).where(items.c.kind == "honeypot")).scalars())
+        over = (items.c.kind == "candidate", items.c.votes + items.c.leases > items.c.needed)
+        assert connection.execute(select(items.c.id).where(*over)).all() == []
+    check_queue(database)
+    assert 2 < len(known & set(dealt)) < 10
+    assert set(outcomes.values()) == {outcome}
     database.close()
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from sqlalchemy import func, select
 from support.annotator.queue import ONE, check_queue, lease, vote
@@ -21,6 +22,7 @@ from rasura.annotator.store.team import corrections, drawings, rankings
 from rasura.annotator.store.team.tables import TEAM_TABLES
 from rasura.annotator.store.vote_log import Submission
 from rasura.manifests.images import decode_mask, encode_mask
+from rasura.manifests.parquet import encode_parquet, read_parquet
 from rasura.manifests.run_layout import REVIEW_DATABASE
 from rasura.pipeline.cli.review_tools import check_drawing
 from rasura.pipeline.run.review import read_row_verdicts
@@ -102,9 +104,14 @@ def test_masks_rankings_and_drawings_meet(run: Run, databases: tuple[Database, D
     assert count_rows(first) == count_rows(second)
     with first.read() as connection:
         assert [one.version for one in corrections.list_versions(connection, item)] == [2, 1]
-    run.store.write(f"review/rankings/{second.review_id}.parquet", b"no file")
-    with pytest.raises(BadVotes, match=rf"review/rankings/{second.review_id}.parquet' cannot be read"):
-        meet(first)
+    file = f"review/rankings/{second.review_id}.parquet"
+    shared = read_parquet(run.store.local / file).to_pylist()[0]  # type: ignore[operator]
+    wrong = [{name: value} for name in ("shown", "ranking") for value in ("5", "null", '"ab"', '["ab", 5]')]
+    damaged = [encode_parquet(pa.Table.from_pylist([shared | {"nonce": "new"} | one])) for one in wrong]
+    for data in (b"no file", *damaged):
+        run.store.write(file, data)
+        with pytest.raises(BadVotes, match=rf"{file}' cannot be read"):
+            meet(first)
 
 
 def test_a_review_says_whose_verdicts_count(run: Run, databases: tuple[Database, Database]) -> None:

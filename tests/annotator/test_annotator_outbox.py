@@ -16,7 +16,15 @@ import pytest
 from conftest import ROOT, environment
 from playwright.sync_api import Browser, BrowserContext, Page
 from sqlalchemy import update
-from support.annotator.browser import open_page, press, read_outbox, wait_for_answers, wait_for_item, wait_for_votes
+from support.annotator.browser import (
+    open_page,
+    press,
+    read_outbox,
+    wait_for_answers,
+    wait_for_item,
+    wait_for_votes,
+    watch,
+)
 from support.annotator.page import TWO, list_votes
 from support.annotator.runs import Run, make_run
 from support.annotator.server import Served, lease_item, nonce, serving
@@ -79,9 +87,11 @@ def test_two_tabs_and_a_server_that_is_away(browser: Browser, served: Served) ->
     page = open_page(browser, served, served.token("Ann"))
     context = page.context
     context.add_init_script(JUMPING_CLOCK)
-    other = context.new_page()
+    other = watch(context.new_page())
     other.goto(served.url)
     wait_for_item(other)
+    for tab in (page, other):
+        wait_for_answers(tab, "/api/pictures/", 3 * 6)
     go_away(context)
     press(page, *"yu")
     press(other, *"ny"[1:])
@@ -127,7 +137,7 @@ def test_another_run_at_the_address_gets_nothing(browser: Browser, run: Run, tmp
         wait_for_item(page)
         wait_for_text(page, "#saving", "2 verdicts of Ann, run wait until that review is back")
         press(page, "y")
-        page.wait_for_timeout(300)
+        wait_for_votes(page, left=2)
         assert [entry["run"] for entry in read_outbox(page)] == ["run", "run"]
         check_log(second, 1)
     with serving(run.store, tmp_path / "a.sqlite", port=port) as first:
@@ -213,7 +223,7 @@ def test_a_reviewer_who_was_removed(browser: Browser, run: Run, tmp_path: Path) 
         wait_for_item(page)
         press(page, "y")
         page.wait_for_selector("#list li")
-        page.wait_for_timeout(300)
+        wait_for_votes(page, left=2)
         assert [entry["name"] for entry in read_outbox(page)] == ["Ann", "Ann"]
         page.goto(f"{served.url}/#token={served.token('Ann')}")
         page.reload()
@@ -261,12 +271,14 @@ def test_a_server_that_is_killed(browser: Browser, run: Run, tmp_path: Path) -> 
     token = database.write(lambda connection: reviewers.add_reviewer(connection, "Ann"))
     process = start_server(run, tmp_path / "r.sqlite", port)
     url = f"http://127.0.0.1:{port}"
-    tabs: list[Page] = [browser.new_context().new_page()]
+    tabs: list[Page] = [watch(browser.new_context().new_page())]
     tabs[0].goto(f"{url}/#token={token}")
     wait_for_item(tabs[0])
-    tabs.append(tabs[0].context.new_page())
+    tabs.append(watch(tabs[0].context.new_page()))
     tabs[1].goto(url)
-    wait_for_item(tabs[1])
+    for tab in tabs:
+        wait_for_item(tab)
+        wait_for_answers(tab, "/api/pictures/", 3 * 6)
     for number, key in enumerate("yuyu"):
         if number == 2:
             process.send_signal(signal.SIGKILL)

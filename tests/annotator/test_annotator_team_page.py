@@ -1,15 +1,17 @@
 """The pages of a team in a browser: a mask corrected, candidates compared, people and wording, and Chinese."""
 
+import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import select
 from support.annotator.browser import find_accessibility_faults, open_page, wait_for_paint
 from support.annotator.runs import CANDIDATES, CAPTURED, Run, row
-from support.annotator.server import Served, serving
+from support.annotator.server import Served, nonce, serving
 
 from rasura.annotator.server.team.markdown import parse_markdown
 from rasura.annotator.store.policy import Policy
@@ -73,7 +75,7 @@ def test_a_mask_is_painted_clicked_and_stored(page: Page, served: Served) -> Non
     page.wait_for_function(
         "() => document.querySelector('dialog.correct .segments button').getAttribute('aria-pressed')"
     )
-    page.wait_for_function("() => !document.querySelectorAll('dialog.correct .tools .segments button')[2].disabled")
+    expect(page.locator(".correct-message")).to_have_text("")
     assert find_accessibility_faults(page) == []
     box = canvas.bounding_box()
     assert box is not None
@@ -158,6 +160,32 @@ def test_one_key_picks_the_best(page: Page, served: Served) -> None:
     page.goto(f"{served.url}/admin")
     page.wait_for_function("() => document.querySelectorAll('.ratings li').length === 3")
     assert find_accessibility_faults(page) == []
+
+
+def test_a_refusal_is_read_on_the_page(browser: Browser, tmp_path: Path) -> None:
+    """Why a ranking was refused is still there when the scene is painted again, until the next one is sent; who ranks
+    where there are known answers reads in place of the pictures why there is nothing to judge, also in Chinese."""
+    run = Run(tmp_path / "run")
+    run.flow("captured", [row(500 + n, "captured", 32) for n in range(6)], CAPTURED)
+    run.flow("candidates", [row(n, "edited", 32, id=f"e{n}{m}", remover=m) for n in range(3) for m in "ab"], CANDIDATES)
+    with serving(run.store, tmp_path / "r.sqlite", Policy(honeypots=0.2)) as served:
+        page = open_page(browser, served, served.token("Ann"), locale="zh-CN")
+        page.goto(f"{served.url}/rank")
+        page.wait_for_function(PAINTED)
+        other = {"scene": "no such one", "nonce": nonce(), "ranking": []}
+        page.route("**/api/rankings", lambda route: route.continue_(post_data=json.dumps(other)))
+        page.evaluate("document.getElementById('grid').firstElementChild.id = 'old'")
+        page.keyboard.press("1")
+        page.wait_for_selector("#old", state="detached")
+        page.wait_for_function(PAINTED)
+        expect(page.locator("#message")).to_have_text("未保存：您没有这个条目。")
+        page.unroute("**/api/rankings")
+        page.keyboard.press("1")
+        expect(page.locator("#message")).to_be_empty()
+        page.goto(served.url)
+        expect(page.locator("#nothing p")).to_contain_text("请向管理员索取另一个名称的链接")
+        expect(page.locator("#loading")).to_be_hidden()
+        page.context.close()
 
 
 def test_a_team_is_managed_on_the_page(page: Page, served: Served) -> None:

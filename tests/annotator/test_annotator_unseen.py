@@ -114,7 +114,6 @@ def test_no_correction_without_a_picture(browser: Browser, served: Served) -> No
         page.locator("dialog.correct canvas").click()
         expect(page.locator("dialog.correct button.primary")).to_be_disabled()
     expect(message).to_have_text("")
-    page.wait_for_timeout(100)
     page.locator("dialog.correct canvas").click()
     expect(page.locator("dialog.correct button.primary")).to_be_enabled()
     page.context.close()

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.dataset_runs import make_finished_run, make_row
+from support.dataset_runs import make_finished_run, make_row, read_files
 
 from rasura.manifests.formats import parquet_export
 from rasura.manifests.formats.target import JOURNAL
@@ -17,10 +17,6 @@ LAYOUTS = ["huggingface", "ober"]
 
 class Killed(BaseException):
     """What no code handles."""
-
-
-def read_files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture

@@ -120,3 +120,7 @@ def test_pictures_of_one_colour_are_near_those_of_the_same_colour_only():
     levels = [127, 200, 0, 255, 127]
     fingerprints = [compute_fingerprint(np.full((40, 60, 3), level, np.uint8)) for level in levels]
     assert list(find_near_duplicates(fingerprints)) == [(0, 4)]
+    faint = np.full((40, 60, 3), 127, np.uint8)
+    faint[:20] = 128  # has signs, and hardly any detail
+    pair = [compute_fingerprint(faint), fingerprints[0]]
+    assert list(find_near_duplicates(pair)) == list(find_near_duplicates(pair[::-1])) == []

@@ -12,6 +12,7 @@ import pytest
 from support.s3_server import serve_bucket
 
 from rasura.manifests.compacted.manifest import write_manifest
+from rasura.manifests.remote_files import fetch
 from rasura.manifests.run_layout import check_place, read_place
 from rasura.manifests.schemas import PROVENANCE, Kind, encode_records
 from rasura.manifests.shards import CommitRecord, DamagedFile, RejectedRow, StageCount, commit, read_committed
@@ -121,7 +122,11 @@ def test_a_store_that_is_away_is_noticed_after_few_tries(monkeypatch: pytest.Mon
         for name, value in {**keys, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.getsockname()[1]}"}.items():
             monkeypatch.setenv(name, value)
         run = Store("s3://away/run")
-        for use, most in ((lambda: run.write("x", b"x"), 30), (lambda: run.read("x", is_small=True), 150)):
+        for use, most in (
+            (lambda: run.write("x", b"x"), 30),
+            (lambda: run.read("x", is_small=True), 150),
+            (lambda: fetch("s3://away/run/x"), 30),
+        ):
             connections = 0
             with pytest.raises(StoreError, match="s3://away/run/x"):
                 use()

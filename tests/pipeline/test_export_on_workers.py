@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 from conftest import environment
-from support.dataset_runs import make_finished_run, make_row
+from support.dataset_runs import make_finished_run, make_row, read_files
 
 from rasura.manifests.storage import Store
 from rasura.pipeline.export import export_run, read_options
 from rasura.pipeline.loop.export import LoopTables
+from rasura.pipeline.recipe.schema import EngineSettings
+from rasura.pipeline.run.starter import EngineStarter
 from rasura.pipeline.training.rows import RowRef
 
 pytestmark = pytest.mark.ray
@@ -88,10 +90,6 @@ with cluster(settings):
 """
 
 
-def read_files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with a data file for each row, and one with a flipped byte."""
@@ -141,6 +139,21 @@ def test_a_job_that_fails_is_one_sentence(folder: Path, answers: dict[str, list[
     assert name == "WorkersLost"
     assert "has ended 3 workers" in text
     assert "\n" not in text
+
+
+def test_the_workers_of_flows_end_before_few_rows_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their models are in memory, and on cards."""
+
+    class Engine:
+        is_open = True
+
+        def close(self) -> None:
+            self.is_open = False
+
+    starter, engine = EngineStarter(EngineSettings()), Engine()
+    monkeypatch.setattr(starter, "_engine", engine)
+    assert starter.run_jobs(lambda map_jobs, on_progress: engine.is_open, 1, print) is False
+    assert not starter.has_workers
 
 
 def test_rows_of_a_loop_arrive_at_a_worker_with_their_scores(folder: Path) -> None:

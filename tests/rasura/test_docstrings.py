@@ -35,7 +35,7 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 RUNS_RECIPES = "rasura._runs"  # its examples start Ray
-NETWORKS = "rasura.networks.inpainting."  # architectures, which import torch at their top
+NETWORKS = ("rasura.networks.inpainting.", "rasura.removers.training.")  # architectures, which import torch
 
 
 def find_marks(module: str) -> list[pytest.MarkDecorator]:

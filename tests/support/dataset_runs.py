@@ -33,6 +33,11 @@ def make_row(number: int, side: int = 24, **fields: Any) -> dict[str, Any]:
     return {name: value for name, value in (row | fields).items() if name in WIDE}
 
 
+def read_files(folder: Path) -> dict[str, bytes]:
+    """The bytes of all files of a folder, by their paths in it."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def make_finished_run(
     folder: Path,
     rows: Sequence[Mapping[str, Any]],

@@ -130,8 +130,10 @@ class CorrectionDialog {
     this.nonce = nonce();
     this.view.open(picture, readMask(mask), mask.width, mask.height);
     mask.close();
-    afterPaint(() => { this.isPainted = true; });
-    this.say("");
+    afterPaint(() => {
+      this.isPainted = true;
+      this.say("");
+    });
     this.setRadius();
     this.show();
     this.canvas.focus();

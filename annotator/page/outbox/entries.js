@@ -1,7 +1,7 @@
 // @ts-check
 /**
  * The verdicts that this browser keeps until a server has stored them: in IndexedDB, which all tabs share, one entry a
- * verdict. No clock is used: entries are in the order of a counter.
+ * verdict. No clock orders them: entries are in the order of a counter.
  */
 
 import { t } from "../texts/texts.js";

@@ -4,25 +4,24 @@
  * differences: work of seconds for a large photograph, in which the page would not answer.
  */
 
+import { Problem } from "../api.js";
 import { computeHeat, dilate, shrinkHeat, toMask, traceOutline } from "../shapes.js";
 import { t } from "../texts/texts.js";
 
 const MOST_LINES = 20_000; // of an outline that is stroked at each movement
 const HEAT_SIDE = 2048; // px of a heat map's longer side
 
-/** The server did not send a picture: it may later. */
-class Away extends Error {}
-
 /** @param {string} path @returns {Promise<{answer: Response, data: Blob}>} */
 async function request(path) {
+  let status;
   try {
     const answer = await fetch(path, { credentials: "same-origin" });
     if (answer.ok) return { answer, data: await answer.blob() };
-    if (answer.status !== 404) throw new Away(t("problem.status", { status: answer.status }));
-  } catch (error) {
-    throw error instanceof Away ? error : new Away(t("problem.noAnswer"));
+    ({ status } = answer);
+  } catch {
+    throw new Problem(0, t("problem.noAnswer"));
   }
-  throw new Error(t("problem.noPicture"));
+  throw new Problem(status, status === 404 ? t("problem.noPicture") : t("problem.status", { status }));
 }
 
 /** @param {string} item @param {string} role @param {string} size @returns {Promise<{bitmap: ImageBitmap, width: number, height: number}>} the picture, and the size as it is stored */
@@ -107,6 +106,6 @@ addEventListener("message", async (/** @type {MessageEvent} */ { data: { id, tas
     if (result.outline) moved.push(result.outline.buffer);
     /** @type {any} */ (self).postMessage({ id, result }, moved);
   } catch (error) {
-    self.postMessage({ id, problem: String(/** @type {Error} */ (error)?.message ?? error), isAway: error instanceof Away });
+    self.postMessage({ id, problem: String(/** @type {Error} */ (error)?.message ?? error), isAway: error instanceof Problem && error.isTemporary });
   }
 });

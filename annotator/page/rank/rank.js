@@ -17,6 +17,7 @@ let ranksAll = readSetting("rankAll", false) === true;
 let chosen = []; // ranked so far, the best first
 let paintedAt = 0; // time at which all pictures of the scene were painted; 0: they are not yet
 let sending = false;
+let refusal = ""; // why the last ranking was not stored, until the next scene is painted
 const zoom = { factor: 1, x: 0.5, y: 0.5 };
 
 /** @param {string} item @param {string} role */
@@ -34,7 +35,7 @@ async function open() {
       await new Promise((done) => setTimeout(done, RETRY_MS));
     }
   }
-  byId("message").textContent = "";
+  byId("message").textContent = refusal;
   chosen = [];
   Object.assign(zoom, { factor: 1, x: 0.5, y: 0.5 });
   show();
@@ -64,6 +65,7 @@ function show() {
   byId("tools").hidden = byId("grid").hidden = scene === null;
   showChoice();
   if (!scene) {
+    refusal = "";
     byId("waiting").textContent = "";
     nothing.children[0].textContent = t("rank.nothing");
     nothing.children[1].textContent = t("rank.nothingWhy");
@@ -107,7 +109,8 @@ async function waitForPictures(of) {
     if (scene !== of) return;
     paintedAt = performance.now();
     byId("grid").ariaBusy = "false";
-    byId("message").textContent = "";
+    byId("message").textContent = refusal;
+    refusal = "";
   });
 }
 
@@ -183,6 +186,7 @@ async function send(ranking) {
       byId("message").textContent = t(problem.isTemporary ? "rank.unsent" : "rank.failed", { why: problem.message });
       if (!problem.isTemporary || problem.status === 401) {
         sending = false;
+        refusal = byId("message").textContent;
         if (problem.status === 401) location.replace("/");
         else open();
         return;

@@ -20,7 +20,7 @@ from rasura.annotator.store.enums import Task
 from rasura.annotator.store.reviewers import Reviewer
 from rasura.annotator.store.team import corrections
 from rasura.annotator.store.team.corrections import CorrectedMask, Part
-from rasura.annotator.store.team.search import read_tasks
+from rasura.annotator.store.team.search import read_task
 from rasura.annotator.store.vote_log import Submission
 from rasura.manifests.images import BadImage, Mask, decode_image, decode_mask, encode_mask, open_image
 
@@ -98,7 +98,7 @@ def _read_mask(review: Review, connection: Connection, row: Any, part: str) -> b
     if newest is not None and newest.png is not None:
         return bytes(newest.png)
     place = (row.place_table, row.place_shard, row.place_row)
-    if part == "foreground_mask" and read_tasks(connection, [row.id]).get(row.id, Task.REMOVAL) == Task.REMOVAL:
+    if part == "foreground_mask" and read_task(connection, row.id) == Task.REMOVAL:
         part = "mask"
     try:
         return review.pictures.read_picture(place, part)
@@ -115,7 +115,7 @@ def get_masks(
     """Return the versions of an item's masks."""
     with review.database.read() as connection:
         _get_item(connection, reviewer, item)
-        newest = {part: corrections.find_correction(connection, item, part) for part in ("mask", "foreground_mask")}
+        newest = {part: corrections.find_correction(connection, item, part) for part in corrections.PARTS}
     return Masks(
         parts={part: row.version if row else 0 for part, row in newest.items()}, can_click=review.repairer is not None
     )

@@ -79,13 +79,13 @@ def find_correction(connection: Connection, item: str, part: str) -> Any | None:
 
 
 def list_versions(connection: Connection, item: str) -> list[Any]:
-    """List the versions of an item's masks with reviewer and time, the newest first."""
+    """List the versions of an item's masks with reviewer and time, each mask's newest first."""
     columns = [column for column in corrections.c if column.name != "png"]
     statement = (
         select(*columns, log.c.reviewer, log.c.time)
         .join(log, log.c.seq == corrections.c.seq)
         .where(corrections.c.item == item)
-        .order_by(corrections.c.seq.desc())
+        .order_by(corrections.c.part, corrections.c.version.desc())
     )
     return list(connection.execute(statement))
 

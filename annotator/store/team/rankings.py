@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, bindparam, delete, func, insert, select
 
 from rasura.annotator.store.database import items, standing
 from rasura.annotator.store.enums import ItemKind
@@ -15,6 +15,10 @@ from rasura.annotator.store.vote_log import MAX_SECONDS, ReusedNonce, UnknownIte
 
 MOST_SHOWN = 6
 """Candidates of a scene on one screen."""
+
+_HAS_JUDGED, _HAS_RANKED = (  # built once: each vote needs one
+    select(table.c.reviewer).where(table.c.reviewer == bindparam("reviewer")).limit(1) for table in (standing, rankings)
+)
 
 
 class BadRanking(VoteError):
@@ -38,8 +42,8 @@ def check_task(connection: Connection, policy: Policy, reviewer: Reviewer, ranks
     """
     if not policy.honeypots or reviewer.admin:
         return
-    other = standing if ranks else rankings  # items that were dealt and not judged bind nobody: the page opens some
-    if connection.execute(select(other.c.reviewer).where(other.c.reviewer == reviewer.id).limit(1)).first() is None:
+    # items that were dealt and not judged bind nobody: the page opens some
+    if connection.execute(_HAS_JUDGED if ranks else _HAS_RANKED, {"reviewer": reviewer.id}).first() is None:
         return
     done, wanted = ("judges", "ranking") if ranks else ("ranks", "judging")
     raise OtherTask(

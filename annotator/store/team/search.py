@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, select
 
 from rasura.annotator.store.database import items, standing
-from rasura.annotator.store.enums import ItemKind
+from rasura.annotator.store.enums import ItemKind, Task
 from rasura.annotator.store.team.tables import corrections, details, rulings
 
 
@@ -62,3 +62,8 @@ def read_tasks(connection: Connection, ids: list[str]) -> dict[str, Any]:
     """Read what is asked about items, by their ids."""
     statement = select(details.c.item, details.c.task).where(details.c.item.in_(ids))
     return {row[0]: row[1] for row in connection.execute(statement)}
+
+
+def read_task(connection: Connection, item: str) -> Task:
+    """Read what is asked about an item; about one without an entry, whether its object was removed."""
+    return Task(read_tasks(connection, [item]).get(item, Task.REMOVAL))

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rasura.manifests.boxes import Box, compute_bounds
+from rasura.manifests.checks.rows import DIFFERENT_SIZES
 from rasura.manifests.errors import InputError
-from rasura.manifests.formats.dataset_rows import DIFFERENT_SIZES
 from rasura.manifests.formats.filters.rows import Check
 from rasura.manifests.images import RGB, Mask, decode_image, decode_mask, encode_image, encode_mask, read_size
 

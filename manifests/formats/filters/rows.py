@@ -29,6 +29,11 @@ class Check:
     explain: Explain
 
 
+def explain_first(checks: Sequence[Check], row: Mapping[str, Any]) -> str | None:
+    """Return the reason of the first check that leaves a row out; None where all keep it."""
+    return next(filter(None, (check.explain(row) for check in checks)), None)
+
+
 def check_verdict(verdict: str) -> Check:
     """Keep rows with a verdict.
 
@@ -111,7 +116,7 @@ def _explain_rows(
     excluded: dict[str, str] = {}
     for row, raw in zip(rows, read_raw_rows(tables, rows, columns), strict=True):
         values = change(row, raw)
-        if reason := next(filter(None, (check.explain(values) for check in checks)), None):
+        if reason := explain_first(checks, values):
             excluded[row.id] = reason
     return excluded
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rasura.manifests.formats.dataset_rows import DIFFERENT_SIZES, JUDGEMENT, DatasetRow, explain_unfit
+from rasura.manifests.checks.rows import DIFFERENT_SIZES
+from rasura.manifests.formats.dataset_rows import JUDGEMENT, DatasetRow, explain_unfit
 from rasura.manifests.formats.folder_export import LeftOut, read_parts
 from rasura.manifests.formats.trainers.instructions import render_instruction
 from rasura.manifests.images import Mask, decode_image, decode_mask, read_size

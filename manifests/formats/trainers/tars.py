@@ -22,12 +22,14 @@ from rasura.manifests.formats.folder_export import (
     ROWS,
     LeftOut,
     Tally,
+    WrittenRow,
     check_any_fits,
+    leave_out,
     name_row,
 )
 from rasura.manifests.formats.parquet_export import pack_rows
 from rasura.manifests.formats.sorted_lists import ListFile, SortedLists, render_line
-from rasura.manifests.formats.target import ExportTarget, check_target, generalize_reason, write_data_file
+from rasura.manifests.formats.target import ExportTarget, check_target, write_data_file
 from rasura.manifests.parallel.jobs import MapJobs
 from rasura.manifests.run_layout import DATASET_CARD
 from rasura.manifests.storage import Store
@@ -111,23 +113,14 @@ def export_tars(
     check_any_fits(layout.name, itertools.chain(samples, map(LeftOut, excluded.values())))
     target, tally, files = ExportTarget(out, names), Tally(), list[dict[str, Any]]()
     with SortedLists() as lists:
-
-        def leave_out(row: DatasetRow, reason: str) -> None:
-            tally.left_out[generalize_reason(reason)] += 1
-            lists.add(LEFT_OUT, row.id, render_line({"id": row.id, "reason": reason}))
-
         for row in rows:
             if row.id in excluded:
-                leave_out(row, excluded[row.id])
+                tally.note(row, leave_out(row, excluded[row.id], LEFT_OUT), lists)
                 progress(1)
         written = map_jobs(partial(_write_tar, tables, out, layout), planned)
         for (_, part), (entry, results) in zip(planned, written, strict=True):
-            for row, (reason, line, types) in zip(part, results, strict=True):
-                if reason:
-                    leave_out(row, reason)
-                else:
-                    lists.add(ROWS, row.id, line)
-                    tally.add(row, types)
+            for row, result in zip(part, results, strict=True):
+                tally.note(row, result, lists)
             if entry is not None:
                 target.note_data_file(entry)
                 files.append(entry)
@@ -141,23 +134,22 @@ def export_tars(
 
 def _write_tar(
     tables: Tables, out: Store, layout: TarLayout, file: str, rows: Sequence[DatasetRow]
-) -> tuple[dict[str, Any] | None, list[tuple[str, str, Sequence[str]]]]:
+) -> tuple[dict[str, Any] | None, list[WrittenRow]]:
     """Write one tar; a job.
 
     Returns:
-        Its entry in the manifest, None where the layout takes none of the rows; and of each row the reason to leave it
-        out, its line of `rows.jsonl` and its types.
+        Its entry in the manifest, None where the layout takes none of the rows; and what was written of each row.
     """
     samples: list[tuple[str, Sample]] = []
-    results: list[tuple[str, str, Sequence[str]]] = []
+    results: list[WrittenRow] = []
     for row, raw in zip(rows, read_raw_rows(tables, rows, [*layout.columns, *PROVENANCE]), strict=True):
         result = layout.make_sample(row, raw)
         if isinstance(result, LeftOut):
-            results.append((result.reason, "", ()))
+            results.append(leave_out(row, result.reason, LEFT_OUT))
             continue
         samples.append((name_row(row.id), result[0]))
         about = {"name": name_row(row.id), "tar": file} | {key: raw.get(key) for key in PROVENANCE}
-        results.append(("", render_line(about), result[1]))
+        results.append(WrittenRow("", entries=[(ROWS, render_line(about))], types=result[1]))
     entry = write_data_file(out, file, build_tar(samples), len(samples)) if samples else None
     return entry, results
 

@@ -95,7 +95,8 @@ class Estimate:
         stages: of all flows.
         elapsed: hours with the workers of the sample's machine.
         dataset_bytes, run_bytes: of the dataset, and of the run with it.
-        interval: of the dataset's share of the flows' inputs, over the share: the 95 % interval of all figures.
+        interval: of the dataset's share of the flows' inputs, over the share: the 95 % interval of all figures; up
+            to infinity where the sample is too small to bound them from above.
     """
 
     count: int
@@ -134,10 +135,12 @@ class Estimate:
             if flow in self.drawn:
                 rest = f"its source draws {present:,}, which `count` changes"
             lines.append(f"{flow}: needs {format_count(math.ceil(needed), 'input')}; {rest}")
-        hours = (self.hours, *(self.hours * bound for bound in self.interval), self.gpu_hours, self.elapsed)
-        worker, low, high, gpu, here = (format_seconds(3600 * value) for value in hours)
+        low, high = self.interval
+        hours = (self.hours, self.hours * low, self.gpu_hours, self.elapsed)
+        worker, least, gpu, here = (format_seconds(3600 * value) for value in hours)
+        bounds = f"{least} to {format_seconds(3600 * self.hours * high)}" if high < math.inf else f"at least {least}"
         lines += [
-            f"{self.count:,} rows: {worker} of a worker ({low} to {high}), {gpu} of a GPU; {here} here",
+            f"{self.count:,} rows: {worker} of a worker ({bounds}), {gpu} of a GPU; {here} here",
             f"{format_bytes(self.dataset_bytes)} of dataset, {format_bytes(self.run_bytes)} with the run's own tables",
         ]
         return lines
@@ -145,7 +148,8 @@ class Estimate:
     def to_json_values(self) -> dict[str, Any]:
         """Return its values as JSON has them."""
         sums = {"hours": self.hours, "gpu_hours": self.gpu_hours}
-        return {**vars(self), "stages": [vars(stage) for stage in self.stages], **sums}
+        interval = [bound if bound < math.inf else None for bound in self.interval]
+        return {**vars(self), "stages": [vars(stage) for stage in self.stages], "interval": interval, **sums}
 
 
 def estimate(
@@ -295,4 +299,4 @@ def _bound(samples: Mapping[str, FlowSample], goals: Sequence[str]) -> tuple[flo
         kept += share * samples[name].inputs
     low, high = compute_interval(round(kept), inputs)
     share = kept / inputs
-    return share / high, share / low if low else float("inf")
+    return share / high, share / low if low else math.inf

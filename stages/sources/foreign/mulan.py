@@ -227,7 +227,9 @@ def count_instances(path: str) -> tuple[str]:
     """Count the instances of an annotation file; where it cannot be read, the text says why."""
     try:
         data = read_range(path, 0, MOST_BYTES + 1)
-        return (str(len(read_annotation(data if len(data) <= MOST_BYTES else b"").instances)),)
+        if len(data) > MOST_BYTES:
+            return (f"more than {MOST_BYTES} bytes",)
+        return (str(len(read_annotation(data).instances)),)
     except NotPlain as error:
         return (str(error),)
 

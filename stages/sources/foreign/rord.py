@@ -30,7 +30,8 @@ class Rord(FolderRows):
     """RORD's frames and their backgrounds: `img/`, `gt/` and maybe `mask/`, or clips below `img/` or `jpg/`.
 
     Frames of one clip are one scene. Masks are stored inverted; what changed decides, as for all masks. Of clips, the
-    frame named `…_G0001` is the empty one; where a frame has no mask, the outlines of what moved are drawn.
+    last frame named `…_G` and a number is the empty one; where a frame has no mask, the outlines of what moved are
+    drawn.
 
     Examples:
         - rord: {path: RORD, max_side: 1024}

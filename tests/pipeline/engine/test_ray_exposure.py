@@ -45,6 +45,18 @@ import ray
     print(json.dumps(facts), flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
 """
+AFTERWARDS = f"""
+import builtins, os
+before = dict(os.environ), builtins.print
+{START}
+of_ray = {{"PYTHONBREAKPOINT", "RAY_CLIENT_MODE"}}
+changed = {{name for name, _ in before[0].items() ^ os.environ.items()}} - of_ray
+ray.init("local", log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+address = ray.get_runtime_context().gcs_address
+join = f"import ray; ray.init({{address!r}}, log_to_driver=False, logging_level='ERROR'); print('in')"
+done = subprocess.run([sys.executable, "-c", join], capture_output=True, text=True, timeout=300)
+print(json.dumps({{"changed": [*changed], "print": print is before[1], "answer": done.stdout.strip()}}))
+"""
 
 
 def start(script: str) -> "subprocess.CompletedProcess[str]":
@@ -78,3 +90,10 @@ def test_a_ray_that_was_imported_before_is_no_more_open() -> None:
     assert result["wants token"]
     assert len(result["token"]) == 64
     assert (done.returncode, "SIGTERM" in done.stderr) == (128 + signal.SIGTERM, False), done.stderr
+
+
+def test_the_process_has_its_environment_back() -> None:
+    """A program that has built a dataset starts a Ray of its own afterwards, which others join as they would."""
+    done = start(AFTERWARDS)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {"changed": [], "print": True, "answer": "in"}

@@ -43,6 +43,20 @@ def test_all_rows_with_stored_fingerprints_are_compared(tmp_path: Path) -> None:
     assert not Page(Path(write(run.store, out, rows=0)).read_text()).json["near-duplicates"]
 
 
+def test_texts_that_are_no_fingerprints_are_not_compared(tmp_path: Path) -> None:
+    """A dataset may have a column of that name, of its own kind: the rows with pictures are compared instead."""
+    run = ReportRun(tmp_path / "run")
+    picture = np.random.default_rng(6).integers(0, 256, (60, 90, 3), np.uint8)
+    texts = ("phash:1", "0123456789abcdef", "0123456789abcdef", "")
+    rows = [
+        {"id": str(row), "source": picture, "scene_id": str(row), "fingerprint": text} for row, text in enumerate(texts)
+    ]
+    run.flow("photos", rows, COLUMNS)
+    page = Page(Path(write(run.store, tmp_path / "report.html", rows=2)).read_text())
+    assert len(page.pictures("photos")) == 2
+    assert len(page.json["near-duplicates"]) == 1
+
+
 def test_a_scene_of_many_rows_is_compared_by_some_of_them(tmp_path: Path) -> None:
     """Frames of one clip are all near each other: they are no pairs, and cost no comparison of each with each."""
     table = run_tables.PageTable(

@@ -1,6 +1,7 @@
 """An estimate is the sample, scaled: by hand it comes to the same, and the command takes no more than the sample."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -80,6 +81,18 @@ def test_a_sample_without_rows_says_why() -> None:
     samples = {"photos": make_sample("photos", [("photos", 20, 20, 2.0), ("audit", 20, 0, 40.0)], 1000)}
     with pytest.raises(NothingToScale, match="photos audit: 20 no"):
         scale(samples, ["photos"], 50)
+
+
+def test_a_sample_of_few_rows_has_no_bound_from_above() -> None:
+    """One row of 40 after two stages: nothing of the 95 % interval excludes that none is ever kept."""
+    counts = [("photos", 40, 40, 0.0), ("audit", 40, 5, 40.0), ("matte", 5, 1, 1.0), ("select", 40, 12, 1.0)]
+    found = scale({"photos": make_sample("photos", counts, 1000)}, ["photos"], 50)
+    assert found.interval[1] == float("inf")
+    text = "\n".join(found.describe())
+    assert "of a worker (at least " in text
+    assert not re.search(r"\b(inf|nan)\b", text)
+    values = json.loads(json.dumps(found.to_json_values(), allow_nan=False))
+    assert values["interval"] == [pytest.approx(found.interval[0]), None]
 
 
 class Listed:

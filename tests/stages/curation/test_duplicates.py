@@ -103,6 +103,9 @@ def test_crops_are_near_to_what_they_were_cut_from() -> None:
     assert not pairs <= set(find_near_fingerprints(prints)), "windows find what fingerprints do not"
     assert list(find_crops([None, *prints[:2]], [windows[0], None, windows[1]])) == []
     assert list(find_crops([], [])) == []
+    plain = [np.full((60, 80, 3), colour, np.uint8) for colour in ((0, 0, 0), (255, 255, 255), (200, 30, 30))]
+    flat = [compute_fingerprint(picture).hex() for picture in plain]
+    assert list(find_crops(flat, [compute_windows(picture).hex() for picture in plain])) == []
 
 
 def make_picture(seed: int) -> np.ndarray:

@@ -22,11 +22,13 @@ from support.foreign_sets import COLUMNS, SCENES, encode_png, list_members, writ
 
 from rasura.manifests.foreign import long_json, plain_pickles
 from rasura.manifests.foreign.long_json import NotLongJson, iterate_entries
+from rasura.manifests.foreign.tables import NotATable, iterate_table
 from rasura.manifests.images import BadImage, encode_mask
 from rasura.manifests.storage import Store
 from rasura.pipeline.export import export_run
 from rasura.stages.registry import find_source
 from rasura.stages.sources.files import ChangedInput, RunContext
+from rasura.stages.sources.foreign import mulan
 from rasura.stages.sources.foreign.coco import read_contents
 from rasura.stages.sources.listing import MissingInput
 from rasura.stages.stage import InvalidValues, Kept, Rejected
@@ -213,6 +215,16 @@ def test_a_damaged_annotation_costs_one_row_and_says_why(tmp_path: Path, monkeyp
     expected = {f"{name}.p.zl": reason for name, reason in (damaged | other).items()}
     both = {f"small.p.zl#instance_{number}": "damaged annotation" for number in (1, 2)}
     assert dict(others) == expected | both, "the size of a layer is compared where its photograph is read"
+
+
+def test_an_annotation_above_the_limit_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    foreign_sets.write_mulan_annotations(tmp_path)
+    path = tmp_path / "annotations" / "000000000139.p.zl"
+    size = path.stat().st_size
+    monkeypatch.setattr(mulan, "MOST_BYTES", size)
+    assert mulan.count_instances(str(path)) == ("2",)
+    monkeypatch.setattr(mulan, "MOST_BYTES", size - 1)
+    assert mulan.count_instances(str(path)) == (f"more than {size - 1} bytes",)
 
 
 def truncate(path: Path, share: float = 0.6) -> None:
@@ -479,6 +491,25 @@ def test_a_csv_may_be_separated_by_something_else(tmp_path: Path, delimiter: str
     assert not others
     with pytest.raises(MissingInput, match="no columns nope, none; it has"):
         load(tmp_path / "set", "table", params | {"columns": {"source": "nope", "target": "none"}})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "outcome"),
+    [
+        ("t.tsv", "id\tcaption, long\n7\ta, b\n", [{"id": "7", "caption, long": "a, b"}]),
+        ("t.csv", "id;x\r7;8\r", "is no CSV"),
+        ("t.csv", "x" * 200_000 + "\n1\n", "is no CSV"),
+    ],
+)
+def test_the_suffix_of_tabs_is_believed_and_damaged_titles_are_told(
+    tmp_path: Path, name: str, text: str, outcome: Any
+) -> None:
+    (tmp_path / name).write_text(text, newline="")
+    if isinstance(outcome, list):
+        assert list(iterate_table(str(tmp_path / name))) == outcome
+    else:
+        with pytest.raises(NotATable, match=outcome):
+            list(iterate_table(str(tmp_path / name)))
 
 
 def test_smarterasers_list_in_another_form_is_counted(tmp_path: Path) -> None:
