@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := studio,s3,models,review,postgres,groundingdino,docs,dev
+EXTRAS := studio,s3,models,review,postgres,groundingdino,lance,docs,dev
 # One set of versions; on Linux x86-64 with the hashes of their files, and a file with another one is not installed. For
 # versions of Python that have none there (they cover 3.11 to 3.14): make CONSTRAINTS=constraints.txt
 CONSTRAINTS := $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),constraints-linux-x86_64.txt,constraints.txt)

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.common import make_scratch_folder, print_result, run_rasura
+from benchmarks.review.experts import CHROMIUM
 from rasura.manifests.compacted.manifest import write_manifest
 from rasura.manifests.run_layout import FlowDescription, RunPlan, table_path, write_plan
 from rasura.manifests.schemas import PROVENANCE, TRIPLET, Kind, encode_records
@@ -29,7 +30,6 @@ SHARD_ROWS = 500
 WIDTH, HEIGHT = 120, 80
 """Size of the pictures, px: each is another one, and small, so that the run is light."""
 MEASURES = [f"measure_{number}" for number in range(12)]
-CHROMIUM = os.environ.get("RASURA_CHROMIUM", "/usr/bin/chromium")
 COLUMNS = {**PROVENANCE, **TRIPLET, **dict.fromkeys(MEASURES, Kind.FLOAT)}
 RECIPE = """\
 name: many

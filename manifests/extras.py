@@ -14,6 +14,7 @@ EXTRAS = {
     "peft": "models",
     "safetensors": "models",
     "huggingface_hub": "hub",
+    "lance": "lance",
     "lpips": "models",
     "segment_anything": "models",
     "scipy": "models",

@@ -4,11 +4,12 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from rasura.manifests.remote_files import open_to_read
 
 ROW_GROUP_BYTES = 128 * 2**20
 PUBLISHED_GROUP_BYTES = 8 * 2**20
@@ -18,7 +19,7 @@ BATCH_ROWS = 4  # rows of pictures in memory at a time: more than 2 GB in one ba
 
 def open_parquet(path: str) -> Any:
     """Open a local or remote Parquet file of somebody else's, to be read in small pieces."""
-    return pq.ParquetFile(fsspec.open(path, "rb").open(), pre_buffer=False, buffer_size=2**20)
+    return pq.ParquetFile(open_to_read(path), pre_buffer=False, buffer_size=2**20)
 
 
 def iterate_rows(source: Any, columns: Sequence[str], groups: Sequence[int] | None = None) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import fsspec
 
@@ -68,6 +68,12 @@ def open_file_system(uri: str) -> tuple[Any, str]:
     options = {"config_kwargs": {"retries": {"total_max_attempts": S3_TRIES}}} if is_default_s3 else {}
     fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False, **options)
     return fs, str(path)
+
+
+def open_to_read(uri: str) -> IO[bytes]:
+    """Open a file of somebody else's, local or remote, for reading."""
+    fs, path = open_file_system(uri)
+    return cast(IO[bytes], fs.open(path, "rb"))
 
 
 class RemoteFile:

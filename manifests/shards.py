@@ -21,6 +21,7 @@ from rasura.manifests.checks.sealed_json import parse_sealed, seal
 from rasura.manifests.errors import StorageError
 from rasura.manifests.parquet import encode_parquet, read_parquet
 from rasura.manifests.run_layout import commit_path, rejected_path, shard_path
+from rasura.manifests.safety.text import make_text
 from rasura.manifests.storage import Store, StoreError
 
 
@@ -176,7 +177,7 @@ def explain_damage(run: Store, name: str) -> Iterator[None]:
     except (pa.ArrowException, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the disk; those of Arrow have no number
             raise StoreError(f"cannot read {place}: {error.strerror or error}") from error
-        reason = " ".join(str(error).split()).rstrip(".")[:LONGEST_REASON]
+        reason = make_text(error).rstrip(".")[:LONGEST_REASON]
         raise DamagedFile(
             f"'{run.uri}/{name}' is damaged ({reason}); delete it and run the recipe again, which makes it anew", place
         ) from None

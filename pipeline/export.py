@@ -17,13 +17,13 @@ from rasura.manifests.formats.filters import crops, rows
 from rasura.manifests.formats.filters.expressions import parse_condition
 from rasura.manifests.formats.filters.layouts import ChangedRows
 from rasura.manifests.formats.folder_export import export_folder
-from rasura.manifests.formats.huggingface import HuggingFaceLayout
 from rasura.manifests.formats.lcg import LcgLayout
-from rasura.manifests.formats.parquet_export import COPIES, compute_export_key, export_dataset
 from rasura.manifests.formats.powerpaint import PowerPaintLayout
-from rasura.manifests.formats.registry import PAIR_FORMATS, PARQUET_LAYOUTS, PICTURE_MEMBERS, check_format
+from rasura.manifests.formats.registry import PAIR_FORMATS, PICTURE_MEMBERS, TABLE_LAYOUTS, check_format
 from rasura.manifests.formats.rorem_export import RoremLayout
 from rasura.manifests.formats.smarteraser import SmartEraserLayout
+from rasura.manifests.formats.tables.huggingface import HuggingFaceLayout
+from rasura.manifests.formats.tables.table_export import COPIES, compute_export_key, export_dataset
 from rasura.manifests.formats.target import CROISSANT, ForeignFolder
 from rasura.manifests.formats.trainers import diffusers, webdataset
 from rasura.manifests.formats.trainers.croissant import render_croissant
@@ -300,7 +300,7 @@ class _Job:
     @property
     def memory(self) -> int:
         """Bytes that a job needs for the file that it writes; those of folders have a few rows."""
-        if self.layout in PARQUET_LAYOUTS:
+        if self.layout in TABLE_LAYOUTS:
             return COPIES * self.shard_bytes
         return COPIES * TAR_BYTES if self.layout in PICTURE_MEMBERS else 0
 
@@ -358,7 +358,7 @@ class _Job:
         map_jobs: MapJobs,
     ) -> dict[str, Any]:
         limit, to = self.shard_bytes, (self.out, self.name, self.recipe_hash)
-        if self.layout in PARQUET_LAYOUTS:
+        if self.layout in TABLE_LAYOUTS:
             splits, options = list(self.recipe.get("splits") or []), self.options
             settings = [options.pairs, options.crop, sorted(self.verdicts.items()), sorted(excluded.items())]
             is_plain = not self.key or settings == [PairSettings(), None, [], []]
@@ -366,7 +366,7 @@ class _Job:
 
             def make(parts: Sequence[Table]) -> Any:
                 pairs = [options.pairs] if self.layout in PAIR_FORMATS else []
-                return self._change_rows(PARQUET_LAYOUTS[self.layout](parts, *pairs))
+                return self._change_rows(TABLE_LAYOUTS[self.layout](parts, *pairs))
 
             return export_dataset(self.tables, self.flows, *to, splits, limit, advance, make, key, map_jobs, excluded)
         layout = self._change_rows(_make_layout(self.layout, self.tables, parts, listed, self.options.pairs))

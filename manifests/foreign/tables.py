@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 
 from rasura.manifests.errors import InputError
 from rasura.manifests.json_lines import explain_json_error, parse_json
 from rasura.manifests.parquet import RowReader, iterate_rows, open_parquet
+from rasura.manifests.remote_files import open_to_read
 from rasura.manifests.storage import is_remote
 
 BINARY = (".parquet", ".arrow")
@@ -135,7 +135,7 @@ def find_delimiter(titles: str) -> str:
 
 
 def _iterate_csv(path: str, delimiter: str | None) -> Iterator[dict[str, Any] | BadRow]:
-    with fsspec.open(path, "rb") as source:
+    with open_to_read(path) as source:
         try:
             titles = source.readline(LONGEST_LINE).decode("utf-8-sig", "replace")
             delimiter = delimiter or find_delimiter(titles)
@@ -149,7 +149,7 @@ def _iterate_csv(path: str, delimiter: str | None) -> Iterator[dict[str, Any] | 
 
 
 def _iterate_lines(path: str) -> Iterator[dict[str, Any] | BadRow]:
-    with fsspec.open(path, "rb") as source:
+    with open_to_read(path) as source:
         while line := source.readline(LONGEST_LINE):
             if len(line) == LONGEST_LINE:
                 raise NotATable(f"'{path}' has a line of more than {LONGEST_LINE} bytes: no JSON lines")

@@ -48,26 +48,23 @@ def _describe_feature(name: str, kind: Kind) -> dict[str, Any]:
             return {"name": name, "dtype": str(kind)}
 
 
-def render_front(summary: DatasetSummary, columns: Schema) -> str:
-    """Render a card's front matter, which says what is in which file."""
-    front = {
+def render_front(summary: DatasetSummary, columns: Schema | None = None) -> str:
+    """Render a card's front matter; of Parquet files, which have these columns, it says what is in which."""
+    front: dict[str, Any] = {
         "pretty_name": summary.name,
         "task_categories": ["image-to-image"],
         "tags": ["object-removal", "inpainting"],
-        "configs": [
-            {
-                "config_name": "default",
-                "data_files": [{"split": split, "path": f"data/{split}-*"} for split in summary.splits],
-            }
-        ],
-        "dataset_info": {
+    }
+    if columns is not None:
+        files = [{"split": split, "path": f"data/{split}-*"} for split in summary.splits]
+        front["configs"] = [{"config_name": "default", "data_files": files}]
+        front["dataset_info"] = {
             "features": [_describe_feature(column, kind) for column, kind in columns.items()],
             "splits": [
                 {"name": split, "num_examples": rows, "num_bytes": size}
                 for split, (rows, size) in summary.splits.items()
             ],
-        },
-    }
+        }
     return yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
 
 

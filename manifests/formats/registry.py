@@ -4,18 +4,20 @@ from collections.abc import Callable, Mapping, Sequence
 
 from rasura.manifests.errors import UnknownNameError
 from rasura.manifests.formats import brushdata, lcg, ober, powerpaint, rorem, smarteraser
-from rasura.manifests.formats.huggingface import HuggingFaceLayout
-from rasura.manifests.formats.ober_export import OberLayout
-from rasura.manifests.formats.parquet_export import Layout
+from rasura.manifests.formats.tables.huggingface import HuggingFaceLayout
+from rasura.manifests.formats.tables.lance import LanceLayout
+from rasura.manifests.formats.tables.layout import TableLayout
+from rasura.manifests.formats.tables.ober_export import OberLayout
 from rasura.manifests.formats.trainers import diffusers, pair_folders, webdataset
 from rasura.manifests.spelling import suggest
 
-PARQUET_LAYOUTS: Mapping[str, Callable[..., Layout]] = {
+TABLE_LAYOUTS: Mapping[str, Callable[..., TableLayout]] = {
     HuggingFaceLayout.name: HuggingFaceLayout,
     OberLayout.name: OberLayout,
     diffusers.NAME: diffusers.DiffusersLayout,
+    LanceLayout.name: LanceLayout,
 }
-"""Formats of Parquet files, which `parquet_export.export_dataset` writes: made of the tables, and, where they are in
+"""Formats of Parquet or Lance, which `table_export.export_dataset` writes: made of the tables, and, where they are in
 `PAIR_FORMATS`, of `PairSettings`."""
 TRIPLET_COLUMNS: Mapping[str, Mapping[str, str]] = {ober.NAME: ober.TRIPLET, diffusers.NAME: diffusers.TRIPLET}
 """Formats of Parquet files with columns of other names -> those of a triplet that they stand for."""
@@ -25,7 +27,7 @@ PAIR_FORMATS: Sequence[str] = (diffusers.NAME, webdataset.NAME, *pair_folders.TR
 """Formats for models that edit by text: they have an instruction, in a language, and a direction."""
 
 FORMATS: Sequence[str] = (
-    *PARQUET_LAYOUTS,
+    *TABLE_LAYOUTS,
     *PICTURE_MEMBERS,
     rorem.NAME,
     smarteraser.NAME,
@@ -33,7 +35,7 @@ FORMATS: Sequence[str] = (
     powerpaint.NAME,
     *pair_folders.TRAINERS,
 )
-"""Names of all formats. Those that are no tars and not Parquet are written by `folder_export.export_folder`."""
+"""Names of all formats. Those that are no tars and no tables are written by `folder_export.export_folder`."""
 
 
 def check_format(name: str) -> None:

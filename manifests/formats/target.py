@@ -50,7 +50,7 @@ def check_target(out: Store, names: Iterable[str] = ()) -> set[str]:
     """Check that nothing but Rasura's exports is in a folder, and return the files of the last one.
 
     A folder is an export's if its manifest is one of Rasura's by its contents. Others may have put files beside it,
-    but none in `data/` and none by a name that is to be written.
+    but none in `data/` or a Lance dataset, where readers find it, and none by a name that is to be written.
 
     Args:
         out: the folder.
@@ -66,7 +66,7 @@ def check_target(out: Store, names: Iterable[str] = ()) -> set[str]:
     for path in _walk(out):
         if path in owned and path != DATASET_CARD:
             continue
-        in_the_way = path in names or path == DATASET_CARD or path.startswith(f"{DATA}/")
+        in_the_way = path in names or path == DATASET_CARD or path.startswith(f"{DATA}/") or ".lance/" in path
         if is_export and not in_the_way:
             continue
         if not _is_written_by_rasura(out, path):

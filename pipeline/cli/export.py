@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from rasura.pipeline.export import ExportOptions
 
 FORMATS_HELP = (
-    "huggingface: Rasura's own Parquet, card and manifest. ober: ObjectClear's columns and names. rorem: RORem's "
-    "folders with meta.json. smarteraser: Syn4Removal's folders. brushdata: BrushNet's tars. lcg: JSON lines for "
-    "PixelHacker and Moebius. powerpaint: its prompts and masks of three tasks. With an instruction text: diffusers "
-    "(input_image, edit_prompt, edited_image), webdataset (tars), ai-toolkit, onetrainer, kohya, diffsynth (folders)."
+    "huggingface: Rasura's own Parquet, card and manifest. lance: the same as Lance datasets. ober: ObjectClear's "
+    "columns and names. rorem: RORem's folders with meta.json. smarteraser: Syn4Removal's folders. brushdata: "
+    "BrushNet's tars. lcg: JSON lines for PixelHacker and Moebius. powerpaint: its prompts and masks of three tasks. "
+    "With an instruction text: diffusers (input_image, edit_prompt, edited_image), webdataset (tars), ai-toolkit, "
+    "onetrainer, kohya, diffsynth (folders)."
 )
 
 

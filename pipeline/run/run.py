@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from rasura.manifests.formats.dataset_rows import find_superseded
-from rasura.manifests.formats.parquet_export import COPIES, compute_export_key, export_dataset
+from rasura.manifests.formats.tables.table_export import COPIES, compute_export_key, export_dataset
 from rasura.manifests.formats.target import LEFT_OUT, check_target
 from rasura.manifests.ids import hash_json
 from rasura.manifests.parallel.jobs import MapJobs

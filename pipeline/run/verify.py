@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import cv2
@@ -17,7 +16,9 @@ from rasura.manifests.compacted.manifest import read_manifest, read_names
 from rasura.manifests.errors import StorageError
 from rasura.manifests.fingerprints import compute_fingerprint
 from rasura.manifests.formats import folder_export
-from rasura.manifests.formats.registry import FORMATS, PARQUET_LAYOUTS, PICTURE_MEMBERS, TRIPLET_COLUMNS
+from rasura.manifests.formats.registry import FORMATS, PICTURE_MEMBERS, TABLE_LAYOUTS, TRIPLET_COLUMNS
+from rasura.manifests.formats.tables.data_files import SUFFIXES, find_split, open_data_file
+from rasura.manifests.formats.target import DATA
 from rasura.manifests.formats.trainers import tars
 from rasura.manifests.ids import is_split_name
 from rasura.manifests.images import RGB, BadImage, Mask, decode_image
@@ -159,8 +160,9 @@ def _find_row_faults(
         pictures.append(SplitPicture(record["split"], row, compute_fingerprint(record["target"])))
 
 
-def _find_parquet_faults(
+def _find_data_faults(
     data: bytes,
+    name: str,
     rows: int,
     ids: set[str],
     triplet: bool | None,
@@ -172,6 +174,8 @@ def _find_parquet_faults(
     """Yield the faults of a data file that is as it was committed.
 
     Args:
+        data: its bytes.
+        name: of the file, whose suffix is that of its format.
         rows: the number of rows that its manifest states.
         ids: collects the ids, to find doubles.
         triplet: the rows are triplets; None where their columns decide.
@@ -179,22 +183,22 @@ def _find_parquet_faults(
         pictures: collects the clean pictures, to find those that are in two splits.
         split: of its rows, where that is known.
     """
-    with pq.ParquetFile(io.BytesIO(data), pre_buffer=False) as source:
-        if source.metadata.num_rows != rows:
-            yield StageFault(f"has {source.metadata.num_rows} rows, its manifest says {rows}")
+    with open_data_file(name, data, BATCH_ROWS) as source:
+        if source.rows != rows:
+            yield StageFault(f"has {source.rows} rows, its manifest says {rows}")
         try:
-            schema = read_schema(source.schema_arrow)
+            schema = read_schema(source.schema)
         except ValueError as error:
             yield StageFault(error)
             return
-        if b"huggingface" not in (source.schema_arrow.metadata or {}):
+        if b"huggingface" not in (source.schema.metadata or {}):
             yield StageFault("has no 'huggingface' key in its schema")
         is_triplet = triplet if triplet is not None else bool(list_required(schema))
         if triplet and (missing := [name for name in names or TRIPLET if name not in schema]):
             yield StageFault(f"has no column {', '.join(missing)}")
             return
         number = 0
-        for batch in source.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
+        for batch in source.batches:
             on_rows(batch.num_rows)
             for raw in batch.to_pylist():
                 row = str(number) if names else raw["id"]
@@ -239,7 +243,7 @@ def verify_table(run: Store, flow: str, part: str | None, on_rows: OnRows = lamb
                 continue
             data, faults = _read_file(table, {"name": file.name, "sha256": file.sha256})
             if data is not None and file is record.data:
-                faults += _find_parquet_faults(data, file.rows, ids, None, on_rows)
+                faults += _find_data_faults(data, file.name, file.rows, ids, None, on_rows)
                 faults += _find_reference_faults(run, data)
             yield from _add_place(f"{place}/{file.name}: ", faults)
 
@@ -311,7 +315,7 @@ def verify_dataset(dataset: Store, on_rows: OnRows = lambda rows: None) -> Itera
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         yield f"{DATASET_MANIFEST}: is damaged; run the recipe again, or export again, which writes the dataset anew"
         return
-    if manifest.get("layout") in FORMATS and manifest["layout"] not in PARQUET_LAYOUTS:
+    if manifest.get("layout") in FORMATS and manifest["layout"] not in TABLE_LAYOUTS:
         yield from _find_folder_faults(dataset, manifest)
         on_rows(rows)
         return
@@ -320,16 +324,17 @@ def verify_dataset(dataset: Store, on_rows: OnRows = lambda rows: None) -> Itera
     names = TRIPLET_COLUMNS.get(str(manifest.get("layout")))
     for file in files:
         data, faults = _read_file(dataset, file)
-        if data is not None:
-            split = None if names else PurePosixPath(file["name"]).name.partition("-")[0]
-            faults += _find_parquet_faults(data, file["rows"], ids, True, on_rows, names, pictures, split)
+        if data is not None and (name := str(file["name"])).endswith(SUFFIXES):
+            split = None if names else find_split(name)
+            faults += _find_data_faults(data, name, file["rows"], ids, True, on_rows, names, pictures, split)
         yield from _add_place(f"{file['name']}: ", faults)
     yield from find_leaks(pictures)
     if (total := sum(file["rows"] for file in files)) != rows:
         yield f"{DATASET_MANIFEST}: its files have {total} rows, it says {rows}"
-    names_of_files = {file["name"].removeprefix("data/") for file in files}
-    if extra := sorted(set(dataset.files("data")) - names_of_files):
-        yield f"data/: files that are not in the manifest: {', '.join(extra)}"
+    listed = {file["name"] for file in files}
+    for folder in sorted({*(name.rpartition("/")[0] for name in listed), DATA} - {""}):
+        if extra := sorted(name for name in dataset.files(folder) if f"{folder}/{name}" not in listed):
+            yield f"{folder}/: files that are not in the manifest: {', '.join(extra)}"
     if not dataset.exists(DATASET_CARD):
         yield f"{DATASET_CARD}: the card is missing"
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import starmap
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import AfterValidator, Field
@@ -22,6 +21,7 @@ from rasura.manifests.checks.sealed_json import parse_sealed, seal
 from rasura.manifests.errors import RunError
 from rasura.manifests.ids import compute_content_id, compute_file_content_id, hash_json
 from rasura.manifests.parallel.jobs import MapJobs
+from rasura.manifests.remote_files import open_to_read
 from rasura.manifests.run_layout import LISTINGS, passed_over_path
 from rasura.manifests.storage import Store, is_remote
 from rasura.manifests.tables import Tables
@@ -134,8 +134,8 @@ def survey_tables(run: RunContext, names: Sequence[str]) -> tuple[str, int]:
 def read_file(path: str) -> bytes:
     """Return the bytes of a local or remote file."""
     if is_remote(path):
-        with fsspec.open(path, "rb") as source:
-            return cast(bytes, source.read())
+        with open_to_read(path) as source:
+            return source.read()
     return Path(path).read_bytes()
 
 

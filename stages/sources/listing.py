@@ -9,10 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import fsspec
-
 from rasura.manifests.errors import InputError
-from rasura.manifests.remote_files import translate_client_errors
+from rasura.manifests.remote_files import open_file_system, translate_client_errors
 from rasura.manifests.storage import is_remote
 
 MAGIC = frozenset("*?[")
@@ -138,7 +136,7 @@ def _find_glob(path: str) -> str | None:
     if scheme in WEB or not MAGIC & set(path):
         return None
     with translate_client_errors("list", path):
-        if fsspec.core.url_to_fs(path)[0].exists(path) if scheme else os.path.lexists(path):
+        if open_file_system(path)[0].exists(path) if scheme else os.path.lexists(path):
             return None  # a name with brackets in it
     return path[len(_cut_at_glob(path)) :].lstrip("/")
 
@@ -161,7 +159,7 @@ def _walk_store(root: str, depth: int | None, walk: _Walk) -> None:
     """List the objects below a prefix; names that begin with a dot, or are in such a folder, are hidden."""
     try:
         with translate_client_errors("list", root):
-            fs, key = fsspec.core.url_to_fs(root)
+            fs, key = open_file_system(root)
             entries = fs.find(key, detail=True, maxdepth=None if depth is None else depth + 1)
     except FileNotFoundError:
         return

@@ -326,7 +326,7 @@ def test_croissant_describes_what_is_there(run: Store, tmp_path: Path, layout: s
     sets = {entry["@id"]: entry for entry in metadata["distribution"] if entry["@type"] == "cr:FileSet"}
     assert any(list(out.glob(entry["includes"])) for entry in sets.values())
     fields = [field for record in metadata["recordSet"] for field in record["field"]]
-    assert fields
+    assert bool(fields) == (layout != "lance")  # Croissant cannot read it
     for field in fields:
         files = list(out.glob(sets[field["source"]["fileSet"]["@id"]]["includes"]))
         assert files
@@ -340,7 +340,7 @@ def test_croissant_describes_what_is_there(run: Store, tmp_path: Path, layout: s
     if importlib.util.find_spec("mlcroissant"):
         dataset = importlib.import_module("mlcroissant").Dataset(str(out / "croissant.json"))
         assert not dataset.metadata.ctx.issues.errors
-        assert len(list(dataset.records("rows"))) == manifest["rows"]
+        assert not fields or len(list(dataset.records("rows"))) == manifest["rows"]
 
 
 def test_what_is_lossless_comes_back_bit_by_bit(

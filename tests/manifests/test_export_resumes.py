@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support.dataset_runs import make_finished_run, make_row, read_files
 
-from rasura.manifests.formats import parquet_export
+from rasura.manifests.formats.tables import layout as table_layout
 from rasura.manifests.formats.target import JOURNAL
 from rasura.manifests.storage import Store
 from rasura.pipeline.export import export_run
@@ -29,13 +29,13 @@ def run(tmp_path: Path) -> Store:
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The rows of each data file that is encoded from here on."""
     rows: list[int] = []
-    original = parquet_export.encode_parquet
+    original = table_layout.encode_parquet
 
     def encode(table: Any, **options: Any) -> bytes:
         rows.append(table.num_rows)
         return original(table, **options)
 
-    monkeypatch.setattr(parquet_export, "encode_parquet", encode)
+    monkeypatch.setattr(table_layout, "encode_parquet", encode)
     return rows
 
 

@@ -11,7 +11,7 @@ from conftest import rasura, write_recipe
 from support.engine_recipes import build_recipe_keys
 
 from rasura.manifests.formats.dataset_rows import DatasetRow
-from rasura.manifests.formats.parquet_export import pack_rows
+from rasura.manifests.formats.tables.table_export import pack_rows
 from rasura.manifests.ids import assign_split
 from rasura.manifests.schemas import TRIPLET, Kind, build_arrow_schema, describe_features, encode_records
 from rasura.manifests.storage import Store

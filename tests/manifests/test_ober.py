@@ -19,8 +19,8 @@ from PIL import Image
 from support.dataset_runs import WIDE, make_finished_run, make_row
 
 from rasura.manifests.formats.ober import COLUMNS, OberReader, list_rows, make_picture_name, parse_scene
-from rasura.manifests.formats.ober_export import OberLayout
-from rasura.manifests.formats.registry import PARQUET_LAYOUTS
+from rasura.manifests.formats.registry import TABLE_LAYOUTS
+from rasura.manifests.formats.tables.ober_export import OberLayout
 from rasura.manifests.images import MAX_PIXELS, decode_image, encode_image
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Tables
@@ -290,7 +290,7 @@ def test_a_run_goes_from_one_set_to_the_other(tmp_path: Path) -> None:
     """As part of a recipe: rows of a set in OBER's layout become the dataset of a run, in their split, and `verify`
     finds nothing; the list of layouts is the command line's."""
     export_run(make_finished_run(tmp_path / "run", [make_row(n) for n in range(7)]), Store(tmp_path / "one"), "ober")
-    assert PARQUET_LAYOUTS["ober"] is OberLayout
+    assert TABLE_LAYOUTS["ober"] is OberLayout
     flows = {
         "theirs": {
             "source": {"rasura.stages.sources.ober:Ober": {"path": str(tmp_path / "one" / "data"), "give": "triplets"}},

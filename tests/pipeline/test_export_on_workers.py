@@ -26,6 +26,7 @@ EXPORTS: dict[str, dict[str, Any]] = {
     "diffusers": {"size": "16", "where": "label is not null"},
     "rorem": {},
     "webdataset": {},
+    "lance": {},
 }
 ROWS = 7
 

@@ -36,5 +36,5 @@ class ChangedRows:
         return self._layout.make_sample(row, self._change(row, raw))
 
     def table(self, rows: Sequence[DatasetRow], raws: Sequence[Mapping[str, Any]]) -> Any:
-        """Convert the rows of a file for `parquet_export`."""
+        """Convert the rows of a file for `table_export`."""
         return self._layout.table(rows, [self._change(row, raw) for row, raw in zip(rows, raws, strict=True)])

@@ -1,7 +1,7 @@
 """Croissant 1.1 metadata of an export: its files with their sha256, and the fields of its rows.
 
 The context is the specification's (docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html). Rows are described where
-they can be read as a table: those of Parquet files, and of `rows.jsonl` beside pictures and tars.
+Croissant can read them as a table: those of Parquet files, and of `rows.jsonl` beside pictures and tars.
 """
 
 import json
@@ -39,12 +39,20 @@ CONTEXT: Mapping[str, Any] = {
 _FORMATS = {
     ".parquet": "application/x-parquet",
     ".tar": "application/x-tar",
+    ".lance": "application/octet-stream",
+    ".manifest": "application/octet-stream",
     ".jsonl": "application/jsonlines",
     ".json": "application/json",
     ".png": "image/png",
     ".webp": "image/webp",
 }
-_SETS = {".parquet": "Parquet files", ".tar": "tars of samples", ".png": "pictures", ".webp": "pictures"}
+_SETS = {
+    ".parquet": "Parquet files",
+    ".lance": "data files of Lance datasets",
+    ".tar": "tars of samples",
+    ".png": "pictures",
+    ".webp": "pictures",
+}
 _TYPES = {Kind.STRING: "sc:Text", Kind.INT: "sc:Integer", Kind.FLOAT: "sc:Float", Kind.BOOL: "sc:Boolean"}
 
 
@@ -60,7 +68,7 @@ def render_croissant(out: Store, manifest: Mapping[str, Any], description: str, 
     files = [file for file in manifest["files"] if file["bytes"]]
     suffixes = dict.fromkeys(PurePosixPath(file["name"]).suffix for file in files)
     lists = [file["name"] for file in files if PurePosixPath(file["name"]).name == ROWS]
-    if ".tar" not in suffixes and ".parquet" not in suffixes:
+    if not {".tar", ".parquet", ".lance"}.intersection(suffixes):
         suffixes |= dict.fromkeys((".png", ".webp"))
     sets = [_describe_set(suffix.strip("."), f"**/*{suffix}", suffix) for suffix in suffixes if suffix in _SETS]
     records = []

@@ -13,6 +13,7 @@ import pyarrow as pa
 from rasura.manifests.formats.card import render_front
 from rasura.manifests.formats.dataset_rows import DatasetRow, DatasetSummary, NotTriplets
 from rasura.manifests.formats.folder_export import LeftOut
+from rasura.manifests.formats.tables.layout import TableLayout
 from rasura.manifests.formats.trainers import pairs
 from rasura.manifests.formats.trainers.pairs import PairSettings, make_pair
 from rasura.manifests.images import encode_mask
@@ -52,8 +53,8 @@ Licences of the pictures in it: {licences}.
 """
 
 
-class DiffusersLayout:
-    """The columns for `manifests.formats.parquet_export`. Rows that make no pair are left out before.
+class DiffusersLayout(TableLayout):
+    """The columns for `manifests.formats.tables.table_export`. Rows that make no pair are left out before.
 
     Args:
         parts: tables of the rows.
@@ -61,15 +62,10 @@ class DiffusersLayout:
     """
 
     name = NAME
-    extra_files: Sequence[str] = ()
-    columns: Sequence[str] = (*pairs.COLUMNS, *TEXTS)
-    light_columns: Sequence[str] = ()
+    columns = (*pairs.COLUMNS, *TEXTS)
 
     def __init__(self, parts: Sequence[Table], settings: PairSettings) -> None:
         self._settings = settings
-
-    def order_rows(self, rows: Sequence[DatasetRow]) -> list[DatasetRow]:
-        return list(rows)
 
     def table(self, rows: Sequence[DatasetRow], raws: Sequence[Mapping[str, Any]]) -> pa.Table:
         converted = [self._convert(row, raw) for row, raw in zip(rows, raws, strict=True)]
@@ -91,9 +87,3 @@ class DiffusersLayout:
     def card(self, summary: DatasetSummary) -> str:
         condition, answer = ("with", "without") if self._settings.direction == "removal" else ("without", "with")
         return summary.format(_CARD, front=render_front(summary, SCHEMA), condition=condition, answer=answer)
-
-    def note(self, rows: Sequence[DatasetRow], raws: Sequence[Mapping[str, Any]]) -> None:
-        """Note nothing: there are no further files."""
-
-    def render_extra_files(self) -> Mapping[str, bytes]:
-        return {}

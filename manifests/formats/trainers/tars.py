@@ -27,8 +27,8 @@ from rasura.manifests.formats.folder_export import (
     leave_out,
     name_row,
 )
-from rasura.manifests.formats.parquet_export import pack_rows
 from rasura.manifests.formats.sorted_lists import ListFile, SortedLists, render_line
+from rasura.manifests.formats.tables.table_export import pack_rows
 from rasura.manifests.formats.target import ExportTarget, check_target, write_data_file
 from rasura.manifests.parallel.jobs import MapJobs
 from rasura.manifests.run_layout import DATASET_CARD

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import fsspec
 import numpy as np
 from pydantic import Field
 
@@ -26,6 +25,7 @@ from rasura.manifests.formats.coco import (
 )
 from rasura.manifests.ids import compute_content_id
 from rasura.manifests.images import Mask, decode_image, load_upright, open_image
+from rasura.manifests.remote_files import open_to_read
 from rasura.stages.sources.files import ChangedInput, RunContext, survey_files
 from rasura.stages.sources.foreign.pictures import prepare_photo
 from rasura.stages.sources.foreign.rows import (
@@ -80,7 +80,7 @@ def read_contents(path: str) -> CocoFile:
         MissingInput: it is not there, or not in COCO's form.
     """
     try:
-        with fsspec.open(path, "rb") as source:
+        with open_to_read(path) as source:
             return read_coco(source, path, _list_annotations)
     except FileNotFoundError:
         raise MissingInput(f"there is no file '{path}'") from None

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, cast
 
-import fsspec
 from pydantic import Field
 
 from rasura.manifests.formats.dataset_rows import KINDS, parse_kind
 from rasura.manifests.ids import compute_seed, hash_json, is_split_name
+from rasura.manifests.remote_files import open_file_system
 from rasura.manifests.schemas import CANDIDATE_KINDS, PROVENANCE, VERDICTS, Kind, Schema
 from rasura.manifests.storage import is_remote
 from rasura.stages import stage
@@ -333,7 +333,7 @@ def has_files(path: str) -> bool:
 def read_range(path: str, start: int, end: int) -> bytes:
     """Return some bytes of a local or remote file: from `start` up to, without, `end`."""
     if is_remote(path):
-        store, key = fsspec.core.url_to_fs(path)
+        store, key = open_file_system(path)
         return cast(bytes, store.cat_file(key, start, end))
     with Path(path).open("rb") as source:
         source.seek(start)

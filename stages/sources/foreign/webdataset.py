@@ -10,12 +10,12 @@ from functools import partial
 from itertools import groupby
 from typing import IO, Any
 
-import fsspec
 from pydantic import Field
 
 from rasura.manifests.foreign.tars import DamagedTar, Member, iterate_members
 from rasura.manifests.ids import compute_content_id, hash_json
 from rasura.manifests.json_lines import parse_json
+from rasura.manifests.remote_files import open_to_read
 from rasura.stages.sources.files import ChangedInput, RunContext, remember
 from rasura.stages.sources.foreign.columns import Choice, Columns, MappedParams, MappedSource, is_chosen
 from rasura.stages.sources.foreign.rows import Fault, ForeignRow, find_split, locate, read_range, read_texts
@@ -134,7 +134,7 @@ def _list_tar(choice: Choice, path: str) -> tuple[str]:
     """Return the rows of a tar and the counts of its other members, as JSON."""
     passed_over: Counter[str] = Counter()
     rows: list[Any] = []
-    with fsspec.open(path, "rb") as source:
+    with open_to_read(path) as source:
         members = iterate_members(source)
         damage: list[str] = []
         for key, group in groupby(_until_damage(members, damage), key=lambda member: split_name(member.name)[0]):

@@ -17,7 +17,7 @@ from support.dataset_runs import make_finished_run, make_row
 from rasura.manifests.compacted.commit_log import read_commit_log
 from rasura.manifests.compacted.manifest import NO_RECORDS, read_manifest
 from rasura.manifests.errors import ReviewError, StorageError
-from rasura.manifests.formats.parquet_export import export_dataset
+from rasura.manifests.formats.tables.table_export import export_dataset
 from rasura.manifests.run_layout import DATASET, REVIEW_DATABASE, read_plan
 from rasura.manifests.shards import DamagedFile
 from rasura.manifests.storage import Store

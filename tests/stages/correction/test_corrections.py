@@ -12,7 +12,7 @@ from support.annotator.runs import CANDIDATES, CAPTURED, Run, row, scene
 
 from rasura.annotator.exchange.corrections_file import SCHEMA
 from rasura.manifests.formats.dataset_rows import find_superseded
-from rasura.manifests.formats.parquet_export import export_dataset
+from rasura.manifests.formats.tables.table_export import export_dataset
 from rasura.manifests.images import encode_mask
 from rasura.manifests.parquet import encode_parquet
 from rasura.manifests.run_layout import CORRECTIONS

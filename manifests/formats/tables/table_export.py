@@ -1,4 +1,4 @@
-"""A run's triplets as one dataset that `datasets.load_dataset` opens: Parquet files, card, manifest.
+"""A run's triplets as one dataset of Parquet files (which `datasets.load_dataset` opens) or Lance, card, manifest.
 
 The files depend on the rows alone: rows are sorted by id and packed by their own sizes, so neither shard size nor
 worker count changes a byte.
@@ -9,17 +9,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import starmap
-from typing import Any, Protocol
-
-import pyarrow as pa
+from typing import Any
 
 from rasura.manifests.compacted.manifest import read_manifest
 from rasura.manifests.formats.dataset_rows import DatasetRow, DatasetSummary, explain_nothing, list_rows, read_raw_rows
-from rasura.manifests.formats.huggingface import HuggingFaceLayout
-from rasura.manifests.formats.target import DATA, LEFT_OUT, ExportTarget, generalize_reason, write_data_file
+from rasura.manifests.formats.tables.huggingface import HuggingFaceLayout
+from rasura.manifests.formats.tables.layout import TableLayout
+from rasura.manifests.formats.target import LEFT_OUT, ExportTarget, generalize_reason, write_data_file
 from rasura.manifests.ids import hash_json
 from rasura.manifests.parallel.jobs import MapJobs
-from rasura.manifests.parquet import PUBLISHED_GROUP_BYTES, encode_parquet
 from rasura.manifests.run_layout import DATASET_CARD, table_path
 from rasura.manifests.storage import Store
 from rasura.manifests.tables import Table, Tables
@@ -28,37 +26,6 @@ FORMAT = 2
 """Of the data files and of the key: since 2, row groups are small, and the key covers all that was read."""
 COPIES = 4
 """Sizes of a data file that are in memory while it is written: as it was read, as a table, and encoded."""
-
-
-class Layout(Protocol):
-    """The columns and the order of a dataset of Parquet files, and its card."""
-
-    name: str
-    extra_files: Sequence[str]
-    """Names of the files that `render_extra_files` returns."""
-
-    def order_rows(self, rows: Sequence[DatasetRow]) -> list[DatasetRow]:
-        """Return the rows, which are sorted by id, in the order of the files."""
-
-    def table(self, rows: Sequence[DatasetRow], raws: Sequence[Mapping[str, Any]]) -> pa.Table:
-        """Convert the rows of one data file from what they are in the run: pictures encoded."""
-
-    @property
-    def columns(self) -> Sequence[str]:
-        """Columns of the run that `table` needs."""
-
-    def card(self, summary: DatasetSummary) -> str:
-        """Return the text of README.md."""
-
-    @property
-    def light_columns(self) -> Sequence[str]:
-        """Columns of the run, without pictures, that `note` needs; none where it notes nothing."""
-
-    def note(self, rows: Sequence[DatasetRow], raws: Sequence[Mapping[str, Any]]) -> None:
-        """Note what further files say of the rows of one data file."""
-
-    def render_extra_files(self) -> Mapping[str, bytes]:
-        """Return the contents of further files by their names, when all rows have passed `note`."""
 
 
 def pack_rows(rows: Sequence[DatasetRow], limit: int) -> list[list[DatasetRow]]:
@@ -98,7 +65,7 @@ def export_dataset(
     splits: Sequence[str],
     shard_bytes: int,
     progress: Callable[[int], None] = lambda rows: None,
-    layout: Callable[[Sequence[Table]], Layout] = HuggingFaceLayout,
+    layout: Callable[[Sequence[Table]], TableLayout] = HuggingFaceLayout,
     key: str = "",
     map_jobs: MapJobs = starmap,
     excluded: Mapping[str, str] | None = None,
@@ -134,10 +101,11 @@ def export_dataset(
     left_out = Counter(map(generalize_reason, excluded.values()))
     if excluded and not rows:
         raise explain_nothing(writer.name, left_out)
-    planned = list(_plan_files(rows, splits, shard_bytes))
+    planned = list(_plan_files(writer, rows, splits, shard_bytes))
     file_key = hash_json([key, writer.name, list(splits), shard_bytes]) if key else ""
-    extra_files = [*writer.extra_files, *([LEFT_OUT] if excluded else [])]
-    target = ExportTarget(out, [*(file for _, file, _ in planned), *extra_files], file_key)
+    further = writer.list_further_files(dict.fromkeys(split for split, _, _ in planned))
+    names = [*(file for _, file, _ in planned), *further, *([LEFT_OUT] if excluded else [])]
+    target = ExportTarget(out, names, file_key)
     entries = {file: target.find_written(file) for _, file, _ in planned}
     todo = [(file, part) for _, file, part in planned if entries[file] is None]
     progress(len(rows) - sum(len(part) for _, part in todo))
@@ -146,25 +114,23 @@ def export_dataset(
         target.note_data_file(entry)
         entries[file] = entry
         progress(len(part))
-    files: list[dict[str, Any]] = []
-    sizes: dict[str, tuple[int, int]] = {}
+    files: dict[str, list[dict[str, Any]]] = {}
     for split, file, part in planned:
         entry = entries[file]
         assert entry is not None
         if writer.light_columns:
             writer.note(part, read_raw_rows(tables, part, writer.light_columns))
-        files.append(entry)
-        count, size = sizes.get(split, (0, 0))
-        sizes[split] = (count + len(part), size + entry["bytes"])
-    for file, data in writer.render_extra_files().items():
-        target.write(file, data)
+        files.setdefault(split, []).append(entry)
+    listed = [entry for entries in files.values() for entry in entries]
+    listed += [target.write_data_file(file, data, 0) for file, data in writer.render_further_files(files).items()]
     if excluded:
         lines = [json.dumps({"id": id, "reason": excluded[id]}, ensure_ascii=False) for id in sorted(excluded)]
         target.write(LEFT_OUT, "".join(f"{line}\n" for line in lines).encode())
     kinds = Counter(row.kind for row in rows)
     licences = sorted({row.licence for row in rows if row.licence})
+    sizes = {split: (sum(f["rows"] for f in part), sum(f["bytes"] for f in part)) for split, part in files.items()}
     target.write(DATASET_CARD, writer.card(DatasetSummary(name, recipe_hash, sizes, kinds, licences)).encode())
-    manifest = {"name": name, "recipe": recipe_hash, "rows": len(rows), "files": files}
+    manifest = {"name": name, "recipe": recipe_hash, "rows": len(rows), "files": listed}
     if writer.name != HuggingFaceLayout.name:
         manifest["layout"] = writer.name
     if left_out:
@@ -173,18 +139,19 @@ def export_dataset(
     return manifest
 
 
-def _write_file(tables: Tables, out: Store, layout: Layout, name: str, rows: Sequence[DatasetRow]) -> dict[str, Any]:
+def _write_file(
+    tables: Tables, out: Store, layout: TableLayout, name: str, rows: Sequence[DatasetRow]
+) -> dict[str, Any]:
     """Write one data file, and return its entry in the manifest."""
     raws = read_raw_rows(tables, rows, layout.columns)
-    data = encode_parquet(layout.table(rows, raws), row_group_bytes=PUBLISHED_GROUP_BYTES)
-    return write_data_file(out, name, data, len(rows))
+    return write_data_file(out, name, layout.encode(layout.table(rows, raws)), len(rows))
 
 
 def _plan_files(
-    rows: Sequence[DatasetRow], splits: Sequence[str], limit: int
+    layout: TableLayout, rows: Sequence[DatasetRow], splits: Sequence[str], limit: int
 ) -> Iterator[tuple[str, str, list[DatasetRow]]]:
     """Yield the split, the name and the rows of each data file."""
     for split in [*splits, *sorted({row.split for row in rows} - set(splits))]:
         files = pack_rows([row for row in rows if row.split == split], limit)
         for index, part in enumerate(files):
-            yield split, f"{DATA}/{split}-{index:05d}-of-{len(files):05d}.parquet", part
+            yield split, layout.name_file(split, index, len(files)), part

@@ -5,7 +5,7 @@ name of its pictures.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ import pyarrow as pa
 from rasura.manifests.formats.card import render_front
 from rasura.manifests.formats.dataset_rows import DatasetRow, DatasetSummary
 from rasura.manifests.formats.ober import ABOUT, COLUMNS, NAME, TRIPLET, convert_row, make_picture_name
+from rasura.manifests.formats.tables.layout import Entries, TableLayout
 from rasura.manifests.schemas import build_arrow_schema
 from rasura.manifests.tables import Table
 
@@ -39,19 +40,16 @@ Licences of the pictures in it: {licences}.
 """
 
 
-class OberLayout:
-    """OBER's layout for `manifests.formats.parquet_export`: rows of a scene are consecutive, numbered as its crops."""
+class OberLayout(TableLayout):
+    """OBER's layout for `table_export`: rows of a scene are consecutive, numbered as its crops."""
 
     name = NAME
-    extra_files: Sequence[str] = (ABOUT,)
+    columns = (*TRIPLET.values(), *PROVENANCE)
+    light_columns = PROVENANCE
 
     def __init__(self, parts: Sequence[Table]) -> None:
         self._crops: dict[str, int] = {}
         self._about: list[dict[str, Any]] = []
-
-    @property
-    def columns(self) -> Sequence[str]:
-        return [*TRIPLET.values(), *PROVENANCE]
 
     def order_rows(self, rows: Sequence[DatasetRow]) -> list[DatasetRow]:
         result = sorted(rows, key=lambda row: (row.scene, row.id))
@@ -66,14 +64,15 @@ class OberLayout:
             converted.append(convert_row(raw, row.scene, self._crops[row.id]))
         return pa.Table.from_pylist(converted, schema=build_arrow_schema(COLUMNS))
 
-    light_columns = PROVENANCE
-
     def note(self, rows: Sequence[DatasetRow], raws: Sequence[Mapping[str, Any]]) -> None:
         for row, raw in zip(rows, raws, strict=True):
             name = make_picture_name(row.scene, self._crops[row.id], b"").rpartition(".")[0]
             self._about.append({"name": name} | {column: raw.get(column) for column in PROVENANCE})
 
-    def render_extra_files(self) -> Mapping[str, bytes]:
+    def list_further_files(self, splits: Iterable[str]) -> Iterable[str]:
+        return (ABOUT,)
+
+    def render_further_files(self, entries: Entries) -> Mapping[str, bytes]:
         lines = [json.dumps(line, ensure_ascii=False) for line in self._about]
         return {ABOUT: "".join(f"{line}\n" for line in lines).encode()}
 

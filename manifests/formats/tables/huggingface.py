@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from rasura.manifests.formats.card import render_card
 from rasura.manifests.formats.dataset_rows import DatasetRow, DatasetSummary, check_triplets
+from rasura.manifests.formats.tables.layout import TableLayout
 from rasura.manifests.schemas import PICTURES, TRIPLET, Kind, build_arrow_schema
 from rasura.manifests.tables import RUN_REFERENCE, Table
 
@@ -30,32 +31,17 @@ def collect_columns(tables: Sequence[Table]) -> dict[str, Kind]:
     return columns
 
 
-class HuggingFaceLayout:
-    """The layout of `manifests.formats.parquet_export` that a run writes."""
+class HuggingFaceLayout(TableLayout):
+    """The layout of `manifests.formats.tables.table_export` that a run writes."""
 
     name = "huggingface"
-    extra_files: Sequence[str] = ()
 
     def __init__(self, parts: Sequence[Table]) -> None:
-        self._columns = collect_columns(parts)
-
-    @property
-    def columns(self) -> Sequence[str]:
-        return list(self._columns)
-
-    def order_rows(self, rows: Sequence[DatasetRow]) -> list[DatasetRow]:
-        return list(rows)
+        self.schema = collect_columns(parts)
+        self.columns = list(self.schema)
 
     def table(self, rows: Sequence[DatasetRow], raws: Sequence[Mapping[str, Any]]) -> pa.Table:
-        return pa.Table.from_pylist(list(raws), schema=build_arrow_schema(self._columns))
+        return pa.Table.from_pylist(list(raws), schema=build_arrow_schema(self.schema))
 
     def card(self, summary: DatasetSummary) -> str:
-        return render_card(summary, self._columns)
-
-    light_columns: Sequence[str] = ()
-
-    def note(self, rows: Sequence[DatasetRow], raws: Sequence[Mapping[str, Any]]) -> None:
-        """Note nothing: there are no further files."""
-
-    def render_extra_files(self) -> Mapping[str, bytes]:
-        return {}
+        return render_card(summary, self.schema)
