@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from rasura.manifests.extras import can_import, describe_missing
 from rasura.manifests.formats.card import render_front
 from rasura.manifests.formats.dataset_rows import DatasetSummary
 from rasura.manifests.formats.tables.huggingface import HuggingFaceLayout
@@ -59,8 +60,9 @@ class LanceLayout(HuggingFaceLayout):
     name = NAME
 
     def __init__(self, parts: Sequence[Table]) -> None:
-        import lance  # noqa: F401 - that it is missing is said before anything is written
-
+        # said before anything is written; it is not imported here, since it warns of every process that is then forked
+        if not can_import("lance"):
+            raise ModuleNotFoundError(describe_missing("lance"), name="lance")
         super().__init__(parts)
 
     def name_file(self, split: str, index: int, count: int) -> str:
