@@ -6,8 +6,9 @@ Three parts. The curve: a remover that is trained long on 60 to 1,000 triplets, 
 triplets cannot help. The arms: people alone who are asked for all candidates, people who are asked best first, and the
 loop with spot checks, at equal votes. The discriminator: 100 to 3,000 votes against AUC and yield.
 
-It stops after so many minutes; the same command goes on. Errors are over training seeds and test scenes together, which
-are the same for all seeds. On two idle cores the whole takes about two hours.
+It stops after so many minutes; the same command goes on, also from results that were copied into FOLDER/results: those
+behind docs/loop.md are in benchmarks/results/loop_study. Errors are over training seeds and test scenes together, which
+are the same for all seeds. On two idle cores a seed takes about an hour, half of it for the arms.
 """
 
 import argparse
@@ -69,10 +70,10 @@ def compute_error(values: npt.NDArray[np.float64]) -> tuple[float, float]:
 
 
 def list_units(seeds: int) -> Iterator[Unit]:
-    """Yield the units in the order in which they show something: seed by seed, so that a part is a smaller study."""
+    """Yield the units, the arms first, seed by seed, so that a part is a smaller study."""
     yield "candidates", "0", 0
+    yield from (("arm", name, seed) for seed in range(1, seeds + 1) for name in ARMS)
     for seed in range(1, seeds + 1):
-        yield from (("arm", name, seed) for name in ARMS)
         yield from (("curve", str(size), seed) for size in CURVE)
         yield from (("judge", str(size), seed) for size in VOTES)
 

@@ -219,7 +219,8 @@ def test_a_checkpoint_of_the_authors_is_both_networks(folder, tmp_path):
     theirs = open_one(folder, unet=tmp_path / "last.ckpt")
     assert theirs.weights()["unet"] == tmp_path / "last.ckpt"
     picture, hole = tiny.make_grainy_scene()
-    assert np.array_equal(ours.fill([picture], [hole], [1])[0], theirs.fill([picture], [hole], [1])[0])
+    fills = [remover.fill([picture], [hole], [1])[0].astype(int) for remover in (ours, theirs)]
+    assert np.abs(fills[0] - fills[1]).max() <= 1  # where weights lie in memory changes rounding on some processors
     opened = networks.open_inpainter(tmp_path / "last.ckpt", torch.float32)
     assert all(torch.equal(value, inpainter[name]) for name, value in opened.state_dict().items())
     assert opened.heads == 1  # a bare file does not tell: heads are 64 wide, as in the release

@@ -1,7 +1,6 @@
 """Loops of thirty tiny scenes: their run, their recipe, and short trainings."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,11 +70,6 @@ def read_contents(folder: Path) -> dict[str, bytes]:
 
 @contextlib.contextmanager
 def share_ray(workers: int = 2) -> Iterator[None]:
-    """Ray for all loops of a context: it starts once. The environment is afterwards as it was."""
-    before = dict(os.environ)
-    try:
-        with cluster(EngineSettings(workers=workers)):
-            yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+    """Ray for all loops of a context: it starts once."""
+    with cluster(EngineSettings(workers=workers)):
+        yield

@@ -2,7 +2,6 @@
 is one sentence. All tests share one Ray of two CPUs."""
 
 import json
-import os
 import threading
 import time
 from functools import partial
@@ -58,12 +57,9 @@ UNET = "unet/diffusion_pytorch_model.safetensors"
 
 @pytest.fixture(scope="module")
 def two():
-    """Ray with two CPUs, and the environment as it was afterwards."""
-    before = dict(os.environ)
+    """Ray with two CPUs."""
     with cluster(EngineSettings(workers=2)):
         yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.fixture(scope="module")
