@@ -49,8 +49,8 @@ def counted(network):
 
 @pytest.mark.parametrize("guidance", [1.0, 2.5])
 def test_it_is_what_diffusers_own_pipeline_computes(folder, guidance):
-    """For the same starting latents the last latents are those of `StableDiffusionXLInpaintPipeline` to 1e-5, with and
-    without guidance: the same prompt embeddings, feed, time ids, steps and scheduler."""
+    """For the same starting latents the last latents are those of `StableDiffusionXLInpaintPipeline` to 1e-5 of the
+    largest, with and without guidance: the same prompt embeddings, feed, time ids, steps and scheduler."""
     from diffusers import StableDiffusionXLInpaintPipeline
     from PIL import Image
 
@@ -83,7 +83,7 @@ def test_it_is_what_diffusers_own_pipeline_computes(folder, guidance):
         hole = loop.resize_hole(mask, source.shape[2:])
         ours = loop.denoise(parts, options, noise * parts.scheduler.init_noise_sigma, hole, source, generators)
     assert theirs.abs().max() > 0.5
-    assert (ours - theirs).abs().max() < 1e-5
+    assert (ours - theirs).abs().max() < 1e-5 * theirs.abs().max()
 
 
 def test_four_steps_are_four(folder, lora_file):
