@@ -7,8 +7,9 @@ triplets cannot help. The arms: people alone who are asked for all candidates, p
 loop with spot checks, at equal votes. The discriminator: 100 to 3,000 votes against AUC and yield.
 
 It stops after so many minutes; the same command goes on, also from results that were copied into FOLDER/results, such
-as those of benchmarks/results/loop_study, of which a table is made when all seeds are there. Errors are over training seeds and test scenes together, which
-are the same for all seeds. On two idle cores a seed takes about an hour, half of it for the arms.
+as those of benchmarks/results/loop_study, of which a table is made when all seeds are there. Errors are over training
+seeds and test scenes together, which are the same for all seeds. On two idle cores a seed takes about an hour, half of
+it for the arms.
 """
 
 import argparse
