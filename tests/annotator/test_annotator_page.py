@@ -222,8 +222,11 @@ def test_hostile_words_are_shown_as_words(browser: Browser, tmp_path: Path) -> N
             page.keyboard.press("f")
             page.locator("#remark").fill(nasty)
             page.locator("#flag-form button.primary").click()
+            page.wait_for_selector("#flag", state="hidden")
+            wait_for_votes(page)
             press(page, *keys)
             wait_for_votes(page)
+            assert "flag" in {action for action, *_ in list_votes(served)}
             page.goto(f"{served.url}/admin")
             page.wait_for_selector("#flagged .votes q")
             assert page.locator("#flagged .votes q").first.inner_text().strip('“”"') == nasty.strip('"')
