@@ -16,10 +16,7 @@ without it; the kind of a row says how it was made). Outside `foreground_mask` (
 not known) source and target are equal, pixel by pixel. Made by Rasura from the recipe `{name}` (hash `{recipe}`).
 
 ```python
-from datasets import load_dataset
-
-dataset = load_dataset("path/to/this/folder", split="{first}")
-```
+{example}```
 
 | split | rows | bytes |
 |---|---|---|
@@ -31,6 +28,13 @@ dataset = load_dataset("path/to/this/folder", split="{first}")
 
 Splits are a hash of the scene, so that no scene is in two of them, and they do not move when data is added.
 Licences of the pictures in it: {licences}.
+"""
+
+
+LOAD_DATASET = """\
+from datasets import load_dataset
+
+dataset = load_dataset("path/to/this/folder", split="{split}")
 """
 
 
@@ -68,6 +72,13 @@ def render_front(summary: DatasetSummary, columns: Schema | None = None) -> str:
     return yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
 
 
-def render_card(summary: DatasetSummary, columns: Schema) -> str:
-    """Render the text of the card."""
-    return summary.format(_CARD, front=render_front(summary, columns), first=next(iter(summary.splits), "train"))
+def render_card(summary: DatasetSummary, front: str, example: str) -> str:
+    """Render the text of a card of triplets.
+
+    Args:
+        summary: of the dataset.
+        front: its front matter.
+        example: code that reads the first split, which it has as `{split}`.
+    """
+    first = next(iter(summary.splits), "train")
+    return summary.format(_CARD, front=front, example=example.format(split=first))

@@ -234,7 +234,7 @@ def _list_manifest_files(out: Store) -> set[str]:
         return set()
     names = {entry["name"] for entry in entries}
     if manifest.get("layout") == ober.NAME:
-        names.add(ober.ABOUT)
+        names.add(ober.ABOUT)  # the manifests of 0.1.0 do not list it
     if manifest.get("left_out"):
         names.add(LEFT_OUT)
     for about in [name for name in names if PurePosixPath(name).name == ROWS]:

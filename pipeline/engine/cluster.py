@@ -108,7 +108,7 @@ def list_import_paths() -> list[str]:
 def cluster(engine: EngineSettings) -> Iterator[None]:
     """Ray while the context lasts: the cluster at RAY_ADDRESS (set inside `ray job submit`), else this machine.
 
-    The process's environment is then what it was, so that it may start or join another Ray by itself.
+    Afterwards the process's environment is what it was before, so that it may start or join another Ray by itself.
     """
     with _set_environment(), _keep_sigterm_handler() as take_back:
         import ray
@@ -147,7 +147,8 @@ def _set_environment() -> Iterator[None]:
             else:
                 os.environ[name] = value
         if is_own:
-            _read_environment_again()
+            with contextlib.suppress(ImportError, AttributeError):  # a Ray that has them not; the work is done
+                _read_environment_again()
 
 
 def _read_environment_again() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from rasura.manifests.formats.card import render_card
+from rasura.manifests.formats.card import LOAD_DATASET, render_card, render_front
 from rasura.manifests.formats.dataset_rows import DatasetRow, DatasetSummary, check_triplets
 from rasura.manifests.formats.tables.layout import TableLayout
 from rasura.manifests.schemas import PICTURES, TRIPLET, Kind, build_arrow_schema
@@ -44,4 +44,4 @@ class HuggingFaceLayout(TableLayout):
         return pa.Table.from_pylist(list(raws), schema=build_arrow_schema(self.schema))
 
     def card(self, summary: DatasetSummary) -> str:
-        return render_card(summary, self.schema)
+        return render_card(summary, render_front(summary, self.schema), LOAD_DATASET)

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from rasura.manifests.extras import can_import, describe_missing
-from rasura.manifests.formats.card import render_front
+from rasura.manifests.formats.card import render_card, render_front
 from rasura.manifests.formats.dataset_rows import DatasetSummary
 from rasura.manifests.formats.tables.huggingface import HuggingFaceLayout
 from rasura.manifests.formats.tables.layout import Entries
@@ -25,32 +25,12 @@ from rasura.manifests.tables import Table
 
 NAME, SUFFIX = "lance", ".lance"
 _STORAGE_VERSION = "2.1"
-_CARD = """---
-{front}---
-# {name}
-
-{rows} {noun}: `source` (the picture with the object), `mask` (the object, white), `target` (the picture
-without it; the kind of a row says how it was made). Outside `foreground_mask` (object and effects; null where it is
-not known) source and target are equal, pixel by pixel. Made by Rasura from the recipe `{name}` (hash `{recipe}`).
-
-```python
+_READ_ROW = """\
 import io, lance, PIL.Image
 
-dataset = lance.dataset("path/to/this/folder/{first}.lance")
+dataset = lance.dataset("path/to/this/folder/{split}.lance")
 row = dataset.take([0], columns=["source", "mask", "target", "label"]).to_pylist()[0]
 source = PIL.Image.open(io.BytesIO(row["source"]["bytes"]))
-```
-
-| split | rows | bytes |
-|---|---|---|
-{splits}
-
-| kind | rows | meaning |
-|---|---|---|
-{kinds}
-
-Splits are a hash of the scene, so that no scene is in two of them, and they do not move when data is added.
-Licences of the pictures in it: {licences}.
 """
 
 
@@ -66,7 +46,7 @@ class LanceLayout(HuggingFaceLayout):
         super().__init__(parts)
 
     def name_file(self, split: str, index: int, count: int) -> str:
-        return f"{split}.lance/{DATA}/{index:05d}-of-{count:05d}.lance"
+        return f"{split}{SUFFIX}/{DATA}/{index:05d}-of-{count:05d}{SUFFIX}"
 
     def encode(self, table: pa.Table) -> bytes:
         return _make_fragment(table)[0]
@@ -79,12 +59,12 @@ class LanceLayout(HuggingFaceLayout):
         return {name_version_file(split): render_version(schema, files) for split, files in entries.items()}
 
     def card(self, summary: DatasetSummary) -> str:
-        return summary.format(_CARD, front=render_front(summary), first=next(iter(summary.splits), "train"))
+        return render_card(summary, render_front(summary), _READ_ROW)
 
 
 def name_version_file(split: str) -> str:
     """Name the file of the first version of a split's dataset: Lance counts down, so that the newest comes first."""
-    return f"{split}.lance/_versions/{2**64 - 2}.manifest"
+    return f"{split}{SUFFIX}/_versions/{2**64 - 2}.manifest"
 
 
 def _make_fragment(table: pa.Table) -> tuple[bytes, dict[str, Any]]:
@@ -108,10 +88,8 @@ def render_version(schema: pa.Schema, files: Sequence[Mapping[str, Any]]) -> byt
     from lance.fragment import FragmentMetadata
 
     fragments = []
-    empty = pa.Table.from_pylist(
-        [dict.fromkeys(schema.names)], schema
-    )  # columns of a file follow from the schema alone
-    described = _make_fragment(empty)[1]
+    # the columns of a file follow from the schema alone: those of a row of nulls are those of all
+    described = _make_fragment(pa.Table.from_pylist([dict.fromkeys(schema.names)], schema))[1]
     for number, file in enumerate(files):
         name, size = file["name"].rpartition("/")[2], file["bytes"]
         place = described["files"][0] | {"path": name, "file_size_bytes": size}
@@ -132,6 +110,6 @@ def read_data_file(data: bytes) -> pa.Table:
     from lance.file import LanceFileReader
 
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "file.lance")
+        path = Path(folder, f"file{SUFFIX}")
         path.write_bytes(data)
         return LanceFileReader(str(path)).read_all().to_table()

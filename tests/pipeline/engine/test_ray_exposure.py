@@ -11,6 +11,7 @@ from conftest import environment
 
 pytestmark = pytest.mark.ray
 
+JOIN = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False, logging_level='ERROR'); print('in')"
 START = """
 import json, os, signal, subprocess, sys, psutil
 from rasura.pipeline.engine.cluster import cluster
@@ -28,11 +29,11 @@ with cluster(EngineSettings(workers=1)):
 """
 LIST_LISTENERS = f"""{START}
     address = ray.get_runtime_context().gcs_address
-    join = f"import ray; ray.init(address={{address!r}}, log_to_driver=False, logging_level='ERROR'); print('in')"
     keys = {{"own": os.environ["RAY_AUTH_TOKEN"], "other": "0" * 64}}
     def ask(token):
         env = {{**os.environ, "RAY_AUTH_TOKEN": token, "RAY_ADDRESS": ""}}
-        done = subprocess.run([sys.executable, "-c", join], env=env, capture_output=True, text=True, timeout=300)
+        command = [sys.executable, "-c", {JOIN!r}, address]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
         return done.stdout.strip()
     answers = {{name: ask(token) for name, token in keys.items()}}
 print(json.dumps({{"listeners": listeners, "answers": answers}}))
@@ -53,8 +54,7 @@ of_ray = {{"PYTHONBREAKPOINT", "RAY_CLIENT_MODE"}}
 changed = {{name for name, _ in before[0].items() ^ os.environ.items()}} - of_ray
 ray.init("local", log_to_driver=False, logging_level="ERROR", include_dashboard=False)
 address = ray.get_runtime_context().gcs_address
-join = f"import ray; ray.init({{address!r}}, log_to_driver=False, logging_level='ERROR'); print('in')"
-done = subprocess.run([sys.executable, "-c", join], capture_output=True, text=True, timeout=300)
+done = subprocess.run([sys.executable, "-c", {JOIN!r}, address], capture_output=True, text=True, timeout=300)
 print(json.dumps({{"changed": [*changed], "print": print is before[1], "answer": done.stdout.strip()}}))
 """
 
