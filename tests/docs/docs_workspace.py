@@ -161,18 +161,3 @@ def start_bucket(folder: Path, variables: Mapping[str, str]) -> Iterator[dict[st
         make_bucket = "import s3fs; s3fs.S3FileSystem().mkdir('bucket')"
         subprocess.run([sys.executable, "-c", make_bucket], env={**variables, **keys}, check=True, timeout=120)
         yield keys
-
-
-@contextmanager
-def start_head(folder: Path, variables: Mapping[str, str]) -> Iterator[str]:
-    """Start a Ray head; yield the address that jobs are submitted to."""
-    port, dashboard = find_free_port(), find_free_port()
-    temporary = tempfile.mkdtemp(prefix="rasura-", dir="/tmp")  # a short path: sockets are in it
-    command = [str(BIN / "ray"), "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}"]
-    command += [f"--dashboard-agent-listen-port={find_free_port()}"]  # the default may be another head's
-    command += ["--num-cpus=2", f"--temp-dir={temporary}", "--object-store-memory=200000000"]
-    command += ["--dashboard-host=127.0.0.1", "--node-ip-address=127.0.0.1", "--include-dashboard=true"]
-    address = f"http://127.0.0.1:{dashboard}"
-    with start(command, f"{address}/api/version", folder, variables):
-        yield address
-    shutil.rmtree(temporary, ignore_errors=True)

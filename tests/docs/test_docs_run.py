@@ -13,7 +13,8 @@ import pytest
 from conftest import ROOT
 from docs_blocks import DOCUMENTS, Block, read_blocks
 from docs_substitutions import FRAGMENTS, Substitution, find_substitution
-from docs_workspace import find_free_port, make_environment, make_workspace, start, start_bucket, start_head
+from docs_workspace import find_free_port, make_environment, make_workspace, start, start_bucket
+from support.clusters import run_head
 from test_docs_blocks import check_fragment
 
 SECONDS = 900
@@ -76,10 +77,11 @@ class Runner:
             with start(shlex.split(line), f"http://127.0.0.1:{port}/", self.folder, self.env):
                 pass
         elif entry.kind == "cluster":
-            with start_bucket(self.folder, self.env) as keys:
-                env = {**self.env, **keys, "RAY_AUTH_MODE": "disabled"}
-                with start_head(self.folder, env) as address:
-                    self.execute(place, shlex.split(line.replace("ADDRESS", address)), env)
+            with (
+                start_bucket(self.folder, self.env) as keys,
+                run_head(variables=self.env | keys) as (address, env),
+            ):
+                self.execute(place, shlex.split(line.replace("ADDRESS", address)), env)
         else:
             if " ID " in line:
                 line = line.replace(" ID ", f" {self.find_id(line.split()[-1])} ")

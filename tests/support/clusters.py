@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,7 +12,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -23,45 +24,63 @@ Head = tuple[str, dict[str, str]]
 """Address of a head's dashboard, and the environment of its drivers, with the head's own address as TEST_RAY_GCS."""
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+def _find_free_ports(count: int) -> list[int]:
+    """Find ports that nobody listens to, all different."""
+    with contextlib.ExitStack() as stack:
+        found = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for free in found:
+            free.bind(("127.0.0.1", 0))
+        return [int(free.getsockname()[1]) for free in found]
 
 
 @contextlib.contextmanager
-def run_head(cpus: int = 2) -> Iterator[Head]:
-    """A Ray head of our own, with its address and environment."""
-    port, dashboard, metrics = _free_port(), _free_port(), _free_port()
-    temporary = tempfile.mkdtemp(prefix="rasura-", dir="/tmp")  # a short path: sockets are in it
-    env = {key: value for key, value in environment().items() if key != "RAY_ADDRESS"}
+def run_head(cpus: int = 2, variables: Mapping[str, str] | None = None) -> Iterator[Head]:
+    """A Ray head of our own, with its address and environment; one that does not start is tried again.
+
+    Its ports were free a moment ago, and another process may have taken one since.
+    """
+    env = {key: value for key, value in (variables or environment()).items() if key != "RAY_ADDRESS"}
     env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_worker_niceness": "0"}
     env["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"  # a Ray that this process has started for itself sets 0
-    command = [RAY, "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}"]
-    command += [f"--dashboard-agent-listen-port={_free_port()}"]  # the default may be another head's
-    command += [f"--num-cpus={cpus}", f"--temp-dir={temporary}", "--object-store-memory=200000000"]
-    command += ["--dashboard-host=127.0.0.1", "--node-ip-address=127.0.0.1", "--include-dashboard=true"]
-    command += [f"--metrics-export-port={metrics}"]
-    process = subprocess.Popen(
-        command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    address = f"http://127.0.0.1:{dashboard}"
-    env |= {"TEST_RAY_GCS": f"127.0.0.1:{port}", "TEST_RAY_METRICS": f"http://127.0.0.1:{metrics}/metrics"}
-    try:
-        deadline = time.monotonic() + 300
-        while time.monotonic() < deadline:
-            with socket.socket() as probe:
-                probe.settimeout(10)
-                if probe.connect_ex(("127.0.0.1", dashboard)) == 0:
-                    break
-            time.sleep(0.3)
-        yield address, env
-    finally:
-        process.send_signal(signal.SIGTERM)
+    for _ in range(3):
+        temporary = Path(tempfile.mkdtemp(prefix="rasura-", dir="/tmp"))  # a short path: sockets are in it
+        server, dashboard, agent, metrics = _find_free_ports(4)
+        command = [RAY, "start", "--head", "--block", f"--port={server}", f"--dashboard-port={dashboard}"]
+        command += [f"--dashboard-agent-listen-port={agent}"]  # the default may be another head's
+        command += [f"--num-cpus={cpus}", f"--temp-dir={temporary}", "--object-store-memory=200000000"]
+        command += ["--dashboard-host=127.0.0.1", "--node-ip-address=127.0.0.1", "--include-dashboard=true"]
+        command += [f"--metrics-export-port={metrics}"]
+        with (temporary / "head.log").open("wb") as log:
+            process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
         try:
-            process.wait(timeout=120)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            if not _wait_for_ports(process, server, dashboard):
+                said = (temporary / "head.log").read_text(errors="replace")
+                continue
+            env |= {"TEST_RAY_GCS": f"127.0.0.1:{server}", "TEST_RAY_METRICS": f"http://127.0.0.1:{metrics}/metrics"}
+            yield f"http://127.0.0.1:{dashboard}", env
+            return
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(timeout=120)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+            shutil.rmtree(temporary, ignore_errors=True)
+    raise AssertionError(f"three Ray heads did not start; the last said: {said}")
+
+
+def _wait_for_ports(process: subprocess.Popen[bytes], *ports: int) -> bool:
+    """Wait until a process listens to all ports; False where it ends before, or takes more than two minutes."""
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        probes = [socket.socket() for _ in ports]
+        with contextlib.ExitStack() as stack:
+            for probe in probes:
+                stack.enter_context(probe).settimeout(10)
+            if not any(probe.connect_ex(("127.0.0.1", port)) for probe, port in zip(probes, ports, strict=True)):
+                return True
+        time.sleep(0.3)
+    return False
 
 
 def read_metrics(head: Head) -> str:
@@ -96,7 +115,9 @@ def start_node(env: dict[str, str], cpus: int = 1, prefix: Sequence[str] = ()) -
     """Start a node that joins the head, by a command such as `unshare` where there is a prefix."""
     command = [*prefix, RAY, "start", f"--address={env['TEST_RAY_GCS']}", "--block", f"--num-cpus={cpus}"]
     command += ["--object-store-memory=100000000", "--node-ip-address=127.0.0.1"]
-    command += [f"--dashboard-agent-listen-port={_free_port()}"]  # two nodes of one machine cannot share the default
+    command += [
+        f"--dashboard-agent-listen-port={_find_free_ports(1)[0]}"
+    ]  # two nodes of one machine cannot share the default
     return subprocess.Popen(
         command, env=env, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
