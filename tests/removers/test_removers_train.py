@@ -228,7 +228,7 @@ def test_the_energy_score_teaches_a_spread_that_the_mean_square_takes_away(codec
     items = [Item(f"u{seed:03d}", lambda seed=seed: unsure(seed)) for seed in range(40)]
     spread = {}
     for objective in ("x0", "energy"):
-        settings = replace(QUICK, steps=90, batch=6, rate=3e-3, decay=True, objective=objective, checkpoint_every=100)
+        settings = replace(QUICK, steps=45, batch=4, rate=3e-3, decay=True, objective=objective, checkpoint_every=100)
         train.train(tiny.create_learner(codec, seed=1), items, settings, tmp_path / objective)
         remover = tiny.TinyRemover("tiny", tmp_path / objective)
         remover.setup()
