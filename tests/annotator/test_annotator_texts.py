@@ -106,5 +106,5 @@ const { chooseLanguage, t } = await import("./texts/texts.js");
 console.log(JSON.stringify([t("rank.waiting", {count: 1, number: "1"}), t("rank.waiting", {count: 2, number: "2"}),
   chooseLanguage(["fr", "zh-TW", "en"]), chooseLanguage(["de-DE"]), chooseLanguage(["en-GB", "zh"])]));"""
     )
-    done = subprocess.run(["node", "check.js"], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(["node", "check.js"], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=300)
     assert json.loads(done.stdout) == ["1 scene waits", "2 scenes wait", "zh-CN", "en", "en"]

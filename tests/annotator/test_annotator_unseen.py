@@ -74,7 +74,7 @@ def test_no_verdict_without_a_picture(browser: Browser, served: Served) -> None:
     page.keyboard.press("y")
     page.unroute(PICTURES)
     wait_for_item(page)  # without a reload
-    page.wait_for_function("() => document.querySelector('#list img').naturalWidth > 0", timeout=40_000)
+    page.wait_for_function("() => document.querySelector('#list img').naturalWidth > 0", timeout=120_000)
     press(page, "y")
     wait_for_votes(page)
     assert len(list_votes(served)) == len(entries) + 1

@@ -250,7 +250,7 @@ def test_a_full_disk_behind_the_output_is_one_sentence() -> None:
         with Path("/dev/full").open("w") as full:
             command = [sys.executable, "-m", "rasura", "--version"]
             env = environment(PYTHONUNBUFFERED=unbuffered)
-            done = subprocess.run(command, env=env, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+            done = subprocess.run(command, env=env, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300)
         assert (done.returncode, done.stderr.count("\n")) == (1, 1)
         assert done.stderr.startswith("error: cannot write the output: ")
 

@@ -162,7 +162,7 @@ def test_sigterm_ends_with_a_sentence(number: int, status: int) -> None:
         "import signal, time, rasura.pipeline.cli.interrupts as i\n"
         "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # under nohup it is ignored, and stays so
         "i.raise_on_signals()\n"
-        "with i.explain_interrupt():\n    print('ready', flush=True)\n    time.sleep(60)\n"
+        "with i.explain_interrupt():\n    print('ready', flush=True)\n    time.sleep(600)\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
@@ -170,7 +170,7 @@ def test_sigterm_ends_with_a_sentence(number: int, status: int) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
-        _, text = process.communicate(timeout=60)
+        _, text = process.communicate(timeout=300)
     assert (process.returncode, text) == (status, "stopped; the same command continues from there\n")
 
 
