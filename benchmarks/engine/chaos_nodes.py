@@ -13,7 +13,7 @@ from benchmarks.engine.chaos_kinds import Case, Kind, run_tool
 def join_cluster(case: Case) -> None:
     """Have the run be carried out by a head and a second node on this machine, in a mount namespace of its own."""
     sys.path.insert(0, str(ROOT / "tests"))
-    from support.clusters import run_head, start_node, stop_node, wait_for_cpus
+    from support.clusters import run_head, start_node, stop_node
 
     run_tool("unshare", "-m", "true")
     token = f"{case.job.token}-nodes"
@@ -21,9 +21,8 @@ def join_cluster(case: Case) -> None:
     os.environ[MARKER] = token
     case.stack.callback(os.environ.pop, MARKER, None)
     _, env = case.stack.enter_context(run_head(cpus=1))
-    node = start_node(env, prefix=["unshare", "-m"])
+    node = start_node(env, 2, prefix=["unshare", "-m"])
     case.stack.callback(stop_node, node)
-    wait_for_cpus(env, 2)
     case.tools |= {"node": node, "stop": stop_node}
     names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_worker_niceness")
     case.job.env |= {"RAY_ADDRESS": env["TEST_RAY_GCS"], **{name: env[name] for name in names}}

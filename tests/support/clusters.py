@@ -111,16 +111,34 @@ def submit_job(head: Head, *arguments: object) -> subprocess.CompletedProcess[st
         time.sleep(1)
 
 
-def start_node(env: dict[str, str], cpus: int = 1, prefix: Sequence[str] = ()) -> subprocess.Popen[bytes]:
-    """Start a node that joins the head, by a command such as `unshare` where there is a prefix."""
-    command = [*prefix, RAY, "start", f"--address={env['TEST_RAY_GCS']}", "--block", f"--num-cpus={cpus}"]
+def start_node(env: dict[str, str], total: int, prefix: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    """Start a node of one CPU that joins the head, by a command such as `unshare` where there is a prefix, and wait
+    until the cluster has `total` CPUs. A node that ends, or does not join, is started again on other ports.
+    """
+    command = [*prefix, RAY, "start", f"--address={env['TEST_RAY_GCS']}", "--block", "--num-cpus=1"]
     command += ["--object-store-memory=100000000", "--node-ip-address=127.0.0.1"]
-    command += [
-        f"--dashboard-agent-listen-port={_find_free_ports(1)[0]}"
-    ]  # two nodes of one machine cannot share the default
-    return subprocess.Popen(
-        command, env=env, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    for _ in range(3):
+        agent = f"--dashboard-agent-listen-port={_find_free_ports(1)[0]}"  # two nodes of one machine cannot share one
+        with tempfile.TemporaryFile() as log:
+            node = subprocess.Popen([*command, agent], env=env, start_new_session=True, stdout=log, stderr=log)
+            if _wait_for_cpus(env, total, node):
+                return node
+            stop_node(node)
+            log.seek(0)
+            said = log.read().decode(errors="replace")
+    raise AssertionError(f"a node did not join in three tries; the last said: {said}")
+
+
+def _wait_for_cpus(env: dict[str, str], total: int, node: subprocess.Popen[bytes]) -> bool:
+    """Wait until the cluster has so many CPUs; False where the node ends before, or it takes more than two minutes."""
+    code = f"import ray, time\nray.init({env['TEST_RAY_GCS']!r}, logging_level='ERROR')\n"
+    code += f"while ray.cluster_resources().get('CPU', 0) < {total}: time.sleep(0.2)"
+    deadline = time.monotonic() + 120
+    with subprocess.Popen([sys.executable, "-c", code], env=env, stderr=subprocess.DEVNULL) as watcher:
+        while watcher.poll() is None and node.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+        watcher.kill()
+    return watcher.returncode == 0
 
 
 def stop_node(node: subprocess.Popen[bytes]) -> None:
@@ -128,13 +146,6 @@ def stop_node(node: subprocess.Popen[bytes]) -> None:
     if node.poll() is None:
         os.killpg(node.pid, signal.SIGKILL)
     node.wait(timeout=120)
-
-
-def wait_for_cpus(env: dict[str, str], count: int) -> None:
-    """Until all nodes have joined."""
-    code = f"import ray, time\nray.init({env['TEST_RAY_GCS']!r}, logging_level='ERROR')\n"
-    code += f"while ray.cluster_resources().get('CPU', 0) < {count}: time.sleep(0.2)"
-    subprocess.run([sys.executable, "-c", code], env=env, check=True, timeout=300)
 
 
 def find_raylet(pid: int) -> psutil.Process:

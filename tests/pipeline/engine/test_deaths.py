@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import environment, rasura, write_recipe
-from support.clusters import run_head, start_node, stop_node, wait_for_cpus
+from support.clusters import run_head, start_node, stop_node
 
 from rasura.manifests.storage import Store
 from rasura.pipeline.engine.crash_marks import CrashMark, read_mark
@@ -66,8 +66,7 @@ def test_a_row_that_takes_its_nodes_down_costs_its_shard(tmp_path: Path) -> None
         nodes = []
         try:
             for count in (1, 2, 3):  # one after another: they cannot share a socket
-                nodes.append(start_node(env))
-                wait_for_cpus(env, count)
+                nodes.append(start_node(env, count))
             env |= {"RAY_ADDRESS": env["TEST_RAY_GCS"], "COLUMNS": "200"}
             done = rasura("run", recipe, "--into", tmp_path / "run", check=False, env=env)
         finally:

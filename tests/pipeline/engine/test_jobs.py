@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import digest, rasura, write_recipe
-from support.clusters import Head, find_raylet, read_metrics, run_head, start_node, stop_node, submit_job, wait_for_cpus
+from support.clusters import Head, find_raylet, read_metrics, run_head, start_node, stop_node, submit_job
 from support.engine_recipes import build_recipe_keys
 
 from rasura.manifests.storage import Store
@@ -63,14 +63,13 @@ def test_a_dead_node_is_no_rows_fault(head: Head, tmp_path: Path) -> None:
     """When a node is killed under a run, what it had not committed is made again elsewhere: no row is failed for it,
     and tables and dataset are those of an undisturbed run."""
     _, env = head
-    node = start_node(env)
+    node = start_node(env, 3)
     recipe = write_recipe(tmp_path, **build_recipe_keys(sleep_s=0.4))
     command = [sys.executable, "-m", "rasura", "run", str(recipe), "--into", str(tmp_path / "run")]
     command += ["--set", "engine.workers=3"]
     driver = None
     try:
         raylet = find_raylet(node.pid)
-        wait_for_cpus(env, 3)
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         driver = subprocess.Popen(command, env={**env, "RAY_ADDRESS": env["TEST_RAY_GCS"]}, **pipes)
         deadline = time.monotonic() + 300

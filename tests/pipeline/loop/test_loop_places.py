@@ -10,7 +10,7 @@ import time
 import pytest
 import yaml
 from conftest import environment, rasura
-from support.clusters import find_raylet, run_head, start_node, stop_node, submit_job, wait_for_cpus
+from support.clusters import find_raylet, run_head, start_node, stop_node, submit_job
 from support.loops import build_recipe, read_contents, write_scenes
 from support.s3_server import serve_bucket
 
@@ -105,18 +105,16 @@ def test_nodes_and_drivers_may_die(scenes, tmp_path):
     rasura("loop", recipe, "--into", tmp_path / "reference")
     killed = tmp_path / "killed"
     with run_head(cpus=1) as (_, env):
-        nodes = [start_node(env)]
+        nodes = [start_node(env, 2)]
         try:
             raylet = find_raylet(nodes[0].pid)
-            wait_for_cpus(env, 2)
-            nodes.append(start_node(env))
-            wait_for_cpus(env, 3)
+            nodes.append(start_node(env, 3))
             begin_and_kill(recipe, killed, env, killed / "steps" / "00-test.json")
             driver = start_driver(recipe, killed, env)
             wait_for(killed / "rounds" / "01" / "tables" / "candidates" / "lines", driver)
             raylet.kill()
             stop_node(nodes[0])
-            nodes.append(start_node(env))
+            nodes.append(start_node(env, 3))
             wait_for(killed / "steps" / "01-judge.json", driver)
             os.kill(driver.pid, signal.SIGKILL)
             driver.communicate()
