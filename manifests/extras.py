@@ -47,7 +47,8 @@ def describe_missing(module: str) -> str:
         >>> describe_missing("mitsuba")
         "'mitsuba' is not installed; install the extra with pip install 'rasura[studio]'"
     """
-    extra = find_extra(module)
+    if extra := find_extra(module):
+        module = module.partition(".")[0]
     remedy = (
         f"install the extra with pip install 'rasura[{extra}]'" if extra else f"install it with pip install {module}"
     )

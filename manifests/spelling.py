@@ -21,11 +21,14 @@ def suggest(name: str, names: Iterable[str]) -> str:
     Examples:
         >>> suggest("effcts", ["effects", "matte"])
         "did you mean 'effects'?"
+        >>> suggest("EFFECTS", ["effects", "matte"])
+        "did you mean 'effects'?"
         >>> suggest("x", ["effects", "matte"])
         'available: effects, matte'
     """
     words = list(names)
     close = difflib.get_close_matches(name, words, n=1, cutoff=0.5)
+    close = close or [word for word in words if word.lower() == name.lower()]
     return f"did you mean '{close[0]}'?" if close else f"available: {list_nearest(name, words)}"
 
 

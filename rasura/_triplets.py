@@ -113,7 +113,7 @@ class FileRows:
         manifest = parse_json(self._store.read(DATASET_MANIFEST), DATASET_MANIFEST)
         if layout := manifest.get("layout"):
             raise InputError(
-                f"'{location}' is an export as '{layout}', which its trainer reads; export the run as 'huggingface'"
+                f"'{location}' is an export as '{layout}', which its own readers open; export the run as 'huggingface'"
             )
         self._footers: dict[str, pq.FileMetaData] = {}
         self._groups: list[tuple[str, int]] = []

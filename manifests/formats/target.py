@@ -111,8 +111,10 @@ class ExportTarget:
         self._replaceable = sorted(self._stale)
         self._written = _read_written_files(out, key)
         self._write_journal()
-        out.delete(DATASET_MANIFEST)
-        out.delete(CROISSANT)  # written after the manifest, from what is in it
+        # written after the data files, from what is in them; a Lance dataset without its versions does not open
+        versions = [name for name in self._replaceable if "/_versions/" in name]
+        for name in (DATASET_MANIFEST, CROISSANT, *versions):
+            out.delete(name)
 
     def _write_journal(self) -> None:
         written = {"key": self._key, "written": list(self._written.values())} if self._key else {}

@@ -1,6 +1,7 @@
 """Exports as Lance datasets: what Lance reads is what the run has, killed ones go on, and what was changed is found."""
 
 import re
+import tempfile
 from pathlib import Path
 
 import lance
@@ -10,9 +11,11 @@ from support.dataset_runs import make_finished_run, make_row
 
 from rasura.manifests.formats.target import ForeignFolder
 from rasura.manifests.parquet import read_parquet
+from rasura.manifests.remote_files import StoreError
 from rasura.manifests.schemas import read_schema
 from rasura.manifests.storage import Store
-from rasura.pipeline.export import export_run
+from rasura.pipeline.export import ExportOptions, export_run
+from rasura.pipeline.run.comparison.diff import NotComparable, diff
 from rasura.pipeline.run.verify import verify
 
 
@@ -92,3 +95,35 @@ def test_what_was_changed_is_found(run: Store, tmp_path: Path) -> None:
     assert any("train.lance/_versions/: files that are not in the manifest" in fault for fault in verify(out).faults)
     with pytest.raises(ForeignFolder, match=r"train\.lance/"):
         export_run(run, out, "lance")
+
+
+def test_a_replaced_export_is_no_dataset_until_it_is_whole(run: Store, tmp_path: Path) -> None:
+    """No version of the old one lists a new one's data files: killed after the first of them, Lance opens neither."""
+    out = Store(tmp_path / "out")
+    export_run(run, out, "lance")
+
+    def kill(done: float, total: float, note: str) -> None:
+        if done == 1:
+            raise Killed
+
+    with pytest.raises(Killed):
+        export_run(run, out, "lance", on_progress=kill, options=ExportOptions(where="split = 'train'"))
+    for split in ("train", "test"):
+        with pytest.raises(ValueError, match="not found"):
+            lance.dataset(tmp_path / "out" / f"{split}.lance")
+
+
+def test_a_temporary_folder_that_cannot_be_written_is_named(
+    run: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lance writes there first; the folder is no dataset, and once there is room, the same export goes on."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(StoreError, match=rf"{tmp_path}/gone \(TMPDIR\).*: No such file or directory"):
+        export_run(run, Store(tmp_path / "out"), "lance")
+    with pytest.raises(NotComparable, match="no run, and no dataset"):
+        diff(str(tmp_path / "out"), run.uri)
+    (tmp_path / "gone").mkdir()
+    export_run(run, Store(tmp_path / "out"), "lance")
+    assert verify(Store(tmp_path / "out")).faults == []
+    with pytest.raises(NotComparable, match="an export that cannot be compared; export as 'huggingface'"):
+        diff(str(tmp_path / "out"), run.uri)

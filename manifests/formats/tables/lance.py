@@ -6,9 +6,10 @@ temporary folder, so that the target may be on any store. Data files depend on t
 time at which it was made. Format: https://lance.org/format/table/.
 """
 
+import contextlib
 import json
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from rasura.manifests.formats.dataset_rows import DatasetSummary
 from rasura.manifests.formats.tables.huggingface import HuggingFaceLayout
 from rasura.manifests.formats.tables.layout import Entries
 from rasura.manifests.formats.target import DATA
+from rasura.manifests.remote_files import StoreError
+from rasura.manifests.safety.text import make_text
 from rasura.manifests.schemas import build_arrow_schema
 from rasura.manifests.tables import Table
 
@@ -67,11 +70,25 @@ def name_version_file(split: str) -> str:
     return f"{split}{SUFFIX}/_versions/{2**64 - 2}.manifest"
 
 
+@contextlib.contextmanager
+def _explain_full_folder() -> Iterator[None]:
+    """Raise a StoreError that names the temporary folder where that cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        told = make_text(error)
+        reason = error.strerror or told.rpartition(", ")[0] or told  # Lance ends with a line of its own source
+        raise StoreError(
+            f"cannot write Lance's temporary files in {tempfile.gettempdir()} (TMPDIR), which needs room for one data "
+            f"file: {reason}"
+        ) from error
+
+
 def _make_fragment(table: pa.Table) -> tuple[bytes, dict[str, Any]]:
     """Make a data file, and Lance's description of it."""
     from lance.fragment import LanceFragment
 
-    with tempfile.TemporaryDirectory() as folder:
+    with _explain_full_folder(), tempfile.TemporaryDirectory() as folder:
         made = LanceFragment.create(folder, table, schema=table.schema, data_storage_version=_STORAGE_VERSION)
         (file,) = Path(folder, DATA).iterdir()
         return file.read_bytes(), made.to_json()
@@ -95,7 +112,7 @@ def render_version(schema: pa.Schema, files: Sequence[Mapping[str, Any]]) -> byt
         place = described["files"][0] | {"path": name, "file_size_bytes": size}
         value = described | {"id": number, "physical_rows": file["rows"], "files": [place]}
         fragments.append(FragmentMetadata.from_json(json.dumps(value)))
-    with tempfile.TemporaryDirectory() as folder:
+    with _explain_full_folder(), tempfile.TemporaryDirectory() as folder:
         lance.LanceDataset.commit(folder, lance.LanceOperation.Overwrite(schema, fragments))
         (version,) = Path(folder, "_versions").glob("*.manifest")
         return version.read_bytes()
@@ -106,10 +123,12 @@ def read_data_file(data: bytes) -> pa.Table:
 
     Raises:
         ValueError, OSError: it is damaged.
+        StoreError: the temporary folder cannot be written.
     """
     from lance.file import LanceFileReader
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"file{SUFFIX}")
-        path.write_bytes(data)
+        with _explain_full_folder():
+            path.write_bytes(data)
         return LanceFileReader(str(path)).read_all().to_table()

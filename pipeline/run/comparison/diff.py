@@ -19,7 +19,7 @@ from rasura.manifests.errors import InputError
 from rasura.manifests.formats.target import LEFT_OUT
 from rasura.manifests.json_lines import parse_json_lines
 from rasura.manifests.parquet import RowReader, open_parquet
-from rasura.manifests.run_layout import DATASET, PLAN
+from rasura.manifests.run_layout import DATASET, DATASET_MANIFEST, PLAN
 from rasura.manifests.schemas import PICTURES
 from rasura.manifests.shards import REJECTED_SCHEMA
 from rasura.manifests.spelling import format_count, suggest
@@ -152,7 +152,9 @@ def open_place(place: str) -> Mapping[str, Callable[[], Side]]:
     try:
         files = [file.path for file in find_files(place, "*.parquet")]
     except MissingInput as error:
-        raise NotComparable(f"'{place}' is no run, and no dataset: {error}") from None
+        is_export = store.exists(DATASET_MANIFEST)
+        what = "an export that cannot be compared; export as 'huggingface'" if is_export else "no run, and no dataset"
+        raise NotComparable(f"'{place}' is {what}: {error}") from None
     return {DATASET: partial(_read_dataset, place, files)}
 
 
