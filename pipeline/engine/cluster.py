@@ -54,6 +54,8 @@ OWN = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # Ray's processes that outlive it give up after this time, and not after a minute
     "RAY_gcs_rpc_server_reconnect_timeout_s": "20",
+    # its node may take this long to start on a busy machine (30 s by default)
+    "RAY_raylet_start_wait_time_s": "120",
 }
 """What is set for a Ray on this machine besides, with a random RAY_AUTH_TOKEN."""
 
@@ -165,7 +167,7 @@ def _read_environment_again() -> None:
 
 
 def start_ray(engine: EngineSettings, ray: Any) -> None:
-    """Start Ray on this machine, or join the cluster at RAY_ADDRESS; what fails once is tried a second time.
+    """Start Ray on this machine, or join the cluster at RAY_ADDRESS; what fails is tried three times.
 
     Raises:
         RunError: it cannot be started or joined.
@@ -187,7 +189,7 @@ def start_ray(engine: EngineSettings, ray: Any) -> None:
             "include_dashboard": False,
             "_temp_dir": make_ray_folder(),
         }
-    for is_last in (False, True):
+    for is_last in (False, False, True):
         processes = RayProcesses()
         if address is None:
             _started.append(processes)
@@ -210,9 +212,9 @@ def _describe_failed_start(address: str | None, error: Exception) -> str:
             "and is its token in RAY_AUTH_TOKEN or ~/.ray/auth_token?"
         )
     return (
-        f"Ray could not be started on this machine, in two tries: {type(error).__name__}: {reason}. A busy machine may "
-        "need another try; its own logs are in the folder that RASURA_RAY_TMP names, or rasura-<user id>/ray below the "
-        "temporary folder"
+        f"Ray could not be started on this machine, in three tries: {type(error).__name__}: {reason}. A busy machine "
+        "may need another one; its own logs are in the folder that RASURA_RAY_TMP names, or rasura-<user id>/ray below "
+        "the temporary folder"
     )
 
 

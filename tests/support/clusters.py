@@ -53,10 +53,10 @@ def run_head(cpus: int = 2, variables: Mapping[str, str] | None = None) -> Itera
         with (temporary / "head.log").open("wb") as log:
             process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
         try:
-            if not _wait_for_ports(process, server, dashboard):
+            env |= {"TEST_RAY_GCS": f"127.0.0.1:{server}", "TEST_RAY_METRICS": f"http://127.0.0.1:{metrics}/metrics"}
+            if not (_wait_for_ports(process, server, dashboard) and _wait_for_cpus(env, cpus, process)):
                 said = (temporary / "head.log").read_text(errors="replace")
                 continue
-            env |= {"TEST_RAY_GCS": f"127.0.0.1:{server}", "TEST_RAY_METRICS": f"http://127.0.0.1:{metrics}/metrics"}
             yield f"http://127.0.0.1:{dashboard}", env
             return
         finally:
@@ -130,7 +130,8 @@ def start_node(env: dict[str, str], total: int, prefix: Sequence[str] = ()) -> s
 
 
 def _wait_for_cpus(env: dict[str, str], total: int, node: subprocess.Popen[bytes]) -> bool:
-    """Wait until the cluster has so many CPUs; False where the node ends before, or it takes more than two minutes."""
+    """Wait until a driver can join the cluster and it has so many CPUs; False where the node ends before, or it takes
+    more than two minutes."""
     code = f"import ray, time\nray.init({env['TEST_RAY_GCS']!r}, logging_level='ERROR')\n"
     code += f"while ray.cluster_resources().get('CPU', 0) < {total}: time.sleep(0.2)"
     deadline = time.monotonic() + 120
