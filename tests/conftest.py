@@ -28,9 +28,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Take the files with the most tests that start Ray first: a file stays in one process, and the longest should not
-    be begun when all others have ended."""
-    starts = Counter(item.path for item in items if item.get_closest_marker("ray"))
+    """Take the files with the most tests that start Ray first, of which one with torch counts three times: a file stays
+    in one process, and the longest should not be begun when all others have ended."""
+    starts: Counter[Path] = Counter()
+    for item in items:
+        if item.get_closest_marker("ray"):
+            starts[item.path] += 3 if item.get_closest_marker("torch") else 1
     items.sort(key=lambda item: -starts[item.path])
 
 
