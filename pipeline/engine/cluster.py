@@ -54,7 +54,7 @@ OWN = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # Ray's processes that outlive it give up after this time, and not after a minute
     "RAY_gcs_rpc_server_reconnect_timeout_s": "20",
-    # its node may take this long to start on a busy machine (30 s by default)
+    # a driver waits this long for its node, which on a busy machine takes longer to start than Ray expects
     "RAY_raylet_start_wait_time_s": "120",
 }
 """What is set for a Ray on this machine besides, with a random RAY_AUTH_TOKEN."""

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from support.annotator.runs import make_run
 from support.annotator.server import lease_item, serving
+from support.ports import find_free_ports
 
 from rasura.annotator.server.app import create_app
 from rasura.annotator.server.middleware import FailureLimit
@@ -63,9 +64,7 @@ def test_binds_to_this_machine_and_prints_no_token(tmp_path: Path) -> None:
     add = [sys.executable, "-c", code, "add-reviewer", run.store.uri, "Ann"]
     done = subprocess.run(add, capture_output=True, text=True, env=environment(), cwd=ROOT, check=True)
     token = done.stdout.strip().partition("#token=")[2]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = find_free_ports(1)
     serve = [sys.executable, "-c", code, run.store.uri, "--port", str(port)]
     with subprocess.Popen(
         serve, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), cwd=ROOT

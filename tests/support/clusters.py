@@ -17,20 +17,12 @@ from pathlib import Path
 
 import psutil
 from conftest import environment
+from support.ports import find_free_ports
 
 RAY = str(Path(sys.executable).parent / "ray")
 
 Head = tuple[str, dict[str, str]]
 """Address of a head's dashboard, and the environment of its drivers, with the head's own address as TEST_RAY_GCS."""
-
-
-def _find_free_ports(count: int) -> list[int]:
-    """Find ports that nobody listens to, all different."""
-    with contextlib.ExitStack() as stack:
-        found = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for free in found:
-            free.bind(("127.0.0.1", 0))
-        return [int(free.getsockname()[1]) for free in found]
 
 
 @contextlib.contextmanager
@@ -44,7 +36,7 @@ def run_head(cpus: int = 2, variables: Mapping[str, str] | None = None) -> Itera
     env["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"  # a Ray that this process has started for itself sets 0
     for _ in range(3):
         temporary = Path(tempfile.mkdtemp(prefix="rasura-", dir="/tmp"))  # a short path: sockets are in it
-        server, dashboard, agent, metrics = _find_free_ports(4)
+        server, dashboard, agent, metrics = find_free_ports(4)
         command = [RAY, "start", "--head", "--block", f"--port={server}", f"--dashboard-port={dashboard}"]
         command += [f"--dashboard-agent-listen-port={agent}"]  # the default may be another head's
         command += [f"--num-cpus={cpus}", f"--temp-dir={temporary}", "--object-store-memory=200000000"]
@@ -118,7 +110,7 @@ def start_node(env: dict[str, str], total: int, prefix: Sequence[str] = ()) -> s
     command = [*prefix, RAY, "start", f"--address={env['TEST_RAY_GCS']}", "--block", "--num-cpus=1"]
     command += ["--object-store-memory=100000000", "--node-ip-address=127.0.0.1"]
     for _ in range(3):
-        agent = f"--dashboard-agent-listen-port={_find_free_ports(1)[0]}"  # two nodes of one machine cannot share one
+        agent = f"--dashboard-agent-listen-port={find_free_ports(1)[0]}"  # two nodes of one machine cannot share one
         with tempfile.TemporaryFile() as log:
             node = subprocess.Popen([*command, agent], env=env, start_new_session=True, stdout=log, stderr=log)
             if _wait_for_cpus(env, total, node):

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -10,15 +9,14 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
+from support.ports import find_free_ports
 
 
 @contextlib.contextmanager
 def serve_bucket() -> Iterator[dict[str, str]]:
     """A bucket of a local S3 server."""
     pytest.importorskip("moto.server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = find_free_ports(1)
     process = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
         stdout=subprocess.DEVNULL,
