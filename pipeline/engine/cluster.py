@@ -73,14 +73,11 @@ class _WithoutRaylet(io.TextIOBase):
 
     def __init__(self, out: IO[str]) -> None:
         self._out = out
-        self._skipping = False
+        self._skipping = threading.local()  # what another thread writes between a notice and its end is no notice
 
     def write(self, text: str) -> int:
-        if "(raylet" in text:
-            self._skipping = not text.endswith("\n")
-            return len(text)
-        if self._skipping:
-            self._skipping = "\n" not in text
+        if "(raylet" in text or getattr(self._skipping, "on", False):
+            self._skipping.on = not text.endswith("\n")
             return len(text)
         return self._out.write(text)
 
@@ -115,18 +112,19 @@ def cluster(engine: EngineSettings) -> Iterator[None]:
     with _set_environment(), _keep_sigterm_handler() as take_back:
         import ray
 
-        try:
-            start_ray(engine, ray)
-            take_back()
-            with contextlib.redirect_stdout(_WithoutRaylet(sys.stdout)):
+        with contextlib.redirect_stdout(_WithoutRaylet(sys.stdout)):  # notices come until Ray has ended
+            try:
+                start_ray(engine, ray)
+                take_back()
                 yield
-        finally:
-            if _started and _started[-1].find_ended_server():  # Ray waits for it, and may end this process meanwhile
-                _started[-1].kill()
-            with contextlib.suppress(Exception):  # what ended the run is not hidden by an end that fails
-                ray.shutdown()
-            while _started:
-                _started.pop().kill()
+            finally:
+                # Ray waits for a server that has ended, and may end this process meanwhile
+                if _started and _started[-1].find_ended_server():
+                    _started[-1].kill()
+                with contextlib.suppress(Exception):  # what ended the run is not hidden by an end that fails
+                    ray.shutdown()
+                while _started:
+                    _started.pop().kill()
 
 
 @contextlib.contextmanager
