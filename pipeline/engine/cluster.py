@@ -19,7 +19,7 @@ from rasura.manifests.safety.text import make_text
 from rasura.networks.cards import are_cards_hidden
 from rasura.pipeline.engine.nodes import GPU, Node
 from rasura.pipeline.engine.placement import place_flow
-from rasura.pipeline.engine.ray_processes import RayProcesses
+from rasura.pipeline.engine.ray_processes import RayProcesses, leave_out_needless_processes
 from rasura.pipeline.recipe.schema import EngineSettings
 from rasura.pipeline.recipe.specs import FlowPlan
 
@@ -56,6 +56,8 @@ OWN = {
     "RAY_gcs_rpc_server_reconnect_timeout_s": "20",
     # a driver waits this long for its node, which on a busy machine takes longer to start than Ray expects
     "RAY_raylet_start_wait_time_s": "120",
+    # a worker that has imported torch waits this long for its next task, and not one second; those with a card do not
+    "RAY_idle_worker_killing_time_threshold_ms": "30000",
 }
 """What is set for a Ray on this machine besides, with a random RAY_AUTH_TOKEN."""
 
@@ -192,7 +194,7 @@ def start_ray(engine: EngineSettings, ray: Any) -> None:
         if address is None:
             _started.append(processes)
         try:
-            with processes.mark_children():
+            with processes.mark_children(), leave_out_needless_processes():
                 ray.init(**settings)
             return
         except Exception as error:

@@ -49,7 +49,9 @@ def run_task(
     available = ray.available_resources()
     if make_room and any(available.get(name, 0) < amount for name, amount in demand.items() if amount):
         make_room()
-    task = ray.remote(_carry_out).options(**placement.make_options(), max_retries=0, num_returns="streaming")
+    # torch keeps a card's memory while its process lives, and that process waits for its next task
+    function = ray.remote(max_calls=1)(_carry_out) if placement.gpus else ray.remote(_carry_out)
+    task = function.options(**placement.make_options(), max_retries=0, num_returns="streaming")
     for attempt in range(TRIES):
         try:
             for reference in task.remote(work, threads, on_progress is not None):

@@ -34,6 +34,7 @@ def run_head(cpus: int = 2, variables: Mapping[str, str] | None = None) -> Itera
     env = {key: value for key, value in (variables or environment()).items() if key != "RAY_ADDRESS"}
     env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_worker_niceness": "0"}
     env["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"  # a Ray that this process has started for itself sets 0
+    env["RAY_idle_worker_killing_time_threshold_ms"] = "30000"  # as it does: an import of torch takes seconds
     for _ in range(3):
         temporary = Path(tempfile.mkdtemp(prefix="rasura-", dir="/tmp"))  # a short path: sockets are in it
         server, dashboard, agent, metrics = find_free_ports(4)

@@ -1,6 +1,8 @@
 """Which GPUs workers see, on clusters of several nodes whose GPUs are numbers that Ray is told."""
 
 import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,17 @@ import pytest
 from conftest import environment, rasura, write_recipe
 
 pytestmark = pytest.mark.ray
+
+TASKS = """
+import os
+from dataclasses import replace
+from rasura.pipeline.engine.cluster import cluster
+from rasura.pipeline.recipe.schema import EngineSettings
+from rasura.pipeline.training.tasks import NOWHERE, run_task
+with cluster(EngineSettings(workers=1)):
+    card = replace(NOWHERE, gpus=1)
+    print(*(run_task(os.getpid, place) for place in (NOWHERE, NOWHERE, card, card)))
+"""
 
 
 class Look(NamedTuple):
@@ -115,3 +128,14 @@ def test_a_local_run_keeps_to_the_visible_cards(tmp_path: Path) -> None:
     looks = read_looks(log)
     assert {look.seen for look in looks if look.stage == "Looker"} == {"-"}
     assert {look.seen for look in looks if look.stage == "Holder"} == {"2", "3"}
+
+
+def test_a_task_with_a_card_leaves_no_process_on_it() -> None:
+    """What torch holds of a card ends with its process: each task with one has its own. Tasks without share one, which
+    has imported torch."""
+    env = environment(RASURA_RESOURCES="GPU=1")
+    done = subprocess.run([sys.executable, "-c", TASKS], env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    first, second, *with_card = done.stdout.split()
+    assert first == second
+    assert len({first, *with_card}) == 3

@@ -36,7 +36,8 @@ LIST_LISTENERS = f"""{START}
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
         return done.stdout.strip()
     answers = {{name: ask(token) for name, token in keys.items()}}
-print(json.dumps({{"listeners": listeners, "answers": answers}}))
+    programs = [os.path.basename(part) for child in driver.children(recursive=True) for part in child.cmdline()]
+print(json.dumps({{"listeners": listeners, "answers": answers, "programs": programs}}))
 """
 IMPORTED_BEFORE = f"""
 import ray
@@ -81,12 +82,14 @@ def check_listeners(listeners: "list[list[str]]") -> None:
 
 def test_it_listens_to_this_machine_and_wants_its_token() -> None:
     """Every socket of its servers and workers is bound to the loopback interface; a process without the random token
-    cannot join, one with it can."""
+    cannot join, one with it can. Its processes are those that somebody asks something."""
     done = start(LIST_LISTENERS)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     check_listeners(result["listeners"])
     assert result["answers"] == {"own": "in", "other": ""}
+    assert "gcs_server" in result["programs"]
+    assert not {"monitor.py", "log_monitor.py", "dashboard.py"} & set(result["programs"])
 
 
 def test_a_ray_that_was_imported_before_is_no_more_open() -> None:
