@@ -56,7 +56,8 @@ OWN = {
     "RAY_gcs_rpc_server_reconnect_timeout_s": "20",
     # a driver waits this long for its node, which on a busy machine takes longer to start than Ray expects
     "RAY_raylet_start_wait_time_s": "120",
-    # a worker that has imported torch waits this long for its next task, and not one second; those with a card do not
+    # a worker that has imported torch waits this long for its next task, where Ray's default is one second; a task that
+    # holds a card ends its worker (`training.tasks`)
     "RAY_idle_worker_killing_time_threshold_ms": "30000",
 }
 """What is set for a Ray on this machine besides, with a random RAY_AUTH_TOKEN."""

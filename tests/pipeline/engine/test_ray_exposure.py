@@ -82,7 +82,7 @@ def check_listeners(listeners: "list[list[str]]") -> None:
 
 def test_it_listens_to_this_machine_and_wants_its_token() -> None:
     """Every socket of its servers and workers is bound to the loopback interface; a process without the random token
-    cannot join, one with it can. Its processes are those that somebody asks something."""
+    cannot join, one with it can. No autoscaler, log reader or dashboard is started."""
     done = start(LIST_LISTENERS)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
